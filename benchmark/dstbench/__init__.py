@@ -1,0 +1,40 @@
+"""dstbench: the benchmark for dynamic sparse training. Light: nothing here imports torch until it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dstbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from dstbench.core.allocation import densities as densities
+    from dstbench.core.cost import cost as cost
+    from dstbench.core.sparsifier import Sparsifier as Sparsifier
+    from dstbench.registry import registry as registry
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Sparsifier": "dstbench.core.sparsifier",
+    "densities": "dstbench.core.allocation",
+    "cost": "dstbench.core.cost",
+    "compact": "dstbench.accel.compact",
+    "accelerate": "dstbench.accel.dispatch",
+    "throughput": "dstbench.accel.throughput",
+    "registry": "dstbench.registry",
+    "run": "dstbench.run.session",
+    "load_results": "dstbench.report.results",
+}
+
+__all__ = ["__version__", "hookimpl", *sorted(_LAZY)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'dstbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""What makes sparse models really smaller or faster: compaction, dispatch, measurement."""

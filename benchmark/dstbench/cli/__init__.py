@@ -1,0 +1,10 @@
+"""The command line: arguments in, library calls, text out."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from dstbench.cli.app import app
+
+    app()

@@ -1,0 +1,19 @@
+"""Errors that speak to the person who typed the input. Torch-free."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BadInput(ValueError):
+    """Something a user wrote is wrong: the message names the field, what was expected and what came."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """End of an error message: the names nearest to ``name``, or all of them where none is near."""
+    known = sorted(set(choices))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; known: {', '.join(known)}" if known else ""

@@ -1,0 +1,1 @@
+"""From results to people: statistics, tables, the leaderboard page."""

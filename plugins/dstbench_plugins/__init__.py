@@ -1,0 +1,222 @@
+"""The built-in strategies, models and data sets, through the same door as anyone's.
+
+Every target is a string, so that listing the registry imports none of them.
+"""
+
+from __future__ import annotations
+
+from dstbench import hookimpl
+from dstbench.hookspecs import Register
+
+_HERE = __name__
+
+
+@hookimpl
+def register_init(register: Register) -> None:
+    """Init: how dense each layer starts, and where."""
+    register("erk", f"{_HERE}.init.erk:ERK", summary="Erdős–Rényi-kernel allocation, random positions")
+    register(
+        "uniform",
+        f"{_HERE}.init.uniform:Uniform",
+        summary="the same density in every layer, random positions",
+    )
+    register(
+        "magnitude", f"{_HERE}.init.magnitude:magnitude_init", summary="ERK allocation, largest initial |w|"
+    )
+
+
+@hookimpl
+def register_structure(register: Register) -> None:
+    """Structure: which masks are legal."""
+    register("unstructured", "dstbench.core.structures:Unstructured", summary="any mask")
+    register(
+        "channel",
+        f"{_HERE}.structure.channel:Channel",
+        summary="whole output channels (rows of a linear layer)",
+    )
+    register(
+        "shuffled_block",
+        f"{_HERE}.structure.shuffled_block:ShuffledBlock",
+        summary="dense blocks over scattered rows and columns (DSB/SSB)",
+    )
+
+
+@hookimpl
+def register_prune(register: Register) -> None:
+    """Prune: which active weights stay."""
+    register("magnitude", f"{_HERE}.prune.magnitude:Magnitude", summary="keep the largest |w|")
+    register("set", f"{_HERE}.prune.set:WithinSign", summary="keep the largest |w| of each sign (SET)")
+    register("mest", f"{_HERE}.prune.mest:Mest", summary="keep the largest |w| + λ|g| (MEST)")
+    register("random", "dstbench.api:Random", summary="keep random weights")
+
+
+@hookimpl
+def register_grow(register: Register) -> None:
+    """Grow: which inactive weights come to life."""
+    register("random", "dstbench.api:Random", summary="random positions (SET)")
+    register("gradient", f"{_HERE}.grow.gradient:Gradient", summary="largest |dense gradient| (RigL)")
+    register("momentum", f"{_HERE}.grow.momentum:Momentum", summary="largest |dense momentum| (SNFS)")
+
+
+@hookimpl
+def register_share(register: Register) -> None:
+    """Share: how many weights in which layer."""
+    register("erk", f"{_HERE}.init.erk:ERK", summary="by Σ shape: Erdős–Rényi-kernel")
+    register("uniform", f"{_HERE}.init.uniform:Uniform", summary="by the number of weights")
+    register("in_place", "dstbench.api:InPlace", summary="each layer goes back to its own allocation")
+    register("global", f"{_HERE}.share.rank:Global", summary="by rank among the scores of all layers")
+    register(
+        "momentum",
+        f"{_HERE}.share.momentum:MeanMomentum",
+        summary="by mean |momentum| of active weights (SNFS)",
+    )
+    register(
+        "survivors",
+        f"{_HERE}.share.survivors:Survivors",
+        summary="by the weights that survived pruning (DSR)",
+    )
+
+
+@hookimpl
+def register_schedule(register: Register) -> None:
+    """Schedule: when the topology changes, and to which densities."""
+    register(
+        "cosine", f"{_HERE}.schedule.dst:Cosine", summary="drop fraction falls as a cosine until T_end (RigL)"
+    )
+    register("constant", f"{_HERE}.schedule.dst:Constant", summary="constant drop fraction ζ (SET)")
+    register(
+        "cubic", f"{_HERE}.schedule.dense_to_sparse:Cubic", summary="density falls cubically (GMP, GraNet)"
+    )
+    register(
+        "soft_memory",
+        f"{_HERE}.schedule.soft_memory:SoftMemory",
+        summary="prune to d, then grow above it (MEST EM&S)",
+    )
+    register("never", f"{_HERE}.schedule.dst:Never", summary="static: the mask of the start")
+
+
+@hookimpl
+def register_recipe(register: Register) -> None:
+    """Recipes: published methods as named choices of the parts above."""
+    recipes = f"{_HERE}.recipes.published"
+    register("dense", f"{recipes}:dense", summary="no sparsity", control="dense")
+    register(
+        "small-dense",
+        f"{recipes}:small_dense",
+        summary="a narrower dense model of as many parameters",
+        control="small-dense",
+    )
+    register(
+        "static", f"{recipes}:static", summary="random sparse from the start, never updated", control="static"
+    )
+    register("set", f"{recipes}:set_", summary="SET as in the RigL paper: magnitude, random")
+    register("rigl", f"{recipes}:rigl", summary="RigL: magnitude, gradient, cosine")
+    register("snfs", f"{recipes}:snfs", summary="SNFS: magnitude, momentum, shared by mean momentum")
+    register("mest", f"{recipes}:mest", summary="MEST with a soft memory bound (EM&S)")
+    register("gmp", f"{recipes}:gmp", summary="gradual magnitude pruning from dense")
+    register("granet", f"{recipes}:granet", summary="GraNet: gradual pruning with gradient regrowth")
+    register(
+        "dsb", f"{recipes}:dsb", summary="dynamic shuffled blocks; dsb-16, dsb-32, dsb-64 set the block size"
+    )
+    register(
+        "ssb", f"{recipes}:ssb", summary="static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size"
+    )
+    for size in (16, 32, 64):
+        register(f"dsb-{size}", f"{recipes}:dsb_{size}", summary=f"dynamic shuffled blocks of {size}")
+        register(f"ssb-{size}", f"{recipes}:ssb_{size}", summary=f"static shuffled blocks of {size}")
+
+
+@hookimpl
+def register_model(register: Register) -> None:
+    """Models: built-in ones for small images, and any of timm's."""
+    models = f"{_HERE}.models"
+    register(
+        "small_cnn",
+        f"{models}.small_cnn:small_cnn",
+        summary="three 3x3 convolutions and two linear layers",
+        input_shape=(1, 8, 8),
+    )
+    register(
+        "lenet300-100",
+        f"{models}.mlp:lenet300_100",
+        summary="784-300-100-10 perceptron",
+        input_shape=(1, 28, 28),
+    )
+    register(
+        "cifar_resnet_20",
+        f"{models}.cifar_resnet:cifar_resnet_20",
+        summary="16/32/64 wide, 3 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "cifar_resnet_32",
+        f"{models}.cifar_resnet:cifar_resnet_32",
+        summary="16/32/64 wide, 5 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "timm:",
+        f"{models}.timm_models:timm_model",
+        summary="any timm model, such as timm:resnet18",
+        input_shape=(3, 224, 224),
+    )
+
+
+@hookimpl
+def register_dataset(register: Register) -> None:
+    """Data sets: one that needs no download, torchvision's by folder, and noise for throughput."""
+    data = f"{_HERE}.datasets"
+    register(
+        "digits",
+        f"{data}.digits:Digits",
+        summary="scikit-learn's 1,797 real 8x8 scans; ships with it",
+        revision="1",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+    )
+    register(
+        "mnist",
+        f"{data}.torchvision_sets:MNIST",
+        summary="70,000 handwritten digits, 28x28",
+        revision="1",
+        input_shape=(1, 28, 28),
+        num_classes=10,
+    )
+    register(
+        "fashion-mnist",
+        f"{data}.torchvision_sets:FashionMNIST",
+        summary="70,000 pieces of clothing, 28x28",
+        revision="1",
+        input_shape=(1, 28, 28),
+        num_classes=10,
+    )
+    register(
+        "cifar10",
+        f"{data}.torchvision_sets:CIFAR10",
+        summary="60,000 photographs of 10 classes, 32x32",
+        revision="1",
+        input_shape=(3, 32, 32),
+        num_classes=10,
+    )
+    register(
+        "cifar100",
+        f"{data}.torchvision_sets:CIFAR100",
+        summary="60,000 photographs of 100 classes, 32x32",
+        revision="1",
+        input_shape=(3, 32, 32),
+        num_classes=100,
+    )
+    register(
+        "synthetic",
+        f"{data}.synthetic:Synthetic",
+        summary="noise with learnable labels, for throughput",
+        revision="1",
+        input_shape=(3, 32, 32),
+        num_classes=10,
+    )
+
+
+@hookimpl
+def register_executor(register: Register) -> None:
+    """Executors: what runs the trials of a plan."""
+    register("local", "dstbench.run.local:run_local", summary="one forked process a trial on this machine")

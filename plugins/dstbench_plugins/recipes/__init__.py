@@ -1,0 +1,1 @@
+"""Recipes: published methods as named choices."""
