@@ -1,0 +1,76 @@
+"""How many weights each layer holds: a share's proportions as exact integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from dstbench.api import LayerInfo, LayerView, Policy, Spec, Structure
+from dstbench.core.budget import apportion
+from dstbench.core.layers import Layer, budgeted_layers
+from dstbench.core.structures import Unstructured
+from dstbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dstbench.registry import Registry
+
+
+def check_density(density: float) -> float:
+    """The density, if it is one. Raises BadInput outside (0, 1]."""
+    if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
+        raise BadInput(f"density: expected a number in (0, 1], got {density!r}")
+    return float(density)
+
+
+def blank_view(layer: Layer, allocation: int = 0) -> LayerView:
+    """A layer before it has a mask: nothing active. The mask costs no memory."""
+    empty = torch.zeros((), dtype=torch.bool, device=layer.weight.device).expand(layer.info.shape)
+    return LayerView(layer.info, layer.weight.detach(), empty, empty, 0, allocation)
+
+
+def bounds(
+    infos: Mapping[str, LayerInfo], structures: Mapping[str, Structure]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The least and the most weights of each layer: one unit, and the structure's capacity."""
+    lower = {name: structures[name].unit(info) for name, info in infos.items()}
+    upper = {name: structures[name].capacity(info) for name, info in infos.items()}
+    return {name: min(lower[name], upper[name]) for name in infos}, upper
+
+
+def by_shape(share: object) -> bool:
+    """Whether a share depends on the layers' shapes alone, so that it can be solved again for any density."""
+    return not getattr(share, "uses_candidates", True)
+
+
+def uniform_budget(
+    infos: Mapping[str, LayerInfo], n: int, lower: Mapping[str, int], upper: Mapping[str, int]
+) -> dict[str, int]:
+    """The same density everywhere: what an init without a share of its own gets."""
+    return apportion({name: float(info.numel) for name, info in infos.items()}, n, lower, upper)
+
+
+def densities(
+    model: nn.Module,
+    density: float,
+    init: Spec | Policy = "erk",
+    dense_layers: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> dict[str, float]:
+    """The density of every maskable layer, without masking anything.
+
+    Their weights sum to exactly ``round(density * N)`` over the layers that ``dense_layers`` doesn't leave
+    out. Raises BadInput for a density outside (0, 1] or an unknown init, Infeasible where no allocation exists.
+    """
+    from dstbench.core.method import build_policy
+    from dstbench.core.update import initial_masks
+
+    layers, _ = budgeted_layers(model, dense_layers)
+    infos = {name: layer.info for name, layer in layers.items()}
+    structures: dict[str, Structure] = dict.fromkeys(layers, Unstructured())
+    n = round(check_density(density) * sum(info.numel for info in infos.values()))
+    policy = build_policy("init", init, registry)
+    _, budget = initial_masks(layers, structures, policy, n, seed=0, masks_wanted=not by_shape(policy.share))
+    return {name: budget[name] / info.numel for name, info in infos.items()}

@@ -1,0 +1,102 @@
+"""Which weights of a model can be masked, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import UninitializedParameter
+
+from dstbench.api import LayerInfo
+from dstbench.errors import BadInput, nearest
+
+_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A maskable weight and the module that owns it."""
+
+    info: LayerInfo
+    module: nn.Module
+    weight: nn.Parameter
+
+
+def clean_name(name: str) -> str:
+    """A module path without what wrappers put in front of it or into it."""
+    changed = True
+    while changed:
+        changed = False
+        for prefix in _WRAPPERS:
+            if name.startswith(prefix):
+                name, changed = name[len(prefix) :], True
+    return name.replace("._orig_mod.", ".")
+
+
+def maskable_layers(model: nn.Module) -> dict[str, Layer]:
+    """Every convolution and linear layer with a weight of its own, by module type, in definition order.
+
+    A weight that two modules share appears once, under its first name. Biases, norms, embeddings and
+    weights that a parametrization computes are never masked.
+    """
+    found: dict[str, tuple[nn.Module, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, _ConvNd | nn.Linear):
+            continue
+        weight = module._parameters.get("weight")
+        if weight is None or id(weight) in seen:
+            continue
+        name = clean_name(path) or "weight"
+        if isinstance(weight, UninitializedParameter):
+            raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
+        seen.add(id(weight))
+        found[name] = (module, weight, _kind(module))
+    classifier = _classifier(model, {name: module for name, (module, _, _) in found.items()})
+    return {
+        name: Layer(LayerInfo(name, tuple(weight.shape), kind, name == classifier), module, weight)
+        for name, (module, weight, kind) in found.items()
+    }
+
+
+def budgeted_layers(
+    model: nn.Module, dense_layers: Sequence[str] = ()
+) -> tuple[dict[str, Layer], dict[str, Layer]]:
+    """Split the maskable layers into those in the budget and those that ``dense_layers`` (globs) leaves out.
+
+    Raises BadInput for a pattern that matches nothing, or if nothing is left to mask.
+    """
+    layers = maskable_layers(model)
+    for pattern in dense_layers:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise BadInput(f"dense_layers: no layer matches {pattern!r}{nearest(pattern, layers)}")
+    dense = {
+        n: layer for n, layer in layers.items() if any(fnmatchcase(n, pattern) for pattern in dense_layers)
+    }
+    sparse = {name: layer for name, layer in layers.items() if name not in dense}
+    if not sparse:
+        raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask")
+    return sparse, dense
+
+
+def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
+    if isinstance(module, nn.Linear):
+        return "linear"
+    return "conv_transpose" if isinstance(module, _ConvTransposeNd) else "conv"
+
+
+def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
+    """The layer that makes the logits: what timm says it is, else the last linear layer."""
+    inner = model
+    while isinstance(getattr(inner, "module", None), nn.Module) or hasattr(inner, "_orig_mod"):
+        inner = getattr(inner, "_orig_mod", None) or inner.module
+    declared = inner.get_classifier() if callable(getattr(inner, "get_classifier", None)) else None
+    for name, module in modules.items():
+        if module is declared:
+            return name
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None

@@ -1,0 +1,86 @@
+"""A recipe's names turned into the objects that the engine calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure
+from dstbench.core.structures import as_structure
+from dstbench.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from dstbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Method:
+    """One component of each kind, ready to run."""
+
+    init: Policy
+    structure: Structure
+    prune: Policy
+    grow: Policy
+    schedule: Schedule
+    dense_layers: tuple[str, ...] = ()
+    dense: bool = False  # no masks: dense and small-dense
+
+    @property
+    def needs(self) -> Signal:
+        """The signals that topology updates read."""
+        return self.prune.needs | self.grow.needs
+
+
+def _registry(registry: Registry | None) -> Registry:
+    if registry is not None:
+        return registry
+    from dstbench.registry import registry as default
+
+    return default()
+
+
+def build_policy(kind: str, spec: Spec | Policy, registry: Registry | None = None) -> Policy:
+    """A policy from a name, a mapping, or itself."""
+    if isinstance(spec, Policy):
+        return spec
+    policy: Policy = _registry(registry).build(kind, spec)
+    return policy
+
+
+def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Recipe:
+    """A recipe from its name, from ``{"name": ..., parameter: value}``, or from kinds to specs.
+
+    Raises BadInput for an unknown name or key.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str) or "name" in recipe:
+        built: Recipe = _registry(registry).build("recipe", recipe)
+        return built
+    known = [field.name for field in fields(Recipe)]
+    for key in recipe:
+        if key not in known:
+            raise BadInput(f"recipe: unknown key {key!r}{nearest(key, known)}")
+    parts = {key: tuple(value) if key == "dense_layers" else value for key, value in recipe.items()}
+    return Recipe(**parts)
+
+
+def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Method:
+    """The components of a recipe. Raises BadInput for unknown names and parameters."""
+    parts = as_recipe(recipe, registry)
+    source = _registry(registry)
+    return Method(
+        init=build_policy("init", parts.init, source),
+        structure=as_structure(_build(source, "structure", parts.structure)),
+        prune=build_policy("prune", parts.prune, source),
+        grow=build_policy("grow", parts.grow, source),
+        schedule=_build(source, "schedule", parts.schedule),
+        dense_layers=tuple(parts.dense_layers),
+        dense=parts.dense or parts.narrow,
+    )
+
+
+def _build(registry: Registry, kind: str, spec: Any) -> Any:
+    """A component from a name or mapping; an object that already is one passes through."""
+    return registry.build(kind, spec) if isinstance(spec, str | Mapping) else spec

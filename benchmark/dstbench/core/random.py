@@ -1,0 +1,13 @@
+"""Randomness: generators made from (seed, layer name, step, role), the same on any rank, worker or device."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+
+
+def generator(seed: int, layer: str, step: int, role: str = "") -> torch.Generator:
+    """A CPU generator of its own for one draw. Python's ``hash`` would differ from process to process."""
+    digest = blake2b(f"{seed}\0{layer}\0{step}\0{role}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)

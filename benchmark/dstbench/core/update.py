@@ -1,0 +1,253 @@
+"""The engine: one pure function for the initial masks and one for a topology update.
+
+score -> apportion removals -> shrink -> apportion additions up to capacity -> fill
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from dstbench.api import InPlace, LayerView, Policy, Score, Share, StrategyError, Structure
+from dstbench.core.allocation import blank_view, bounds, uniform_budget
+from dstbench.core.budget import apportion
+from dstbench.core.layers import Layer
+from dstbench.core.random import generator
+
+Masks = dict[str, Tensor]  # layer name -> bool [*w]
+Budget = dict[str, int]  # layer name -> weights
+Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one topology update is to reach, in weights."""
+
+    keep: int  # over all layers, after pruning
+    final: int  # over all layers, after growing
+    keep_allocation: Budget
+    final_allocation: Budget
+
+
+def initial_masks(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, Structure],
+    init: Policy,
+    n: int,
+    seed: int,
+    masks_wanted: bool = True,
+) -> tuple[Masks, Budget]:
+    """Masks and exact budgets with n active weights in all, at least one unit in every layer.
+
+    Raises Infeasible if n is less than one unit a layer or more than the structures' capacity, and
+    StrategyError if a strategy breaks its contract.
+    """
+    infos = {name: layer.info for name, layer in layers.items()}
+    lower, upper = bounds(infos, structures)
+    uniform = uniform_budget(infos, n, lower, upper)
+    views = {name: blank_view(layer, uniform[name]) for name, layer in layers.items()}
+
+    def draw(name: str, role: str) -> Generator:
+        return generator(seed, name, 0, role)
+
+    scores: dict[str, Tensor] = {}
+    if masks_wanted:
+        scores = {name: score_layer(init.score, view, draw(name, "init")) for name, view in views.items()}
+    candidates = _candidates(init.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
+    budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
+    if not masks_wanted:
+        return {}, budget
+    masks = {
+        name: structures[name].fill(
+            view, merge(structures[name], view.mask, None, scores[name], budget[name]), budget[name]
+        )
+        for name, view in views.items()
+    }
+    check_masks(views, structures, masks, budget)
+    return masks, budget
+
+
+def update_masks(
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    prune: Policy,
+    grow: Policy,
+    goal: Goal,
+    draw: Draw,
+) -> tuple[Masks, Budget]:
+    """One topology update: the masks and exact budgets after pruning to ``goal.keep`` and growing to ``goal.final``.
+
+    views: each layer with its mask, budget and the signals asked for. Nothing of them is written.
+    Raises Infeasible, with the figures, if the goal exceeds the structures' capacity.
+    """
+    kept, budget, keep_scores = _prune(views, structures, prune, goal, draw)
+    masks, budget = _grow(views, structures, grow, goal, draw, kept, budget, keep_scores)
+    check_masks(views, structures, masks, budget)
+    return masks, budget
+
+
+def _prune(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure], prune: Policy, goal: Goal, draw: Draw
+) -> tuple[Masks, Budget, Callable[[str], Tensor]]:
+    """What stays, its budget, and the scores by which it stayed (made when first asked for)."""
+    views = {name: replace(view, allocation=goal.keep_allocation[name]) for name, view in views.items()}
+    scores: dict[str, Tensor] = {}
+
+    def keep_scores(name: str) -> Tensor:
+        if name not in scores:
+            scores[name] = score_layer(prune.score, views[name], draw(name, "prune"))
+        return scores[name]
+
+    active = {name: view.active for name, view in views.items()}
+    excess = sum(active.values()) - goal.keep
+    if excess <= 0:
+        return {name: view.mask for name, view in views.items()}, active, keep_scores
+    if getattr(prune.share, "uses_candidates", True):
+        for name in views:
+            keep_scores(name)
+    candidates = _candidates(prune.share, scores, {name: view.mask for name, view in views.items()}, -1)
+    lower, _ = bounds({name: view.info for name, view in views.items()}, structures)
+    removable = {name: max(0, active[name] - lower[name]) for name in views}
+    shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
+    removals = apportion(shares, excess, dict.fromkeys(views, 0), removable)
+    budget = {name: active[name] - removals[name] for name in views}
+    kept = {
+        name: structures[name].shrink(view, keep_scores(name), budget[name]) if removals[name] else view.mask
+        for name, view in views.items()
+    }
+    return kept, budget, keep_scores
+
+
+def _grow(
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    grow: Policy,
+    goal: Goal,
+    draw: Draw,
+    kept: Masks,
+    budget: Budget,
+    keep_scores: Callable[[str], Tensor],
+) -> tuple[Masks, Budget]:
+    """Add to what was kept, by exact budgets, until the goal's final count."""
+    additions = goal.final - sum(budget.values())
+    views = {
+        name: replace(view, mask=kept[name], active=budget[name], allocation=goal.final_allocation[name])
+        for name, view in views.items()
+    }
+    if additions <= 0 and not any(getattr(structures[name], "retiles", False) for name in views):
+        return kept, budget
+    scores = {name: score_layer(grow.score, view, draw(name, "grow")) for name, view in views.items()}
+    _, upper = bounds({name: view.info for name, view in views.items()}, structures)
+    room = {name: _room(view, scores[name], upper[name]) for name, view in views.items()}
+    candidates = _candidates(grow.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
+    shares = check_shares(grow.share, grow.share(views, candidates, additions), views)
+    added = apportion(shares, additions, dict.fromkeys(views, 0), room)
+    target = {name: budget[name] + added[name] for name in views}
+
+    def fill(name: str) -> Tensor:
+        structure, view = structures[name], views[name]
+        wanted = keep_scores if not isinstance(grow.share, InPlace) or _merges(structure) else None
+        old = wanted(name) if wanted and _merges(structure) else None
+        return structure.fill(
+            view, merge(structure, view.mask, old, scores[name], target[name]), target[name]
+        )
+
+    return {name: fill(name) for name in views}, target
+
+
+def _merges(structure: Structure) -> bool:
+    """Whether a structure looks at the scores of what was kept."""
+    return bool(getattr(structure, "retiles", False)) or not hasattr(structure, "merge")
+
+
+def _room(view: LayerView, scores: Tensor, capacity: int) -> int:
+    """How many weights may still be added: up to capacity, and never where the score forbids it."""
+    room = max(0, capacity - view.active)
+    if float(scores.min()) == -torch.inf:
+        allowed = int(((scores > -torch.inf) & ~view.mask).count_nonzero())
+        room = min(room, allowed)
+    return room
+
+
+def merge(
+    structure: Structure, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int
+) -> Tensor:
+    """One tensor of scores for ``fill``: a structure's own way, else kept ranks in [1, 2], others in [0, 1]."""
+    own = getattr(structure, "merge", None)
+    if own is not None:
+        merged: Tensor = own(kept, keep_scores, grow_scores, n)
+        return merged
+    out = torch.full_like(grow_scores, -torch.inf)
+    allowed = ~kept & (grow_scores > -torch.inf)
+    out[allowed] = _ranks(grow_scores[allowed])
+    if keep_scores is not None:
+        out[kept] = 1 + _ranks(keep_scores[kept])
+    return out
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks scaled into [0, 1], the lowest first: float, shape of values."""
+    ranks = torch.empty_like(values)
+    ranks[values.sort(stable=True).indices] = torch.linspace(
+        0, 1, len(values), device=values.device, dtype=values.dtype
+    )
+    return ranks
+
+
+def _candidates(share: Share, scores: Mapping[str, Tensor], where: Mapping[str, Tensor], sign: int) -> Masks:
+    """The scores of eligible positions, oriented so that higher = take first; empty if the share never looks."""
+    if not getattr(share, "uses_candidates", True):
+        return {}
+    return {name: sign * values[where[name]] for name, values in scores.items()}
+
+
+def score_layer(score: Score, layer: LayerView, rng: Generator) -> Tensor:
+    """Scores of one layer, checked. Raises StrategyError that names the strategy, the layer and the defect."""
+    with torch.no_grad():
+        values = score(layer, rng)
+    where = f"{score!r}, layer {layer.name!r}"
+    if not isinstance(values, Tensor):
+        raise StrategyError(f"{where}: a score must be a tensor, got {type(values).__name__}")
+    if values.shape != layer.weight.shape:
+        raise StrategyError(f"{where}: expected shape {tuple(layer.weight.shape)}, got {tuple(values.shape)}")
+    if not values.is_floating_point():
+        raise StrategyError(f"{where}: expected a floating dtype, got {values.dtype}")
+    if values.device != layer.weight.device:
+        raise StrategyError(f"{where}: expected device {layer.weight.device}, got {values.device}")
+    if bool(values.aminmax().max.isnan()):
+        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN")
+    return values
+
+
+def check_shares(
+    share: Share, weights: Mapping[str, float], views: Mapping[str, LayerView]
+) -> Mapping[str, float]:
+    """The relative weights of every layer, checked."""
+    if not isinstance(weights, Mapping) or set(weights) != set(views):
+        got = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
+        raise StrategyError(f"{share!r}: expected a weight for each of the layers {sorted(views)}, got {got}")
+    return {name: float(weights[name]) for name in views}
+
+
+def check_masks(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure], masks: Masks, budget: Budget
+) -> None:
+    """Refuse what a structure must never return: wrong shape, empty, or off its budget by over half a unit."""
+    for name, view in views.items():
+        mask, structure = masks[name], structures[name]
+        if mask.dtype != torch.bool or mask.shape != view.weight.shape:
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: expected bool {tuple(view.weight.shape)}, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        count, unit = int(mask.count_nonzero()), structure.unit(view.info)
+        if count == 0:
+            raise StrategyError(f"{structure!r}, layer {name!r}: no weight is active")
+        if abs(count - budget[name]) > unit / 2:
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: {count} weights are active where {budget[name]} were asked for, "
+                f"more than half a unit of {unit} away"
+            )

@@ -1,0 +1,101 @@
+"""Published methods as named choices of components. No special cases: each is what its parts are."""
+
+from dstbench.api import Recipe
+
+
+def dense() -> Recipe:
+    """No sparsity at all."""
+    return Recipe(dense=True, schedule="never")
+
+
+def small_dense() -> Recipe:
+    """A narrower dense model with as many parameters as the sparse one has active ones."""
+    return Recipe(narrow=True, schedule="never")
+
+
+def static(init: str = "erk") -> Recipe:
+    """Random sparse from the start, never updated."""
+    return Recipe(init=init, grow="random", schedule="never")
+
+
+def set_(zeta: float = 0.3, delta_t: int = 100, init: str = "erk") -> Recipe:
+    """SET as in the RigL paper: the smallest |w| go, random ones come, per layer, with RigL's cosine."""
+    return Recipe(init=init, grow="random", schedule={"name": "cosine", "alpha": zeta, "delta_t": delta_t})
+
+
+def rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75, init: str = "erk") -> Recipe:
+    """RigL (arXiv 1911.11134) with its defaults. The update follows the weight step rather than replacing it."""
+    return Recipe(init=init, schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop})
+
+
+def snfs(alpha: float = 0.5, delta_t: int = 100) -> Recipe:
+    """SNFS (arXiv 1907.04840): momentum decides where and how many. Published per epoch: set ``delta_t`` so."""
+    return Recipe(
+        grow={"name": "momentum", "share": "momentum"},
+        schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": 1.0},
+    )
+
+
+def mest(lam: float = 1.0, extra: float = 0.05, delta_t: int = 100) -> Recipe:
+    """MEST (arXiv 2110.14032) with a soft memory bound (EM&S); here μ falls as a half cosine, not in steps."""
+    return Recipe(
+        prune={"name": "mest", "lam": lam},
+        grow="random",
+        schedule={"name": "soft_memory", "extra": extra, "delta_t": delta_t},
+    )
+
+
+def gmp(delta_t: int = 100, start: float = 0.0, stop: float = 0.75) -> Recipe:
+    """Gradual magnitude pruning (arXiv 1710.01878) at uniform density, from dense."""
+    return Recipe(
+        init="uniform", schedule={"name": "cubic", "delta_t": delta_t, "start": start, "stop": stop}
+    )
+
+
+def granet(initial: float = 0.5, regrow: float = 0.5, delta_t: int = 100) -> Recipe:
+    """GraNet (arXiv 2106.10404): gradual pruning from half dense, with gradient regrowth at every update."""
+    return Recipe(schedule={"name": "cubic", "initial": initial, "regrow": regrow, "delta_t": delta_t})
+
+
+def dsb(block_size: int = 16, delta_t: int = 100) -> Recipe:
+    """Dynamic shuffled blocks: RigL over blocks of scattered rows and columns."""
+    return Recipe(
+        init="magnitude",
+        structure={"name": "shuffled_block", "block_size": block_size},
+        schedule={"name": "cosine", "delta_t": delta_t},
+    )
+
+
+def ssb(block_size: int = 16) -> Recipe:
+    """Static shuffled blocks: extraction once, at the start."""
+    return dsb(block_size).but(schedule="never")
+
+
+def dsb_16() -> Recipe:
+    """Dynamic shuffled blocks of 16."""
+    return dsb(16)
+
+
+def dsb_32() -> Recipe:
+    """Dynamic shuffled blocks of 32."""
+    return dsb(32)
+
+
+def dsb_64() -> Recipe:
+    """Dynamic shuffled blocks of 64."""
+    return dsb(64)
+
+
+def ssb_16() -> Recipe:
+    """Static shuffled blocks of 16."""
+    return ssb(16)
+
+
+def ssb_32() -> Recipe:
+    """Static shuffled blocks of 32."""
+    return ssb(32)
+
+
+def ssb_64() -> Recipe:
+    """Static shuffled blocks of 64."""
+    return ssb(64)
