@@ -1,0 +1,278 @@
+"""Names to components: what plugins registered, found by name, checked and built. Torch-free until built."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import KINDS
+from dstbench.parameters import Parameter, bind, changed_parameters, check_parameters, required_positionals
+from dstbench.plugins_loader import (
+    BUILTIN,
+    Component,
+    Disabled,
+    Observer,
+    PluginError,
+    canonical,
+    load_plugins,
+)
+
+if TYPE_CHECKING:
+    from dstbench.api import Policy, Share, Spec
+
+__all__ = ["Component", "Disabled", "Parameter", "PluginError", "Registry", "registry"]
+
+POLICIES = ("init", "prune", "grow")  # kinds that are made of a score and a share
+
+_CALLED_WITH = {"schedule": ("clock", "density"), "share": ("layers", "candidates", "n")}
+
+_log = logging.getLogger("dstbench.plugins")
+
+
+class Observers:
+    """Calls every observer of an event; one that raises is reported once and never stops a trial."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+        self._reported: set[Observer] = set()
+
+    def trial_started(self, trial: Mapping[str, Any]) -> None:
+        """See ``hookspecs.trial_started``."""
+        self._call("trial_started", trial=trial)
+
+    def topology_updated(self, trial: Mapping[str, Any], step: int, report: Mapping[str, Any]) -> None:
+        """See ``hookspecs.topology_updated``."""
+        self._call("topology_updated", trial=trial, step=step, report=report)
+
+    def trial_finished(self, trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """See ``hookspecs.trial_finished``."""
+        self._call("trial_finished", trial=trial, result=result)
+
+    def _call(self, hook: str, **arguments: Any) -> None:
+        for observer in self._observers:
+            if observer.hook != hook:
+                continue
+            try:
+                observer.function(*[arguments[name] for name in observer.arguments])
+            except Exception:
+                if observer not in self._reported:
+                    self._reported.add(observer)
+                    _log.warning("observer %s of plugin %s failed", hook, observer.plugin, exc_info=True)
+
+
+class Registry(Mapping[str, Mapping[str, Component]]):
+    """Kind -> name -> component.
+
+    A name here is the shortest that means its component: a third party's name that a built-in or another
+    distribution has as well is listed as ``distribution/name``.
+    """
+
+    def __init__(
+        self,
+        components: Iterable[Component],
+        observers: Iterable[Observer] = (),
+        disabled: Iterable[Disabled] = (),
+    ) -> None:
+        self._components = {kind: [c for c in components if c.kind == kind] for kind in KINDS}
+        self._names = {
+            kind: MappingProxyType({self._shortest(c): c for c in members})
+            for kind, members in self._components.items()
+        }
+        self.disabled = tuple(disabled)
+        self.hook = Observers(observers)
+
+    def __getitem__(self, kind: str) -> Mapping[str, Component]:
+        """Return the components of one kind."""
+        return self._names[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the kinds."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of kinds."""
+        return len(self._names)
+
+    def resolve(self, kind: str, name: str) -> Component:
+        """Return the component that a short name, ``distribution/name`` or ``family:variant`` means.
+
+        Raises BadInput for an unknown kind or name (with the nearest, and every disabled plugin, which may
+        be where it should have come from) and for a short name that two distributions share.
+        """
+        return self._find(kind, name)[0]
+
+    def normalise(self, kind: str, spec: Spec) -> dict[str, Any]:
+        """Return a spec in its one canonical, JSON-ready form; equal trials have equal forms.
+
+        Built-ins go by their short name, others by ``distribution/name``; parameters are checked and those
+        at their default left out, and so is a share that the policy has anyway. Raises BadInput.
+        """
+        component, given, share = self._parse(kind, spec)
+        what, target = f"{kind} {component.name!r}", component.load()
+        values = check_parameters(kind, target, given, what)
+        family = component.name.endswith(":")
+        variant = values.pop("variant", "") if family else ""
+        name = component.name if component.distribution == BUILTIN else component.full_name
+        normal = {"name": f"{name}{variant}", **changed_parameters(kind, target, values)}
+        if kind not in ("model", "executor"):  # building is cheap and refuses combinations that types allow
+            self.build(kind, spec)
+        if share is not None and self.build(kind, spec) != self.build(kind, _without_share(spec)):
+            normal["share"] = self.normalise("share", share)
+        return normal
+
+    def build(self, kind: str, spec: Spec) -> Any:
+        """Make what a spec describes: a Policy, Share, Structure or Layout, Schedule, Recipe, a model factory
+        with its parameters bound, a DatasetFactory or an executor. Raises BadInput.
+        """
+        component, given, share = self._parse(kind, spec)
+        what, target = f"{kind} {component.name!r}", component.load()
+        values = check_parameters(kind, target, given, what)
+        try:
+            made = bind(kind, target, values)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{what}: {error}") from error
+        if kind in POLICIES:
+            return _policy(made, None if share is None else self.build("share", share), what)
+        _check_role(kind, made, what)
+        return made
+
+    def versions(self, kind: str, spec: Spec) -> dict[str, Any]:
+        """Return the component's full name and version and its distribution's, with those of its share."""
+        normal = self.normalise(kind, spec)
+        component, variant = self._find(kind, normal["name"])
+        found: dict[str, Any] = {
+            "name": component.full_name + variant,
+            "version": component.version,
+            "distribution": component.distribution,
+            "distribution_version": component.distribution_version,
+        }
+        return found | ({"share": self.versions("share", normal["share"])} if "share" in normal else {})
+
+    def _shortest(self, component: Component) -> str:
+        same = [c for c in self._components[component.kind] if c.name == component.name]
+        alone = component.distribution == BUILTIN or len(same) == 1
+        return component.name if alone else component.full_name
+
+    def _find(self, kind: str, name: str) -> tuple[Component, str]:
+        """Return the component and, of a family, the variant."""
+        if kind not in KINDS:
+            raise BadInput(f"unknown kind {kind!r}{nearest(str(kind), KINDS)}")
+        if not isinstance(name, str):
+            raise BadInput(f"{kind}: expected a name, got {name!r} ({type(name).__name__})")
+        head, colon, variant = name.partition(":")
+        distribution, _, short = head.rpartition("/")
+        found = [c for c in self._components[kind] if c.name == short + colon]
+        if distribution:
+            found = [c for c in found if c.distribution == canonical(distribution)]
+        else:
+            found = [c for c in found if c.distribution == BUILTIN] or found
+        if not found:
+            raise BadInput(self._unknown(kind, name, qualified=bool(distribution)))
+        if len(found) > 1:
+            names = " or ".join(repr(c.full_name) for c in found)
+            raise BadInput(f"{kind} {name!r} is ambiguous: say {names}")
+        return found[0], variant
+
+    def _unknown(self, kind: str, name: str, *, qualified: bool) -> str:
+        names = [c.full_name for c in self._components[kind]] if qualified else self._names[kind]
+        elsewhere = [k for k in KINDS if k != kind and name in self._names[k]]
+        message = f"unknown {kind} {name!r}{nearest(name, names)}"
+        if elsewhere:
+            message += f"; {name!r} is registered as {' and '.join(elsewhere)}"
+        if self.disabled:
+            message += "; disabled plugins: " + "; ".join(map(str, self.disabled))
+        return message
+
+    def _parse(self, kind: str, spec: Spec) -> tuple[Component, dict[str, Any], Spec | None]:
+        """Split a spec into its component, parameters and share."""
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping) or "name" not in spec:
+            raise BadInput(f"{kind}: expected a name or a mapping with the key 'name', got {spec!r}")
+        component, variant = self._find(kind, spec["name"])
+        if "share" in spec and kind not in POLICIES:
+            raise BadInput(f"{kind} {component.name!r}: only {', '.join(POLICIES)} take a share")
+        given = {key: value for key, value in spec.items() if key not in ("name", "share")}
+        if variant:
+            if given.get("variant", variant) != variant:
+                raise BadInput(f"{kind} {spec['name']!r}: variant is given twice, also {given['variant']!r}")
+            given["variant"] = variant
+        return component, given, spec.get("share")
+
+
+def _without_share(spec: Spec) -> Spec:
+    return spec if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "share"}
+
+
+def _policy(made: Any, share: Share | None, what: str) -> Policy:
+    """Make a policy of what a plugin gave for init, prune or grow, told apart by how it is called."""
+    from dataclasses import replace
+
+    from dstbench.api import InPlace, Policy, Random
+
+    if isinstance(made, Policy):
+        return made if share is None else replace(made, share=share)
+    arguments = required_positionals(made) if callable(made) else ()
+    if len(arguments) == 2:
+        return Policy(made, InPlace() if share is None else share)
+    if len(arguments) == 3:
+        if share is not None:
+            raise BadInput(f"{what} is a share itself: it can't be combined with another")
+        return Policy(Random(), made)
+    raise BadInput(
+        f"{what}: expected a Score (layer, rng), a Share (layers, candidates, n) or a Policy, got {made!r}"
+    )
+
+
+def _check_role(kind: str, made: Any, what: str) -> None:
+    """Refuse at once what the engine could not call."""
+    from dstbench.api import Layout, Recipe, Structure
+
+    if kind == "recipe" and not isinstance(made, Recipe):
+        raise BadInput(f"{what}: expected a Recipe, got {made!r}")
+    if kind == "structure" and not isinstance(made, (Layout, Structure)):
+        raise BadInput(f"{what}: expected a Layout (units) or a Structure, got {made!r}")
+    if kind in _CALLED_WITH and len(required_positionals(made)) != len(_CALLED_WITH[kind]):
+        raise BadInput(f"{what}: expected to be called with ({', '.join(_CALLED_WITH[kind])}), got {made!r}")
+    if not callable(made) and kind in ("model", "dataset", "executor"):
+        raise BadInput(f"{what}: expected something to call, got {made!r}")
+
+
+def registry(no_plugins: Iterable[str] = frozenset(), strict: bool = False) -> Registry:
+    """Return what all installed plugins register; the same object for the same arguments.
+
+    ``no_plugins`` switches plugins off by the name of their entry point or distribution, as does the
+    environment variable ``DSTBENCH_DISABLE_PLUGINS=a,b``. A broken plugin is disabled with its reason, or,
+    with ``strict`` or ``DSTBENCH_STRICT_PLUGINS=1``, raises PluginError.
+    """
+    wanted_off = [name.strip() for name in os.environ.get("DSTBENCH_DISABLE_PLUGINS", "").split(",")]
+    strict = strict or os.environ.get("DSTBENCH_STRICT_PLUGINS", "") not in ("", "0")
+    return _registry(frozenset(no_plugins), frozenset(filter(None, wanted_off)), strict)
+
+
+@functools.cache
+def _registry(by_argument: frozenset[str], by_environment: frozenset[str], strict: bool) -> Registry:
+    off = dict.fromkeys(by_environment, "switched off by DSTBENCH_DISABLE_PLUGINS")
+    off |= dict.fromkeys(by_argument, "switched off on request")
+    loaded = load_plugins({**off, **{canonical(name): reason for name, reason in off.items()}}, strict=strict)
+    known = {name for pair in loaded.plugins for name in pair}
+    for name in sorted(by_argument):
+        if not {name, canonical(name)} & known:
+            raise BadInput(f"no plugin or distribution {name!r} to switch off{nearest(name, known)}")
+    return Registry(loaded.components, loaded.observers, loaded.disabled)
+
+
+class _Callable(ModuleType):
+    """Importing this module binds it to ``dstbench.registry``; calling it there must work all the same."""
+
+    def __call__(self, no_plugins: Iterable[str] = frozenset(), strict: bool = False) -> Registry:
+        return registry(no_plugins, strict)
+
+
+sys.modules[__name__].__class__ = _Callable
