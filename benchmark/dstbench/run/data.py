@@ -1,0 +1,214 @@
+"""Batches from image sets that live whole on the device: shuffled, cropped, flipped and normalised there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from dstbench.api import Augment, ImageData, Split
+from dstbench.errors import BadInput
+
+Batch = tuple[Tensor, Tensor]  # images float32 [b, c, h, w], normalised; labels int64 [b]
+
+
+class Batches:
+    """The training batches of one split, epoch by epoch.
+
+    The images stay uint8 on ``device``; only one batch at a time is float. All draws come from a CPU
+    generator made from (seed, epoch), so every device and every restart sees the same batches. With
+    ``world`` ranks, step k of all ranks together is step k of one process with batches ``world`` times as
+    large, augmentation included; shards are disjoint and of equal size.
+
+    ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``drop_last`` leaves out the last,
+    incomplete batch. Raises BadInput where no batch would be left, or where padding and images don't fit.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Augment | None,
+        seed: int,
+        device: torch.device | str,
+        drop_last: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        _check_batch_size(batch_size)
+        if not 0 <= rank < world:
+            raise ValueError(f"rank: expected 0 <= rank < world = {world}, got {rank}")
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+        self._augment = _checked(augment or Augment(), split.images.shape)
+        self._normalise = _Normalise.of(mean, std, split.images.shape[1], device)
+        self._seed, self._rank, self._world = seed, rank, world
+        self._spans = _spans(len(split), batch_size * world, world, drop_last)
+        if not self._spans:
+            ranks = f" on each of {world} ranks" if world > 1 else ""
+            raise BadInput(
+                f"batch_size: {batch_size}{ranks} is more than the {len(split)} training images: "
+                f"no whole batch; choose at most {len(split) // world}"
+            )
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self._spans)
+
+    def epoch(self, k: int) -> Iterator[Batch]:
+        """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]."""
+        draws = _Draws.of(len(self._labels), self._augment, _generator(self._seed, k))
+        draws = draws.to(self._images.device)
+        for start, stop in self._spans:
+            size = (stop - start) // self._world
+            first = start + self._rank * size
+            mine = draws.part(first, first + size)
+            images = _crop_and_flip(self._images[mine.order], mine, self._augment)
+            yield self._normalise(images), self._labels[mine.order]
+
+
+def evaluation_batches(
+    split: Split,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str,
+) -> Iterator[Batch]:
+    """Yield every image once, in order, without augmentation; the last batch may be smaller.
+
+    A split that is already on the device isn't copied.
+    """
+    _check_batch_size(batch_size)
+    normalise = _Normalise.of(mean, std, split.images.shape[1], device)
+    for start in range(0, len(split), batch_size):
+        part = slice(start, start + batch_size)
+        yield normalise(split.images[part].to(device)), split.labels[part].to(device)
+
+
+def fingerprint(data: ImageData) -> str:
+    """Return the SHA-256 over pixels and labels of the three splits, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in ("train", "validation", "test"):
+        split: Split = getattr(data, name)
+        digest.update(f"{name}{tuple(split.images.shape)}".encode())
+        for tensor in (split.images, split.labels):
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Normalise:
+    """Map pixels to (pixel / 255 - mean) / std, as one multiplication and one addition."""
+
+    scale: Tensor  # float32 [c, 1, 1]
+    shift: Tensor  # float32 [c, 1, 1]
+
+    @classmethod
+    def of(
+        cls, mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device | str
+    ) -> _Normalise:
+        """Check and convert. Raises ValueError where the lengths differ from the number of channels."""
+        if not len(mean) == len(std) == channels:
+            raise ValueError(f"expected {channels} means and deviations, got {len(mean)} and {len(std)}")
+        centre, spread = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (mean, std))
+        scale, shift = 1 / (255 * spread), -centre / spread
+        return cls(scale.to(device, torch.float32), shift.to(device, torch.float32))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map uint8 [b, c, h, w] to float32 of the same shape."""
+        return images.to(torch.float32).mul_(self.scale).add_(self.shift)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """What chance decides in one epoch: for every position in it, which image, cropped where, flipped or not.
+
+    Drawn for the whole epoch at once, so a position's draws don't depend on batch size or ranks.
+    """
+
+    order: Tensor  # int64 [n]: the image at each position
+    top: Tensor  # int64 [n]: the crop's first row and column in the padded image
+    left: Tensor  # int64 [n]
+    flip: Tensor  # bool [n]
+
+    @classmethod
+    def of(cls, n: int, augment: Augment, rng: Generator) -> _Draws:
+        """Draw in a fixed order, used or not: switching flips off leaves order and crops as they were."""
+        order = torch.randperm(n, generator=rng)
+        top, left = torch.randint(2 * augment.padding + 1, (2, n), generator=rng)
+        flip = torch.rand(n, generator=rng) < 0.5
+        return cls(order, top, left, flip)
+
+    def to(self, device: torch.device) -> _Draws:
+        """Copy to a device."""
+        return _Draws(*(t.to(device) for t in (self.order, self.top, self.left, self.flip)))
+
+    def part(self, start: int, stop: int) -> _Draws:
+        """The draws of some positions."""
+        return _Draws(*(t[start:stop] for t in (self.order, self.top, self.left, self.flip)))
+
+
+def _crop_and_flip(images: Tensor, draws: _Draws, augment: Augment) -> Tensor:
+    """Move every image of a batch, uint8 [b, c, h, w], by its own crop and flip: one gather, no loop.
+
+    Every output pixel is looked up in the original: a padded image is never made.
+    """
+    if not augment.padding and not augment.flip:
+        return images
+    batch, channels, height, width = images.shape
+    rows = _sources(draws.top, height, augment)
+    columns = _sources(draws.left, width, augment)
+    if augment.flip:
+        columns = torch.where(draws.flip[:, None], columns.flip(1), columns)
+    # black padding: position -1 stands for "outside", looked up at 0 and then cleared
+    where = rows.clamp_min(0)[:, :, None] * width + columns.clamp_min(0)[:, None, :]
+    where = where.flatten(1)[:, None, :].expand(-1, channels, -1)
+    moved = images.flatten(2).gather(2, where).view(batch, channels, height, width)
+    if augment.padding and augment.mode == "constant":
+        moved.masked_fill_(((rows < 0)[:, :, None] | (columns < 0)[:, None, :])[:, None], 0)
+    return moved
+
+
+def _sources(offset: Tensor, size: int, augment: Augment) -> Tensor:
+    """Which row (or column) of the original each row of a crop shows: int64 [b, size], -1 = black padding."""
+    position = torch.arange(size, device=offset.device) + (offset - augment.padding)[:, None]
+    if augment.mode == "reflect":  # ... 2 1 0 1 2 ...: the edge itself isn't repeated
+        return (size - 1) - (size - 1 - position.abs()).abs()
+    return torch.where((position >= 0) & (position < size), position, -1)
+
+
+def _spans(n: int, step: int, world: int, drop_last: bool) -> tuple[tuple[int, int], ...]:
+    """Start and stop in the epoch of every step, all ranks together; each divides by ``world``."""
+    spans = [(start, start + step) for start in range(0, n - step + 1, step)]
+    left = n % step // world * world
+    if left and not drop_last:
+        spans.append((n - n % step, n - n % step + left))
+    return tuple(spans)
+
+
+def _generator(seed: int, epoch: int) -> Generator:
+    """A CPU generator of its own for every (seed, epoch): hashed, so near seeds share nothing."""
+    digest = hashlib.sha256(f"batches/{seed}/{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise BadInput(f"batch_size: expected at least 1, got {batch_size}")
+
+
+def _checked(augment: Augment, shape: Sequence[int]) -> Augment:
+    """The augmentation, if these images, [n, c, h, w], allow it."""
+    limit = min(shape[2:]) - 1 if augment.mode == "reflect" else min(shape[2:])
+    if not 0 <= augment.padding <= limit:
+        raise BadInput(
+            f"padding: expected 0 to {limit} for images of {shape[2]}x{shape[3]} with mode "
+            f"{augment.mode!r}, got {augment.padding}"
+        )
+    return augment

@@ -1,0 +1,133 @@
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, read from a folder by torchvision's own classes.
+
+Test is the published test set. Validation is the end of each class in the published training set, and is
+never trained on. Mean and standard deviation are those of the published training pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dstbench.api import Augment, DataUnavailable, ImageData, Split
+from dstbench_plugins.datasets.splits import hold_out
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where torchvision keeps a data set, and what is known of its pixels."""
+
+    kind: str  # the class in torchvision.datasets
+    folder: str  # below the data root
+    num_classes: int
+    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    std: tuple[float, ...]
+
+
+_MNIST = _Source("MNIST", "MNIST/raw", 10, (0.1307,), (0.3081,))
+_FASHION = _Source("FashionMNIST", "FashionMNIST/raw", 10, (0.2860,), (0.3530,))
+_CIFAR10 = _Source("CIFAR10", "cifar-10-batches-py", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_CIFAR100 = _Source("CIFAR100", "cifar-100-python", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+@dataclass(frozen=True)
+class MNIST:
+    """Handwritten digits (LeCun et al., 1998): 28x28, 60,000 to train and validate, 10,000 to test."""
+
+    validation: int = 5000  # images of the training set that are held out
+
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
+        """Load without augmentation. Raises DataUnavailable."""
+        return _load(_MNIST, root, download, self.validation, Augment())
+
+
+@dataclass(frozen=True)
+class FashionMNIST:
+    """Pieces of clothing (Xiao et al., 2017): 28x28, 60,000 to train and validate, 10,000 to test."""
+
+    validation: int = 5000  # images of the training set that are held out
+
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
+        """Load without augmentation. Raises DataUnavailable."""
+        return _load(_FASHION, root, download, self.validation, Augment())
+
+
+@dataclass(frozen=True)
+class CIFAR10:
+    """Photographs of 10 classes (Krizhevsky, 2009): 32x32, 50,000 to train and validate, 10,000 to test.
+
+    Pad, crop and flip as RigL and Chase do for this set: the padding reflects.
+    """
+
+    validation: int = 5000  # images of the training set that are held out
+    padding: int = 4  # pixels on every side before the random crop; 0 = no crop
+    padding_mode: Literal["constant", "reflect"] = "reflect"
+    flip: bool = True
+
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
+        """Load. Raises DataUnavailable."""
+        augment = Augment(self.padding, self.padding_mode, self.flip)
+        return _load(_CIFAR10, root, download, self.validation, augment)
+
+
+@dataclass(frozen=True)
+class CIFAR100:
+    """Photographs of 100 classes (Krizhevsky, 2009): 32x32, 50,000 to train and validate, 10,000 to test.
+
+    Pad, crop and flip as Chase does for this set: the padding is black.
+    """
+
+    validation: int = 5000  # images of the training set that are held out
+    padding: int = 4  # pixels on every side before the random crop; 0 = no crop
+    padding_mode: Literal["constant", "reflect"] = "constant"
+    flip: bool = True
+
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
+        """Load. Raises DataUnavailable."""
+        augment = Augment(self.padding, self.padding_mode, self.flip)
+        return _load(_CIFAR100, root, download, self.validation, augment)
+
+
+def _load(source: _Source, root: Path | None, download: bool, validation: int, augment: Augment) -> ImageData:
+    """Read both published parts and hold the validation split out of the first."""
+    if root is None:
+        raise DataUnavailable(
+            f"{source.kind} is read from a folder: say which with `--data-root DIR` "
+            f"(it should hold {source.folder}; `--download` fetches it there)"
+        )
+    published = _read(source, root, download, train=True)
+    rest, held = hold_out(published.labels, validation)
+    return ImageData(
+        train=Split(published.images[rest], published.labels[rest]),
+        validation=Split(published.images[held], published.labels[held]),
+        test=_read(source, root, download, train=False),
+        num_classes=source.num_classes,
+        mean=source.mean,
+        std=source.std,
+        augment=augment,
+    )
+
+
+def _read(source: _Source, root: Path, download: bool, *, train: bool) -> Split:
+    """One published part as uint8 [n, c, h, w] and int64 [n]."""
+    import torchvision  # here, so that planning a matrix that names the set doesn't wait for it
+
+    kind = getattr(torchvision.datasets, source.kind)
+    try:
+        found = kind(root, train=train, download=download)
+    # missing, unreadable, cut short or altered files, or no network; torchvision has no error of its own
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        wanted = Path(root) / source.folder
+        advice = "the download failed" if download else "`--download` fetches it into `--data-root`"
+        raise DataUnavailable(
+            f"{source.kind}: looked for {source.folder} in the data root {root}, "
+            f"{'found it but could not use it' if wanted.exists() else 'found nothing'} "
+            f"({error}); {advice}"
+        ) from error
+    images = torch.as_tensor(found.data)
+    # torchvision keeps grey images as [n, h, w] and coloured ones as [n, h, w, c]
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.as_tensor(found.targets, dtype=torch.int64))
