@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import InPlace, LayerView, Policy, Score, Share, StrategyError, Structure
+from dstbench.api import LayerView, Policy, Score, Share, StrategyError, Structure
 from dstbench.core.allocation import blank_view, bounds, uniform_budget
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer
@@ -149,8 +149,7 @@ def _grow(
 
     def fill(name: str) -> Tensor:
         structure, view = structures[name], views[name]
-        wanted = keep_scores if not isinstance(grow.share, InPlace) or _merges(structure) else None
-        old = wanted(name) if wanted and _merges(structure) else None
+        old = keep_scores(name) if _merges(structure) else None
         return structure.fill(
             view, merge(structure, view.mask, old, scores[name], target[name]), target[name]
         )

@@ -1,0 +1,391 @@
+"""The one mutable object: it owns a model's masks and keeps weights, optimizer state and masks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Target
+from dstbench.core import ranks, state
+from dstbench.core.allocation import bounds, by_shape, check_density
+from dstbench.core.budget import apportion
+from dstbench.core.layers import Layer, budgeted_layers, clean_name
+from dstbench.core.method import build_method
+from dstbench.core.random import generator
+from dstbench.core.structures import Unstructured, misfit
+from dstbench.core.update import Budget, Goal, Masks, initial_masks, update_masks
+from dstbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from dstbench.registry import Registry
+
+_EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one topology update did."""
+
+    step: int
+    density: float  # after it, measured
+    active: int  # weights, after it
+    grown: int  # entries that became active
+    dropped: int  # entries that became inactive
+    r_s: float  # ever active / all, after it
+
+
+class Sparsifier:
+    """Dynamic sparse training of a model, inside anyone's loop::
+
+        sparsifier = Sparsifier(model, optimizer, recipe="rigl", density=0.1, total_steps=10_000)
+        loss.backward(); sparsifier.step()          # in place of optimizer.step()
+
+    Calling the optimizer's own ``step`` does the same, so ``scaler.step(optimizer)`` and Accelerate's
+    wrapper work: everything happens in hooks around the applied step, and a step that a loss scaler skips
+    or that accumulates gradients doesn't count. Gradients are masked before the step, so inactive weights
+    and their optimizer state stay exactly zero; parameters keep their storage (``data_ptr``) for good.
+
+    Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
+    and Infeasible where the density is less than one unit a layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        recipe: str | Recipe | Mapping[str, Any] = "rigl",
+        density: float = 0.1,
+        total_steps: int | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        dense_layers: Sequence[str] = (),
+        seed: int = 0,
+        storage: str = "masked",
+        registry: Registry | None = None,
+    ) -> None:
+        if storage != "masked":
+            raise BadInput(f"storage: expected 'masked', the only one implemented, got {storage!r}")
+        if total_steps is None or total_steps < 1:
+            raise BadInput(
+                f"total_steps: expected the number of optimizer steps of the training, got {total_steps}"
+            )
+        self.method = build_method(recipe, registry)
+        self.target_density = 1.0 if self.method.dense else check_density(density)
+        self.seed, self.total_steps, self.steps_per_epoch = seed, total_steps, steps_per_epoch
+        self.steps = 0  # applied optimizer steps
+        self.history: list[UpdateReport] = []
+        self.dense_gradient = False  # whether the last applied step needed a dense backward pass
+        self._outer, self._optimizer = optimizer, _innermost(optimizer)
+        patterns = (*self.method.dense_layers, *dense_layers)
+        self.layers, self.dense_layers = budgeted_layers(model, patterns)
+        self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
+        self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}
+        self._momentum: dict[str, Tensor] = {}
+        self._signals: dict[str, dict[str, Tensor]] = {}  # collected for the update that is due
+        self._due: Target | None = None
+        self._armed = False  # gradients of the coming step are masked already
+        self._leaky = False  # the optimizer moves weights whose gradient and state are zero
+        self._start()
+        self._handles = [
+            self._optimizer.register_step_pre_hook(self._before_step),
+            self._optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    # What a training loop calls
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns."""
+        return self._outer.step() if closure is None else self._outer.step(closure)
+
+    def mask_gradients(self) -> None:
+        """Mask the gradients now rather than at the step: call it before clipping by norm, so that gradients
+        of inactive weights don't count. Collects what a due update needs first; harmless to call twice."""
+        if self._armed or self.method.dense:
+            return
+        self._armed = True
+        self._due = self._target(self.steps + 1)
+        self._collect()
+        gradients = [
+            (p.weight.grad, self._floats[n]) for n, p in self.layers.items() if p.weight.grad is not None
+        ]
+        if gradients:
+            torch._foreach_mul_([g for g, _ in gradients], [m for _, m in gradients])
+
+    @torch.no_grad()
+    def apply_masks(self, model: nn.Module) -> None:
+        """Zero the inactive weights of a copy of the model, such as an average of its weights."""
+        for path, module in model.named_modules():
+            mask = self._masks.get(clean_name(path))
+            if mask is not None and isinstance(module.weight, Tensor):
+                module.weight.mul_(mask.to(module.weight.device))
+
+    def detach(self) -> None:
+        """Stop: unhook from the optimizer. The model keeps its zeros."""
+        for handle in self._handles:
+            handle.remove()
+
+    # What there is to see
+
+    @property
+    def masks(self) -> Masks:
+        """{layer name: bool [*w]}; not copies, so don't write to them."""
+        return dict(self._masks)
+
+    @property
+    def size(self) -> int:
+        """N: the maskable weights in the budget."""
+        return sum(layer.info.numel for layer in self.layers.values())
+
+    @property
+    def active(self) -> Budget:
+        """The measured number of active weights of each layer."""
+        return dict(self._active)
+
+    @property
+    def density(self) -> float:
+        """Active weights / N, measured."""
+        return sum(self._active.values()) / self.size
+
+    @property
+    def r_s(self) -> float:
+        """R_s: the fraction of weights that were ever active, the initial mask included (ITOP, arXiv 2102.02887)."""
+        return sum(self._explored_counts.values()) / self.size
+
+    def summary(self) -> DataFrame:
+        """One row a layer: shape, structure, target and measured density, R_s."""
+        from pandas import DataFrame
+
+        return DataFrame(
+            {
+                "layer": name,
+                "shape": layer.info.shape,
+                "weights": layer.info.numel,
+                "structure": "unstructured: " + self.fallbacks[name]
+                if name in self.fallbacks
+                else type(self._structures[name]).__name__.lower(),
+                "target": self.budget[name] / layer.info.numel,
+                "measured": self._active[name] / layer.info.numel,
+                "active": self._active[name],
+                "r_s": self._explored_counts[name] / layer.info.numel,
+            }
+            for name, layer in self.layers.items()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
+        return state.save(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue exactly. Raises BadInput if it was saved for other layers, another seed or another length."""
+        state.load(self, saved)
+
+    # Inside
+
+    def _structure(self, layer: Layer) -> Any:
+        reason = misfit(self.method.structure, layer.info)
+        if reason is None:
+            return self.method.structure
+        self.fallbacks[layer.info.name] = reason
+        return Unstructured()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Initial masks, and zeros where they are inactive."""
+        first = self.method.schedule(Clock(0, self.total_steps, self.steps_per_epoch), self.target_density)
+        self._final = first.final if first else self.target_density
+        if self.method.dense:
+            masks: Masks = {n: torch.ones_like(p.weight, dtype=torch.bool) for n, p in self.layers.items()}
+            self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
+        else:
+            n = round(self._final * self.size)
+            masks, self.budget = initial_masks(self.layers, self._structures, self.method.init, n, self.seed)
+            ranks.broadcast(masks)
+        self.allocation = dict(self.budget)
+        self.set_masks(masks)
+        self._explored = {name: mask.clone() for name, mask in masks.items()}
+        self._explored_counts = dict(self._active)
+        if not self.method.dense:
+            self._zero({name: mask.to(self.layers[name].weight.dtype) for name, mask in masks.items()})
+
+    def set_masks(self, masks: Masks) -> None:
+        """Adopt masks, bool [*w] by layer name, with what is derived from them. Weights are not touched."""
+        self._masks = {name: masks[name] for name in self.layers}
+        self._floats = {name: masks[name].to(layer.weight.dtype) for name, layer in self.layers.items()}
+        self._active = {name: int(mask.count_nonzero()) for name, mask in self._masks.items()}
+
+    def _target(self, step: int) -> Target | None:
+        clock = Clock(step, self.total_steps, self.steps_per_epoch)
+        return None if step > self.total_steps else self.method.schedule(clock, self.target_density)
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Collect what a due update reads, then mask the gradients. A closure makes new ones: mask those."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self.mask_gradients()
+            return None
+
+        def masked() -> Any:
+            loss = closure()
+            self._armed = False
+            self.mask_gradients()
+            return loss
+
+        return (args[0], masked, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        """Keep the signals of this step's gradients, unscaled where a fused optimizer gets them scaled."""
+        needs = self.method.needs
+        self.dense_gradient = Signal.MOMENTUM in needs or (Signal.GRAD in needs and self._due is not None)
+        if not (self.dense_gradient or (Signal.ACTIVE_GRAD in needs and self._due is not None)):
+            self._signals = {}
+            return
+        scale = getattr(self._optimizer, "grad_scale", None)
+        gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
+        if Signal.MOMENTUM in needs and not self._overflowed():
+            for name, gradient in gradients.items():
+                average = self._momentum.setdefault(name, torch.zeros_like(gradient))
+                average.mul_(_EMA_DECAY).add_(gradient if scale is None else gradient / scale)
+        if self._due is None:
+            return
+        self._signals = {}
+        if Signal.GRAD in needs or Signal.ACTIVE_GRAD in needs:
+            dense = {n: g.clone() if scale is None else g / scale for n, g in gradients.items()}
+            ranks.average(dense)
+            if Signal.GRAD in needs:
+                self._signals["grad"] = dense
+            if Signal.ACTIVE_GRAD in needs:
+                self._signals["active_grad"] = {n: g * self._floats[n] for n, g in dense.items()}
+        if Signal.MOMENTUM in needs:
+            averaged = {name: average.clone() for name, average in self._momentum.items()}
+            ranks.average(averaged)
+            self._signals["momentum"] = averaged
+
+    def _overflowed(self) -> bool:
+        """Whether a fused optimizer is about to skip this step inside its kernel."""
+        found = getattr(self._optimizer, "found_inf", None)
+        return found is not None and float(found) > 0
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Count the applied step; update the topology if it is due."""
+        self._armed = False
+        if self._overflowed():
+            return
+        self.steps += 1
+        if self.method.dense:
+            return
+        if self.steps == 1 or self._due is not None:
+            self._leaky = self._leaky or self._leaks()
+        if self._leaky:
+            self._zero(self._floats)
+        if self._due is not None:
+            self._update(self._due)
+
+    def _leaks(self) -> bool:
+        """Whether an inactive weight moved: then masking gradients isn't enough for this optimizer."""
+        return any(
+            int(layer.weight.count_nonzero()) > self._active[name]
+            and bool((layer.weight.detach() * (1 - self._floats[name])).any())
+            for name, layer in self.layers.items()
+        )
+
+    def _update(self, target: Target) -> None:
+        """One topology update, decided by the pure engine, then written."""
+        views = {name: self._view(layer) for name, layer in self.layers.items()}
+
+        def draw(name: str, role: str) -> Generator:
+            return generator(self.seed, name, self.steps, role)
+
+        method = self.method
+        goal = self._goal(target)
+        masks, self.budget = update_masks(views, self._structures, method.prune, method.grow, goal, draw)
+        self._signals, self._due = {}, None
+        self.allocation, self._final = goal.final_allocation, target.final
+        ranks.check_equal(masks)
+        self._write(masks)
+
+    def _view(self, layer: Layer) -> LayerView:
+        name = layer.info.name
+        signals = {kind: values.get(name) for kind, values in self._signals.items()}
+        if any(value is None for value in signals.values()):
+            raise StrategyError(f"layer {name!r} has no gradient, which a topology update at this step needs")
+        return LayerView(
+            layer.info,
+            layer.weight.detach(),
+            self._masks[name],
+            self._masks[name],
+            self.budget[name],
+            self.allocation[name],
+            self.steps / self.total_steps,
+            **signals,
+        )
+
+    def _goal(self, target: Target) -> Goal:
+        """Totals and allocations, in weights, of a target in densities.
+
+        A share that depends on shapes alone is solved again at a new density; another's allocation is
+        scaled. Pruning in place takes every layer to the same fraction of what it holds, corrected by how
+        its allocation moves, so that redistributed layers aren't pulled back.
+        """
+        infos = {name: layer.info for name, layer in self.layers.items()}
+        lower, upper = bounds(infos, self._structures)
+        final, keep = round(target.final * self.size), round(target.keep * self.size)
+        allocation = self.allocation
+        if target.final != self._final:
+            share = self.method.init.share
+            views = {name: self._view(layer) for name, layer in self.layers.items()}
+            weights = (
+                share(views, {}, final) if by_shape(share) else {n: float(c) for n, c in allocation.items()}
+            )
+            allocation = apportion(weights, final, lower, upper)
+        drift = {name: self.budget[name] * allocation[name] / self.allocation[name] for name in infos}
+        holding = sum(self.budget.values())
+        floor = {name: min(lower[name], self.budget[name]) for name in infos}
+        keep_allocation = self.budget if keep >= holding else apportion(drift, keep, floor, self.budget)
+        return Goal(keep, final, keep_allocation, allocation)
+
+    def _write(self, masks: Masks) -> None:
+        """Zero weights and optimizer state wherever an entry changed, and record what happened."""
+        survivors, grown, dropped = {}, 0, 0
+        for name, mask in masks.items():
+            before, count = self._masks[name], self._active[name]
+            both = mask & before
+            stayed = int(both.count_nonzero())
+            dropped += count - stayed
+            survivors[name] = both.to(self._floats[name].dtype)
+            self._explored[name] |= mask
+            self._explored_counts[name] = int(self._explored[name].count_nonzero())
+            grown += int(mask.count_nonzero()) - stayed
+        self._zero(survivors)
+        self.set_masks(masks)
+        self.history.append(
+            UpdateReport(self.steps, self.density, sum(self._active.values()), grown, dropped, self.r_s)
+        )
+
+    def _zero(self, survivors: Mapping[str, Tensor]) -> None:
+        """Multiply weights and every optimizer state tensor of their shape by 0/1 floats, in place."""
+        for name, survivor in survivors.items():
+            weight = self.layers[name].weight
+            weight.mul_(survivor)
+            for value in self._optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.mul_(survivor.to(value.dtype))
+
+
+def _innermost(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside wrappers such as Accelerate's."""
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise BadInput(
+            f"optimizer: expected a torch.optim.Optimizer or a wrapper of one, got {type(optimizer).__name__}"
+        )
+    return optimizer

@@ -1,0 +1,76 @@
+"""A Sparsifier's checkpoint: packed masks and plain values, no pickle needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dstbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dstbench.core.sparsifier import Sparsifier
+
+_VERSION = 1
+
+
+def pack(mask: Tensor) -> Tensor:
+    """A bool tensor as bits: uint8 [ceil(numel / 8)]."""
+    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy()))
+
+
+def unpack(bits: Tensor, like: Tensor) -> Tensor:
+    """The bool tensor that was packed, with the shape and device of ``like``."""
+    flat = np.unpackbits(bits.cpu().numpy(), count=like.numel())
+    return torch.from_numpy(flat.astype(bool)).view(like.shape).to(like.device)
+
+
+def save(sparsifier: Sparsifier) -> dict[str, Any]:
+    """All that exact continuation needs; randomness needs nothing, being derived from seed and step."""
+    return {
+        "version": _VERSION,
+        "seed": sparsifier.seed,
+        "total_steps": sparsifier.total_steps,
+        "steps": sparsifier.steps,
+        "final": sparsifier._final,
+        "leaky": sparsifier._leaky,
+        "budget": dict(sparsifier.budget),
+        "allocation": dict(sparsifier.allocation),
+        "masks": {name: pack(mask) for name, mask in sparsifier._masks.items()},
+        "explored": {name: pack(mask) for name, mask in sparsifier._explored.items()},
+        "momentum": {name: average.clone() for name, average in sparsifier._momentum.items()},
+        "history": [asdict(report) for report in sparsifier.history],
+    }
+
+
+def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
+    """Adopt a checkpoint made for the same layers, seed and length; else BadInput, and nothing is changed."""
+    from dstbench.core.sparsifier import UpdateReport
+
+    if saved.get("version") != _VERSION or "masks" not in saved:
+        raise BadInput(
+            f"checkpoint: expected a Sparsifier's state of version {_VERSION}, got {saved.get('version')}"
+        )
+    for field in ("seed", "total_steps"):
+        if saved[field] != getattr(sparsifier, field):
+            raise BadInput(
+                f"checkpoint: {field} is {saved[field]}, this Sparsifier's {getattr(sparsifier, field)}"
+            )
+    sizes = {name: -(-layer.info.numel // 8) for name, layer in sparsifier.layers.items()}
+    if {name: len(bits) for name, bits in saved["masks"].items()} != sizes:
+        raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(sorted(saved['masks']))}")
+    weights = {name: layer.weight for name, layer in sparsifier.layers.items()}
+    sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
+    sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
+    sparsifier.set_masks({name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()})
+    sparsifier._explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
+    sparsifier._explored_counts = {n: int(mask.count_nonzero()) for n, mask in sparsifier._explored.items()}
+    sparsifier._momentum = {name: value.to(weights[name].device) for name, value in saved["momentum"].items()}
+    sparsifier.history = [UpdateReport(**report) for report in saved["history"]]
+    with torch.no_grad():
+        if not sparsifier.method.dense:
+            sparsifier._zero(sparsifier._floats)
