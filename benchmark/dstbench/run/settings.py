@@ -1,0 +1,93 @@
+"""``-S axis=value``: settings from the command line, laid over a matrix file before it is validated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dstbench.errors import BadInput, nearest
+from dstbench.run.yaml import parse_yaml
+
+_PRODUCT = ("init", "structure", "prune", "grow", "schedule")
+_AXES = ("model", "dataset", "density", "seed", *_PRODUCT, "recipe")
+_SECTIONS = ("training", "measure", "budget")
+_LISTS = ("controls", "dense_layers", "include", "exclude")
+
+
+def apply_settings(
+    document: Mapping[str, Any], settings: Sequence[str], known: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A copy of ``document`` with each ``name=value`` applied, left to right.
+
+    - ``grow=random,gradient`` replaces an axis (values are YAML; commas separate them);
+    - ``schedule.delta_t=5`` sets a parameter of every component on that axis;
+    - ``training.epochs=3``, ``measure.throughput=false``, ``budget.trial_seconds=60``: those sections;
+    - ``controls=`` (nothing after ``=``) empties a list or takes an axis away.
+
+    Naming recipes alone leaves the product of strategies out, and the other way round: who types
+    ``-S recipe=rigl`` wants RigL, not RigL beside 72 cells. Raises BadInput for an unknown name, suggesting
+    ``known`` ones too.
+    """
+    result = copy.deepcopy(dict(document))
+    named = {_apply(result, setting, known) for setting in settings}
+    axes = result.get("axes")
+    if isinstance(axes, dict):
+        product = named & set(_PRODUCT)
+        if axes.get("recipe") and "recipe" in named and not product:
+            _drop(axes, _PRODUCT)
+        elif product and "recipe" not in named and any(axes.get(axis) for axis in product):
+            _drop(axes, ("recipe",))
+    return result
+
+
+def _apply(document: dict[str, Any], setting: str, known: Sequence[str]) -> str:
+    """Apply one setting; return the axis that it replaced, or ""."""
+    name, equals, text = setting.partition("=")
+    name = name.strip()
+    head, _, parameter = name.partition(".")
+    if not equals:
+        raise BadInput(f"-S {setting}: expected axis=value, such as grow=random,gradient")
+    if head in _SECTIONS and parameter:
+        _section(document, head, setting)[parameter] = parse_yaml(text, f"-S {setting}")
+    elif head in _AXES and parameter:
+        _set_parameter(_section(document, "axes", setting), head, parameter, setting, text)
+    elif name in _AXES:
+        values = _values(text, setting)
+        _section(document, "axes", setting)[name] = values or None
+        return name
+    elif name in _LISTS:
+        document[name] = _values(text, setting)
+    else:
+        inside = [option for option in known if option.rpartition(".")[2] == name]
+        hint = f"; did you mean {inside[0]!r}?" if inside else nearest(name, [*_AXES, *_LISTS, *known])
+        raise BadInput(f"-S {setting}: unknown name {name!r}{hint}")
+    return ""
+
+
+def _values(text: str, setting: str) -> list[Any]:
+    parsed: list[Any] = parse_yaml(f"[{text}]", f"-S {setting}")
+    return parsed
+
+
+def _set_parameter(axes: dict[str, Any], axis: str, parameter: str, setting: str, text: str) -> None:
+    """Give every component on an axis a parameter."""
+    specs = axes.get(axis)
+    if not specs or axis in ("density", "seed"):
+        raise BadInput(f"-S {setting}: the matrix has no components on the axis {axis!r}")
+    value = parse_yaml(text, f"-S {setting}")
+    listed = specs if isinstance(specs, list) else [specs]
+    named = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in listed]
+    axes[axis] = [{**spec, parameter: value} for spec in named]
+
+
+def _section(document: dict[str, Any], name: str, setting: str) -> dict[str, Any]:
+    section = document.setdefault(name, {})
+    if not isinstance(section, dict):
+        raise BadInput(f"-S {setting}: {name}: expected a mapping in the file, got {section!r}")
+    return section
+
+
+def _drop(axes: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        axes.pop(name, None)

@@ -1,0 +1,54 @@
+"""Turns pydantic's errors into this project's: field, what was expected, what came, the nearest key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from dstbench.errors import BadInput, nearest
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def validated(model: type[T], value: Mapping[str, Any], where: str) -> T:
+    """Validate, or raise BadInput with one line per wrong field: its path, what was expected, what came."""
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors(include_url=False)]
+    raise BadInput("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines)))
+
+
+def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """One pydantic error in this project's words."""
+    loc = error["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key{nearest(str(loc[-1]), _keys(model, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{path}: expected a value, got nothing"
+    if error["type"] == "too_short":
+        return f"{path}: expected at least one value, got none"
+    message = error["msg"].removeprefix("Value error, ")
+    message = re.sub("^Input should be (greater|less)", r"expected a number \1", message)
+    message = message.replace("Input should be ", "expected ", 1)
+    got = "" if isinstance(error["input"], Mapping) and error["type"] == "value_error" else error["input"]
+    return f"{path}: {message}, got {got!r}".lstrip(": ") if got != "" else f"{path}: {message}".lstrip(": ")
+
+
+def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The keys that the model at ``loc`` inside ``model`` knows."""
+    for part in loc:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        inner = field and _model_in(field.annotation)
+        model = inner or model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
