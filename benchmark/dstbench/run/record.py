@@ -33,11 +33,8 @@ Migration = Callable[[Record], Record]
 MIGRATIONS: dict[int, Migration] = {}
 """Schema version -> what turns a record of it into one of the next version (in memory; files stay)."""
 
-_DEFAULTS = {
-    "reason": None,
-    "phase": None,
-    "traceback": None,
-    "control": None,
+_DEFAULTS: Mapping[str, Any] = {
+    **dict.fromkeys(("reason", "phase", "traceback", "control")),
     "measures": {},
     "provenance": {},
 }
@@ -69,7 +66,10 @@ class Throughput(TypedDict, total=False):
 
 
 class Measures(TypedDict, total=False):
-    """What a trial measured; anything may be missing (counts too may be floats: means, say). FLOPs are totals, ``*_ratio`` are against dense."""
+    """What a trial measured; anything may be missing. FLOPs are totals, ``*_ratio`` are against dense.
+
+    Counts are floats too: a whole number that comes as 12.0 is no reason to refuse a record.
+    """
 
     top1: float | None  # test accuracy of the final epoch, percent
     top1_validation: float | None

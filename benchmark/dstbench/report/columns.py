@@ -1,0 +1,340 @@
+"""What the leaderboards show: every column with its meaning and its form, and the three boards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MISSING = "–"
+
+Kind = Literal[
+    "text", "integer", "rank", "percent", "points", "fraction", "ratio", "si", "bytes", "seconds", "p", "flag"
+]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: ``interval`` adds ``<key>_low`` and ``<key>_high``; ``extra`` starts hidden on the page."""
+
+    key: str
+    title: str
+    help: str
+    kind: Kind = "text"
+    interval: bool = False
+    extra: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The data columns behind it."""
+        return (self.key, f"{self.key}_low", f"{self.key}_high") if self.interval else (self.key,)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its values are numbers."""
+        return self.kind not in ("text", "flag")
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
+        main = show(self.kind, row[self.key])
+        if main == MISSING or not self.interval:
+            return main
+        low, high = (show(self.kind, row[key]).removesuffix("×") for key in self.keys[1:])
+        return main if MISSING in (low, high) else f"{main} [{low}, {high}]"
+
+
+def show(kind: Kind, value: Any) -> str:
+    """A value for people; a dash where it is missing."""
+    if is_missing(value):
+        return MISSING
+    return _SHOW[kind](value)
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN, pandas' NA, or no text."""
+    return (
+        value is None
+        or value == ""
+        or str(value) == "<NA>"
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
+
+
+def _si(value: float) -> str:
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.3g}" if value % 1 else f"{value:.0f}"
+
+
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+_SHOW: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "integer": lambda value: f"{value:,.0f}",
+    "rank": lambda value: f"{value:.0f}" if value == round(value) else f"{value:.1f}",
+    "percent": lambda value: f"{value:.2f}",
+    "points": _signed,
+    "fraction": lambda value: f"{value:.3f}",
+    "ratio": lambda value: f"{value:.3f}×" if value < 1 else f"{value:.2f}×",
+    "si": _si,
+    "bytes": lambda value: f"{_si(value)}B" if value >= 1000 else f"{value:.0f} B",
+    "seconds": _seconds,
+    "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
+    "flag": lambda value: "yes" if value else "",
+}
+
+COLUMNS = {
+    column.key: column
+    for column in (
+        Column(
+            "rank",
+            "#",
+            "Mean rank over complete blocks (model × dataset × density): only methods measured in "
+            "every block are ranked, controls and contended timings never.",
+            "rank",
+        ),
+        Column("method", "method", "The recipe's name, or init · structure · prune · grow."),
+        Column(
+            "control",
+            "control",
+            "What a sparse method has to beat: dense, static at the same allocation, small-dense with"
+            " as many parameters.",
+        ),
+        Column("init", "init", "Which weights start active, and how many in each layer."),
+        Column("structure", "structure", "Which masks are legal."),
+        Column("prune", "prune", "Which active weights an update drops."),
+        Column("grow", "grow", "Which inactive weights an update activates."),
+        Column("schedule", "schedule", "When the topology is updated, and by how much.", extra=True),
+        Column("model", "model", "The network."),
+        Column("dataset", "dataset", "The data."),
+        Column(
+            "density_requested",
+            "density",
+            "Requested share of active weights over the maskable layers in the budget.",
+            "fraction",
+        ),
+        Column(
+            "density",
+            "measured",
+            "Measured share of active weights, from the masks at the end.",
+            "fraction",
+        ),
+        Column(
+            "setting",
+            "setting",
+            "Training settings that differ from the defaults; layers left dense.",
+            extra=True,
+        ),
+        Column("seeds", "n", "Seeds that finished and went into the means.", "integer"),
+        Column(
+            "top1",
+            "top-1 %",
+            "Test accuracy of the final epoch in percent: mean over seeds, with its 95 % t-interval "
+            "from two seeds on. Nothing is selected on test data.",
+            "percent",
+            interval=True,
+        ),
+        Column(
+            "difference",
+            "Δ dense",
+            "Difference to the dense control in percent points, paired by seed, with its 95 % t-interval.",
+            "points",
+            interval=True,
+        ),
+        Column(
+            "p_holm",
+            "p (Holm)",
+            "Paired t-test against dense, corrected over all methods of the same model and dataset "
+            "(Holm). Not given below three seeds.",
+            "p",
+            extra=True,
+        ),
+        Column(
+            "top1_validation",
+            "validation %",
+            "Validation accuracy of the final epoch in percent.",
+            "percent",
+            extra=True,
+        ),
+        Column("loss", "loss", "Final training loss.", "fraction", extra=True),
+        Column(
+            "r_s",
+            "R_s",
+            "In-time over-parameterisation: share of weights that were ever active.",
+            "fraction",
+        ),
+        Column("updates", "updates", "Topology updates in one training run.", "integer", extra=True),
+        Column(
+            "churn",
+            "churn",
+            "Mean share of active weights that one update replaces.",
+            "fraction",
+            extra=True,
+        ),
+        Column("collapsed", "collapsed", "Layers that lost all their weights.", "integer", extra=True),
+        Column(
+            "training_flops_ratio",
+            "train FLOPs",
+            "Theoretical training FLOPs against dense, integrated over the real mask trajectory, "
+            "dense gradients for growth included.",
+            "ratio",
+        ),
+        Column(
+            "inference_flops_ratio",
+            "infer FLOPs",
+            "Theoretical FLOPs of one inference against dense.",
+            "ratio",
+        ),
+        Column(
+            "hardware_flops_ratio",
+            "hardware FLOPs",
+            "FLOPs against dense of the network that remains after compaction: what dense kernels can"
+            " really skip.",
+            "ratio",
+        ),
+        Column(
+            "training_flops",
+            "train FLOPs total",
+            "Theoretical FLOPs of the whole training run.",
+            "si",
+            extra=True,
+        ),
+        Column(
+            "inference_flops",
+            "infer FLOPs total",
+            "Theoretical FLOPs of one inference of one image.",
+            "si",
+            extra=True,
+        ),
+        Column("convention", "convention", "How FLOPs are counted.", extra=True),
+        Column(
+            "train_throughput_ratio",
+            "train speed",
+            "Measured training throughput against dense, timed side by side in one process; interval "
+            "over timing rounds. Above 1 is faster than dense.",
+            "ratio",
+            interval=True,
+        ),
+        Column(
+            "inference_throughput_ratio",
+            "infer speed",
+            "Measured inference throughput against dense, timed side by side in one process; interval"
+            " over timing rounds. Above 1 is faster than dense.",
+            "ratio",
+            interval=True,
+        ),
+        Column(
+            "train_images_per_second",
+            "train img/s",
+            "Measured training throughput, images per second.",
+            "si",
+            extra=True,
+        ),
+        Column(
+            "inference_images_per_second",
+            "infer img/s",
+            "Measured inference throughput, images per second.",
+            "si",
+            extra=True,
+        ),
+        Column(
+            "path",
+            "execution path",
+            "How the sparse network was executed when it was timed. masked-dense computes every zero:"
+            " 1× is the most it can reach.",
+        ),
+        Column(
+            "conditions",
+            "conditions",
+            "Device, threads, batch size and precision of the timing.",
+            extra=True,
+        ),
+        Column("contended", "contended", "Something else ran during the timing: shown, not ranked.", "flag"),
+        Column(
+            "pareto",
+            "Pareto",
+            "On the front of top-1 against training FLOPs within its model and dataset.",
+            "flag",
+        ),
+        Column("parameters", "parameters", "Weights and biases of the dense network.", "si", extra=True),
+        Column("active_parameters", "active parameters", "Parameters that are active at the end.", "si"),
+        Column(
+            "bits",
+            "bits",
+            "Size of the stored sparse network in bits, masks included.",
+            "si",
+            extra=True,
+        ),
+        Column(
+            "peak_memory",
+            "peak memory",
+            "Highest memory use of the training process.",
+            "bytes",
+            extra=True,
+        ),
+        Column("seconds", "time", "Wall time of one trial.", "seconds", extra=True),
+        Column("statuses", "trials", "How the trials of this row ended."),
+        Column("reason", "why missing", "Why trials failed or were skipped."),
+        Column("note", "note", "What to know when reading this row."),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard: which columns, what it is ranked by, and in which direction better lies."""
+
+    name: str
+    title: str
+    summary: str
+    by: str
+    higher: bool
+    keys: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its columns, in order."""
+        return tuple(COLUMNS[key] for key in self.keys)
+
+
+_METHOD = ("rank", "method", "control", "init", "structure", "prune", "grow", "schedule")
+_PLACE = ("model", "dataset", "density_requested", "density", "setting")
+_END = ("peak_memory", "seconds", "statuses", "reason", "note")
+
+BOARDS = (
+    Board(
+        "accuracy", "Accuracy",
+        "Test accuracy of the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
+        "top1", True,
+        (*_METHOD, *_PLACE, "seeds", "top1", "difference", "p_holm", "top1_validation", "loss", "r_s",
+         "updates", "churn", "collapsed", "training_flops_ratio", "train_throughput_ratio", "inference_flops_ratio",
+         "inference_throughput_ratio", "path", "active_parameters", *_END),
+    ),
+    Board(
+        "flops", "FLOPs",
+        "Theoretical cost against dense. Theory, not time: what is really faster is on the throughput board.",
+        "training_flops_ratio", False,
+        (*_METHOD, *_PLACE, "seeds", "training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio",
+         "pareto", "top1", "difference", "r_s", "updates", "churn", "training_flops", "inference_flops",
+         "convention", "parameters", "active_parameters", "bits", *_END),
+    ),
+    Board(
+        "throughput", "Throughput",
+        "Measured speed against dense, timed side by side in one process, beside the theoretical figure.",
+        "inference_throughput_ratio", True,
+        (*_METHOD, *_PLACE, "seeds", "inference_flops_ratio", "hardware_flops_ratio",
+         "inference_throughput_ratio", "inference_images_per_second", "training_flops_ratio",
+         "train_throughput_ratio", "train_images_per_second", "path", "conditions", "contended", "top1",
+         "difference", *_END),
+    ),
+)  # fmt: skip

@@ -1,0 +1,86 @@
+"""Figures worked out by hand, or taken from printed tables."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dstbench.report.statistics import (
+    critical_difference,
+    differences,
+    estimate,
+    holm,
+    mean_ranks,
+    p_value,
+    paired,
+    pareto,
+)
+
+T_2 = 4.302652729911275  # 97.5 % quantile of Student's t, 2 degrees of freedom
+
+
+def test_the_interval_of_three_seeds():
+    # mean 92, s = sqrt((1 + 1 + 0) / 2) = 1, half-width t·1/√3
+    result = estimate([91.0, 93.0, 92.0])
+    half = T_2 / math.sqrt(3)
+    assert (result.n, result.mean) == (3, 92.0)
+    assert result.low == pytest.approx(92 - half, abs=1e-9)
+    assert result.high == pytest.approx(92 + half, abs=1e-9)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_mean():
+    one, none = estimate([91.0]), estimate([math.nan])
+    assert (one.n, one.mean, one.low, one.high) == (1, 91.0, None, None)
+    assert (none.n, none.mean, none.low) == (0, None, None)
+
+
+def test_equal_seeds_have_an_interval_of_no_width():
+    result = estimate([5.0, 5.0])
+    assert (result.low, result.high) == (5.0, 5.0)
+
+
+def test_differences_pair_by_seed_and_drop_what_only_one_has():
+    ours, theirs = {0: 90.0, 1: 92.0, 2: 94.0, 7: 10.0}, {2: 95.0, 1: 94.0, 0: 91.0, 9: 99.0}
+    assert differences(ours, theirs) == [-1.0, -2.0, -1.0]
+    # mean −4/3, s² = (1/9 + 4/9 + 1/9) / 2 = 1/3, half-width t·√(1/3)/√3 = t/3
+    result = paired(ours, theirs)
+    assert result.mean == pytest.approx(-4 / 3)
+    assert result.high == pytest.approx(-4 / 3 + T_2 / 3, abs=1e-9)
+
+
+def test_p_value_of_a_paired_t_test():
+    # t = (4/3) / (1/3) = 4 with 2 degrees of freedom: p = 2·(1/2 − t/(2·√(t² + 2))) = 1 − 4/√18
+    assert p_value([-1.0, -2.0, -1.0]) == pytest.approx(1 - 4 / math.sqrt(18), abs=1e-12)
+    assert p_value([1.0, 2.0]) is None
+    assert p_value([1.0, 1.0, 1.0]) is None
+
+
+def test_holm_by_hand():
+    # sorted .01 ·4 = .04, .02 ·3 = .06, .03 ·2 = .06, .9 ·1 = .9; never below the one before
+    assert holm([0.02, None, 0.9, 0.01, 0.03]) == pytest.approx([0.06, None, 0.9, 0.04, 0.06])
+    assert holm([0.02, 0.01]) == pytest.approx([0.02, 0.02])
+    assert holm([]) == []
+    assert holm([0.8, 0.7]) == [1.0, 1.0]
+
+
+def test_pareto_front():
+    points = [(0.1, 90.0), (0.2, 90.0), (0.2, 93.0), (0.15, 89.0), (1.0, 93.5), (math.nan, 99.0), (0.1, 90.0)]
+    assert pareto(points) == [True, False, True, False, True, False, True]
+    assert pareto([]) == []
+
+
+def test_ranks_use_only_methods_that_are_in_every_block():
+    blocks = {
+        "cifar 0.1": {"rigl": 93.0, "set": 92.0, "mest": 92.0, "late": 99.0},
+        "cifar 0.2": {"rigl": 92.0, "set": 94.0, "mest": 91.0},
+    }
+    # without "late": block 1 ranks 1, 2.5, 2.5; block 2 ranks 2, 1, 3
+    assert mean_ranks(blocks) == {"mest": 2.75, "rigl": 1.5, "set": 1.75}
+    assert mean_ranks({}) == {}
+
+
+def test_critical_difference_against_demsar():
+    # q.05 for 4 classifiers is 2.569 (Demšar 2006, table 5); 14 data sets: 2.569·√(4·5/(6·14)) = 1.25
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
+    assert critical_difference(6, 8) == pytest.approx(2.666, abs=0.001)
