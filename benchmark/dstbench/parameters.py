@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,14 +54,16 @@ def is_function(target: Any) -> bool:
     return inspect.isroutine(target) or isinstance(target, functools.partial)
 
 
-@functools.cache
 def read_parameters(kind: str, target: Any) -> tuple[tuple[Parameter, ...], bool]:
     """Return the parameters of an imported target, and whether it takes any others (``**kwargs``).
 
     Raises BadInput where a parameter has a name that specs reserve.
     """
-    if not (inspect.isclass(target) or is_function(target)):
-        return (), False
+    return _read(kind, target) if inspect.isclass(target) or is_function(target) else ((), False)
+
+
+@functools.cache
+def _read(kind: str, target: Any) -> tuple[tuple[Parameter, ...], bool]:
     try:
         arguments = inspect.signature(target).parameters
     except ValueError:  # built in C
@@ -159,9 +161,13 @@ def _spelled(hint: Any) -> str:
     return str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
-@functools.cache
 def _adapter(hint: Any) -> Any:
     """Return the pydantic validator of a hint, or None where pydantic knows no schema for it."""
+    return _new_adapter(hint) if isinstance(hint, Hashable) else None
+
+
+@functools.cache
+def _new_adapter(hint: Any) -> Any:
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticSchemaGenerationError
 
@@ -199,7 +205,3 @@ def _jsonable(hint: Any, value: Any) -> Any:
 def _same(value: Any, default: Any) -> bool:
     """Equality that tells True from 1."""
     return isinstance(value, bool) == isinstance(default, bool) and bool(value == default)
-
-
-Target = Callable[..., Any] | str | object
-"""What can be registered: a class, a factory, an object that is the component, or ``"module:attribute"``."""

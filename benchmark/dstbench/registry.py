@@ -182,7 +182,8 @@ class Registry(Mapping[str, Mapping[str, Component]]):
     def _unknown(self, kind: str, name: str, *, qualified: bool) -> str:
         names = [c.full_name for c in self._components[kind]] if qualified else self._names[kind]
         elsewhere = [k for k in KINDS if k != kind and name in self._names[k]]
-        message = f"unknown {kind} {name!r}{nearest(name, names)}"
+        family = name[: name.find(":") + 1]  # the variant would only blur what is near
+        message = f"unknown {kind} {name!r}{nearest(family or name, names)}"
         if elsewhere:
             message += f"; {name!r} is registered as {' and '.join(elsewhere)}"
         if self.disabled:
