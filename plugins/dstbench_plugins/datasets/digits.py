@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from dstbench.api import ImageData, Split
@@ -22,10 +23,8 @@ class Digits:
     split: every split has every writer.
     """
 
-    def __call__(self, root: Path | None, download: bool) -> ImageData:  # noqa: ARG002
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load; needs neither a folder nor a download."""
-        from sklearn.datasets import load_digits
-
         scans, classes = load_digits(return_X_y=True)
         # RandomState, because its stream is frozen across numpy's versions
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(classes)))

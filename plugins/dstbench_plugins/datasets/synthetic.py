@@ -35,7 +35,7 @@ class Synthetic:
             if getattr(self, name) < bound:
                 raise BadInput(f"synthetic: {name}: expected at least {bound}, got {getattr(self, name)}")
 
-    def __call__(self, root: Path | None, download: bool) -> ImageData:  # noqa: ARG002
+    def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Draw the three splits from one generator; needs neither a folder nor a download."""
         rng = torch.Generator().manual_seed(self.seed)
         patterns = self._patterns(rng)
