@@ -131,6 +131,20 @@ def test_synthetic_refuses_sizes_that_make_no_data_set(fields, message):
         Synthetic(**fields)
 
 
+@pytest.mark.parametrize(
+    ("factory", "fields", "message"),
+    [
+        (MNIST, {"validation": 0}, "validation: expected 1 to 59999 for MNIST, got 0"),
+        (FashionMNIST, {"validation": 60_000}, "validation: expected 1 to 59999 for FashionMNIST, got 60000"),
+        (CIFAR10, {"padding": 32}, "padding: expected 0 to 31 for CIFAR10, got 32"),
+        (CIFAR100, {"padding": -1}, "padding: expected 0 to 31 for CIFAR100, got -1"),
+    ],
+)
+def test_bad_numbers_are_refused_before_any_file_is_read(factory, fields, message):
+    with pytest.raises(BadInput, match=message):
+        factory(**fields)
+
+
 @pytest.mark.parametrize("factory", [MNIST(), FashionMNIST(), CIFAR10(), CIFAR100()])
 def test_no_root_asks_for_one(factory):
     with pytest.raises(DataUnavailable, match="say which with `--data-root DIR`"):

@@ -182,6 +182,11 @@ def test_padding_must_fit_the_image(mode, limit):
             batches(split, augment=Augment(padding, mode))
 
 
+def test_an_unknown_padding_mode_is_named():
+    with pytest.raises(BadInput, match="padding mode: no 'reflekt'; did you mean 'reflect'?"):
+        batches(noise(4), augment=Augment(2, "reflekt"))
+
+
 def test_mean_and_std_must_fit_the_channels():
     with pytest.raises(ValueError, match="expected 3 means and deviations, got 1 and 1"):
         batches(noise(4), **PLAIN)

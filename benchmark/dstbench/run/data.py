@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import Augment, ImageData, Split
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, nearest
 
 Batch = tuple[Tensor, Tensor]  # images float32 [b, c, h, w], normalised; labels int64 [b]
+_MODES = ("constant", "reflect")
 
 
 class Batches:
@@ -205,6 +206,8 @@ def _check_batch_size(batch_size: int) -> None:
 
 def _checked(augment: Augment, shape: Sequence[int]) -> Augment:
     """The augmentation, if these images, [n, c, h, w], allow it."""
+    if augment.mode not in _MODES:
+        raise BadInput(f"padding mode: no {augment.mode!r}{nearest(augment.mode, _MODES)}")
     limit = min(shape[2:]) - 1 if augment.mode == "reflect" else min(shape[2:])
     if not 0 <= augment.padding <= limit:
         raise BadInput(

@@ -33,7 +33,7 @@ class Synthetic:
         least = {"images": self.classes, "channels": 1, "size": 1, "classes": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
-                raise BadInput(f"synthetic: {name}: expected at least {bound}, got {getattr(self, name)}")
+                raise BadInput(f"{name}: expected at least {bound}, got {getattr(self, name)}")
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Draw the three splits from one generator; needs neither a folder nor a download."""

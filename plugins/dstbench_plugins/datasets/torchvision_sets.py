@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from dstbench.api import Augment, DataUnavailable, ImageData, Split
+from dstbench.errors import BadInput
 from dstbench_plugins.datasets.splits import hold_out
 
 
@@ -22,15 +23,21 @@ class _Source:
 
     kind: str  # the class in torchvision.datasets
     folder: str  # below the data root
+    train: int  # published training images
+    size: int  # pixels, height and width
     num_classes: int
     mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
     std: tuple[float, ...]
 
 
-_MNIST = _Source("MNIST", "MNIST/raw", 10, (0.1307,), (0.3081,))
-_FASHION = _Source("FashionMNIST", "FashionMNIST/raw", 10, (0.2860,), (0.3530,))
-_CIFAR10 = _Source("CIFAR10", "cifar-10-batches-py", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-_CIFAR100 = _Source("CIFAR100", "cifar-100-python", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+_MNIST = _Source("MNIST", "MNIST/raw", 60_000, 28, 10, (0.1307,), (0.3081,))
+_FASHION = _Source("FashionMNIST", "FashionMNIST/raw", 60_000, 28, 10, (0.2860,), (0.3530,))
+_CIFAR10 = _Source(
+    "CIFAR10", "cifar-10-batches-py", 50_000, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+)
+_CIFAR100 = _Source(
+    "CIFAR100", "cifar-100-python", 50_000, 32, 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,10 @@ class MNIST:
     """Handwritten digits (LeCun et al., 1998): 28x28, 60,000 to train and validate, 10,000 to test."""
 
     validation: int = 5000  # images of the training set that are held out
+
+    def __post_init__(self) -> None:
+        """Refuse what no image of this set allows."""
+        _check(_MNIST, self.validation)
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load without augmentation. Raises DataUnavailable."""
@@ -49,6 +60,10 @@ class FashionMNIST:
     """Pieces of clothing (Xiao et al., 2017): 28x28, 60,000 to train and validate, 10,000 to test."""
 
     validation: int = 5000  # images of the training set that are held out
+
+    def __post_init__(self) -> None:
+        """Refuse what no image of this set allows."""
+        _check(_FASHION, self.validation)
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load without augmentation. Raises DataUnavailable."""
@@ -66,6 +81,10 @@ class CIFAR10:
     padding: int = 4  # pixels on every side before the random crop; 0 = no crop
     padding_mode: Literal["constant", "reflect"] = "reflect"
     flip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no image of this set allows."""
+        _check(_CIFAR10, self.validation, self.padding)
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load. Raises DataUnavailable."""
@@ -85,10 +104,22 @@ class CIFAR100:
     padding_mode: Literal["constant", "reflect"] = "constant"
     flip: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse what no image of this set allows."""
+        _check(_CIFAR100, self.validation, self.padding)
+
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load. Raises DataUnavailable."""
         augment = Augment(self.padding, self.padding_mode, self.flip)
         return _load(_CIFAR100, root, download, self.validation, augment)
+
+
+def _check(source: _Source, validation: int, padding: int = 0) -> None:
+    """Find bad numbers before any file is read. Raises BadInput naming the parameter."""
+    limits = {"validation": (validation, 1, source.train - 1), "padding": (padding, 0, source.size - 1)}
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise BadInput(f"{name}: expected {low} to {high} for {source.kind}, got {value}")
 
 
 def _load(source: _Source, root: Path | None, download: bool, validation: int, augment: Augment) -> ImageData:
