@@ -183,7 +183,7 @@ def test_padding_must_fit_the_image(mode, limit):
 
 
 def test_an_unknown_padding_mode_is_named():
-    with pytest.raises(BadInput, match="padding mode: no 'reflekt'; did you mean 'reflect'?"):
+    with pytest.raises(BadInput, match="padding mode: no 'reflekt'; did you mean 'reflect'"):
         batches(noise(4), augment=Augment(2, "reflekt"))
 
 
