@@ -46,7 +46,7 @@ def cluster_rows(support: Tensor, block_size: int) -> Tensor:
 
 
 def column_scores(scores: Tensor, perm: Tensor, block_size: int, taps: int) -> Tensor:
-    """The root mean square of the scores in each column of each group: float32 [groups, columns].
+    """The root mean square of each column of each group, over the largest score: float32 [groups, columns].
 
     ``scores``: float [out, k], >= 0. For groups of equal size this ranks as the published L2 norm does; the
     mean, so that a smaller last group competes by what a weight of it is worth, not by its size.
@@ -61,20 +61,22 @@ def best_columns(scores: Tensor, sizes: Tensor, n: int) -> Tensor:
     """Take the best columns of all groups until about n weights are active: bool [groups, columns].
 
     ``scores``: float [groups, columns]; ``sizes``: int64 [groups], weights of one column. Ranked over the
-    whole layer, so groups may end with few columns or none. The sum is the nearest to n that the ranking
-    can give, thus within half of the largest size where n is feasible; at least one column is taken.
+    whole layer, so groups may end with few columns or none; equal scores take the lowest column first, so
+    that they spread over the groups. The sum is the nearest to n that the ranking can give, thus within half
+    of the largest size where n is feasible; at least one column is taken.
     """
-    flat = scores.reshape(-1)
-    smaller = scores.shape[1] if int(sizes[-1]) < int(sizes[0]) else 0
+    groups, columns = scores.shape
+    flat = scores.T.reshape(-1)
+    smaller = columns if int(sizes[-1]) < int(sizes[0]) else 0
     candidates = largest(flat, n // int(sizes[0]) + 1 + smaller).nonzero()[:, 0]
     ranked = candidates[flat[candidates].sort(descending=True, stable=True).indices]
-    active = sizes[ranked // scores.shape[1]].cumsum(0)
+    active = sizes[ranked % groups].cumsum(0)
     end = min(int(torch.searchsorted(active, n)), len(ranked) - 1)
     if end > 0 and n - int(active[end - 1]) <= int(active[end]) - n:
         end -= 1
     taken = torch.zeros_like(flat, dtype=torch.bool)
     taken[ranked[: end + 1]] = True
-    return taken.view_as(scores)
+    return taken.view(columns, groups).T
 
 
 def equal_columns(scores: Tensor, count: int) -> Tensor:

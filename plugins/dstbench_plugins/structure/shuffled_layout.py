@@ -83,7 +83,8 @@ def is_blocked(mask: Tensor, block_size: int, columns: Columns = "entry", balanc
     if not bool((active == active[:, :, :1]).all()):
         return False
     active = active[:, :, 0]
-    if balanced and active.sum(1).unique().numel() > 1:
+    per_row = active.sum(1)
+    if balanced and bool((per_row != per_row[0]).any()):
         return False
     rest = mask.shape[0] % block_size
     return bool(group_rows(active, block_size)[1] == ([rest] if rest else []))
@@ -114,7 +115,7 @@ def reduce_groups(
 ) -> Tensor:
     """Reduce the rows of every group: [out, k] -> [groups, k], the smaller group last."""
     whole = len(perm) // block_size * block_size
-    groups = reduce(matrix[perm[:whole]].view(whole // block_size, block_size, -1), 1)
+    groups = reduce(matrix[perm[:whole]].view(whole // block_size, block_size, matrix.shape[1]), 1)
     if whole == len(perm):
         return groups
     return torch.cat([groups, reduce(matrix[perm[whole:]].unsqueeze(0), 1)])

@@ -1,0 +1,406 @@
+"""Shuffled blocks: hand-made masks, properties on odd shapes, and what went wrong in the authors' code."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import dstbench
+from dstbench.api import LayerInfo, LayerView, StrategyError, Structure
+from dstbench_plugins.structure.shuffled_block import ShuffledBlock
+from dstbench_plugins.structure.shuffled_extract import (
+    best_columns,
+    cluster_rows,
+    column_scores,
+    equal_columns,
+    largest,
+)
+from dstbench_plugins.structure.shuffled_layout import layout, to_mask
+
+
+def view(weight: Tensor, mask: Tensor | None = None, kind: str = "conv") -> LayerView:
+    info = LayerInfo("layer", tuple(weight.shape), kind if weight.ndim > 2 else "linear")
+    mask = torch.zeros_like(weight, dtype=torch.bool) if mask is None else mask
+    return LayerView(info, weight, mask, mask, int(mask.sum()), int(mask.sum()))
+
+
+def extract(structure: ShuffledBlock, scores: Tensor, n: int) -> Tensor:
+    return structure.fill(view(scores), scores, n)
+
+
+def bits(*rows: str) -> Tensor:
+    return torch.tensor([[mark == "1" for mark in row.replace(" ", "")] for row in rows])
+
+
+# Masks worked out by hand
+
+PAIRS = torch.tensor([[4.0, 1, 0, 0], [0, 0, 3, 2], [5, 1, 0, 0], [0, 0, 1, 2]])
+"""Rows 0 and 2 are alike, and rows 1 and 3. Column norms: √41, √2 in one group; √10, √8 in the other."""
+
+
+@pytest.mark.parametrize(
+    ("n", "rows_0_2", "rows_1_3"),
+    [(2, "1000", "0000"), (4, "1000", "0010"), (6, "1000", "0011"), (8, "1100", "0011")],
+)
+def test_extraction_groups_similar_rows_and_takes_the_best_columns(n, rows_0_2, rows_1_3):
+    assert torch.equal(extract(ShuffledBlock(2), PAIRS, n), bits(rows_0_2, rows_1_3, rows_0_2, rows_1_3))
+
+
+def test_balanced_groups_have_equally_many_columns():
+    scores = torch.tensor([[9.0, 8, 7, 0], [0, 0, 0, 1], [9, 8, 7, 0], [0, 0, 0, 1]])
+    assert torch.equal(extract(ShuffledBlock(2), scores, 4), bits("1100", "0000", "1100", "0000"))
+    assert torch.equal(
+        extract(ShuffledBlock(2, balanced=True), scores, 4), bits("1000", "0001", "1000", "0001")
+    )
+
+
+def test_channel_granularity_takes_every_tap_of_an_in_channel():
+    scores = torch.zeros(4, 3, 1, 2)
+    scores[:, :, 0, :] = torch.tensor([[[3.0, 0], [2, 2], [0, 1]]] * 4)  # norms 3, √8, 1 a row
+    assert torch.equal(extract(ShuffledBlock(2, "entry"), scores, 4).flatten(1), bits(*["100000"] * 4))
+    assert torch.equal(extract(ShuffledBlock(2, "channel"), scores, 8).flatten(1), bits(*["110000"] * 4))
+
+
+def test_rows_that_are_left_over_form_a_smaller_group():
+    scores = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1], [0, 2]])
+    structure = ShuffledBlock(2)
+    mask = extract(structure, scores, 5)
+    # clusters {1, 3, 4} and {0, 2}: groups (1, 3), (4, 0), (2,); worths (0, 1), (√½, √2), (1, 0)
+    assert torch.equal(mask, bits("01", "01", "10", "01", "01"))
+    assert structure.is_legal(view(scores).info, mask)
+
+
+def test_smaller_group_competes_by_the_worth_of_a_weight():
+    scores = torch.tensor([[1.0, 1.0], [1, 1], [1, 1], [3, 0]])
+    worth = column_scores(scores, torch.arange(4), 3, 1)
+    assert torch.equal(worth, torch.tensor([[1, 1], [3, 0]]) / 3)  # over the largest score
+
+
+def test_ties_go_to_the_lowest_index():
+    flat = torch.tensor([1.0, 2, 2, 2, -torch.inf])
+    assert largest(flat, 2).tolist() == [False, True, True, False, False]
+    assert largest(flat, 9).tolist() == [True, True, True, True, False]
+    assert equal_columns(torch.tensor([[1.0, 2, 2], [0, 0, 0]]), 2).tolist() == [
+        [False, True, True],
+        [True, True, False],
+    ]
+    assert torch.equal(
+        extract(ShuffledBlock(2), torch.ones(4, 4), 6), bits("1100", "1100", "1000", "1000")
+    )  # column 0 of both groups first
+
+
+def test_block_filter_spares_marks_that_are_alone_in_their_block():
+    mask = torch.ones(4, 8, dtype=torch.bool)  # B = 4: blocks are columns 0-3 and 4-7
+    scores = torch.ones(4, 8)
+    for row, column in [(0, 0), (0, 1), (1, 2), (2, 5), (3, 5), (0, 7)]:
+        scores[row, column] = 0.1
+    layer = view(torch.ones(4, 8), mask)
+    assert torch.equal(
+        ShuffledBlock(4).shrink(layer, scores, 26), bits("00111111", "11111111", "11111011", "11111011")
+    )
+    assert torch.equal(
+        ShuffledBlock(4, block_filter=False).shrink(layer, scores, 26),
+        bits("00111110", "11011111", "11111011", "11111011"),
+    )
+
+
+def test_block_filter_looks_at_scattered_rows_and_columns():
+    mask = torch.zeros(8, 6, dtype=torch.bool)
+    mask[::2, [0, 2, 3, 5]] = True
+    mask[1::2, [1, 2, 4, 5]] = True
+    scores = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)) + 1
+    scores[2, [0, 5]] = 0  # half of a row of the even rows' block
+    scores[3, 2] = scores[5, 1] = 0  # alone
+    kept = ShuffledBlock(4).shrink(view(torch.ones(8, 6), mask), scores, 28)
+    expected = mask.clone()
+    expected[2, [0, 5]] = False
+    assert torch.equal(kept, expected)
+
+
+def test_block_filter_works_where_blocks_are_narrower_than_half_a_block():
+    scores = torch.tensor([[0.0], [1], [1]])
+    kept = ShuffledBlock(16).shrink(view(torch.ones(3, 1), torch.ones(3, 1, dtype=torch.bool)), scores, 2)
+    assert kept.tolist() == [[False], [True], [True]]
+
+
+def test_grown_weights_enter_at_the_mean_of_what_was_kept():
+    kept = bits("1100", "0000")
+    keep_scores = torch.tensor([[2.0, 4, 99, 99], [99] * 4])
+    grow_scores = torch.tensor([[99.0, 99, 1, -torch.inf], [3, 2, 0, 5]])
+    merged = ShuffledBlock(2).merge(kept, keep_scores, grow_scores, 4)
+    assert merged.tolist() == [[2, 4, 0, 0], [3, 0, 0, 3]]
+
+
+def test_first_weights_enter_with_their_own_scores():
+    scores = torch.tensor([[0.5, -torch.inf, 0.1], [0.3, 0.2, 0.4]])
+    merged = ShuffledBlock(2).merge(torch.zeros(2, 3, dtype=torch.bool), None, scores, 3)
+    assert torch.equal(merged, torch.tensor([[0.5, 0, 0], [0.3, 0, 0.4]]))
+
+
+def test_kept_weights_of_zero_or_less_stay_in_the_support():
+    kept = bits("111")
+    for scores in ([0.0, 1, 2], [-3.0, -2, -1], [0.0, 0, 0], [-torch.inf, 0, 5]):
+        merged = ShuffledBlock(1).merge(kept, torch.tensor([scores]), torch.zeros(1, 3), 3)
+        assert bool((merged > 0).all())
+        assert torch.equal(merged, merged.sort().values)
+
+
+def test_layout_names_rows_and_columns_of_every_group():
+    mask = bits("1010", "0100", "1010", "0100", "1010")
+    groups = layout(mask, 2)
+    assert groups.perm.tolist() == [0, 2, 1, 3, 4]
+    assert groups.ptr.tolist() == [0, 2, 3, 5]
+    assert groups.cols.tolist() == [0, 2, 1, 0, 2]
+    assert groups.cols.dtype == torch.int32
+    assert torch.equal(to_mask(groups, (5, 4), 2), mask)
+
+
+# Which masks are legal
+
+
+@pytest.mark.parametrize(
+    ("rows", "legal"),
+    [
+        (("1100", "0011", "1100", "0011"), True),
+        (("1100", "1100", "1100", "1100"), True),
+        (("1110", "0000", "1110", "0000"), True),  # dead rows
+        (("1100", "0011", "1100", "0111"), False),
+        (("1100", "1100", "1100", "0011"), False),
+        (("1100", "0011", "1100", "0011", "0110"), True),
+        (("1100", "0011", "1100", "0011", "0011"), True),
+        (("1100", "0011", "1100", "0110", "1001"), False),
+        (("1011",), True),
+    ],
+)
+def test_legal_masks(rows, legal):
+    mask = bits(*rows)
+    assert ShuffledBlock(2).is_legal(view(mask.float()).info, mask) is legal
+
+
+def test_channel_granularity_and_balance_are_part_of_legality():
+    mask = bits("110000", "110000", "110011", "110011")
+    info = LayerInfo("conv", (4, 3, 1, 2), "conv")
+    assert ShuffledBlock(2, "channel").is_legal(info, mask.view(4, 3, 1, 2))
+    assert not ShuffledBlock(2, "channel", balanced=True).is_legal(info, mask.view(4, 3, 1, 2))
+    assert not ShuffledBlock(2, "channel").is_legal(info, mask.roll(1, 1).view(4, 3, 1, 2))
+    assert ShuffledBlock(2, "entry").is_legal(info, mask.roll(1, 1).view(4, 3, 1, 2))
+    assert not ShuffledBlock(2).is_legal(info, mask)  # the mask of another shape
+
+
+def test_layout_refuses_other_masks():
+    with pytest.raises(StrategyError, match="expected groups of 2 rows"):
+        layout(bits("10", "01"), 2)
+
+
+# Properties
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[ShuffledBlock, Tensor, int]:
+    kernel = draw(st.sampled_from([(), (1, 1), (2, 1), (3, 3)]))
+    shape = (draw(st.integers(1, 13)), draw(st.integers(1, 7)), *kernel)
+    structure = ShuffledBlock(
+        draw(st.integers(1, 6)), draw(st.sampled_from(["entry", "channel"])), draw(st.booleans())
+    )
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    levels = draw(st.sampled_from([1, 2, 3, 10**6]))  # 1: all equal; few: many ties
+    scores = torch.randint(0, levels, shape, generator=generator).float()
+    unit = structure.unit(view(scores).info)
+    return structure, scores, draw(st.integers(unit, scores.numel()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_filled_masks_are_legal_and_within_half_a_unit(case):
+    structure, scores, n = case
+    info, original = view(scores).info, scores.clone()
+    mask = extract(structure, scores, n)
+    assert structure.is_legal(info, mask)
+    assert 2 * abs(int(mask.sum()) - n) <= structure.unit(info)
+    assert torch.equal(mask, extract(structure, scores, n))
+    assert torch.equal(scores, original)
+    groups = layout(mask, structure.block_size, structure.columns)
+    assert torch.equal(to_mask(groups, info.shape, structure.block_size, structure.columns), mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.floats(0, 1), st.booleans())
+def test_an_update_retiles_within_the_budget(case, fraction, block_filter):
+    structure, scores, n = case
+    structure = ShuffledBlock(
+        structure.block_size, structure.columns, structure.balanced, block_filter=block_filter
+    )
+    mask = extract(structure, scores, n)
+    layer = view(scores, mask)
+    keep = int(fraction * int(mask.sum()))
+    kept = structure.shrink(layer, scores, keep)
+    assert not bool((kept & ~mask).any())
+    assert int(kept.sum()) >= keep if block_filter else int(kept.sum()) == keep
+    grow = scores.flip(0)
+    merged = structure.merge(kept, scores, grow, n)
+    assert int((merged > 0).sum()) == max(n, int(kept.sum()))
+    assert not bool((kept & (merged == 0)).any())
+    refilled = structure.fill(view(scores, kept), merged, n)
+    assert structure.is_legal(layer.info, refilled)
+    assert 2 * abs(int(refilled.sum()) - n) <= structure.unit(layer.info)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(1, 4), st.integers(0, 3), st.data())
+def test_best_columns_is_the_greedy_ranking(groups, width, size, smaller, data):
+    sizes = torch.tensor([size + smaller] * (groups - 1) + [size])
+    count = groups * width
+    drawn = data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
+    scores = torch.tensor(drawn).view(groups, width).float()
+    n = data.draw(st.integers(1, int(sizes.sum()) * width))
+    order = sorted(
+        ((g, c) for g in range(groups) for c in range(width)),
+        key=lambda gc: (-float(scores[gc]), gc[1], gc[0]),
+    )
+    totals = [sum(int(sizes[g]) for g, _ in order[:k]) for k in range(1, count + 1)]
+    nearest = min(range(count), key=lambda k: (abs(totals[k] - n), k))
+    expected = torch.zeros(groups, width, dtype=torch.bool)
+    for group, column in order[: nearest + 1]:
+        expected[group, column] = True
+    assert torch.equal(best_columns(scores, sizes, n), expected)
+
+
+def test_less_than_a_unit_still_keeps_one_column():
+    for n in (0, 1, 2):
+        assert int(extract(ShuffledBlock(8), torch.rand(16, 5), n).sum()) == 8
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 9), (9, 1), (7, 1, 3, 3), (17, 13, 3, 3), (23, 5, 1, 1), (10, 31)]
+)
+@pytest.mark.parametrize("columns", ["entry", "channel"])
+def test_odd_and_depthwise_shapes(shape, columns):
+    structure, n = ShuffledBlock(columns=columns), math.prod(shape) // 2 + 1
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    mask = extract(structure, scores, n)
+    assert structure.is_legal(view(scores).info, mask)
+    assert 2 * abs(int(mask.sum()) - n) <= structure.unit(view(scores).info)
+
+
+def test_large_layer():
+    structure = ShuffledBlock()
+    weight = torch.randn(512, 256, 3, 3, generator=torch.Generator().manual_seed(0))
+    merged = structure.merge(torch.zeros_like(weight, dtype=torch.bool), None, weight.abs(), 117_965)
+    mask = extract(structure, merged, 117_965)
+    assert structure.is_legal(view(weight).info, mask)
+    assert abs(int(mask.sum()) - 117_965) <= 8
+
+
+def test_blocks_keep_more_magnitude_than_fixed_ones():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(64, 64)
+    for part in range(4):  # interleaved rows that use the same columns
+        columns = torch.randperm(64, generator=generator)[:16]
+        rows = torch.arange(part, 64, 4)
+        weight[rows[:, None], columns] = torch.rand(16, 16, generator=generator) + 0.5
+    mask = extract(ShuffledBlock(16), weight, 1024)
+    assert torch.equal(mask, weight > 0)
+
+
+def test_scores_of_half_precision_or_below_zero_are_fine():
+    scores = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    structure = ShuffledBlock(4)
+    merged = structure.merge(torch.zeros(8, 8, dtype=torch.bool), None, scores, 30)
+    assert structure.is_legal(view(scores).info, extract(structure, merged, 32))
+    assert int(extract(structure, -torch.rand(8, 8), 32).sum()) == 32
+
+
+# Parameters
+
+
+def test_parameters():
+    structure = ShuffledBlock(8, balanced=True)
+    assert isinstance(structure, Structure)
+    assert ShuffledBlock(8).unit(LayerInfo("l", (20, 3, 3, 3), "conv")) == 8
+    assert ShuffledBlock(8, "channel").unit(LayerInfo("l", (20, 3, 3, 3), "conv")) == 72
+    assert ShuffledBlock(8, "channel").unit(LayerInfo("l", (5, 3), "linear")) == 5
+    assert structure.unit(LayerInfo("l", (20, 3, 3, 3), "conv")) == 20
+    assert structure.capacity(LayerInfo("l", (20, 3, 3, 3), "conv")) == 540
+    assert structure.misfit(LayerInfo("l", (20, 3, 3, 3), "conv")) is None
+    assert "inputs" in structure.misfit(LayerInfo("l", (20, 3, 3, 3), "conv_transpose"))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"block_size": 0}, {"block_size": 2.0}, {"block_size": True}, {"columns": "tap"}]
+)
+def test_bad_parameters_are_named(bad):
+    with pytest.raises(StrategyError, match=next(iter(bad))):
+        ShuffledBlock(**bad)
+
+
+# What went wrong in the authors' code
+
+
+def test_budget_is_rounded_to_the_nearest_unit_not_up_to_whole_blocks():
+    assert int(extract(ShuffledBlock(2), PAIRS, 5).sum()) == 4  # there: 2 blocks of 4
+    assert int(extract(ShuffledBlock(2), PAIRS, 7).sum()) == 6
+
+
+def test_clustering_needs_no_removed_affinity_keyword():
+    from sklearn.cluster import AgglomerativeClustering
+
+    support = torch.rand(24, 40, generator=torch.Generator().manual_seed(3)) < 0.3
+    unit = support.double() / support.double().norm(dim=1, keepdim=True)
+    label = AgglomerativeClustering(6, metric="precomputed", linkage="complete").fit_predict(
+        (1 - unit @ unit.T).numpy()
+    )
+    clusters = sorted(
+        ([row for row in range(24) if label[row] == c] for c in range(6)), key=lambda rows: (-len(rows), rows)
+    )
+    assert cluster_rows(support, 4).tolist() == [row for rows in clusters for row in rows]
+
+
+def test_column_count_that_the_block_does_not_divide():
+    scores = torch.rand(32, 3, 5, 5, generator=torch.Generator().manual_seed(0))  # 75 columns, B = 16
+    assert int(extract(ShuffledBlock(16), scores, 1200).sum()) == 1200
+
+
+def test_ties_between_clusters_do_not_lose_a_cluster():
+    order = cluster_rows(torch.ones(12, 5, dtype=torch.bool), 3)
+    assert sorted(order.tolist()) == list(range(12))
+
+
+class Net(nn.Module):
+    """A convolution that B doesn't divide, a depthwise one, a hidden linear layer and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.depthwise = nn.Conv2d(3, 18, 3), nn.Conv2d(18, 18, 3, groups=18)
+        self.hidden, self.head = nn.Linear(18, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden(self.depthwise(self.conv(x)).mean((2, 3))).relu())
+
+
+@pytest.mark.parametrize("columns", ["entry", "channel"])
+def test_entries_that_extraction_activates_start_at_zero_with_clear_state(columns):
+    torch.manual_seed(0)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    structure = {"name": "shuffled_block", "block_size": 4, "columns": columns, "block_filter": False}
+    recipe = {"structure": structure, "grow": "random", "schedule": {"name": "constant", "delta_t": 2}}
+    sparsifier = dstbench.Sparsifier(model, optimizer, recipe, density=0.4, total_steps=12)
+    moved = dict.fromkeys(sparsifier.masks, False)
+    for _ in range(10):
+        before = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        sparsifier.step()
+        for name, mask in sparsifier.masks.items():
+            weight = model.get_submodule(name).weight
+            new = mask & ~before[name]
+            moved[name] |= bool(new.any())
+            assert not bool(weight[new | ~mask].any())
+            assert not bool(optimizer.state[weight]["momentum_buffer"][new | ~mask].any())
+            assert ShuffledBlock(4, columns).is_legal(sparsifier.layers[name].info, mask)
+    assert all(moved.values()), moved  # linear and undivided layers too; there they stay as they are
