@@ -122,7 +122,7 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         normal = {"name": f"{name}{variant}", **changed_parameters(kind, target, values)}
         if kind not in ("model", "executor"):  # building is cheap and refuses combinations that types allow
             self.build(kind, spec)
-        if share is not None and self.build(kind, spec) != self.build(kind, _without_share(spec)):
+        if share is not None and self.build(kind, spec).share != self.build(kind, _without_share(spec)).share:
             normal["share"] = self.normalise("share", share)
         return normal
 

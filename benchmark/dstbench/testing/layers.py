@@ -1,0 +1,85 @@
+"""Awkward layers: sizes of one, primes, depthwise, masks empty and full, ties, all-zero tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from dstbench.api import LayerInfo, LayerView, Signal
+from dstbench.core.random import generator
+
+Kind = Literal["conv", "conv_transpose", "linear"]
+
+_SHAPES: tuple[tuple[str, Kind, tuple[int, ...]], ...] = (
+    ("one", "linear", (1, 1)),
+    ("row", "linear", (1, 7)),
+    ("column", "linear", (7, 1)),
+    ("linear", "linear", (8, 16)),
+    ("prime", "linear", (13, 11)),
+    ("conv", "conv", (6, 4, 3, 3)),
+    ("prime_conv", "conv", (5, 3, 3, 3)),
+    ("depthwise", "conv", (8, 1, 3, 3)),
+    ("pointwise", "conv", (8, 12, 1, 1)),
+    ("conv1d", "conv", (4, 3, 5)),
+    ("transposed", "conv_transpose", (3, 5, 2, 2)),
+    ("classifier", "linear", (10, 16)),
+)
+
+LAYERS: tuple[LayerInfo, ...] = tuple(
+    LayerInfo(name, shape, kind, classifier=name == "classifier") for name, kind, shape in _SHAPES
+)
+
+STATES = ("half", "empty", "full", "dropped", "ties", "zeros", "double")
+"""half: half of the weights active. dropped: an update has just removed some. ties: all weights and signals
+equal. zeros: all of them zero. double: float64."""
+
+
+def rng(info: LayerInfo, role: str = "") -> Generator:
+    """A fresh generator, the same at every call."""
+    return generator(0, info.name, 1, f"testing {role}")
+
+
+def view(info: LayerInfo, state: str = "half", needs: Signal = Signal.NONE) -> LayerView:
+    """A layer in one of the STATES with the signals in ``needs``, the same at every call."""
+    draw = rng(info, "values")
+    dtype = torch.float64 if state == "double" else torch.float32
+    weight, grad, momentum = (_values(info, state, draw).to(dtype) for _ in range(3))
+    before = _mask(info, state, draw)
+    mask = before & (torch.rand(info.shape, generator=draw) < 0.7) if state == "dropped" else before
+    return LayerView(
+        info,
+        weight * before,
+        mask,
+        before,
+        active=int(mask.count_nonzero()),
+        allocation=int(before.count_nonzero()),
+        progress=0.25,
+        grad=grad if Signal.GRAD in needs else None,
+        active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
+        momentum=momentum if Signal.MOMENTUM in needs else None,
+    )
+
+
+def tensors(layer: LayerView) -> Mapping[str, Tensor]:
+    """The tensors that a strategy gets to see, by field name."""
+    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum")
+    return {name: value for name in fields if (value := getattr(layer, name)) is not None}
+
+
+def _values(info: LayerInfo, state: str, draw: Generator) -> Tensor:
+    if state == "zeros":
+        return torch.zeros(info.shape)
+    if state == "ties":
+        return torch.full(info.shape, 0.5)
+    return torch.randn(info.shape, generator=draw)
+
+
+def _mask(info: LayerInfo, state: str, draw: Generator) -> Tensor:
+    if state in ("empty", "full"):
+        return torch.full(info.shape, state == "full")
+    mask = torch.rand(info.shape, generator=draw) < 0.5
+    mask.view(-1)[0] = True  # no layer is ever without weights during training
+    return mask

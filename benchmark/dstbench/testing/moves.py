@@ -1,0 +1,136 @@
+"""The check that matters most: through the engine, the mask moves. A static combination type-checks too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from dstbench.api import InPlace, LayerView, Policy, Signal, Structure
+from dstbench.core.budget import apportion
+from dstbench.core.layers import Layer, maskable_layers
+from dstbench.core.random import generator
+from dstbench.core.structures import Unstructured, misfit
+from dstbench.core.update import Goal, Masks, initial_masks, update_masks
+from dstbench.testing.problem import Findings, describe
+
+_KEPT = 0.6  # what one update keeps: enough that the largest units can move
+
+
+@dataclass(frozen=True)
+class _Magnitude:
+    """The plainest score that reads the weights."""
+
+    def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
+        return layer.weight.abs()
+
+
+_DEFAULT = Policy(_Magnitude(), InPlace())
+
+
+def movement(
+    *,
+    init: Policy | None = None,
+    structure: Structure | None = None,
+    prune: Policy | None = None,
+    grow: Policy | None = None,
+    density: float = 0.5,
+    updates: int = 3,
+) -> Findings:
+    """Run a few topology updates of a small network and say what goes wrong.
+
+    What isn't given is plain: random init, any mask, magnitude pruning, random growth in place.
+    """
+    layers = _network()
+    structures = _fit(structure or Unstructured(), layers)
+    n = round(density * sum(layer.info.numel for layer in layers.values()))
+    try:
+        masks, budget = initial_masks(layers, structures, init or Policy(), n, seed=0)
+        yield from _legality(layers, structures, masks, "at init")
+        changed = 0
+        for step in range(1, updates + 1):
+            before = masks
+            masks, budget = _update(
+                layers, structures, masks, budget, (prune or _DEFAULT, grow or Policy()), step
+            )
+            yield from _legality(layers, structures, masks, f"after update {step}")
+            changed += sum(int((masks[name] != before[name]).sum()) for name in masks)
+    except Exception as error:
+        yield "engine", describe(error)
+        return
+    if not changed:
+        yield "moves", f"{updates} topology updates at density {density} changed no mask at all"
+
+
+def _network() -> dict[str, Layer]:
+    """Layers of every common shape, with weights that don't depend on the global generator."""
+    model = nn.ModuleDict(
+        {
+            "conv1": nn.Conv2d(3, 16, 3),
+            "depthwise": nn.Conv2d(16, 16, 3, groups=16),
+            "conv2": nn.Conv2d(16, 32, 1),
+            "hidden": nn.Linear(32, 48),
+            "classifier": nn.Linear(48, 10),
+        }
+    )
+    draw = generator(0, "network", 0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=draw)
+    return maskable_layers(model)
+
+
+def _fit(structure: Structure, layers: dict[str, Layer]) -> dict[str, Structure]:
+    return {
+        name: Unstructured() if misfit(structure, layer.info) else structure for name, layer in layers.items()
+    }
+
+
+def _update(
+    layers: dict[str, Layer],
+    structures: dict[str, Structure],
+    masks: Masks,
+    budget: dict[str, int],
+    policies: tuple[Policy, Policy],
+    step: int,
+) -> tuple[Masks, dict[str, int]]:
+    prune, grow = policies
+    n = sum(budget.values())
+    least = {name: min(structures[name].unit(layer.info), budget[name]) for name, layer in layers.items()}
+    keep = max(round(_KEPT * n), sum(least.values()))
+    kept = apportion({name: float(budget[name]) for name in budget}, keep, least, budget)
+    views = {name: _view(layer, masks[name], budget[name], prune.needs | grow.needs, step)
+             for name, layer in layers.items()}  # fmt: skip
+    return update_masks(
+        views,
+        structures,
+        prune,
+        grow,
+        Goal(keep, n, kept, dict(budget)),
+        lambda name, role: generator(0, name, step, role),
+    )
+
+
+def _view(layer: Layer, mask: Tensor, budget: int, needs: Signal, step: int) -> LayerView:
+    draw = generator(1, layer.info.name, step)
+    grad, momentum = (torch.randn(layer.info.shape, generator=draw) for _ in range(2))
+    return LayerView(
+        layer.info,
+        layer.weight.detach() * mask,
+        mask,
+        mask,
+        active=budget,
+        allocation=budget,
+        progress=0.1 * step,
+        grad=grad if Signal.GRAD in needs else None,
+        active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
+        momentum=momentum if Signal.MOMENTUM in needs else None,
+    )
+
+
+def _legality(
+    layers: dict[str, Layer], structures: dict[str, Structure], masks: Masks, when: str
+) -> Findings:
+    for name, mask in masks.items():
+        if not structures[name].is_legal(layers[name].info, mask):
+            yield "legal", f"layer {name!r} {list(mask.shape)}: the mask {when} isn't legal"

@@ -1,0 +1,133 @@
+"""Checks of scores, shares and policies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dstbench.api import LayerView, Policy, Score, Share, Signal
+from dstbench.testing.layers import LAYERS, STATES, rng, tensors, view
+from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise
+
+_NO_SIGNALS = "; a signal that `needs` doesn't declare is None"
+
+
+def check_score(score: Score, name: str = "", *, signals: bool = True) -> list[Problem]:
+    """Problems of a score on awkward layers: shape, dtype, device, NaN, purity, determinism, global RNG.
+
+    ``signals=False`` checks it in the role of an init, where no layer has a gradient yet.
+    """
+    return summarise(label(score, name), _score_findings(score, signals))
+
+
+def check_share(share: Share, name: str = "", *, signals: bool = True) -> list[Problem]:
+    """Problems of a share: a finite weight >= 0 for each layer, purity, determinism, global RNG."""
+    return summarise(label(share, name), _share_findings(share, signals))
+
+
+def check_policy(policy: Policy, name: str = "", *, signals: bool = True) -> list[Problem]:
+    """Problems of both parts of a policy."""
+    found = check_score(policy.score, name, signals=signals)
+    return found + check_share(policy.share, name, signals=signals)
+
+
+def _declared(strategy: Any, signals: bool) -> Signal | str:
+    """The signals that a strategy asks for, or what is wrong with its declaration."""
+    needs = getattr(strategy, "needs", Signal.NONE)
+    if not isinstance(needs, Signal):
+        return f"needs must be a Signal, got {needs!r}"
+    if needs and not signals:
+        return f"asks for {needs}: an init runs before there are any"
+    return needs
+
+
+def _score_findings(score: Score, signals: bool) -> Findings:
+    needs = _declared(score, signals)
+    if isinstance(needs, str):
+        yield "needs", needs
+        return
+    states = STATES if signals else ("empty",)
+    for info in LAYERS:
+        for state in states:
+            layer = view(info, state, needs)
+            where = f"layer {info.name!r} {list(info.shape)}, {state}"
+            try:
+                result, impure = call_purely(lambda: _scored(score, layer), tensors(layer), where)  # noqa: B023
+            except Exception as error:
+                yield "runs", f"{where}: {describe(error)}{'' if needs else _NO_SIGNALS}"
+                continue
+            yield from impure
+            yield from _score_result(result, layer, where)
+
+
+def _scored(score: Score, layer: LayerView) -> Tensor:
+    with torch.no_grad():
+        return score(layer, rng(layer.info))
+
+
+def _score_result(result: Any, layer: LayerView, where: str) -> Findings:
+    if not isinstance(result, Tensor):
+        yield "type", f"{where}: expected a tensor, got {type(result).__name__}"
+        return
+    if result.shape != layer.weight.shape:
+        yield "shape", f"{where}: expected {list(layer.shape)}, got {list(result.shape)}"
+    if not result.is_floating_point():
+        yield "dtype", f"{where}: expected a floating dtype, got {result.dtype}"
+    elif bool(result.isnan().any()):
+        yield "NaN", f"{where}: {int(result.isnan().sum())} of {result.numel()} scores are NaN"
+    if result.device != layer.weight.device:
+        yield "device", f"{where}: expected {layer.weight.device}, got {result.device}"
+
+
+def _share_findings(share: Share, signals: bool) -> Findings:
+    needs = _declared(share, signals)
+    if isinstance(needs, str):
+        yield "needs", needs
+        return
+    for state in STATES if signals else ("empty",):
+        for growing in (True, False) if signals else (True,):
+            layers = {info.name: view(info, state, needs) for info in LAYERS}
+            candidates = _candidates(share, layers, growing)
+            free = sum(int((layer.mask != growing).sum()) for layer in layers.values())
+            for n in sorted({1, max(1, free // 3)}):
+                where = f"{state} layers, {'growing' if growing else 'pruning'} {n}"
+                yield from _share_once(share, layers, candidates, n, where)
+
+
+def _candidates(share: Share, layers: Mapping[str, LayerView], growing: bool) -> dict[str, Tensor]:
+    """Scores of the positions that may be taken: ties and zeros included, empty for layers without any."""
+    if not getattr(share, "uses_candidates", True):
+        return {}
+    return {
+        name: layer.weight[~layer.mask if growing else layer.mask].abs() * (1 if growing else -1)
+        for name, layer in layers.items()
+    }
+
+
+def _share_once(
+    share: Share, layers: Mapping[str, LayerView], candidates: Mapping[str, Tensor], n: int, where: str
+) -> Findings:
+    inputs = {f"{name}.{k}": v for name, layer in layers.items() for k, v in tensors(layer).items()}
+    inputs |= {f"candidates of {name}": values for name, values in candidates.items()}
+    try:
+        result, impure = call_purely(lambda: share(dict(layers), dict(candidates), n), inputs, where)
+    except Exception as error:
+        yield "runs", f"{where}: {describe(error)}"
+        return
+    yield from impure
+    if not isinstance(result, Mapping) or set(result) != set(layers):
+        got = sorted(result) if isinstance(result, Mapping) else type(result).__name__
+        yield "layers", f"{where}: expected a weight for each of {sorted(layers)}, got {got}"
+        return
+    for name, weight in result.items():
+        try:
+            value = float(weight)
+        except (TypeError, ValueError):
+            yield "weights", f"{where}, layer {name!r}: expected a number, got {weight!r}"
+            continue
+        if not (math.isfinite(value) and value >= 0):
+            yield "weights", f"{where}, layer {name!r}: expected a finite number >= 0, got {value}"
