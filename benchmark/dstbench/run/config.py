@@ -82,7 +82,8 @@ class Axes(Frozen):
 
 
 class Training(Frozen):
-    """How every trial trains. Defaults are left out of a trial's key: changing one here renames no result."""
+    """How every trial trains. Defaults are left out of a trial's key, so adding a setting renames no result;
+    for the same reason a default here must never change."""
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)

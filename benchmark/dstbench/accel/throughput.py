@@ -1,0 +1,143 @@
+"""Measuring speed: calls timed side by side, medians and quantiles, and how it was done."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Call = Callable[[], object]
+_SHORTEST = 5e-3  # seconds; shorter calls are repeated within one timing until they last this long
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Steps(Protocol):
+    """An optimizer, or a Sparsifier in its place."""
+
+    def step(self) -> Any:
+        """Apply the gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast a network ran, and how that was measured. Latencies are seconds of one call on one batch."""
+
+    images_per_second: float  # from the median latency
+    latency_median: float
+    latency_low: float  # 10 % quantile
+    latency_high: float  # 90 % quantile
+    batch_size: int
+    rounds: int
+    warmup: int
+    device: str
+    threads: int
+    dtype: str
+
+
+def throughput(model: nn.Module, example_input: Tensor, *, rounds: int = 20, warmup: int = 3) -> Throughput:
+    """Measure inference of ``model`` on ``example_input``, [batch, ...], in eval mode without gradients."""
+    seconds = time_interleaved([inference_call(model, example_input)], rounds, warmup)[0]
+    quantiles = statistics.quantiles(seconds, n=10) if rounds > 1 else [seconds[0]] * 9
+    median = statistics.median(seconds)
+    return Throughput(
+        images_per_second=len(example_input) / median,
+        latency_median=median,
+        latency_low=quantiles[0],
+        latency_high=quantiles[-1],
+        batch_size=len(example_input),
+        rounds=rounds,
+        warmup=warmup,
+        device=str(example_input.device),
+        threads=torch.get_num_threads(),
+        dtype=str(example_input.dtype).removeprefix("torch."),
+    )
+
+
+def inference_call(model: nn.Module, images: Tensor, precision: str = "no") -> Call:
+    """One forward pass in eval mode. The model is copied, so that timing it changes nothing."""
+    frozen = copy.deepcopy(model).eval()
+
+    @torch.inference_mode()
+    def call() -> object:
+        with _autocast(images.device, precision):
+            return frozen(images)
+
+    return call
+
+
+def training_call(
+    model: nn.Module, optimizer: Steps, images: Tensor, labels: Tensor, precision: str = "no"
+) -> Call:
+    """One training step: forward, backward, ``optimizer.step()``. Trains the model."""
+    parameters = list(model.parameters())
+
+    def call() -> object:
+        model.train()
+        with _autocast(images.device, precision):
+            loss = nn.functional.cross_entropy(model(images), labels)
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward()
+        return optimizer.step()
+
+    return call
+
+
+def time_interleaved(calls: Sequence[Call], rounds: int, warmup: int) -> list[list[float]]:
+    """Seconds of each call in each round. Every round times all of them, in an order that rotates."""
+    repeats = max(1, *(_repeats(call) for call in calls))
+    for _ in range(warmup):
+        for call in calls:
+            call()
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds):
+        for index in [(turn + offset) % len(calls) for offset in range(len(calls))]:
+            seconds[index].append(_timed(calls[index], repeats))
+    return seconds
+
+
+def compare(mine: Call, dense: Call, batch_size: int, rounds: int, warmup: int) -> dict[str, float]:
+    """``mine`` against ``dense``: medians of images/s, and of the ratio taken within each round (> 1 = faster)."""
+    fast, slow = time_interleaved([mine, dense], rounds, warmup)
+    ratios = sorted(d / m for m, d in zip(fast, slow, strict=True))
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return {
+        "images_per_second": batch_size / statistics.median(fast),
+        "dense_images_per_second": batch_size / statistics.median(slow),
+        "ratio": statistics.median(ratios),
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+
+
+def _repeats(call: Call) -> int:
+    """How often a call must be repeated to outlast the clock's noise."""
+    call()
+    return max(1, round(_SHORTEST / max(1e-7, _timed(call, 1))))
+
+
+def _timed(call: Call, repeats: int) -> float:
+    _wait()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    _wait()
+    return (time.perf_counter() - start) / repeats
+
+
+def _wait() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    dtype = _PRECISIONS.get(precision)
+    return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()

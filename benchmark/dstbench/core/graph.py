@@ -1,0 +1,129 @@
+"""Which channels could be removed: a network's producers, norms and consumers, found by tracing it.
+
+A layer's output row is removable when it is dead (no active weight) and everything between it and the next
+maskable layers keeps channels apart: norms, activations, pooling, dropout, flattening. Rows that meet an
+addition, a concatenation or anything unknown stay.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.core.layers import clean_name, maskable_layers
+
+if TYPE_CHECKING:
+    from dstbench.core.cost import LayerCost
+
+_CHANNELWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
+    nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten,
+)  # fmt: skip
+_FUNCTIONS = {
+    torch.relu, torch.flatten, nn.functional.relu, nn.functional.gelu, nn.functional.silu,
+    nn.functional.dropout, nn.functional.max_pool2d, nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d,
+}  # fmt: skip
+_METHODS = {"relu", "relu_", "flatten", "contiguous"}
+
+
+@dataclass
+class Edge:
+    """What follows one layer before the next: the norms on the way and the layers that consume its rows."""
+
+    norms: list[str] = field(default_factory=list)
+    consumers: list[str] = field(default_factory=list)
+    blocked: str | None = None  # what keeps its rows from being removed
+
+
+def edges(model: nn.Module) -> dict[str, Edge]:
+    """For every maskable layer, what its output rows reach. A model that can't be traced gives blocked edges."""
+    layers = maskable_layers(model)
+    try:
+        graph = torch.fx.symbolic_trace(model).graph
+    except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
+        return {name: Edge(blocked=f"the model can't be traced: {error}") for name in layers}
+    modules = dict(model.named_modules())
+    found = {name: Edge(blocked="it isn't called as a module") for name in layers}
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module" and clean_name(node.target) in layers:
+            name = clean_name(node.target)
+            calls[name] = calls.get(name, 0) + 1
+            found[name] = Edge() if calls[name] == 1 else Edge(blocked="it runs more than once")
+            if calls[name] == 1:
+                for user in node.users:
+                    _follow(user, modules, layers, found[name])
+    return found
+
+
+def _follow(
+    node: torch.fx.Node, modules: Mapping[str, nn.Module], layers: Mapping[str, Any], edge: Edge
+) -> None:
+    """Walk on from one use of a layer's output, collecting norms and consumers."""
+    if node.op == "call_module":
+        module = modules[node.target]
+        name = clean_name(node.target)
+        if name in layers:
+            if isinstance(module, _ConvNd) and module.groups > 1:
+                edge.blocked = f"{name} is a grouped convolution"
+            edge.consumers.append(name)
+            return
+        if isinstance(module, _BatchNorm):
+            edge.norms.append(node.target)
+        elif not isinstance(module, _CHANNELWISE):
+            edge.blocked = f"{name} ({type(module).__name__}) may mix channels"
+            return
+    elif not _keeps_channels(node):
+        edge.blocked = f"its rows meet {getattr(node.target, '__name__', node.target)}"
+        return
+    for user in node.users:
+        _follow(user, modules, layers, edge)
+
+
+def _keeps_channels(node: torch.fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in _METHODS or (node.target == "mean" and _spatial(node.args[1:], node.kwargs))
+    if node.op != "call_function":
+        return False
+    return node.target in _FUNCTIONS and node.target is not operator.add
+
+
+def _spatial(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    dims = args[0] if args else kwargs.get("dim")
+    return set(dims if isinstance(dims, list | tuple) else [dims]) <= {2, 3, -1, -2}
+
+
+def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The dead rows of each layer that can be cut out exactly: bool [out], only layers that have any."""
+    found = edges(model)
+    rows = {}
+    for name, mask in masks.items():
+        edge = found.get(name)
+        if edge is None or edge.blocked or not edge.consumers:
+            continue
+        dead = ~mask.flatten(1).any(1)
+        if bool(dead.any()) and not bool(dead.all()):
+            rows[name] = dead
+    return rows
+
+
+def removable_macs(
+    model: nn.Module, masks: Mapping[str, Tensor], costs: Mapping[str, LayerCost]
+) -> dict[str, float]:
+    """Dense multiply-accumulates of each layer once removable rows, and the columns they fed, are gone."""
+    rows, found = removable_rows(model, masks), edges(model)
+    left = {name: float(layer.macs) for name, layer in costs.items()}
+    for name, dead in rows.items():
+        fraction = 1 - float(dead.float().mean())
+        left[name] *= fraction
+        for consumer in found[name].consumers:
+            left[consumer] *= fraction
+    return left

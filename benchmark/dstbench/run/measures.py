@@ -1,0 +1,112 @@
+"""What a finished trial measured, as the fields of its record."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dstbench.core.cost import Cost, cost
+from dstbench.core.sparsifier import Sparsifier
+from dstbench.run.build import Blueprint
+
+if TYPE_CHECKING:
+    from dstbench.run.trial import Session
+
+
+def final_measures(session: Session, top1: float, loss: float) -> dict[str, Any]:
+    """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
+    sparsifier, data = session.sparsifier, session.data
+    inner = session.accelerator.unwrap_model(session.model)
+    mine = cost(inner, sparsifier.masks, data.input_shape)
+    blueprint = Blueprint.of(session.trial, session.registry)
+    full = cost(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
+    return {
+        "top1": top1,
+        "loss": loss,
+        "top1_validation": _last_validation(session),
+        "density_requested": 1.0 if blueprint.recipe.dense else session.trial["density"],
+        **sparsity(sparsifier, mine, full),
+        **_flops(session, mine, full),
+        "parameters": mine.parameters,
+        "active_parameters": mine.active_parameters,
+        "bits": mine.bits,
+        "peak_memory": peak_memory(session.accelerator.device),
+        "seconds": session.progress.seconds,
+        "epochs": session.training.epochs,
+        "steps": sparsifier.steps,
+    }
+
+
+def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
+    """Requested and measured density, exploration and movement."""
+    history, active = sparsifier.history, sparsifier.active
+    narrow = mine.parameters != full.parameters
+    all_weights = sum(layer.info.numel for layer in (sparsifier.layers | sparsifier.dense_layers).values())
+    dense_weights = all_weights - sparsifier.size
+    return {
+        # A narrower dense model has no masks; its density is that of its parameters against the full model's.
+        "density": mine.parameters / full.parameters if narrow else sparsifier.density,
+        "density_all": mine.parameters / full.parameters
+        if narrow
+        else (sum(active.values()) + dense_weights) / all_weights,
+        "layers": layer_rows(sparsifier),
+        "r_s": None if sparsifier.method.dense else sparsifier.r_s,
+        "updates": len(history),
+        "changed": sum(report.grown + report.dropped for report in history),
+        "churn": fmean(report.grown / report.active for report in history) if history else 0.0,
+        "collapsed": sum(
+            not bool((layer.weight.detach() * sparsifier._floats[name]).any())
+            for name, layer in sparsifier.layers.items()
+        ),
+        "fallbacks": sorted(sparsifier.fallbacks),
+    }
+
+
+def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
+    """One object a layer: requested and measured numbers of weights, and R_s."""
+    return [
+        {
+            "name": name,
+            "shape": list(layer.info.shape),
+            "allocation": sparsifier.budget[name],
+            "active": sparsifier.active[name],
+            "r_s": sparsifier._explored_counts[name] / layer.info.numel,
+        }
+        for name, layer in sparsifier.layers.items()
+    ]
+
+
+def _flops(session: Session, mine: Cost, full: Cost) -> dict[str, Any]:
+    """Theoretical cost against the full dense model at the same training length."""
+    samples = session.meter.dense / (3 * mine.dense_inference_flops)
+    dense_training = samples * 3 * full.inference_flops
+    return {
+        "convention": mine.convention,
+        "inference_flops": mine.inference_flops,
+        "dense_inference_flops": full.inference_flops,
+        "inference_flops_ratio": mine.inference_flops / full.inference_flops,
+        "training_flops": session.meter.sparse,
+        "dense_training_flops": dense_training,
+        "training_flops_ratio": session.meter.sparse / dense_training,
+        "hardware_flops_ratio": mine.hardware_flops / full.inference_flops,
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: the GPU's allocator, or this process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _last_validation(session: Session) -> float | None:
+    import json
+
+    lines = (session.folder / "curve.jsonl").read_text().splitlines()
+    value: float | None = json.loads(lines[-1])["top1_validation"] if lines else None
+    return value
