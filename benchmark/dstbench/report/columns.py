@@ -317,8 +317,9 @@ BOARDS = (
         "Test accuracy of the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
         "top1", True,
         (*_METHOD, *_PLACE, "seeds", "top1", "difference", "p_holm", "top1_validation", "loss", "r_s",
-         "updates", "churn", "collapsed", "training_flops_ratio", "train_throughput_ratio", "inference_flops_ratio",
-         "inference_throughput_ratio", "path", "active_parameters", *_END),
+         "updates", "churn", "collapsed", "training_flops_ratio", "train_throughput_ratio",
+         "inference_flops_ratio", "inference_throughput_ratio", "path", "contended",
+         "active_parameters", *_END),
     ),
     Board(
         "flops", "FLOPs",

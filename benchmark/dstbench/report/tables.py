@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import BOARDS, COLUMNS, Board, is_missing
 from dstbench.report.results import COMPONENTS
-from dstbench.report.statistics import differences, estimate, holm, mean_ranks, p_value, paired, pareto
+from dstbench.report.statistics import (
+    Estimate,
+    differences,
+    estimate,
+    holm,
+    mean_ranks,
+    p_value,
+    paired,
+    pareto,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +36,7 @@ SPEEDS = tuple(
 PLACE = ("model", "dataset", "density_requested")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+(?=[\w.@+-])")
 
+Trials = list[dict[Any, Any]]  # rows of load_results
 Dense = Mapping[tuple[str, str, str], Mapping[int, float]]
 
 
@@ -43,12 +53,13 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    results = results.assign(version=_known_versions(results))
-    versions = results.groupby("trial")["version"].nunique()
-    several = set(versions.index[versions > 1])
-    dense = _dense_control(results)
-    groups = results.groupby(["trial", "version"], sort=True)
-    rows = [_row(group, dense, named=trial in several) for (trial, _), group in groups]
+    trials = _with_versions(results.to_dict("records"))
+    dense = _dense_control(trials)
+    groups: dict[tuple[str, str], Trials] = {}
+    for trial in sorted(trials, key=lambda trial: trial["seed"]):
+        groups.setdefault((trial["trial"], trial["version"]), []).append(trial)
+    versions = Counter(trial for trial, _ in groups)
+    rows = [_row(groups[key], dense, named=versions[key[0]] > 1) for key in sorted(groups)]
     _correct(rows)
     _mark_front(rows)
     keys = dict.fromkeys(key for column in COLUMNS.values() for key in column.keys)
@@ -71,97 +82,101 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
     return table[list(keys)].reset_index(drop=True)
 
 
-def _known_versions(results: pd.DataFrame) -> pd.Series[str]:
-    """Component versions; a trial that failed before it had any joins its siblings where they agree."""
-    known = results.groupby("trial")["versions"]
-    only = known.transform("first").where(known.transform("nunique") == 1)
-    return results["versions"].astype(object).where(results["versions"].notna(), only).fillna("").astype(str)
+def _with_versions(trials: Trials) -> Trials:
+    """Add ``version``; a trial that failed before it had one joins its siblings where they agree."""
+    known: dict[str, set[str]] = {}
+    for trial in trials:
+        known.setdefault(trial["trial"], set()).update({trial["versions"]} - {None})
+    only = {trial: next(iter(versions)) if len(versions) == 1 else "" for trial, versions in known.items()}
+    return [{**trial, "version": trial["versions"] or only[trial["trial"]]} for trial in trials]
 
 
-def _dense_control(results: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, float]]:
+def _dense_control(trials: Trials) -> dict[tuple[str, str, str], dict[int, float]]:
     """Top-1 of the dense control: (model, data set, training) -> seed -> percent."""
     found: dict[tuple[str, str, str], dict[int, float]] = {}
-    ours = results[(results["control"] == "dense") & (results["status"] == "ok") & results["top1"].notna()]
-    for row in ours.to_dict("records"):
-        found.setdefault((row["model"], row["dataset"], row["training"]), {}).setdefault(
-            row["seed"], row["top1"]
-        )
+    for trial in trials:
+        if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["top1"]):
+            seeds = found.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
+            seeds.setdefault(trial["seed"], trial["top1"])
     return found
 
 
-def _row(group: pd.DataFrame, dense: Dense, named: bool) -> dict[str, Any]:
+def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     """One row of the boards. ``named``: the component versions have to be told apart."""
-    first = group.iloc[0]
-    finished = group[group["status"] == "ok"]
-    top1 = dict(zip(finished["seed"], finished["top1"], strict=True))
-    top1 = {seed: value for seed, value in top1.items() if not is_missing(value)}
-    control = next((name for name in group["control"] if name), None)
+    first = group[0]
+    finished = [trial for trial in group if trial["status"] == "ok"]
+    top1 = {trial["seed"]: trial["top1"] for trial in finished if not is_missing(trial["top1"])}
+    control = next((trial["control"] for trial in group if trial["control"]), None)
     reference = (
         {} if control == "dense" else dense.get((first["model"], first["dataset"], first["training"]), {})
     )
-    differing = differences(top1, reference)
-    parts = [first["training"], first["dense_layers"] and f"dense: {first['dense_layers']}"]
-    setting = [part for part in (*parts, first["version"] if named else None) if part]
+    kept = first["dense_layers"] and f"dense: {first['dense_layers']}"
+    setting = [part for part in (first["training"], kept, first["version"] if named else None) if part]
     return {
         "group": f"{first['trial']} {first['version']}",
-        "method": min(group["label"], key=lambda label: (len(label), label)),
+        "method": min((trial["label"] for trial in group), key=lambda label: (len(label), label)),
         "control": control,
         **{name: first[name] for name in (*COMPONENTS, *PLACE)},
         "setting": ", ".join(setting) or None,
         "seeds": len(finished),
         **_interval("top1", estimate(list(top1.values()))),
         **_interval("difference", paired(top1, reference)),
-        "p": p_value(differing),
-        **{name: finished[name].mean() for name in MEANS},
-        "convention": _unique(finished["convention"]),
+        "p": p_value(differences(top1, reference)),
+        **{name: _mean(finished, name) for name in MEANS},
+        "convention": _unique(finished, "convention"),
         **_speeds(finished),
-        "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group["status"])),
-        "reason": _reasons(group[group["status"] != "ok"]),
+        "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
+        "reason": _reasons(group),
         "note": _note(finished),
     }
 
 
-def _interval(name: str, value: Any) -> dict[str, float | None]:
+def _mean(trials: Trials, name: str) -> float | None:
+    return estimate([trial[name] for trial in trials]).mean
+
+
+def _interval(name: str, value: Estimate) -> dict[str, float | None]:
     return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
-def _speeds(finished: pd.DataFrame) -> dict[str, Any]:
+def _speeds(finished: Trials) -> dict[str, Any]:
     """Mean speeds of the timings that nothing disturbed; of the disturbed ones where there are no others."""
-    timed = finished[finished["path"].notna()]
-    calm = timed[timed["contended"].astype(object) != True]  # noqa: E712  (None is calm too)
-    used = timed if calm.empty else calm
+    timed = [trial for trial in finished if trial["path"]]
+    calm = [trial for trial in timed if not trial["contended"]]
+    used = calm or timed
     return {
-        **{name: used[name].mean() for name in SPEEDS},
-        "path": _unique(used["path"]),
-        "conditions": _unique(used["conditions"]),
-        "contended": bool(calm.empty) if len(timed) else None,
+        **{name: _mean(used, name) for name in SPEEDS},
+        "path": _unique(used, "path"),
+        "conditions": _unique(used, "conditions"),
+        "contended": not calm if timed else None,
     }
 
 
-def _note(finished: pd.DataFrame) -> str | None:
-    notes = [f"unstructured in {layers}" for layers in sorted(set(finished["fallbacks"].dropna()))]
-    if finished["conditions"].dropna().nunique() > 1:
+def _note(finished: Trials) -> str | None:
+    layers = sorted({trial["fallbacks"] for trial in finished if trial["fallbacks"]})
+    notes = [f"unstructured in {names}" for names in layers]
+    if "; " in (_speeds(finished)["conditions"] or ""):
         notes.append("timed under different conditions: not ranked by speed")
-    if (finished["updates"] == 0).any() and (finished["schedule"].fillna("never") != "never").any():
-        notes.append("the topology never changed")
     return "; ".join(notes) or None
 
 
-def _reasons(failed: pd.DataFrame) -> str | None:
+def _reasons(group: Trials) -> str | None:
     """Why trials are missing, without the folders of the machine on which they failed."""
+    failed = [trial for trial in group if trial["status"] != "ok"]
+    texts = [" ".join((trial["reason"] or "no reason given").split()) for trial in failed]
     found = {
-        f"{status}: {_PATH.sub('…/', ' '.join(str(reason or 'no reason given').split()))[:300]}"
-        for status, reason in zip(failed["status"], failed["reason"], strict=True)
+        f"{trial['status']}: {_PATH.sub('…/', text)[:300]}" for trial, text in zip(failed, texts, strict=True)
     }
     return "; ".join(sorted(found)) or None
 
 
-def _counts(values: pd.Series[Any]) -> list[tuple[str, int]]:
-    return sorted(Counter(values).items(), key=lambda item: (item[0] != "ok", item[0]))
+def _counts(group: Trials) -> list[tuple[str, int]]:
+    counts = Counter(trial["status"] for trial in group)
+    return sorted(counts.items(), key=lambda item: (item[0] != "ok", item[0]))
 
 
-def _unique(values: pd.Series[Any]) -> str | None:
-    return "; ".join(sorted({str(value) for value in values.dropna()})) or None
+def _unique(trials: Trials, name: str) -> str | None:
+    return "; ".join(sorted({str(trial[name]) for trial in trials if trial[name]})) or None
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:

@@ -1,0 +1,167 @@
+"""Boards as text: CSV for machines, Markdown for repositories, a rich table for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dstbench.report.columns import MISSING, Board, Column, is_missing, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+TERMINAL = (
+    Column("rank", "#", "", "rank"),
+    Column("method", "method", ""),
+    Column("density", "density", "", "fraction"),
+    Column("seeds", "n", "", "integer"),
+    Column("top1", "top-1 %", "", "percent"),
+    Column("difference", "Δ dense", "", "points"),
+    Column("r_s", "R_s", "", "fraction"),
+    Column("training_flops_ratio", "train", "", "ratio"),
+    Column("inference_flops_ratio", "infer", "", "ratio"),
+    Column("train_throughput_ratio", "train", "", "ratio"),
+    Column("inference_throughput_ratio", "infer", "", "ratio"),
+)
+_GROUPS = {"training_flops_ratio": "FLOPs", "inference_flops_ratio": "FLOPs"} | dict.fromkeys(
+    ("train_throughput_ratio", "inference_throughput_ratio"), "speed"
+)
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Six significant digits, missing empty, one line ending everywhere: the same results, the same bytes."""
+    return table.to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
+
+
+def to_markdown(table: pd.DataFrame, board: Board) -> str:
+    """The board's main columns as one Markdown table; the CSV beside it has all of them."""
+    columns = [column for column in board.columns if not column.extra and column.key not in _SAID]
+    rows = table.to_dict("records")
+    lines = [
+        f"# {board.title}",
+        "",
+        f"{board.summary} Controls are in italics. [low, high] is a 95 % t-interval over n seeds, for speed "
+        f"the interval over timing rounds; {MISSING} is not measured.",
+        "",
+        _line(column.title for column in columns),
+        _line("--:" if column.numeric else ":--" for column in columns),
+        *(_line(_markdown(column, row) for column in columns) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(table: pd.DataFrame) -> str:
+    """An array of objects, ``name`` first; missing is null."""
+    named = table.rename(columns={"method": "name"})
+    named = named[["name", *(key for key in named.columns if key != "name")]]
+    return json.dumps(
+        json.loads(named.to_json(orient="records", double_precision=6)), indent=1, ensure_ascii=False
+    )
+
+
+def render_text(tables: Mapping[str, pd.DataFrame], limit: int | None = 20) -> RenderableType:
+    """The boards in about 110 terminal columns: a table per model and data set, best first.
+
+    ``limit`` is how many methods a table shows (None: all); controls and failed rows are always there.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    table = tables["accuracy"]
+    if table.empty:
+        return Text("No results yet.")
+    blocks = [
+        _block(str(model), str(dataset), rows.to_dict("records"), limit)
+        for (model, dataset), rows in table.groupby(["model", "dataset"], sort=True)
+    ]
+    legend = (
+        "◂ control · top-1: test, mean ± 95 % t-interval over n seeds · Δ dense: percent points, paired by seed\n"
+        "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
+        "in brackets where something else ran"
+    )
+    return Group(*blocks, Text(legend, style="dim"))
+
+
+def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | None) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _frame(f"{model} on {dataset}")
+    hidden = 0
+    for density in dict.fromkeys(row["density_requested"] for row in rows):
+        here = [row for row in rows if row["density_requested"] == density]
+        methods = [row for row in here if row["seeds"] and not row["control"]]
+        _add(table, [row for row in here if row["seeds"] and row["control"]], "cyan")
+        _add(table, methods[:limit], "")
+        table.add_section()
+        hidden += len(methods) - len(methods[:limit])
+    troubled = [row for row in rows if row["reason"]]
+    notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
+    more = [
+        (hidden, "methods"),
+        (len(troubled) - len(troubled[:limit]), "rows with failed or skipped trials"),
+    ]
+    notes += [Text(f"… and {count} more {what}", style="dim") for count, what in more if count]
+    return Group(table, *notes)
+
+
+def _why(row: Mapping[Any, Any]) -> str:
+    reason = str(row["reason"]) if len(str(row["reason"])) <= 160 else f"{row['reason'][:157]}..."
+    return f"{reason} ({row['statuses']})" if row["seeds"] else reason
+
+
+def _frame(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in TERMINAL:
+        heading = f"{_GROUPS[column.key]}\n{column.title}" if column.key in _GROUPS else f"\n{column.title}"
+        style = "bold" if column.key == "method" else ""
+        table.add_column(
+            heading, justify="right" if column.numeric else "left", style=style, overflow="fold",
+            no_wrap=column.numeric,
+        )  # fmt: skip
+    return table
+
+
+def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
+    from rich.text import Text
+
+    for place, row in enumerate(rows, 1):
+        first = "" if row["control"] else str(place)
+        method = f"{row['method']} ◂" if row["control"] else row["method"]
+        cells = [first, method, *(_compact(column, row) for column in TERMINAL[2:])]
+        table.add_row(*map(Text, cells), style=style)
+
+
+def _compact(column: Column, row: Mapping[Any, Any]) -> str:
+    """A cell with its symmetric interval as ``91.23 ±0.44``; a contended speed in brackets."""
+    text = show(column.kind, row[column.key])
+    if column.key == "top1" and not is_missing(row["top1_high"]):
+        text += f" ±{row['top1_high'] - row['top1']:.2f}"
+    contended = column.key.endswith("throughput_ratio") and row["contended"] is True and text != MISSING
+    return f"({text})" if contended else text
+
+
+_SAID = ("control",)  # Markdown says it with italics
+
+
+def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
+    text = column.text(row) or MISSING
+    if column.key.endswith("throughput_ratio") and row.get("contended") is True:
+        text += " (contended)"
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return f"*{text}*" if column.key == "method" and row["control"] else text
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+__all__ = ["render_text", "show", "to_csv", "to_json", "to_markdown"]
