@@ -176,7 +176,9 @@ class Layout(Protocol):
     def units(self, layer: LayerInfo) -> Tensor:
         """Return the unit of every weight, int64 [*w], numbered 0, 1, … without gaps.
 
-        Two more methods are optional: ``quota(layer) -> Quota`` and ``misfit(layer) -> str | None``.
+        Two more methods are optional: ``quota(layer) -> Quota`` and ``misfit(layer) -> str | None``. Where
+        units are output rows, ``whole_rows = True`` keeps what follows a dead row silent, so that it can be
+        removed exactly.
         """
         ...
 

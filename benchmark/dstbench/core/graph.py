@@ -58,6 +58,8 @@ def edges(model: nn.Module) -> dict[str, Edge]:
             name = clean_name(node.target)
             calls[name] = calls.get(name, 0) + 1
             found[name] = Edge() if calls[name] == 1 else Edge(blocked="it runs more than once")
+            if getattr(modules[node.target], "groups", 1) > 1:
+                found[name].blocked = "it is a grouped convolution"
             if calls[name] == 1:
                 for user in node.users:
                     _follow(user, modules, layers, found[name])

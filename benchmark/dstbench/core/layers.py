@@ -37,6 +37,15 @@ def clean_name(name: str) -> str:
     return name.replace("._orig_mod.", ".")
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and torch.compile."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
 def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     """Every convolution and linear layer with a weight of its own, by module type, in definition order.
 
@@ -91,9 +100,7 @@ def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
 
 def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
     """The layer that makes the logits: what timm says it is, else the last linear layer."""
-    inner = model
-    while isinstance(getattr(inner, "module", None), nn.Module) or hasattr(inner, "_orig_mod"):
-        inner = getattr(inner, "_orig_mod", None) or inner.module
+    inner = unwrap(model)
     declared = inner.get_classifier() if callable(getattr(inner, "get_classifier", None)) else None
     for name, module in modules.items():
         if module is declared:

@@ -17,6 +17,7 @@ from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer, budgeted_layers, clean_name
 from dstbench.core.method import build_method
 from dstbench.core.random import generator
+from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.structures import Unstructured, misfit
 from dstbench.core.update import Budget, Goal, Masks, initial_masks, update_masks
 from dstbench.errors import BadInput
@@ -87,6 +88,8 @@ class Sparsifier:
         self.layers, self.dense_layers = budgeted_layers(model, patterns)
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
         self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}
+        silenced = [name for name, structure in self._structures.items() if whole_rows(structure)]
+        self._rows: list[RowVector] = [] if self.method.dense else row_vectors(model, silenced)
         self._momentum: dict[str, Tensor] = {}
         self._signals: dict[str, dict[str, Tensor]] = {}  # collected for the update that is due
         self._due: Target | None = None
@@ -115,6 +118,7 @@ class Sparsifier:
         gradients = [
             (p.weight.grad, self._floats[n]) for n, p in self.layers.items() if p.weight.grad is not None
         ]
+        gradients += [(v.values.grad, self._alive[v.layer]) for v in self._rows if v.values.grad is not None]
         if gradients:
             torch._foreach_mul_([g for g, _ in gradients], [m for _, m in gradients])
 
@@ -219,6 +223,7 @@ class Sparsifier:
         self._masks = {name: masks[name] for name in self.layers}
         self._floats = {name: masks[name].to(layer.weight.dtype) for name, layer in self.layers.items()}
         self._active = {name: int(mask.count_nonzero()) for name, mask in self._masks.items()}
+        self._alive = alive_rows(self._masks, self._rows)
 
     def _target(self, step: int) -> Target | None:
         clock = Clock(step, self.total_steps, self.steps_per_epoch)
@@ -364,8 +369,8 @@ class Sparsifier:
             self._explored[name] |= mask
             self._explored_counts[name] = int(self._explored[name].count_nonzero())
             grown += int(mask.count_nonzero()) - stayed
-        self._zero(survivors)
         self.set_masks(masks)
+        self._zero(survivors)
         self.history.append(
             UpdateReport(self.steps, self.density, sum(self._active.values()), grown, dropped, self.r_s)
         )
@@ -373,11 +378,15 @@ class Sparsifier:
     def _zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Multiply weights and every optimizer state tensor of their shape by 0/1 floats, in place."""
         for name, survivor in survivors.items():
-            weight = self.layers[name].weight
-            weight.mul_(survivor)
-            for value in self._optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.mul_(survivor.to(value.dtype))
+            self._multiply(self.layers[name].weight, survivor)
+        for vector in self._rows:
+            self._multiply(vector.values, self._alive[vector.layer])
+
+    def _multiply(self, tensor: Tensor, survivor: Tensor) -> None:
+        tensor.mul_(survivor)
+        for value in self._optimizer.state.get(tensor, {}).values():
+            if isinstance(value, Tensor) and value.shape == tensor.shape:
+                value.mul_(survivor.to(value.dtype))
 
 
 def _innermost(optimizer: Any) -> Optimizer:

@@ -1,6 +1,7 @@
 """Channel structure."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from dstbench.api import LayerInfo
 class Channel:
     """A unit is an output row: a convolution's channel or a hidden linear unit. The classifier's rows are
     classes, so it stays unstructured."""
+
+    whole_rows: ClassVar[bool] = True
 
     def units(self, layer: LayerInfo) -> Tensor:
         """The output row of every weight."""

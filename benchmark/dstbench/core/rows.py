@@ -1,0 +1,52 @@
+"""Dead rows kept silent: where a structure kills whole output rows, what follows them adds nothing either.
+
+A dead row's convolution gives zero, but its bias and the bias of the norm behind it would still send a
+constant on. Both are held at zero with it, and so is the norm's running mean, which makes the row's output
+exactly zero in training and in evaluation; removing the row is then exact. The norm's scale stays, so the
+row's weights keep a gradient by which it may be grown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dstbench.core.graph import edges
+from dstbench.core.layers import maskable_layers, unwrap
+
+
+@dataclass(frozen=True)
+class RowVector:
+    """A vector with one entry per output row of a layer: a bias, a norm's bias, or its running mean."""
+
+    layer: str
+    values: Tensor  # float [out]; a parameter or a buffer
+
+
+def whole_rows(structure: object) -> bool:
+    """Whether a structure's units are whole output rows."""
+    return bool(getattr(getattr(structure, "layout", structure), "whole_rows", False))
+
+
+def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
+    """The vectors to hold at zero with the dead rows of the named layers."""
+    wanted = set(names)
+    if not wanted:
+        return []
+    inner = unwrap(model)
+    layers, found = maskable_layers(inner), edges(inner)
+    modules = dict(inner.named_modules())
+    vectors = []
+    for name in sorted(wanted):
+        owners = [layers[name].module, *(modules[norm] for norm in found[name].norms)]
+        values = [getattr(module, field, None) for module in owners for field in ("bias", "running_mean")]
+        vectors += [RowVector(name, tensor) for tensor in values if isinstance(tensor, Tensor)]
+    return vectors
+
+
+def alive_rows(masks: Mapping[str, Tensor], vectors: Iterable[RowVector]) -> dict[str, Tensor]:
+    """1 for every row with an active weight, else 0: float [out] by layer."""
+    dtypes = {vector.layer: vector.values.dtype for vector in vectors}
+    return {name: masks[name].flatten(1).any(1).to(dtype) for name, dtype in dtypes.items()}
