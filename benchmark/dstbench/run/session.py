@@ -1,0 +1,242 @@
+"""One run of a matrix: what is missing is run, what is there is kept. This is what ``dstbench.run`` is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dstbench.errors import BadInput, nearest
+from dstbench.registry import Registry
+from dstbench.registry import registry as default_registry
+from dstbench.run.config import Matrix, load_matrix
+from dstbench.run.plan import Plan, PlannedTrial, plan
+from dstbench.run.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
+from dstbench.run.worker import Event, Executor, Job
+
+INVALID = "invalid"
+"""Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The functions that run and time a trial, as "module:function"."""
+
+    train: str = "dstbench.run.trial:run_trial"
+    measure: str = "dstbench.run.measure:measure_throughput"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run came to."""
+
+    out: Path
+    plan: Plan
+    statuses: Mapping[str, str]  # of every trial of this shard: a record's status, "elsewhere", "invalid"
+    ran: int  # trials that this run trained
+    timed: int  # trials whose throughput this run measured
+    untimed: int  # trials whose measurement failed
+    rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status -> number of trials."""
+        return dict(sorted(Counter(self.statuses.values()).items()))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every trial is done, and well."""
+        return not self.untimed and set(self.statuses.values()) <= {"ok", "skipped"}
+
+
+def run(
+    suite: str | Path | Mapping[str, Any] | Matrix,
+    out: str | Path = "results",
+    *,
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+    executor: str = "local",
+    retry: Iterable[str] = (),
+    shard: str | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    progress: Callable[[Event], None] | None = None,
+    registry: Registry | None = None,
+    tasks: Tasks | None = None,
+) -> Session:
+    """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
+
+    settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
+    Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
+    everything finished by then is kept, and the same call continues.
+    """
+    start = time.monotonic()
+    source = registry or default_registry()
+    retried = _statuses(retry)
+    planned = plan(load_matrix(suite, settings), source)
+    share = trials_of_shard(planned.trials, shard)
+    execute: Executor = source.resolve("executor", executor).load()
+    root = Path(out)
+    before = {trial.key: state_of(root, trial.key) for trial in share}
+    before |= _set_aside(before) if INVALID in retried else {}
+    _write_skips(root, [trial for trial in share if trial.skip and before[trial.key] is None])
+    due = [trial for trial in share if not trial.skip and _is_due(before[trial.key], retried)]
+    limit = planned.matrix.budget.trial_seconds
+    chosen = tasks or Tasks()
+    ending = _Endings(progress)
+    if due:
+        _check_data(due, source, data_root, download, _modules(due, source, chosen))
+        options = {"data_root": data_root and Path(data_root), "download": download, "device": device}
+        jobs = [_job(root, trial, chosen.train, limit, options, retry=retried) for trial in due]
+        execute(jobs, workers=workers, on_event=ending, preload=_modules(due, source, chosen))
+    timing = [trial for trial in share if needs_timing(trial, state_of(root, trial.key))]
+    if timing:
+        jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
+        execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
+    after = {trial.key: state_of(root, trial.key) for trial in share}
+    return Session(
+        out=root,
+        plan=replace(planned, trials=tuple(share)),
+        statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
+        ran=ending.counts["train"],
+        timed=ending.counts["throughput"],
+        untimed=ending.untimed,
+        rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
+        seconds=time.monotonic() - start,
+    )
+
+
+def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
+    """The trials of shard "i/n", chosen by key: every machine finds the same split without talking."""
+    if shard is None:
+        return list(trials)
+    first, slash, second = shard.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise BadInput(f"shard: expected i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
+    return [trial for trial in trials if int(trial.key[:8], 16) % int(second) == int(first) - 1]
+
+
+def state_of(root: Path, key: str) -> Record | Rejected | None:
+    """A trial's record, why its file can't be trusted, or None where there is none."""
+    folder = folder_of(root, key)
+    return read_record(folder) if (folder / FILE).exists() else None
+
+
+def needs_timing(trial: PlannedTrial, state: Record | Rejected | None) -> bool:
+    """Whether a trial is done but for its throughput."""
+    wanted = trial.trial["measure"].get("throughput", True)
+    return bool(
+        wanted
+        and isinstance(state, dict)
+        and state["status"] == "ok"
+        and not state["measures"].get("throughput")
+    )
+
+
+class _Endings:
+    """Passes events on and counts what ended how."""
+
+    def __init__(self, progress: Callable[[Event], None] | None) -> None:
+        self._progress = progress
+        self.last: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.untimed = 0
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "finished":
+            self.last[event.job.key] = event.status
+            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere")
+            self.untimed += event.job.phase == "throughput" and event.status not in ("ok", "elsewhere")
+        if self._progress is not None:
+            self._progress(event)
+
+
+def _statuses(retry: Iterable[str]) -> frozenset[str]:
+    known = [*STATUSES, INVALID]
+    for status in (retried := frozenset(retry)):
+        if status not in known:
+            raise BadInput(f"retry: unknown status {status!r}{nearest(status, known)}")
+    return retried
+
+
+def _is_due(state: Record | Rejected | None, retried: frozenset[str]) -> bool:
+    return state is None or (isinstance(state, dict) and state["status"] in retried)
+
+
+def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None]:
+    """Rename result files that can't be trusted; they stay beside the new ones."""
+    moved: dict[str, None] = {}
+    for key, state in before.items():
+        if isinstance(state, Rejected):
+            state.path.rename(state.path.with_name(f"{FILE}.{time.time_ns()}.{INVALID}"))
+            moved[key] = None
+    return moved
+
+
+def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
+    for trial in skipped:
+        record = {
+            "key": trial.key,
+            "trial": dict(trial.trial),
+            "label": trial.label,
+            "control": trial.control,
+        }
+        record |= {"status": "skipped", "reason": trial.skip, "phase": "plan"}
+        write_record(record, folder_of(root, trial.key))
+
+
+def _check_data(
+    due: Sequence[PlannedTrial],
+    registry: Registry,
+    data_root: str | Path | None,
+    download: bool,
+    preload: Sequence[str],
+) -> None:
+    """Load every data set once: what is missing is said, or downloaded, before anything starts."""
+    from dstbench.api import DataUnavailable
+    from dstbench.run.local import warm_up
+
+    warm_up(preload)  # meanwhile
+    specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}
+    for spec in specs.values():
+        try:
+            registry.build("dataset", spec)(data_root and Path(data_root), download)
+        except DataUnavailable as error:
+            raise BadInput(f"dataset {spec['name']!r}: {error}") from error
+
+
+def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
+    """Modules that trials need: loaded once in the server instead of once a trial."""
+    named = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
+    for trial in trials:
+        for kind, spec in {**trial.trial, **trial.trial["recipe"]}.items():
+            if isinstance(spec, Mapping) and "name" in spec:
+                target = registry.resolve(kind, spec["name"]).target
+                named[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
+    return list(named)
+
+
+def _job(
+    root: Path,
+    trial: PlannedTrial,
+    task: str,
+    limit: float | None,
+    options: Mapping[str, Any],
+    **more: Any,
+) -> Job:
+    folder = folder_of(root, trial.key)
+    return Job(
+        trial.key, trial.trial, trial.label, trial.control, folder, task, limit=limit, options=options, **more
+    )
+
+
+def _status(state: Record | Rejected | None, event: str | None) -> str:
+    if isinstance(state, dict):
+        return str(state["status"])
+    return INVALID if state is not None else event or "missing"

@@ -1,0 +1,68 @@
+"""Trials that behave in every way a trial can. They need no torch, so the server forks them at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def behave(trial, folder, *, threads, **options):
+    """Do what ``trial["do"]`` says; the default is to succeed."""
+    return ACTIONS[trial.get("do", "succeed")](trial, Path(folder), threads)
+
+
+def succeed(trial, folder, threads):
+    print("a line for the log")
+    measures = {"top1": 50.0, "seconds": 0.1}
+    return {"status": "ok", "measures": measures, "provenance": {"threads": threads, "pid": os.getpid()}}
+
+
+def sleep(trial, folder, threads):
+    (folder / "started").touch()
+    time.sleep(60)
+
+
+def raise_error(trial, folder, threads):
+    raise ValueError("a wrong value\nwith a second line")
+
+
+def run_out_of_memory(trial, folder, threads):
+    raise MemoryError
+
+
+def kill_itself(trial, folder, threads):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault(trial, folder, threads):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave(trial, folder, threads):
+    os._exit(3)
+
+
+def ignore_sigterm(trial, folder, threads):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    (folder / "grandchild").write_text(str(child.pid))
+    time.sleep(60)
+
+
+ACTIONS = {
+    "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
+    "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
+}  # fmt: skip
+
+
+def measure(record, folder, *, threads, contended, **options):
+    """A throughput measurement; a trial may make it fail."""
+    do = record["trial"].get("measure_do")
+    if do:
+        ACTIONS[do](record["trial"], Path(folder), threads)
+    speed = {"images_per_second": 10.0, "dense_images_per_second": 20.0, "ratio": 0.5}
+    return {"path": "masked-dense", "threads": threads, "contended": contended, "train": speed}
