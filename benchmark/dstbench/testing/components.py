@@ -13,6 +13,7 @@ from dstbench.core.layers import maskable_layers
 from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS
+from dstbench.plugins_loader import canonical
 from dstbench.registry import Component, Registry, registry
 from dstbench.testing.moves import movement
 from dstbench.testing.problem import Findings, Problem, describe, summarise
@@ -52,17 +53,22 @@ def problems(
 ) -> list[Problem]:
     """Problems of every registered component, or of one distribution's or kind's, and of disabled plugins."""
     source = registry() if source is None else source
-    wanted = [kind] if kind else KINDS
-    found = [
-        Problem(f"plugin {d.plugin} of {d.distribution}", "loads", d.reason)
-        for d in source.disabled
-        if distribution in (None, d.distribution)
-    ]
-    for each in wanted:
+    found = [] if kind else check_loading(source, distribution)
+    for each in [kind] if kind else KINDS:
         for name, component in source[each].items():
-            if distribution in (None, component.distribution):
+            if distribution is None or component.distribution == canonical(distribution):
                 found += check_component(each, name, source)
     return found
+
+
+def check_loading(source: Registry | None = None, distribution: str | None = None) -> list[Problem]:
+    """A Problem for every disabled plugin, or for those of one distribution."""
+    source = registry() if source is None else source
+    return [
+        Problem(f"plugin {d.plugin} of {d.distribution} {d.version}", "loads", d.reason)
+        for d in source.disabled
+        if distribution is None or d.distribution == canonical(distribution)
+    ]
 
 
 def _registration(component: Component) -> Findings:

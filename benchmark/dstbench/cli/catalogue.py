@@ -1,0 +1,100 @@
+"""``dstbench models`` and ``dstbench datasets``: what can be trained, and how large it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dstbench.cli.tables import print_rows
+from dstbench.errors import BadInput
+from dstbench.registry import Component, Registry, registry
+
+_INPUT = (3, 224, 224)  # where a model was registered without a shape of its own
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only this one, such as: timm:resnet18")] = None,
+    num_classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 10,
+    input_shape: Annotated[str | None, typer.Option(help="Such as 3,32,32; its own by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models with their parameters, maskable weights and multiply-accumulates an image."""
+    found = registry()
+    shape = None if input_shape is None else _shape(input_shape)
+    names = [name] if name else [each for each in found["model"] if not each.endswith(":")]
+    rows = [model_row(found, each, num_classes, shape) for each in names]
+    print_rows(
+        rows, ["name", "parameters", "maskable", "macs", "input_shape", "num_classes"], as_json=as_json
+    )
+    if not as_json and name is None:
+        for family in (each for each in found["model"] if each.endswith(":")):
+            typer.echo(f"and {family}NAME: {found['model'][family].summary}")
+
+
+def model_row(
+    found: Registry, name: str, num_classes: int, shape: tuple[int, int, int] | None
+) -> dict[str, Any]:
+    """Build a model and count: parameters, weights of convolutions and linear layers, MACs of one image."""
+    import torch
+
+    from dstbench.core.cost import cost
+    from dstbench.core.layers import maskable_layers
+
+    component = found.resolve("model", name)
+    shape = shape or tuple(component.metadata.get("input_shape", _INPUT))
+    with torch.random.fork_rng(devices=[]):
+        model = found.build("model", name)(num_classes=num_classes, input_shape=shape)
+    totals = cost(model, None, shape)
+    return {
+        "name": name,
+        "parameters": totals.parameters,
+        "maskable": sum(layer.info.numel for layer in maskable_layers(model).values()),
+        "macs": totals.macs,
+        "input_shape": list(shape),
+        "num_classes": num_classes,
+        "distribution": component.distribution,
+        "summary": component.summary,
+    }
+
+
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Load this one, to count its images.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where its files are.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the data sets; with a name, load it and count the images of each split."""
+    found = registry()
+    if name is None:
+        rows = [_dataset_row(each, component) for each, component in found["dataset"].items()]
+        print_rows(rows, ["name", "input_shape", "num_classes", "revision", "summary"], as_json=as_json)
+        return
+    data = found.build("dataset", name)(data_root, False)
+    sizes = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
+    row = _dataset_row(name, found.resolve("dataset", name))
+    row |= {"input_shape": list(data.input_shape), "num_classes": data.num_classes, **sizes}
+    print_rows([row], ["name", "input_shape", "num_classes", *sizes], as_json=as_json)
+
+
+def _dataset_row(name: str, component: Component) -> dict[str, Any]:
+    said = component.metadata
+    return {
+        "name": name,
+        "input_shape": list(said["input_shape"]) if "input_shape" in said else None,
+        "num_classes": said.get("num_classes"),
+        "revision": said.get("revision"),
+        "distribution": component.distribution,
+        "summary": component.summary,
+    }
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """Parse channels, height, width. Raises BadInput."""
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise BadInput(f"--input-shape: expected channels,height,width such as 3,32,32, got {text!r}")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width

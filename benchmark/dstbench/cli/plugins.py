@@ -1,0 +1,241 @@
+"""``dstbench plugins``: what is installed, from where, with which parameters; conformance; scaffold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dstbench.cli.catalogue import datasets, models
+from dstbench.cli.tables import print_json, print_rows
+from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import KINDS
+from dstbench.plugins_loader import canonical
+from dstbench.registry import Component, Registry, registry
+
+if TYPE_CHECKING:
+    from dstbench.testing import Problem
+
+__all__ = ["datasets", "models", "plugins_app"]
+
+plugins_app = typer.Typer(help="What is installed, from where, with which parameters.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@plugins_app.command("list")
+def list_plugins(
+    kind: Annotated[str | None, typer.Option(help=f"Only one of: {', '.join(KINDS)}.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every registered component, and every disabled plugin with its reason."""
+    found = registry()
+    rows = [
+        _row(name, component) for each in _kinds(kind) for name, component in found[each].items()
+    ] + _disabled(found)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["kind", "name", "distribution", "version", "summary"]
+    print_rows([row for row in rows if row["status"] == "ok"], columns, as_json=False)
+    for disabled in found.disabled:
+        typer.echo(f"disabled: {disabled}", err=True)
+
+
+def _kinds(kind: str | None) -> tuple[str, ...]:
+    if kind is not None and kind not in KINDS:
+        raise BadInput(f"unknown kind {kind!r}{nearest(kind, KINDS)}")
+    return KINDS if kind is None else (kind,)
+
+
+def _row(name: str, component: Component) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": component.kind,
+        "distribution": component.distribution,
+        "version": component.version,
+        "summary": component.summary,
+        "distribution_version": component.distribution_version,
+        "plugin": component.plugin,
+        "status": "ok",
+        "reason": None,
+    }
+
+
+def _disabled(found: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": disabled.plugin,
+            "kind": "plugin",
+            "distribution": disabled.distribution,
+            "version": None,
+            "summary": "",
+            "distribution_version": disabled.version,
+            "plugin": disabled.plugin,
+            "status": "disabled",
+            "reason": disabled.reason,
+        }
+        for disabled in found.disabled
+    ]
+
+
+@plugins_app.command("show")
+def show_component(
+    words: Annotated[list[str], typer.Argument(metavar="[KIND] NAME", help="Such as: grow gradient")],
+    as_json: Json = False,
+) -> None:
+    """Show one component: parameters, where it is defined, and what a recipe is made of."""
+    found = registry()
+    targets = _pick(found, words)
+    if len(targets) > 1:
+        raise BadInput(
+            f"{words[0]!r} is registered as {' and '.join(kind for kind, _ in targets)}: say which"
+        )
+    [(kind, name)] = targets
+    details = describe(found, kind, name)
+    if as_json:
+        print_json(details)
+        return
+    parameters = details.pop("parameters")
+    parts = details.pop("parts", None)
+    width = max(map(len, details))
+    for key, value in details.items():
+        if value not in (None, "", {}):
+            typer.echo(f"{key.replace('_', ' ').ljust(width)}  {value}")
+    typer.echo("")
+    if parameters:
+        print_rows(parameters, ["name", "type", "default"], as_json=False)
+    else:
+        typer.echo("no parameters")
+    for part, spec in (parts or {}).items():
+        typer.echo(f"{part}: {spec}")
+
+
+def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
+    """Return all that is known of a component, JSON-ready but for the defaults of unusual parameters."""
+    component = found.resolve(kind, name)
+    target = component.load()
+    file, line = component.source()
+    details = {
+        **{key: value for key, value in _row(name, component).items() if key not in ("status", "reason")},
+        "full_name": component.full_name,
+        "target": component.target if isinstance(component.target, str) else repr(target),
+        "documentation": (getattr(target, "__doc__", None) or "").strip().split("\n\n")[0],
+        "file": file,
+        "line": line,
+        "metadata": dict(component.metadata),
+        "parameters": [
+            {"name": p.name, "type": p.type, "default": p.default, "required": p.required}
+            for p in component.parameters()
+        ],
+    }
+    return details | ({"parts": _parts(found, name)} if kind == "recipe" else {})
+
+
+def _parts(found: Registry, name: str) -> dict[str, Any]:
+    """Return what a recipe chooses, in canonical form; only its flag where it has no masks."""
+    recipe = found.build("recipe", name)
+    if recipe.dense:
+        return {"dense": True}
+    kinds = ("init", "structure", "prune", "grow", "schedule")
+    parts: dict[str, Any] = {kind: found.normalise(kind, getattr(recipe, kind)) for kind in kinds}
+    flags = {"dense_layers": list(recipe.dense_layers), "narrow": recipe.narrow}
+    return parts | {key: value for key, value in flags.items() if value}
+
+
+def _pick(found: Registry, words: list[str]) -> list[tuple[str, str]]:
+    """(kind, name) of ``KIND NAME``, or of every kind that has NAME. Raises BadInput where none has."""
+    if len(words) == 2:
+        found.resolve(*words)
+        return [(words[0], words[1])]
+    if len(words) > 2:
+        raise BadInput(f"expected [KIND] NAME, got {' '.join(words)!r}")
+    targets = []
+    for kind in KINDS:
+        try:
+            found.resolve(kind, words[0])
+        except BadInput as error:
+            if "ambiguous" in str(error):
+                raise
+            continue
+        targets.append((kind, words[0]))
+    if not targets:
+        names = {name for kind in KINDS for name in found[kind]}
+        disabled = "".join(f"; disabled: {d}" for d in found.disabled)
+        raise BadInput(f"nothing is registered as {words[0]!r}{nearest(words[0], names)}{disabled}")
+    return targets
+
+
+@plugins_app.command("check")
+def check_plugins(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KIND] [NAME]")] = None,
+    distribution: Annotated[
+        str | None, typer.Option(help="Everything that a distribution registers.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the conformance kit on a component, a kind, a distribution or everything. Exits 1 on a problem."""
+    from dstbench.testing import check_component, check_loading
+
+    found = registry()
+    if words and distribution:
+        raise BadInput("say either a name or --distribution, not both")
+    targets = _wanted(found, words, distribution)
+    problems = [] if words else check_loading(found, distribution)
+    if not as_json:
+        _report("", problems)
+    for kind, name in targets:
+        new = check_component(kind, name, found)
+        problems += new
+        if not as_json:
+            _report(f"{kind} {name}", new)
+    if as_json:
+        print_json([asdict(problem) for problem in problems])
+    if problems:
+        raise typer.Exit(1)
+
+
+def _wanted(found: Registry, words: list[str] | None, distribution: str | None) -> list[tuple[str, str]]:
+    """(kind, name) of what was named: a component, a kind, a distribution or, with nothing, everything."""
+    if words and len(words) == 1 and words[0] in KINDS:
+        return [(words[0], name) for name in found[words[0]]]
+    if words:
+        return _pick(found, words)
+    owners = {c.distribution for kind in KINDS for c in found[kind].values()}
+    owners |= {disabled.distribution for disabled in found.disabled}
+    if distribution is not None and canonical(distribution) not in owners:
+        raise BadInput(
+            f"--distribution: no plugin comes from {distribution!r}{nearest(distribution, owners)}"
+        )
+    return [
+        (kind, name)
+        for kind in KINDS
+        for name, component in found[kind].items()
+        if distribution is None or component.distribution == canonical(distribution)
+    ]
+
+
+def _report(title: str, problems: list[Problem]) -> None:
+    """Print what was found about one component."""
+    if title and not problems:
+        typer.echo(f"{title}: ok")
+    for problem in problems:
+        typer.echo(str(problem))
+
+
+@plugins_app.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What the component is to be called, such as: my-score")],
+    kind: Annotated[str, typer.Option(help="Its kind.")] = "grow",
+    out: Annotated[Path, typer.Option(help="The folder in which the package's folder is made.")] = Path(),
+) -> None:
+    """Write an installable package with one component, its registration and a conformance test."""
+    from dstbench.cli.scaffold import scaffold
+
+    folder = scaffold(kind, name, out)
+    typer.echo(f"made {folder}; next:")
+    typer.echo(f"  pip install -e {folder}")
+    typer.echo(f"  pytest {folder}")
+    typer.echo(f"  dstbench plugins show {kind} {name}")

@@ -1,0 +1,65 @@
+"""``dstbench plugins new``: a real package with one strategy, ready to install and to test."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from dstbench import __version__
+from dstbench.errors import BadInput, nearest
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+
+_FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "src/{module}/__init__.py": "init.py",
+    "src/{module}/plugin.py": "plugin.py",
+    "src/{module}/strategy.py": "{kind}.py",
+    "tests/test_conformance.py": "test_conformance.py",
+}
+"""File of the package -> its template."""
+
+
+def scaffold(kind: str, name: str, out: Path) -> Path:
+    """Write the package ``dstbench-<name>`` into ``out`` and return its folder.
+
+    Raises BadInput for a kind without a template, a name that can't be a package's, or a folder that exists.
+    """
+    kinds = sorted(entry.name.partition(".")[0] for entry in (_templates() / "kinds").iterdir())
+    if kind not in kinds:
+        raise BadInput(f"--kind: there is no template for {kind!r}{nearest(kind, kinds)}")
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"NAME: expected lower-case words joined by '-' or '_', such as my-score, got {name!r}"
+        )
+    distribution = f"dstbench-{name.replace('_', '-')}"
+    folder = out / distribution
+    if folder.exists():
+        raise BadInput(f"{folder} exists: nothing was written")
+    words = re.split("[-_]", name)
+    values = {
+        "kind": kind,
+        "name": name,
+        "distribution": distribution,
+        "module": distribution.replace("-", "_"),
+        "title": "".join(word.capitalize() for word in words),
+        "version": __version__,
+    }
+    for path, template in _FILES.items():
+        _write(folder / path.format(**values), template.format(**values), values)
+    return folder
+
+
+def _templates() -> Path:
+    return Path(str(files("dstbench.cli"))) / "templates"
+
+
+def _write(path: Path, template: str, values: dict[str, str]) -> None:
+    source = _templates() / f"{template}.tmpl"
+    if not source.exists():
+        source = _templates() / "kinds" / f"{template}.tmpl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
