@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,6 +129,35 @@ def test_block_filter_works_where_blocks_are_narrower_than_half_a_block():
     assert kept.tolist() == [[False], [True], [True]]
 
 
+def test_whole_columns_drop_by_their_mean_score():
+    mask = bits("1110", "0011", "1110", "0011", "0001")
+    scores = torch.tensor(
+        [[5.0, 1, 2, 9], [9, 9, 3, 4], [1, 0, 2, 9], [9, 9, 3, -torch.inf], [9, 9, 9, 8]]
+    )  # means of rows 0 and 2: 3, ½, 2; of 1 and 3: 3, -∞; of 4: 8
+    layer = view(torch.ones(5, 4), mask)
+    structure = ShuffledBlock(2, drop="column")
+    assert torch.equal(structure.shrink(layer, scores, 5), bits("1000", "0010", "1000", "0010", "0001"))
+    assert torch.equal(structure.shrink(layer, scores, 7), bits("1010", "0010", "1010", "0010", "0001"))
+    assert torch.equal(
+        structure.shrink(layer, torch.full((5, 4), -torch.inf), 1),
+        bits("1000", "0000", "1000", "0000", "0000"),
+    )
+
+
+def test_dropping_columns_moves_the_mask_further_than_the_published_rule():
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    grad = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    n, changed = 512, {}
+    for drop in ("weight", "column"):
+        structure = ShuffledBlock(16, drop=drop)
+        first = structure.merge(torch.zeros(64, 64, dtype=torch.bool), None, weight.abs(), n)
+        mask = structure.fill(view(weight), first, n)
+        kept = structure.shrink(view(weight, mask), weight.abs(), 352)
+        merged = structure.merge(kept, weight.abs(), grad.abs(), n)
+        changed[drop] = int((mask & ~structure.fill(view(weight, kept), merged, n)).sum())
+    assert changed["weight"] < 80 <= changed["column"]  # 160 were to go
+
+
 def test_grown_weights_enter_at_the_mean_of_what_was_kept():
     kept = bits("1100", "0000")
     keep_scores = torch.tensor([[2.0, 4, 99, 99], [99] * 4])
@@ -229,18 +259,21 @@ def test_filled_masks_are_legal_and_within_half_a_unit(case):
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(), st.floats(0, 1), st.booleans())
-def test_an_update_retiles_within_the_budget(case, fraction, block_filter):
+@given(cases(), st.floats(0, 1), st.sampled_from(["weight", "column"]), st.booleans())
+def test_an_update_retiles_within_the_budget(case, fraction, drop, block_filter):
     structure, scores, n = case
-    structure = ShuffledBlock(
-        structure.block_size, structure.columns, structure.balanced, block_filter=block_filter
-    )
+    structure = replace(structure, drop=drop, block_filter=block_filter)
     mask = extract(structure, scores, n)
     layer = view(scores, mask)
     keep = int(fraction * int(mask.sum()))
     kept = structure.shrink(layer, scores, keep)
     assert not bool((kept & ~mask).any())
-    assert int(kept.sum()) >= keep if block_filter else int(kept.sum()) == keep
+    if drop == "column":
+        unit = structure.unit(layer.info)
+        assert structure.is_legal(layer.info, kept)
+        assert 2 * abs(int(kept.sum()) - max(keep, unit)) <= unit
+    else:
+        assert int(kept.sum()) >= keep if block_filter else int(kept.sum()) == keep
     grow = scores.flip(0)
     merged = structure.merge(kept, scores, grow, n)
     assert int((merged > 0).sum()) == max(n, int(kept.sum()))

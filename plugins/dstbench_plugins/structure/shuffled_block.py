@@ -10,12 +10,16 @@ shuffled-block-sparse-training). Departures, each on purpose:
 - Linear layers are blocked as well; the published code keeps them unstructured.
 - The block filter sees a group's columns in their natural order, since a mask doesn't tell the order in which
   extraction ranked them, and asks for half of a narrower block's row or column.
+- As published, an update changes few entries and often none: the filter spares most of what was to go, and
+  extraction prefers the columns there are. ``drop="column"`` is ours: whole columns of groups go, so an update
+  drops what the schedule says and extraction chooses which columns the grown weights fill.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +42,8 @@ from dstbench_plugins.structure.shuffled_layout import (
 
 __all__ = ["ShuffledBlock"]
 
+Drop = Literal["weight", "column"]
+
 
 @dataclass(frozen=True)
 class ShuffledBlock:
@@ -46,15 +52,22 @@ class ShuffledBlock:
     block_size: int = 16  # B, rows of a group
     columns: Columns = "entry"  # what is shared: single (in-channel, tap) entries or whole in-channels
     balanced: bool = False  # equally many columns in every group (what a batched product needs), or ragged
-    block_filter: bool = True  # prune only where half of a block's row or column goes, as published
+    drop: Drop = "weight"  # what pruning takes: single weights, as published, or whole columns of groups
+    block_filter: bool = (
+        True  # a single weight goes only with half of its block's row or column, as published
+    )
     retiles: ClassVar[bool] = True  # a kept weight whose column isn't worth it is dropped by ``fill``
 
     def __post_init__(self) -> None:
         """Refuse what isn't a block."""
         if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
             raise StrategyError(f"block_size: expected an integer >= 1, got {self.block_size!r}")
-        if self.columns not in get_args(Columns):
-            raise StrategyError(f"columns: expected one of {get_args(Columns)}, got {self.columns!r}")
+        for name, value, choices in (
+            ("columns", self.columns, get_args(Columns)),
+            ("drop", self.drop, get_args(Drop)),
+        ):
+            if value not in choices:
+                raise StrategyError(f"{name}: expected one of {choices}, got {value!r}")
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Only a transposed convolution doesn't fit: its weight's rows are inputs."""
@@ -78,14 +91,20 @@ class ShuffledBlock:
         )
 
     def shrink(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
-        """Drop the lowest-scoring active weights down to n, but for those that the block filter spares.
+        """Drop the lowest-scoring active weights, or columns by their mean score, down to n.
 
-        So more than n may stay. Single weights go, not columns: the result isn't legal until ``fill``.
+        Single weights leave a mask that isn't legal until ``fill``, and more than n where the block filter
+        spares some.
         """
         mask = layer.mask
-        keep = largest(scores[mask], n)
+        if self.drop == "column":
+            perm, _ = group_rows(mask.flatten(1), self.block_size)
+            worth = self._by_column(layer.shape, scores.flatten(1).float(), perm, torch.mean)
+            active = self._by_column(layer.shape, mask.flatten(1), perm, torch.any)
+            worth = worth.clamp(min=torch.finfo(worth.dtype).min).masked_fill(~active, -torch.inf)
+            return mask & self._best(layer.shape, worth, perm, n)
         marks = torch.zeros_like(mask)
-        marks[mask] = ~keep
+        marks[mask] = ~largest(scores[mask], n)
         if self.block_filter:
             marks = _filtered(mask.flatten(1), marks.flatten(1), self.block_size).view_as(mask)
         return mask & ~marks
@@ -109,12 +128,24 @@ class ShuffledBlock:
         Positions with scores <= 0 aren't in the support, and are taken, lowest index first, only when
         nothing else is left.
         """
-        shape, width = layer.shape, taps(layer.shape, self.columns)
         matrix = scores.clamp(min=0).flatten(1)
         perm = cluster_rows(matrix > 0, self.block_size)
-        worth = column_scores(matrix, perm, self.block_size, width)
+        worth = column_scores(matrix, perm, self.block_size, taps(layer.shape, self.columns))
+        return self._best(layer.shape, worth, perm, n)
+
+    def _by_column(
+        self, shape: tuple[int, ...], matrix: Tensor, perm: Tensor, reduce: Callable[[Tensor, int], Tensor]
+    ) -> Tensor:
+        """Reduce [out, k] over the rows of each group, then the taps of each column: [groups, columns]."""
+        rows = reduce_groups(matrix, perm, self.block_size, reduce)
+        return reduce(rows.view(len(rows), -1, taps(shape, self.columns)), 2)
+
+    def _best(self, shape: tuple[int, ...], worth: Tensor, perm: Tensor, n: int) -> Tensor:
+        """The mask of the best columns of all groups, about n weights in all; ``worth``: [groups, columns]."""
+        width = taps(shape, self.columns)
         if self.balanced:
-            chosen = equal_columns(worth, min(max(round(n / (shape[0] * width)), 1), worth.shape[1]))
+            count = min(max(round(n / (shape[0] * width)), 1), worth.shape[1])
+            chosen = equal_columns(worth, count)
         else:
             chosen = best_columns(worth, _rows_per_group(shape[0], self.block_size, perm) * width, n)
         mask = torch.empty(shape[0], worth.shape[1], dtype=torch.bool, device=perm.device)
