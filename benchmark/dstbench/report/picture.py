@@ -1,0 +1,107 @@
+"""The leaderboard as one picture for a README: an SVG without scripts, made from the same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dstbench.report.columns import is_missing, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[Any, Any]
+
+WIDTH, TOP, LINE = 960, 92, 30
+AXIS = (330.0, 560.0)  # where the accuracy plot lies, in pixels
+
+
+def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
+    """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
+    from dstbench.report.page import templates
+
+    rows = _block(tables["accuracy"].to_dict("records"))
+    controls = [row for row in rows if row["control"]]
+    ranked = sorted(
+        (row for row in rows if not row["control"]), key=lambda row: (-row["top1"], row["method"])
+    )
+    shown = [*ranked[:methods], *sorted(controls, key=lambda row: (-row["top1"], row["method"]))]
+    low, high = _limits(shown)
+    scale = (AXIS[1] - AXIS[0]) / (high - low)
+    return (
+        templates()
+        .get_template("picture.svg.j2")
+        .render(
+            width=WIDTH,
+            height=TOP + LINE * len(shown) + 56,
+            top=TOP,
+            line=LINE,
+            axis=AXIS,
+            title=_title(rows),
+            total=len(ranked),
+            ticks=[(round(AXIS[0] + (tick - low) * scale, 1), f"{tick:g}") for tick in _ticks(low, high)],
+            rows=[_line(place, row, low, scale) for place, row in enumerate(shown, 1)],
+        )
+    )
+
+
+def _block(rows: list[Row]) -> list[Row]:
+    """Rows with a result of the block that has most methods, at its lowest density; dense comes along."""
+    measured = [row for row in rows if not is_missing(row["top1"])]
+    sizes: dict[tuple[str, str, float], int] = {}
+    for row in measured:
+        place = (row["model"], row["dataset"], row["density_requested"])
+        sizes[place] = sizes.get(place, 0) + (not row["control"])
+    if not sizes:
+        return []
+    model, dataset, density = min(sizes, key=lambda place: (-sizes[place], place[2], place[0], place[1]))
+    here = [row for row in measured if (row["model"], row["dataset"]) == (model, dataset)]
+    return [row for row in here if row["density_requested"] == density or row["control"] == "dense"]
+
+
+def _title(rows: list[Row]) -> str:
+    if not rows:
+        return "no results yet"
+    sparse = [row for row in rows if row["control"] != "dense"] or rows
+    return f"{sparse[0]['model']} on {sparse[0]['dataset']} at density {sparse[0]['density_requested']:g}"
+
+
+def _limits(rows: list[Row]) -> tuple[float, float]:
+    values = [
+        row[key] for row in rows for key in ("top1", "top1_low", "top1_high") if not is_missing(row[key])
+    ]
+    if not values:
+        return 0.0, 100.0
+    pad = max(0.05 * (max(values) - min(values)), 0.1)
+    return min(values) - pad, max(values) + pad
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 5)
+    first = int(low / step) + 1
+    return [round(index * step, 6) for index in range(first, int(high / step) + 1)]
+
+
+def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
+    """One line of the picture."""
+
+    def at(value: float) -> float:
+        return round(AXIS[0] + (value - low) * scale, 1)
+
+    interval = not is_missing(row["top1_low"])
+    return {
+        "place": "" if row["control"] else place,
+        "method": row["method"],
+        "control": bool(row["control"]),
+        "x": at(row["top1"]),
+        "low": at(row["top1_low"]) if interval else None,
+        "high": at(row["top1_high"]) if interval else None,
+        "top1": f"{row['top1']:.2f}" + (f" ±{row['top1_high'] - row['top1']:.2f}" if interval else ""),
+        "cost": show("ratio", row["training_flops_ratio"]),
+        "bar": 0
+        if is_missing(row["training_flops_ratio"])
+        else round(60 * min(1, row["training_flops_ratio"]), 1),
+        "speed": show("ratio", row["inference_throughput_ratio"])
+        + (" *" if row["contended"] is True else ""),
+        "path": row["path"] or "",
+    }

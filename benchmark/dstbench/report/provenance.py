@@ -1,0 +1,123 @@
+"""What the reader of a leaderboard has to know: how figures are made, and from what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dstbench.run.record import Record
+
+Entry = tuple[str, str]
+
+_FIELDS = (
+    ("dstbench", "dstbench"), ("commit", "commit"), ("python", "Python"), ("torch", "torch"),
+    ("torchvision", "torchvision"), ("timm", "timm"), ("accelerate", "accelerate"), ("platform", "platform"),
+    ("cpu", "CPU"), ("cores", "cores"), ("memory", "memory"), ("gpu", "GPU"),
+)  # fmt: skip
+
+_CONVENTIONS = {
+    "mac": "mac: multiply–accumulates of convolutions and linear layers; norms, activations, biases and "
+    "pooling left out"
+}
+
+
+def reading(records: Sequence[Record]) -> list[Entry]:
+    """How means, intervals, ranks, FLOPs and speeds on the page came about, and what wasn't measured."""
+    return [
+        ("top-1", "Test accuracy of the final epoch, mean over seeds. Nothing is selected on test data."),
+        (
+            "intervals",
+            "95 % Student-t intervals of the mean over seeds (n − 1 degrees of freedom); none for one seed. "
+            "Speed: mean over seeds of each timing's low and high over its rounds.",
+        ),
+        (
+            "Δ dense",
+            "Paired by seed with the dense control of the same model, data and training. p values: paired "
+            "t-test, Holm-corrected over a model and data set, never below three seeds.",
+        ),
+        (
+            "ranks",
+            "Mean rank over complete blocks (model × data set × density): only methods measured in every block "
+            "are ranked, among themselves. Controls and disturbed timings are not.",
+        ),
+        (
+            "FLOPs",
+            "Theory, against dense; training integrated over the real masks, dense gradients that growth "
+            f"needed included. Convention: {_conventions(records)}.",
+        ),
+        (
+            "speed",
+            f"Measured against dense, side by side in one process. {_timed(records)} masked-dense computes "
+            "every zero, so about 1× is the most it can show, whatever the FLOPs say.",
+        ),
+        (
+            "missing",
+            "A dash is a figure that was not measured; it is never a zero. Trials that failed or were skipped "
+            "stay in the table with their reason.",
+        ),
+    ]
+
+
+def provenance(records: Sequence[Record]) -> list[Entry]:
+    """Versions, hardware, commits, data fingerprints and dates of the records; differing values with counts."""
+    found = [
+        (title, _values(record["provenance"].get(name) for record in records)) for name, title in _FIELDS
+    ]
+    entries = [(title, text) for title, text in found if text]
+    plugins: Counter[str] = Counter()
+    for record in records:
+        plugins.update(f"{name} {version}" for name, version in _items(record["provenance"].get("plugins")))
+    if plugins:
+        entries.append(("plugins", ", ".join(sorted(plugins))))
+    return [*entries, *_data(records), *_dates(records)]
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _values(values: Iterable[Any]) -> str:
+    """The different values, most frequent first, with counts where there are several."""
+    counts = Counter(_text(value) for value in values if value not in (None, "", {}, []))
+    if len(counts) == 1:
+        return next(iter(counts))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return "; ".join(f"{value} ({count} trials)" for value, count in ordered)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, int | float) and value >= 2**30:
+        return f"{value / 2**30:.1f} GiB"
+    return str(value)
+
+
+def _data(records: Sequence[Record]) -> list[Entry]:
+    prints: dict[str, set[str]] = {}
+    for record in records:
+        if mark := record["provenance"].get("dataset_fingerprint"):
+            prints.setdefault(str(record["trial"]["dataset"].get("name")), set()).add(str(mark)[:16])
+    texts = [f"{name} {' and '.join(sorted(marks))}" for name, marks in sorted(prints.items())]
+    return [("data (sha256)", "; ".join(texts))] if texts else []
+
+
+def _dates(records: Sequence[Record]) -> list[Entry]:
+    """First start to last end of the trials themselves: never the moment the page is made."""
+    started = sorted(str(at) for record in records if (at := record["provenance"].get("started")))
+    finished = sorted(str(at) for record in records if (at := record["provenance"].get("finished")))
+    return [("trials ran", f"{started[0]} to {finished[-1]}")] if started and finished else []
+
+
+def _conventions(records: Sequence[Record]) -> str:
+    names = sorted({name for record in records if (name := record["measures"].get("convention"))})
+    return "; ".join(_CONVENTIONS.get(name, name) for name in names) or "not recorded"
+
+
+def _timed(records: Sequence[Record]) -> str:
+    finished = [record for record in records if record["status"] == "ok"]
+    speeds = [speed for record in finished if (speed := record["measures"].get("throughput"))]
+    contended = sum(bool(speed.get("contended")) for speed in speeds)
+    text = f"Measured for {len(speeds)} of {len(finished)} finished trials."
+    return f"{text} {contended} disturbed by other work: shown, not ranked." if contended else text
