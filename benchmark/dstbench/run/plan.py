@@ -11,6 +11,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registry import Registry
 from dstbench.run.cells import Cell, cells, matches
 from dstbench.run.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
+from dstbench.run.estimate import Prospect
 from dstbench.run.record import canonical
 from dstbench.run.validation import validated
 
@@ -41,18 +42,24 @@ class Plan:
 
 
 def plan(matrix: Matrix, registry: Registry) -> Plan:
-    """Resolve every cell. Raises BadInput for every unknown name or parameter, naming the axis."""
+    """Resolve every cell, and build every model once for its size.
+
+    Raises BadInput for every unknown name or parameter, naming the axis. A model that can't take a data
+    set's images, or a density at which a layer would be empty, is a trial to skip, with its reason.
+    """
     resolver = _Resolver(matrix, registry)
     resolver.check()
     found, excluded = cells(matrix)
     if not found:
         raise BadInput(f"{matrix.name}: include and exclude leave no cell of the matrix")
-    trials: dict[str, PlannedTrial] = {}
+    ahead = Prospect(registry)
+    unique: dict[str, PlannedTrial] = {}
     for cell in found:
         trial = resolver.trial(cell)
-        known = trials.get(trial.key)
-        trials[trial.key] = replace(known, control=known.control or trial.control) if known else trial
-    return Plan(matrix, tuple(trials.values()), excluded, len(found) - len(trials))
+        known = unique.get(trial.key)
+        unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
+    trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
+    return Plan(matrix, tuple(trials), excluded, len(found) - len(trials), ahead.notes(trials))
 
 
 def trial_key(trial: Mapping[str, Any], components: Mapping[str, Any]) -> str:
@@ -183,9 +190,9 @@ def spell(normal: Normal) -> str:
 def check_timm_names(training: Training) -> None:
     """Refuse an optimizer or learning-rate schedule that neither we nor timm know, before anything starts."""
     if training.optimizer not in OPTIMIZERS:
-        from timm import optim
+        from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
-        known = [str(name) for name in optim.list_optimizers()]
+        known = [str(name) for name in list_optimizers()]
         if training.optimizer not in known:
             hint = nearest(training.optimizer, [*OPTIMIZERS, *known])
             raise BadInput(f"training.optimizer: unknown optimizer {training.optimizer!r}{hint}")
