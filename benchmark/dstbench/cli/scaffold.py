@@ -15,9 +15,9 @@ _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 _FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
-    "src/{module}/__init__.py": "init.py",
+    "src/{module}/__init__.py": "package.py",
     "src/{module}/plugin.py": "plugin.py",
-    "src/{module}/strategy.py": "{kind}.py",
+    "src/{module}/strategy.py": "kinds/{kind}.py",
     "tests/test_conformance.py": "test_conformance.py",
 }
 """File of the package -> its template."""
@@ -58,8 +58,6 @@ def _templates() -> Path:
 
 
 def _write(path: Path, template: str, values: dict[str, str]) -> None:
-    source = _templates() / f"{template}.tmpl"
-    if not source.exists():
-        source = _templates() / "kinds" / f"{template}.tmpl"
+    text = (_templates() / f"{template}.tmpl").read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+    path.write_text(Template(text).substitute(values), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""What this package registers. Targets are strings: listing plugins imports no torch."""
+
+from __future__ import annotations
+
+from dstbench import hookimpl
+from dstbench.hookspecs import Register
+
+
+@hookimpl
+def register_grow(register: Register) -> None:
+    """A score and, under a name that a built-in has too, another."""
+    register(
+        "snr",
+        "dstbench_outsider.strategies:SignalToNoise",
+        summary="largest |gradient| against its momentum",
+        version="2",
+    )
+    register("gradient", "dstbench_outsider.strategies:shrunk_gradient", summary="|gradient|, shrunk")
+
+
+@hookimpl
+def register_structure(register: Register) -> None:
+    """A layout."""
+    register(
+        "n_of_m", "dstbench_outsider.strategies:NOfM", summary="at most n of m neighbouring inputs (2:4)"
+    )
+
+
+@hookimpl
+def register_share(register: Register) -> None:
+    """A share."""
+    register(
+        "square_root", "dstbench_outsider.strategies:SquareRoot", summary="by the root of the layer's size"
+    )
+
+
+@hookimpl
+def register_schedule(register: Register) -> None:
+    """A schedule."""
+    register("linear", "dstbench_outsider.strategies:Linear", summary="drop fraction falls linearly to zero")
+
+
+@hookimpl
+def register_recipe(register: Register) -> None:
+    """All of the above as one method."""
+    register("outsider", "dstbench_outsider.strategies:outsider", summary="every strategy of this package")
