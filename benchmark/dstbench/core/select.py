@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_SAMPLES = 20_000  # enough that a cut aimed at 1.25 k keeps at least k of millions almost always
-
 
 def take_top(scores: Tensor, n: int, eligible: Tensor | None = None) -> Tensor:
     """Mark the ``n`` highest of ``scores``.
@@ -16,42 +14,44 @@ def take_top(scores: Tensor, n: int, eligible: Tensor | None = None) -> Tensor:
     Returns bool of the same shape with exactly n true. Equal scores: the lowest flat index first.
     Raises ValueError if fewer than n positions can be taken.
     """
-    flat = scores.flatten()
-    if eligible is not None:
-        flat = flat.masked_fill(~eligible.flatten(), -torch.inf)
     if n <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    if n > flat.numel():
-        raise ValueError(f"asked for the top {n} of {flat.numel()} positions")
-    cut = kth_largest(flat, n)
+    flat = scores.flatten()
+    where = None if eligible is None else eligible.flatten()
+    if where is None:
+        values = flat
+    elif 2 * count(where) < len(flat):
+        values = flat[where]  # few: gather them, since selecting among mostly equal values is slow
+    else:
+        values = flat = flat.masked_fill(~where, -torch.inf)
+    if n > len(values):
+        raise ValueError(f"asked for the top {n} of {len(values)} positions")
+    cut = kth_largest(values, n)
     if cut == -torch.inf:
-        raise ValueError(f"asked for the top {n} of {int((flat > -torch.inf).sum())} eligible positions")
+        raise ValueError(f"asked for the top {n} of {int((values > -torch.inf).sum())} eligible positions")
     taken = flat >= cut
-    surplus = int(taken.count_nonzero()) - n
+    if where is not None:
+        taken &= where
+    surplus = count(taken) - n
     if surplus:
-        ties = (flat == cut).nonzero().flatten()
+        ties = (taken & (flat == cut)).nonzero().flatten()
         taken[ties[len(ties) - surplus :]] = False
     return taken.view(scores.shape)
+
+
+def count(mask: Tensor) -> int:
+    """The number of true entries of a bool tensor: numpy's count is several times faster on a CPU."""
+    if mask.device.type == "cpu" and mask.dtype == torch.bool:
+        return int(np.count_nonzero(mask.numpy()))
+    return int(mask.count_nonzero())
 
 
 def kth_largest(values: Tensor, k: int) -> float:
     """The k-th largest of ``values``, float [m], 1 <= k <= m, exactly.
 
-    A cut estimated from a strided sample leaves about 1.25 k survivors to select among; where it left fewer
-    than k, the selection runs over everything.
+    numpy's quickselect is vectorised and twenty times faster than torch's on a CPU; elsewhere torch's runs
+    where the tensor is.
     """
-    count = values.numel()
-    if count > 10 * _SAMPLES and k < count // 2:
-        sample = values[:: count // _SAMPLES]
-        rank = min(len(sample), int(1.25 * k / count * len(sample)) + 50)
-        survivors = values[values >= _select(sample, rank)]
-        if len(survivors) >= k:
-            values = survivors
-    return _select(values, k)
-
-
-def _select(values: Tensor, k: int) -> float:
-    """The k-th largest by quickselect: numpy's is vectorised on a CPU, torch's runs where the tensor is."""
     if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
         array = values.detach().numpy()
         return float(np.partition(array, len(array) - k)[len(array) - k])

@@ -18,6 +18,7 @@ from dstbench.core.layers import Layer, budgeted_layers, clean_name
 from dstbench.core.method import build_method
 from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
+from dstbench.core.select import count
 from dstbench.core.structures import Unstructured, misfit
 from dstbench.core.update import Budget, Goal, Masks, initial_masks, update_masks
 from dstbench.errors import BadInput
@@ -222,7 +223,7 @@ class Sparsifier:
         """Adopt masks, bool [*w] by layer name, with what is derived from them. Weights are not touched."""
         self._masks = {name: masks[name] for name in self.layers}
         self._floats = {name: masks[name].to(layer.weight.dtype) for name, layer in self.layers.items()}
-        self._active = {name: int(mask.count_nonzero()) for name, mask in self._masks.items()}
+        self._active = {name: count(mask) for name, mask in self._masks.items()}
         self._alive = alive_rows(self._masks, self._rows)
 
     def _target(self, step: int) -> Target | None:
@@ -287,7 +288,7 @@ class Sparsifier:
         self.steps += 1
         if self.method.dense:
             return
-        if self.steps == 1 or self._due is not None:
+        if self.steps == 1 or (self._due is not None and not self.history):
             self._leaky = self._leaky or self._leaks()
         if self._leaky:
             self._zero(self._floats)
@@ -361,14 +362,14 @@ class Sparsifier:
         """Zero weights and optimizer state wherever an entry changed, and record what happened."""
         survivors, grown, dropped = {}, 0, 0
         for name, mask in masks.items():
-            before, count = self._masks[name], self._active[name]
+            before = self._masks[name]
             both = mask & before
-            stayed = int(both.count_nonzero())
-            dropped += count - stayed
+            stayed = count(both)
+            dropped += self._active[name] - stayed
             survivors[name] = both.to(self._floats[name].dtype)
             self._explored[name] |= mask
-            self._explored_counts[name] = int(self._explored[name].count_nonzero())
-            grown += int(mask.count_nonzero()) - stayed
+            self._explored_counts[name] = count(self._explored[name])
+            grown += count(mask) - stayed
         self.set_masks(masks)
         self._zero(survivors)
         self.history.append(

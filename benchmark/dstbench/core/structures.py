@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo, LayerView, Layout, Quota, StrategyError, Structure
-from dstbench.core.select import take_top
+from dstbench.core.select import count, take_top
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Unstructured:
 
     def fill(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
         """The kept weights and the best others, n in all."""
-        return layer.mask | take_top(scores, n - int(layer.mask.count_nonzero()), ~layer.mask)
+        return layer.mask | take_top(scores, n - count(layer.mask), ~layer.mask)
 
     def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
         """Always."""

@@ -16,6 +16,7 @@ from dstbench.core.allocation import blank_view, bounds, uniform_budget
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer
 from dstbench.core.random import generator
+from dstbench.core.select import count
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
 Budget = dict[str, int]  # layer name -> weights
@@ -166,7 +167,7 @@ def _room(view: LayerView, scores: Tensor, capacity: int) -> int:
     """How many weights may still be added: up to capacity, and never where the score forbids it."""
     room = max(0, capacity - view.active)
     if float(scores.min()) == -torch.inf:
-        allowed = int(((scores > -torch.inf) & ~view.mask).count_nonzero())
+        allowed = count((scores > -torch.inf) & ~view.mask)
         room = min(room, allowed)
     return room
 
@@ -242,11 +243,11 @@ def check_masks(
                 f"{structure!r}, layer {name!r}: expected bool {tuple(view.weight.shape)}, "
                 f"got {mask.dtype} {tuple(mask.shape)}"
             )
-        count, unit = int(mask.count_nonzero()), structure.unit(view.info)
-        if count == 0:
+        active, unit = count(mask), structure.unit(view.info)
+        if active == 0:
             raise StrategyError(f"{structure!r}, layer {name!r}: no weight is active")
-        if abs(count - budget[name]) > unit / 2:
+        if abs(active - budget[name]) > unit / 2:
             raise StrategyError(
-                f"{structure!r}, layer {name!r}: {count} weights are active where {budget[name]} were asked for, "
+                f"{structure!r}, layer {name!r}: {active} weights are active where {budget[name]} were asked for, "
                 f"more than half a unit of {unit} away"
             )
