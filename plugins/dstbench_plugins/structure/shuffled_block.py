@@ -53,9 +53,7 @@ class ShuffledBlock:
     columns: Columns = "entry"  # what is shared: single (in-channel, tap) entries or whole in-channels
     balanced: bool = False  # equally many columns in every group (what a batched product needs), or ragged
     drop: Drop = "weight"  # what pruning takes: single weights, as published, or whole columns of groups
-    block_filter: bool = (
-        True  # a single weight goes only with half of its block's row or column, as published
-    )
+    block_filter: bool = True  # as published, a weight goes only with half of its block's row or column
     retiles: ClassVar[bool] = True  # a kept weight whose column isn't worth it is dropped by ``fill``
 
     def __post_init__(self) -> None:
