@@ -66,6 +66,7 @@ def run(
     download: bool = False,
     device: str = "auto",
     progress: Callable[[Event], None] | None = None,
+    planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
 ) -> Session:
@@ -73,21 +74,25 @@ def run(
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
+    planned: called once, with the plan and the numbers of trials to train and to time (if none fails).
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
     source = registry or default_registry()
     retried = _statuses(retry)
-    planned = plan(load_matrix(suite, settings), source)
-    share = trials_of_shard(planned.trials, shard)
+    whole = plan(load_matrix(suite, settings), source)
+    share = trials_of_shard(whole.trials, shard)
     execute: Executor = source.resolve("executor", executor).load()
     root = Path(out)
     before = {trial.key: state_of(root, trial.key) for trial in share}
     before |= _set_aside(before) if INVALID in retried else {}
     _write_skips(root, [trial for trial in share if trial.skip and before[trial.key] is None])
     due = [trial for trial in share if not trial.skip and _is_due(before[trial.key], retried)]
-    limit = planned.matrix.budget.trial_seconds
+    if planned is not None:
+        untimed = sum(is_timed(t) and (t in due or needs_timing(t, before[t.key])) for t in share)
+        planned(replace(whole, trials=tuple(share)), len(due), untimed)
+    limit = whole.matrix.budget.trial_seconds
     chosen = tasks or Tasks()
     ending = _Endings(progress)
     if due:
@@ -102,7 +107,7 @@ def run(
     after = {trial.key: state_of(root, trial.key) for trial in share}
     return Session(
         out=root,
-        plan=replace(planned, trials=tuple(share)),
+        plan=replace(whole, trials=tuple(share)),
         statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
         ran=ending.counts["train"],
         timed=ending.counts["throughput"],
@@ -128,15 +133,16 @@ def state_of(root: Path, key: str) -> Record | Rejected | None:
     return read_record(folder) if (folder / FILE).exists() else None
 
 
+def is_timed(trial: PlannedTrial) -> bool:
+    """Whether a trial's throughput is wanted."""
+    return bool(trial.trial["measure"].get("throughput", True))
+
+
 def needs_timing(trial: PlannedTrial, state: Record | Rejected | None) -> bool:
     """Whether a trial is done but for its throughput."""
-    wanted = trial.trial["measure"].get("throughput", True)
-    return bool(
-        wanted
-        and isinstance(state, dict)
-        and state["status"] == "ok"
-        and not state["measures"].get("throughput")
-    )
+    if not isinstance(state, dict) or state["status"] != "ok":
+        return False
+    return is_timed(trial) and not state["measures"].get("throughput")
 
 
 class _Endings:

@@ -1,0 +1,77 @@
+"""``dstbench``: the commands, and what all of them have in common."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dstbench.cli.plugins import datasets, models, plugins_app
+from dstbench.cli.report import compare, leaderboard, results_app
+from dstbench.cli.run import plan, run
+from dstbench.errors import BadInput
+
+
+class _Group(TyperGroup):
+    """Turns what a user got wrong into a message and exit code 2, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from dstbench.plugins_loader import PluginError
+
+        try:
+            return super().invoke(ctx)
+        except (BadInput, PluginError) as error:
+            typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="The benchmark for dynamic sparse training: init x structure x prune x grow, measured on real data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dstbench import __version__
+
+        typer.echo(f"dstbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="Stop at a broken plugin instead of leaving it out.")
+    ] = False,
+    no_plugin: Annotated[
+        list[str] | None, typer.Option("--no-plugin", metavar="NAME", help="Leave a plugin out; repeatable.")
+    ] = None,
+) -> None:
+    # by way of the environment: the processes that run trials must see the same plugins
+    if strict_plugins:
+        os.environ["DSTBENCH_STRICT_PLUGINS"] = "1"
+    if no_plugin:
+        from dstbench.registry import registry
+
+        registry(no_plugins=frozenset(no_plugin))  # refuses a name that isn't installed
+        already = os.environ.get("DSTBENCH_DISABLE_PLUGINS", "")
+        os.environ["DSTBENCH_DISABLE_PLUGINS"] = ",".join([*filter(None, [already]), *no_plugin])
+
+
+app.command()(run)
+app.command()(plan)
+app.command()(leaderboard)
+app.command()(compare)
+app.add_typer(results_app, name="results")
+app.add_typer(plugins_app, name="plugins")
+app.command()(models)
+app.command()(datasets)

@@ -1,0 +1,102 @@
+"""What a run shows while it goes on: live bars on a terminal, one plain line per finished trial elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from dstbench.run.plan import Plan
+    from dstbench.run.worker import Event
+
+_COLOURS = {"ok": "green", "cached": "dim", "elsewhere": "dim", "skipped": "yellow"}
+_PHASES = {"train": "training", "throughput": "timing"}
+
+
+class Progress:
+    """Takes a session's events. Writes to stderr: stdout is for results."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        live = self._console.is_terminal and not os.environ.get("CI")
+        self._bars = _bars(self._console) if live else None
+        self._overall: dict[str, TaskID] = {}
+        self._running: dict[tuple[str, str], TaskID] = {}
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        """Start the bars."""
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def plan(self, plan: Plan, train: int, throughput: int) -> None:
+        """Say what is ahead: how many trials will be trained, and how many timed."""
+        known = len(plan.trials) - train
+        self._print(f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train")
+        for note in plan.notes:
+            self._print(f"note: {note}", "yellow")
+        self._totals = {"train": train, "throughput": throughput}
+
+    def __call__(self, event: Event) -> None:
+        """Show one trial's start or end."""
+        phase, job = event.job.phase, event.job
+        if event.kind == "started":
+            if self._bars is not None:
+                self._overall_bar(phase)
+                self._running[phase, job.key] = self._bars.add_task(f"  {describe(event)}", total=None)
+            return
+        self._done[phase] = self._done.get(phase, 0) + 1
+        reason = f": {event.reason}" if event.reason else ""
+        if self._bars is not None:
+            self._bars.remove_task(self._running.pop((phase, job.key)))
+            self._bars.advance(self._overall_bar(phase))
+        if self._bars is None or event.status not in _COLOURS:
+            total = self._totals.get(phase, 0)
+            counter = f"[{self._done[phase]}/{max(total, self._done[phase])}]"
+            line = f"{counter} {event.status:8s} {event.seconds:6.1f} s  {_PHASES[phase]} {describe(event)}"
+            self._print(f"{line}{reason}", _COLOURS.get(event.status, "red"))
+
+    def _overall_bar(self, phase: str) -> TaskID:
+        assert self._bars is not None
+        if phase not in self._overall:
+            total = self._totals.get(phase, 0)
+            self._overall[phase] = self._bars.add_task(f"[bold]{_PHASES[phase]}", total=total)
+        return self._overall[phase]
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._console.print(line, style=style or None, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(event: Event) -> str:
+    """A trial in a few words: method, model, data set, density, seed."""
+    trial = event.job.trial
+    where = f"{trial['model']['name']}, {trial['dataset']['name']}"
+    return f"{event.job.label} ({where}, density {trial['density']:g}, seed {trial['seed']})"
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )

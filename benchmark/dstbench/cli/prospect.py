@@ -1,0 +1,135 @@
+"""What ``dstbench plan`` says, as data and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from dstbench.cli.tables import print_rows
+
+
+def describe(
+    suite: str, settings: Sequence[str], out: Path, workers: int | None, shard: str | None
+) -> dict[str, Any]:
+    """Everything that can be said of a suite before it runs, JSON-ready."""
+    from dstbench.registry import registry
+    from dstbench.run.config import load_matrix
+    from dstbench.run.estimate import Prospect
+    from dstbench.run.local import default_workers, visible_gpus
+    from dstbench.run.plan import plan
+    from dstbench.run.session import state_of, trials_of_shard
+
+    found = registry()
+    planned = plan(load_matrix(suite, settings), found)
+    trials = trials_of_shard(planned.trials, shard)
+    states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
+    missing = [trial for trial in trials if states[trial.key] == "to run"]
+    number = workers or default_workers(visible_gpus())
+    estimate = Prospect(found).estimate(missing, out, number)
+    return {
+        "name": planned.matrix.name,
+        "summary": planned.matrix.summary,
+        "counts": {
+            "trials": len(trials),
+            "methods": len({trial.label for trial in trials if not trial.control}),
+            "controls": sum(trial.control is not None for trial in trials),
+            "excluded": planned.excluded,
+            "duplicates": planned.duplicates,
+            **Counter(states.values()),
+        },
+        "estimate": {
+            "training_macs": estimate.macs,
+            "seconds": estimate.seconds,
+            "workers": number,
+            "basis": estimate.basis,
+            "disk_bytes": estimate.disk,
+        },
+        "tuning": planned.matrix.budget.tuning,
+        "trial_seconds": planned.matrix.budget.trial_seconds,
+        "notes": list(planned.notes),
+        "trials": [
+            {
+                "name": trial.label,
+                "control": trial.control,
+                "model": trial.trial["model"]["name"],
+                "dataset": trial.trial["dataset"]["name"],
+                "density": trial.trial["density"],
+                "seed": trial.trial["seed"],
+                "state": states[trial.key],
+                "skip": trial.skip,
+                "key": trial.key,
+                "trial": trial.trial,
+            }
+            for trial in trials
+        ],
+    }
+
+
+def _state(state: Any, skip: str | None) -> str:
+    if skip:
+        return "skip"
+    if state is None:
+        return "to run"
+    return str(state["status"]) if isinstance(state, dict) else "invalid"
+
+
+def print_plan(described: Mapping[str, Any]) -> None:
+    """The same as text: a row per model, data set and density."""
+    counts = dict(described["counts"])
+    typer.secho(f"{described['name']}: {described['summary']}", bold=True)
+    typer.echo("")
+    print_rows(_settings(described["trials"]), list(_COLUMNS), as_json=False)
+    typer.echo("")
+    states = {k: v for k, v in counts.items() if k not in ("trials", "methods", "controls") and v}
+    typer.echo(
+        f"trials    {counts['trials']}: {counts['methods']} methods, {counts['controls']} control trials; "
+        + ", ".join(f"{number} {state}" for state, number in states.items())
+    )
+    _print_estimate(described)
+    typer.echo(f"tuning    {described['tuning']}")
+    for reason, number in Counter(t["skip"] for t in described["trials"] if t["skip"]).items():
+        typer.echo(f"skip      {number}: {reason}")
+    for note in described["notes"]:
+        typer.secho(f"note      {note}", fg=typer.colors.YELLOW)
+
+
+def _print_estimate(described: Mapping[str, Any]) -> None:
+    estimate = described["estimate"]
+    if estimate["training_macs"] is not None:
+        typer.echo(f"compute   {estimate['training_macs']:.3g} multiply-accumulates, executed as dense")
+    if estimate["seconds"] is not None:
+        typer.echo(
+            f"time      about {_duration(estimate['seconds'])} with {estimate['workers']} workers, "
+            f"throughput not included (from {estimate['basis']})"
+        )
+    if described["trial_seconds"]:
+        typer.echo(f"limit     {_duration(described['trial_seconds'])} a trial")
+    if estimate["disk_bytes"] is not None:
+        typer.echo(f"disk      {estimate['disk_bytes'] / 1e6:.3g} MB")
+
+
+_COLUMNS = ("model", "dataset", "density", "seeds", "methods", "controls", "trials")
+
+
+def _settings(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for setting in dict.fromkeys((t["model"], t["dataset"], t["density"]) for t in trials):
+        here = [t for t in trials if (t["model"], t["dataset"], t["density"]) == setting]
+        values = {
+            "seeds": len({t["seed"] for t in here}),
+            "methods": len({t["name"] for t in here if not t["control"]}),
+            "controls": ", ".join(dict.fromkeys(t["control"] for t in here if t["control"])) or None,
+            "trials": len(here),
+        }
+        rows.append({**dict(zip(_COLUMNS, setting, strict=False)), **values})
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,171 @@
+"""``dstbench run`` and ``dstbench plan``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dstbench.cli.tables import print_json
+
+if TYPE_CHECKING:
+    from dstbench.run.session import Session
+
+INTERRUPTED = 130
+_FILE_WIDTH = 130  # columns of a leaderboard that goes to a file or a pipe
+
+
+class Device(StrEnum):
+    """Where trials run."""
+
+    auto = "auto"
+    cpu = "cpu"
+
+
+def _suites() -> list[str]:
+    from dstbench.run.config import suites
+
+    return list(suites())
+
+
+Suite = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE_OR_FILE",
+        help="quick, cifar10, cifar100, or a YAML or TOML file.",
+        autocompletion=_suites,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-S",
+        metavar="AXIS=VALUE",
+        help="Replace an axis (grow=random,gradient), or set a parameter (schedule.delta_t=5, "
+        "training.epochs=3); repeatable.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The results folder: one folder a trial.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Trials at a time; by default one per GPU, else per core.")
+]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def run(
+    suite: Suite,
+    settings: Settings = None,
+    out: Out = Path("results"),
+    workers: Workers = None,
+    executor: Annotated[
+        str, typer.Option(help="What runs the trials; see `dstbench plugins list`.")
+    ] = "local",
+    retry: Annotated[
+        str,
+        typer.Option(
+            metavar="STATUS,...",
+            help="Run trials again that ended so: failed, oom, timeout, diverged, killed, skipped; "
+            "invalid: those whose result file can't be trusted, which is kept beside the new one.",
+        ),
+    ] = "",
+    shard: Shard = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch missing data into --data-root.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    as_json: Json = False,
+) -> None:
+    """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
+    from dstbench.cli.progress import Progress
+    from dstbench.run.session import run as run_session
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's end of time is an interruption
+    try:
+        with Progress() as progress:
+            session = run_session(
+                suite,
+                out,
+                settings=settings or (),
+                workers=workers,
+                executor=executor,
+                retry=_split(retry),
+                shard=shard,
+                data_root=data_root,
+                download=download,
+                device=device.value,
+                progress=progress,
+                planned=progress.plan,
+            )
+        _report(session, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if session.ok else 1)
+
+
+def plan(
+    suite: Suite,
+    settings: Settings = None,
+    out: Out = Path("results"),
+    workers: Workers = None,
+    shard: Shard = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Runs nothing."""
+    from dstbench.cli.prospect import describe, print_plan
+
+    described = describe(suite, settings or (), out, workers, shard)
+    if as_json:
+        print_json(described)
+    else:
+        print_plan(described)
+
+
+def _split(text: str) -> Iterable[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _report(session: Session, *, as_json: bool) -> None:
+    """Write the leaderboards, print the first, and say where everything is."""
+    from dstbench.report.page import write_leaderboards
+
+    for rejected in session.rejected:
+        typer.secho(f"not used: {rejected}", fg=typer.colors.YELLOW, err=True)
+    if session.rejected:
+        typer.echo("Their trials did not run; `--retry invalid` runs them and keeps the old files.", err=True)
+    if not session.out.is_dir():
+        return
+    written = write_leaderboards([session.out], session.out / "leaderboards")
+    if as_json:
+        from dstbench.report.text import to_json
+
+        typer.echo(to_json(written.tables["accuracy"]))
+    else:
+        _print(written.tables)
+    counts = ", ".join(f"{number} {status}" for status, number in session.counts.items())
+    typer.echo(
+        f"{len(session.statuses)} trials: {counts} ({session.ran} trained and {session.timed} timed now, "
+        f"in {session.seconds:.0f} s)",
+        err=True,
+    )
+    typer.echo(
+        f"results: {session.out}   leaderboards: {session.out / 'leaderboards' / 'index.html'}", err=True
+    )
+
+
+def _print(tables: Any) -> None:
+    from rich.console import Console
+
+    from dstbench.report.text import render_text
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(render_text(tables))
