@@ -282,10 +282,15 @@ def _cell(column: Column, row: Row, scale: tuple[float, float]) -> Cell:
     key, text = column.key, show(column.kind, row[column.key])
     if key == "method":
         parts = " · ".join(row[name] for name in COMPONENTS if row[name])
-        return Cell(text, badge="control" if row["control"] else "", sub=parts if parts != text else "")
+        sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
+        return Cell(text, badge="control" if row["control"] else "", sub=sub or "")
     if key == "statuses":
         tone = "" if not row["reason"] else "warn" if row["seeds"] else "bad"
-        return Cell(text, tone, sub="; ".join(row[name] for name in ("reason", "note") if row[name]))
+        details = (
+            row["reason"] if row["seeds"] else None,
+            row["note"],
+        )  # nothing finished: beside the method
+        return Cell(text, tone, sub="; ".join(filter(None, details)))
     if text == MISSING:
         return Cell(text, "dim")
     if key == "top1":

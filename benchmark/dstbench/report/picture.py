@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 Row = dict[Any, Any]
 
-WIDTH, TOP, LINE = 960, 92, 30
-AXIS = (330.0, 560.0)  # where the accuracy plot lies, in pixels
+WIDTH, TOP, LINE = 1060, 92, 30
+AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
 
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
@@ -77,7 +77,7 @@ def _limits(rows: list[Row]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 5)
+    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 7)
     first = int(low / step) + 1
     return [round(index * step, 6) for index in range(first, int(high / step) + 1)]
 

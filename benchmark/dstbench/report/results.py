@@ -13,7 +13,7 @@ from dstbench.run.record import Record, Rejected, canonical, read_record, record
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "spec_text"]
+__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots", "spec_text"]
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -44,7 +44,7 @@ def read(paths: Paths) -> Loaded:
     """
     found: dict[str, Record] = {}
     rejected: list[Rejected] = []
-    for root in _roots(paths):
+    for root in roots(paths):
         for path in record_files(root):
             record = read_record(path)
             if isinstance(record, Rejected):
@@ -100,12 +100,13 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _roots(paths: Paths) -> list[Path]:
-    roots = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
-    for root in roots:
-        if not root.is_dir():
-            raise BadInput(f"results folder: expected an existing folder, got {str(root)!r}")
-    return roots
+def roots(paths: Paths) -> list[Path]:
+    """One or more results folders as paths. Raises BadInput where one doesn't exist."""
+    folders = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInput(f"results folder: expected an existing folder, got {str(folder)!r}")
+    return folders
 
 
 def _row(record: Record) -> dict[str, Any]:

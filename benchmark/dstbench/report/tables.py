@@ -72,10 +72,11 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
 
     table = summary.copy()
     table["rank"] = pd.Series(_ranks(summary, board), index=summary.index, dtype="float64")
+    disturbed = (table["contended"] == True) & (board.name == "throughput")  # noqa: E712  (None is calm)
+    table["last"] = disturbed + 2 * table[board.by].isna()
     table = table.sort_values(
-        ["model", "dataset", "density_requested", board.by, "method", "group"],
-        ascending=[True, True, False, not board.higher, True, True],
-        na_position="last",
+        ["model", "dataset", "density_requested", "last", board.by, "method", "group"],
+        ascending=[True, True, False, True, not board.higher, True, True],
         kind="stable",
     )
     keys = dict.fromkeys(key for column in board.columns for key in column.keys)

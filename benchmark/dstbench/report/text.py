@@ -55,7 +55,7 @@ def to_markdown(table: pd.DataFrame, board: Board) -> str:
 
 def to_json(table: pd.DataFrame) -> str:
     """An array of objects, ``name`` first; missing is null."""
-    named = table.rename(columns={"method": "name"})
+    named = table.rename(columns={"method": "name", "label": "name"})
     named = named[["name", *(key for key in named.columns if key != "name")]]
     return json.dumps(
         json.loads(named.to_json(orient="records", double_precision=6)), indent=1, ensure_ascii=False
@@ -83,6 +83,50 @@ def render_text(tables: Mapping[str, pd.DataFrame], limit: int | None = 20) -> R
         "in brackets where something else ran"
     )
     return Group(*blocks, Text(legend, style="dim"))
+
+
+def render_comparison(table: pd.DataFrame) -> RenderableType:
+    """What ``compare`` found, the worst first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if table.empty:
+        return Text("Nothing to compare: no results on either side.")
+    shown = Table(
+        *("verdict", "method", "model", "dataset", "density", "before", "after", "change", "by"), box=None
+    )
+    for row in table.to_dict("records"):
+        change = Column("difference", "", "", "points", interval=True).text(row)
+        numbers = (
+            f"{row['density']:g}",
+            show("percent", row["before"]),
+            show("percent", row["after"]),
+            change,
+        )
+        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
+        shown.add_row(
+            Text(row["verdict"], style=style),
+            row["method"],
+            row["model"],
+            row["dataset"],
+            *numbers,
+            row["basis"],
+        )
+    return shown
+
+
+def render_trials(trials: pd.DataFrame) -> RenderableType:
+    """One line a trial, as ``results show`` lists them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = ("key", "status", "label", "model", "dataset", "density", "seed", "top-1 %", "reason")
+    shown = Table(*names, box=None)
+    for key, row in trials.to_dict("index").items():
+        values = (str(key)[:12], row["status"], row["label"], row["model"], row["dataset"])
+        numbers = (f"{row['density_requested']:g}", str(row["seed"]), show("percent", row["top1"]))
+        shown.add_row(*(Text(value) for value in (*values, *numbers, row["reason"] or "")))
+    return shown
 
 
 def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | None) -> RenderableType:
@@ -162,6 +206,3 @@ def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
 
 def _line(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-__all__ = ["render_text", "show", "to_csv", "to_json", "to_markdown"]

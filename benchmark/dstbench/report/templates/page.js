@@ -83,7 +83,7 @@
     picker.replaceChildren(...board.heads.slice(2).map((th) => {
       const label = document.createElement("label");
       const box = Object.assign(document.createElement("input"), { type: "checkbox" });
-      box.checked = flipped.has(th.dataset.key) === th.starts;
+      box.checked = flipped.has(th.dataset.key) !== th.starts;
       box.addEventListener("change", () => {
         flipped.has(th.dataset.key) ? flipped.delete(th.dataset.key) : flipped.add(th.dataset.key);
         state.show = [...flipped].join(",");
@@ -92,10 +92,10 @@
       label.append(box, th.textContent);
       return label;
     }));
-    for (const { heads, rows } of boards) heads.forEach((th, i) => {
-      th.hidden = flipped.has(th.dataset.key) !== th.starts;
-      for (const row of rows) row.tr.cells[i].hidden = th.hidden;
-    });
+    for (const { name, heads } of boards) {
+      const hidden = heads.flatMap((th, i) => (flipped.has(th.dataset.key) === th.starts ? [`#${name} :is(th, td):nth-child(${i + 1})`] : []));
+      $(`hidden-${name}`).textContent = hidden.length ? `${hidden.join(", ")} { display: none; }` : "";
+    }
   };
 
   // --- scatter
@@ -113,7 +113,7 @@
     for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + step * 1e-6; t += step) ticks.push(+t.toPrecision(12));
     return ticks;
   };
-  const frontOf = (points, cheap) => { // best accuracy at each price; equals src of the table's own Pareto column
+  const frontOf = (points, cheap) => { // best accuracy at each price, among what the filters leave
     const sorted = [...points].sort((a, b) => (cheap ? a.x - b.x : b.x - a.x) || b.y - a.y);
     let best = -Infinity;
     return sorted.filter((p) => p.y > best && ((best = p.y), true));
@@ -125,36 +125,41 @@
     if (!block) return;
     const here = boards[0].rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && matches(r));
     const dense = here.find((r) => r.control === "dense");
-    const points = here.filter((r) => r[state.x] !== null).map((r) => ({ r, x: r[state.x], y: r.top1 }));
+    const points = here.filter((r) => r[state.x] > 0).map((r) => ({ r, x: r[state.x], y: r.top1 }));
     const W = 1200, H = 380, L = 52, R = 20, T = 14, B = 44;
     const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Top-1 accuracy against cost" });
     plot.append(root);
     if (!points.length) return root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
-    const xs = points.map((p) => p.x), ys = points.flatMap((p) => [p.y, p.r.top1_low ?? p.y, p.r.top1_high ?? p.y]);
+    const ys = points.flatMap((p) => [p.y, p.r.top1_low ?? p.y, p.r.top1_high ?? p.y]);
     const spread = (values, part) => {
-      const low = Math.min(...values), high = Math.max(...values), pad = (high - low || Math.abs(high) || 1) * part;
+      const low = Math.min(...values), high = Math.max(...values), pad = (high - low || 1) * part;
       return [low - pad, high + pad];
     };
-    const [x0, x1] = spread([...xs, 1], 0.04), [y0, y1] = spread(ys, 0.06);
-    const X = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
+    const [x0, x1] = spread([...points.map((p) => Math.log(p.x)), 0], 0.04), [y0, y1] = spread(ys, 0.06);
+    const X = (v) => L + ((Math.log(v) - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
+    const ratios = [-3, -2, -1, 0, 1, 2].flatMap((e) => [1, 1.5, 2, 3, 5, 7].map((k) => +(k * 10 ** e).toPrecision(3)));
+    const ticks = ratios.filter((t) => Math.log(t) >= x0 && Math.log(t) <= x1);
     for (const t of nice(y0, y1, 6)) root.append(svg("line", { class: "grid", x1: L, x2: W - R, y1: Y(t), y2: Y(t) }), svg("text", { x: L - 8, y: Y(t) + 4, "text-anchor": "end" }, t));
-    for (const t of nice(x0, x1, 9)) root.append(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: T, y2: H - B }), svg("text", { x: X(t), y: H - B + 17, "text-anchor": "middle" }, `${t}×`));
+    for (const t of ticks) root.append(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: T, y2: H - B }), svg("text", { x: X(t), y: H - B + 17, "text-anchor": "middle" }, `${t}×`));
     const cheap = state.x.includes("flops");
     const label = $("x").selectedOptions[0].textContent;
     root.append(svg("text", { x: W - R, y: H - 6, "text-anchor": "end" }, `${label}, dense = 1×  ${cheap ? "← cheaper" : "faster →"}`));
     root.append(svg("text", { x: L + 6, y: T + 8 }, "↑ top-1 %"));
     if (dense) root.append(svg("line", { class: "ref", x1: L, x2: W - R, y1: Y(dense.top1), y2: Y(dense.top1) }));
-    const front = frontOf(points, cheap);
+    const disturbed = (p) => !cheap && p.r.contended === true; // timed beside other work: drawn pale, never on the front
+    const front = frontOf(points.filter((p) => !disturbed(p)), cheap);
     root.append(svg("path", { class: "front", d: front.map((p, i) => (i ? `H${X(p.x)}V${Y(p.y)}` : `M${X(p.x)} ${Y(p.y)}`)).join("") }));
-    const groups = [...new Set(points.map((p) => p.r.structure).filter(Boolean))].sort();
+    const groups = [...new Set(boards[0].rows.map((r) => r.structure).filter(Boolean))].sort(); // same colours under every filter
     const color = (r) => (r.control ? "var(--control)" : `var(--s${Math.min(groups.indexOf(r.structure), 5)})`);
     for (const p of points) if (p.r.top1_low !== null) root.append(svg("line", { class: "whisker", stroke: color(p.r), x1: X(p.x), x2: X(p.x), y1: Y(p.r.top1_low), y2: Y(p.r.top1_high) }));
-    for (const p of points) {
-      const style = p.r.control ? { class: "dot control", stroke: color(p.r) } : { class: "dot", fill: color(p.r) };
+    for (const p of points.sort((a, b) => Boolean(a.r.control) - Boolean(b.r.control))) {
+      const style = p.r.control ? { class: "dot control" } : { class: "dot", fill: color(p.r) };
       const dot = svg("circle", { cx: X(p.x), cy: Y(p.y), r: front.includes(p) ? 6.5 : 5, ...style });
+      if (disturbed(p)) dot.setAttribute("opacity", ".35");
       dot.dataset.tip = describe(p.r);
       root.append(dot);
-      if (p.r.control) root.append(svg("text", { class: "tag", x: X(p.x) + (p.x > (x0 + x1) / 2 ? -10 : 10), y: Y(p.y) - 8, "text-anchor": p.x > (x0 + x1) / 2 ? "end" : "start" }, p.r.method));
+      const side = X(p.x) > W / 2 ? -1 : 1;
+      if (p.r.control) root.append(svg("text", { class: "tag", x: X(p.x) + 10 * side, y: Y(p.y) - 8, "text-anchor": side < 0 ? "end" : "start" }, p.r.method));
     }
     drawLegend(groups, points, Boolean(dense));
   };
@@ -166,7 +171,8 @@
       span.append(mark, text);
       return span;
     };
-    const marks = groups.map((g, i) => entry(`background:var(--s${Math.min(i, 5)})`, g));
+    const used = (g) => points.some((p) => p.r.structure === g && !p.r.control);
+    const marks = groups.flatMap((g, i) => (used(g) ? [entry(`background:var(--s${Math.min(i, 5)})`, g)] : []));
     if (points.some((p) => p.r.control)) marks.push(entry("border:2px solid var(--control)", "control"));
     marks.push(entry("", "Pareto front", "line"));
     if (dense) marks.push(entry("border-top:2px dashed var(--control);opacity:.8", "dense accuracy", "line"));
@@ -199,7 +205,14 @@
   document.addEventListener("mousemove", point);
   document.addEventListener("focusin", point);
 
+  const follow = () => { // the scatter shows a block that the filters leave
+    const wanted = (block) => selects.every(({ dataset, value }) => !value || !(dataset.filter in block) || block[dataset.filter] === value);
+    if (!data.blocks.length || wanted(data.blocks[+state.block] ?? {})) return;
+    state.block = String(Math.max(0, data.blocks.findIndex(wanted)));
+    $("block").value = state.block;
+  };
   const draw = () => {
+    follow();
     drawColumns();
     boards.forEach(drawTable);
     drawPlot();
@@ -209,9 +222,10 @@
     toHash();
   };
   for (const { heads } of boards) for (const th of heads) {
-    th.starts = !th.hidden;
+    th.starts = getComputedStyle(th).display !== "none";
+    th.numeric = getComputedStyle(th).textAlign === "right";
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: th.textContent });
-    button.addEventListener("click", () => sortBy(th.dataset.key, th.classList.contains("num")));
+    button.addEventListener("click", () => sortBy(th.dataset.key, th.numeric));
     th.replaceChildren(button);
   }
   for (const tab of all(".tabs button")) tab.addEventListener("click", () => { state.board = tab.dataset.board; draw(); });

@@ -1,0 +1,178 @@
+"""``leaderboard``, ``compare`` and ``results``: from results folders to text and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dstbench.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+results_app = typer.Typer(help="Results folders: merge, validate, show.", no_args_is_help=True)
+
+
+def leaderboard(
+    folders: Folders,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the CSV, Markdown and HTML files go.")
+    ] = None,
+    board: Annotated[
+        str, typer.Option(metavar="NAME", help="Which table --json prints: accuracy, flops or throughput.")
+    ] = "accuracy",
+    limit: Annotated[
+        int, typer.Option(min=0, help="Methods to print per model, data set and density; 0: all.")
+    ] = 20,
+    as_json: Json = False,
+) -> None:
+    """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
+    from dstbench.report.page import write_leaderboards
+    from dstbench.report.results import load_results
+    from dstbench.report.tables import leaderboards
+    from dstbench.report.text import render_text, to_json
+
+    if out is None:
+        results = load_results(folders)
+        tables, rejected, files = leaderboards(results), results.attrs["rejected"], ()
+    else:
+        written = write_leaderboards(folders, out)
+        tables, rejected, files = written.tables, list(written.rejected), written.files
+    if board not in tables:
+        raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
+    if as_json:
+        typer.echo(to_json(tables[board]))
+    else:
+        _print(render_text(tables, limit or None))
+        for file in files:
+            if file.suffix == ".html":
+                typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
+    _name(rejected)
+
+
+def compare(
+    before: Annotated[
+        Path, typer.Argument(metavar="DIR_A", help="Results to compare with.", show_default=False)
+    ],
+    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="Results to judge.", show_default=False)],
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Percent points that count where fewer than three seeds give no interval."
+        ),
+    ] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Top-1 of DIR_B against DIR_A, paired by seed, with intervals. Exit code 1 where something got worse."""
+    from dstbench.report.compare import compare as compare_results
+    from dstbench.report.text import render_comparison, to_json
+
+    table = compare_results(before, after, tolerance)
+    if as_json:
+        typer.echo(to_json(table))
+    else:
+        _print(render_comparison(table))
+    _name(table.attrs["rejected"])
+    if table["regressed"].any():
+        raise typer.Exit(1)
+
+
+@results_app.command("merge")
+def merge_results(
+    folders: Folders,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the records go.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Copy trials of other results folders into one; what is there already stays as it is."""
+    from dstbench.report.merge import merge
+
+    merged = merge(folders, out)
+    trouble = [*map(str, merged.conflicts), *map(str, merged.rejected)]
+    if as_json:
+        content = {"copied": merged.copied, "same": merged.same}
+        _json(content | {"conflicts": _lines(merged.conflicts), "rejected": _lines(merged.rejected)})
+    else:
+        typer.echo(f"{len(merged.copied)} copied to {out}, {len(merged.same)} there already.")
+        _name(trouble)
+    if trouble:
+        raise typer.Exit(1)
+
+
+@results_app.command()
+def validate(folders: Folders, as_json: Json = False) -> None:
+    """Check every record: schema, checksum, types. Exit code 1 where one can't be trusted."""
+    from dstbench.report.merge import validate as validate_results
+
+    found = validate_results(folders)
+    if as_json:
+        _json({"ok": found.ok, "statuses": found.statuses, "rejected": _lines(found.rejected)})
+    else:
+        ends = ", ".join(f"{count} {status}" for status, count in found.statuses.items())
+        typer.echo(f"{found.ok} valid records{f': {ends}' if ends else ''}.")
+        _name(_lines(found.rejected))
+    if found.rejected:
+        raise typer.Exit(1)
+
+
+@results_app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.", show_default=False)],
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="A trial's key, or how it begins.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the trials of a results folder, or print one whole record."""
+    from dstbench.report.results import frame, read
+    from dstbench.report.text import render_trials, to_json
+
+    loaded = read(folder)
+    if key is not None:
+        matching = [record for record in loaded.records if record["key"].startswith(key)]
+        if len(matching) != 1:
+            found = ", ".join(record["key"][:16] for record in matching[:5]) or "none"
+            raise BadInput(
+                f"key: expected the beginning of one trial's key in {folder}, got {key!r}; matching: {found}"
+            )
+        _json(matching[0])
+        return
+    trials = frame(loaded.records)
+    if as_json:
+        typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
+    else:
+        _print(render_trials(trials))
+    _name(_lines(loaded.rejected))
+
+
+def _print(renderable: RenderableType) -> None:
+    """To the terminal; 120 columns where there is none, so that what is piped isn't broken at 80."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(renderable)
+
+
+def _json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def _lines(items: Iterable[Any]) -> list[str]:
+    return [str(item) for item in items]
+
+
+def _name(rejected: Iterable[str]) -> None:
+    """Name the files that were left out, where they don't disturb what is printed."""
+    for line in rejected:
+        typer.secho(f"left out: {line}", fg=typer.colors.YELLOW, err=True)

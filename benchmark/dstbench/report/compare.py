@@ -1,0 +1,105 @@
+"""Two sets of results against each other: what got better, what worse, what can't be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dstbench.report.columns import is_missing
+from dstbench.report.results import COMPONENTS, Paths, load_results
+from dstbench.report.statistics import FEWEST, Estimate, differences, holm, p_value, paired
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1.0
+COLUMNS = (
+    "method", *COMPONENTS, "model", "dataset", "density", "setting", "control", "seeds", "before", "after",
+    "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
+)  # fmt: skip
+
+Trials = list[dict[Any, Any]]
+
+
+def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.DataFrame:
+    """Top-1 of ``after`` minus ``before`` in percent points, paired by seed: a row per trial apart from its seed.
+
+    ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero;
+    with fewer seeds, where the difference exceeds ``tolerance`` percent points; else ``inconclusive``
+    (``basis`` says which of the two was used). Trials that finished before and no longer do are ``worse``;
+    what only one side has is ``only before`` or ``only after``. ``regressed`` marks what is worse.
+    ``attrs["rejected"]`` lists the files left out. Raises BadInput where a folder doesn't exist.
+    """
+    import pandas as pd
+
+    results = load_results(before), load_results(after)
+    old, new = map(_groups, results)
+    rows = [_row(old.get(key, []), new.get(key, []), tolerance) for key in sorted(old.keys() | new.keys())]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    order = table["verdict"].map({"worse": 0, "better": 1, "inconclusive": 2}).fillna(3)
+    table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
+    table = table.assign(order=order).sort_values(
+        ["order", "model", "dataset", "density", "method"], kind="stable"
+    )
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def _groups(results: pd.DataFrame) -> dict[str, Trials]:
+    groups: dict[str, Trials] = {}
+    for trial in results.to_dict("records"):
+        groups.setdefault(trial["trial"], []).append(trial)
+    return groups
+
+
+def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
+    first = (new or old)[0]
+    was, now = _top1(old), _top1(new)
+    common = was.keys() & now.keys()
+    change = paired(now, was)
+    verdict, basis = _verdict(old, new, change, tolerance)
+    return {
+        "method": min((trial["label"] for trial in (*old, *new)), key=lambda label: (len(label), label)),
+        **{name: first[name] for name in (*COMPONENTS, "model", "dataset", "control")},
+        "density": first["density_requested"],
+        "setting": first["training"] or None,
+        "seeds": len(common),
+        "before": _mean(was, common),
+        "after": _mean(now, common),
+        "difference": change.mean,
+        "difference_low": change.low,
+        "difference_high": change.high,
+        "p": p_value(differences(now, was)),
+        "verdict": verdict,
+        "basis": basis,
+        "regressed": verdict == "worse",
+    }
+
+
+def _top1(trials: Trials) -> dict[int, float]:
+    return {t["seed"]: t["top1"] for t in trials if t["status"] == "ok" and not is_missing(t["top1"])}
+
+
+def _mean(values: Mapping[int, float], seeds: set[int]) -> float | None:
+    return sum(values[seed] for seed in seeds) / len(seeds) if seeds else None
+
+
+def _verdict(old: Trials, new: Trials, change: Estimate, tolerance: float) -> tuple[str, str]:
+    """The verdict and what it rests on."""
+    if not old or not new:
+        return ("only after", "no trial before") if new else ("only before", "no trial after")
+    lost = sorted(_top1(old).keys() & {trial["seed"] for trial in new} - _top1(new).keys())
+    if lost:
+        ended = sorted({f"{trial['status']}" for trial in new if trial["seed"] in lost})
+        return "worse", f"no result any more: {', '.join(ended)} (seed {', '.join(map(str, lost))})"
+    if change.mean is None:
+        return "inconclusive", "no seed finished on both sides"
+    if change.n >= FEWEST and change.low is not None and change.high is not None:
+        return _side(change.low, change.high, 0.0), f"95 % interval over {change.n} seeds"
+    basis = f"tolerance of {tolerance:g} points: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"
+    return _side(change.mean, change.mean, tolerance), basis
+
+
+def _side(low: float, high: float, margin: float) -> str:
+    return "better" if low > margin else "worse" if high < -margin else "inconclusive"
