@@ -27,7 +27,7 @@ _LAZY = {
     "load_results": "dstbench.report.results",
 }
 
-__all__ = ["__version__", "hookimpl", *sorted(_LAZY)]  # noqa: PLE0604
+__all__ = ["__version__", "hookimpl", *sorted(_LAZY)]
 
 
 def __getattr__(name: str) -> Any:

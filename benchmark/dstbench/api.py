@@ -19,9 +19,29 @@ import torch
 from torch import Generator, Tensor, nn
 
 __all__ = [
-    "Augment", "Clock", "DataUnavailable", "DatasetFactory", "ImageData", "InPlace", "Layout", "LayerInfo",
-    "LayerView", "ModelFactory", "Policy", "Quota", "Random", "Recipe", "Schedule", "Score", "Share",
-    "Signal", "Spec", "Split", "StrategyError", "Structure", "Target",
+    "Augment",
+    "Clock",
+    "DataUnavailable",
+    "DatasetFactory",
+    "ImageData",
+    "InPlace",
+    "LayerInfo",
+    "LayerView",
+    "Layout",
+    "ModelFactory",
+    "Policy",
+    "Quota",
+    "Random",
+    "Recipe",
+    "Schedule",
+    "Score",
+    "Share",
+    "Signal",
+    "Spec",
+    "Split",
+    "StrategyError",
+    "Structure",
+    "Target",
 ]  # fmt: skip
 
 Spec = str | Mapping[str, Any]

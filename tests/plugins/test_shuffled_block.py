@@ -102,10 +102,11 @@ def test_block_filter_spares_marks_that_are_alone_in_their_block():
         scores[row, column] = 0.1
     layer = view(torch.ones(4, 8), mask)
     assert torch.equal(
-        ShuffledBlock(4).shrink(layer, scores, 26), bits("00111111", "11111111", "11111011", "11111011")
+        ShuffledBlock(4, drop="weight").shrink(layer, scores, 26),
+        bits("00111111", "11111111", "11111011", "11111011"),
     )
     assert torch.equal(
-        ShuffledBlock(4, block_filter=False).shrink(layer, scores, 26),
+        ShuffledBlock(4, drop="weight", block_filter=False).shrink(layer, scores, 26),
         bits("00111110", "11011111", "11111011", "11111011"),
     )
 
@@ -117,7 +118,7 @@ def test_block_filter_looks_at_scattered_rows_and_columns():
     scores = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)) + 1
     scores[2, [0, 5]] = 0  # half of a row of the even rows' block
     scores[3, 2] = scores[5, 1] = 0  # alone
-    kept = ShuffledBlock(4).shrink(view(torch.ones(8, 6), mask), scores, 28)
+    kept = ShuffledBlock(4, drop="weight").shrink(view(torch.ones(8, 6), mask), scores, 28)
     expected = mask.clone()
     expected[2, [0, 5]] = False
     assert torch.equal(kept, expected)
@@ -125,7 +126,9 @@ def test_block_filter_looks_at_scattered_rows_and_columns():
 
 def test_block_filter_works_where_blocks_are_narrower_than_half_a_block():
     scores = torch.tensor([[0.0], [1], [1]])
-    kept = ShuffledBlock(16).shrink(view(torch.ones(3, 1), torch.ones(3, 1, dtype=torch.bool)), scores, 2)
+    kept = ShuffledBlock(16, drop="weight").shrink(
+        view(torch.ones(3, 1), torch.ones(3, 1, dtype=torch.bool)), scores, 2
+    )
     assert kept.tolist() == [[False], [True], [True]]
 
 

@@ -85,7 +85,7 @@ def training_call(
             loss = nn.functional.cross_entropy(model(images), labels)
         for parameter in parameters:
             parameter.grad = None
-        loss.backward()
+        torch.autograd.backward(loss)
         return optimizer.step()
 
     return call
@@ -134,7 +134,7 @@ def _timed(call: Call, repeats: int) -> float:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 

@@ -71,15 +71,15 @@ def _follow(
 ) -> None:
     """Walk on from one use of a layer's output, collecting norms and consumers."""
     if node.op == "call_module":
-        module = modules[node.target]
-        name = clean_name(node.target)
+        target = str(node.target)
+        module, name = modules[target], clean_name(target)
         if name in layers:
             if isinstance(module, _ConvNd) and module.groups > 1:
                 edge.blocked = f"{name} is a grouped convolution"
             edge.consumers.append(name)
             return
         if isinstance(module, _BatchNorm):
-            edge.norms.append(node.target)
+            edge.norms.append(target)
         elif not isinstance(module, _CHANNELWISE):
             edge.blocked = f"{name} ({type(module).__name__}) may mix channels"
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -101,7 +101,8 @@ def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
 def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
     """The layer that makes the logits: what timm says it is, else the last linear layer."""
     inner = unwrap(model)
-    declared = inner.get_classifier() if callable(getattr(inner, "get_classifier", None)) else None
+    get_classifier: Any = getattr(inner, "get_classifier", None)
+    declared = get_classifier() if callable(get_classifier) else None
     for name, module in modules.items():
         if module is declared:
             return name

@@ -62,7 +62,7 @@ def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | Non
     for key in recipe:
         if key not in known:
             raise BadInput(f"recipe: unknown key {key!r}{nearest(key, known)}")
-    parts = {key: tuple(value) if key == "dense_layers" else value for key, value in recipe.items()}
+    parts: dict[str, Any] = {k: tuple(v) if k == "dense_layers" else v for k, v in recipe.items()}
     return Recipe(**parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from dstbench.run.config import LR_SCHEDULES, OPTIMIZERS, Training
 
 def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
     """The optimizer over all parameters. Raises BadInput for a name that neither torch's list nor timm knows."""
-    settings = {"lr": training.lr, "weight_decay": training.weight_decay}
+    settings: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
     if training.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -26,11 +27,11 @@ def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), momentum=training.momentum, **settings)
     if training.optimizer in OPTIMIZERS:
-        plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+        plain = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
         return plain(model.parameters(), **settings)
     from timm.optim import create_optimizer_v2, list_optimizers
 
-    known = list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if training.optimizer not in known:
         raise BadInput(
             f"training.optimizer: unknown {training.optimizer!r}{nearest(training.optimizer, [*OPTIMIZERS, *known])}"

@@ -58,10 +58,10 @@ def granet(initial: float = 0.5, regrow: float = 0.5, delta_t: int = 100) -> Rec
 
 
 def dsb(block_size: int = 16, delta_t: int = 100) -> Recipe:
-    """Dynamic shuffled blocks: RigL over blocks of scattered rows and columns."""
+    """Dynamic shuffled blocks as published: RigL over blocks of scattered rows and columns, pruned by weight."""
     return Recipe(
         init="magnitude",
-        structure={"name": "shuffled_block", "block_size": block_size},
+        structure={"name": "shuffled_block", "block_size": block_size, "drop": "weight"},
         schedule={"name": "cosine", "delta_t": delta_t},
     )
 

@@ -10,9 +10,10 @@ shuffled-block-sparse-training). Departures, each on purpose:
 - Linear layers are blocked as well; the published code keeps them unstructured.
 - The block filter sees a group's columns in their natural order, since a mask doesn't tell the order in which
   extraction ranked them, and asks for half of a narrower block's row or column.
-- As published, an update changes few entries and often none: the filter spares most of what was to go, and
-  extraction prefers the columns there are. ``drop="column"`` is ours: whole columns of groups go, so an update
-  drops what the schedule says and extraction chooses which columns the grown weights fill.
+- As published (``drop="weight"``, which the recipes ``dsb`` and ``ssb`` use), an update changes few entries and
+  often none: the filter spares most of what was to go, and extraction prefers the columns there are. The default
+  ``drop="column"`` is ours: whole columns of groups go, so an update drops what the schedule says and extraction
+  chooses which columns the grown weights fill.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ class ShuffledBlock:
     block_size: int = 16  # B, rows of a group
     columns: Columns = "entry"  # what is shared: single (in-channel, tap) entries or whole in-channels
     balanced: bool = False  # equally many columns in every group (what a batched product needs), or ragged
-    drop: Drop = "weight"  # what pruning takes: single weights, as published, or whole columns of groups
-    block_filter: bool = True  # as published, a weight goes only with half of its block's row or column
+    drop: Drop = "column"  # what pruning takes: whole columns of groups, or single weights as published
+    block_filter: bool = (
+        True  # drop="weight", as published: a weight goes only with half of its block's row or column
+    )
     retiles: ClassVar[bool] = True  # a kept weight whose column isn't worth it is dropped by ``fill``
 
     def __post_init__(self) -> None:
