@@ -71,6 +71,8 @@ def _read(kind: str, target: Any) -> tuple[tuple[Parameter, ...], bool]:
     passed = set(_CALLED_WITH.get(kind, ()))
     if is_function(target) and kind not in (*_CALLED_WITH, *_FACTORIES):
         passed |= set(required_positionals(target))
+    if is_function(target) and kind == "executor":  # called with keywords: all that it needs is passed
+        passed |= {name for name, argument in arguments.items() if argument.default is argument.empty}
     hints, defaults = _hints(target), _factory_defaults(target)
     found = [
         _parameter(argument, hints.get(name, Any), defaults)

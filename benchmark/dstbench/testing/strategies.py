@@ -75,12 +75,12 @@ def _score_result(result: Any, layer: LayerView, where: str) -> Findings:
         return
     if result.shape != layer.weight.shape:
         yield "shape", f"{where}: expected {list(layer.shape)}, got {list(result.shape)}"
-    if not result.is_floating_point():
+    if result.device != layer.weight.device:
+        yield "device", f"{where}: expected {layer.weight.device}, got {result.device}"
+    elif not result.is_floating_point():
         yield "dtype", f"{where}: expected a floating dtype, got {result.dtype}"
     elif bool(result.isnan().any()):
         yield "NaN", f"{where}: {int(result.isnan().sum())} of {result.numel()} scores are NaN"
-    if result.device != layer.weight.device:
-        yield "device", f"{where}: expected {layer.weight.device}, got {result.device}"
 
 
 def _share_findings(share: Share, signals: bool) -> Findings:

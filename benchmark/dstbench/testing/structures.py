@@ -93,21 +93,28 @@ def _layer_findings(structure: Structure, info: LayerInfo) -> Findings:
         yield "sizes", f"{where}: {expected}, got unit {unit!r}, capacity {capacity!r}"
         return
     weight = torch.randn(info.shape, generator=rng(info, "weight"))
-    scores = {
-        "distinct scores": torch.rand(info.shape, generator=rng(info, "scores")),
-        "all scores equal": torch.zeros(info.shape),
+    distinct = torch.rand(info.shape, generator=rng(info, "scores"))
+    between = [min(max(unit, capacity * k // 8), capacity) for k in (1, 4, 7)]
+    targets = {
+        "distinct scores": (distinct, sorted({unit, capacity, *between})),
+        "all scores equal": (torch.zeros(info.shape), sorted({unit, between[1]})),
     }
-    targets = sorted({unit, capacity, *(min(max(unit, capacity * k // 8), capacity) for k in (1, 4, 7))})
-    for kind, values in scores.items():
-        for n in targets:
-            start, found = _fill(structure, info, weight, torch.zeros(info.shape).bool(), values, n, kind)
-            yield from found
-            if start is None:
-                continue
-            for smaller in [size for size in targets if size <= n]:
-                yield from _prune_and_grow(structure, info, weight, start, values, smaller, kind)
+    for kind, (values, sizes) in targets.items():
+        yield from _updates(structure, info, weight, values, sizes, kind)
     if not getattr(structure, "retiles", False):
-        yield from _forbidden(structure, info, weight, scores["distinct scores"], capacity)
+        yield from _forbidden(structure, info, weight, distinct, capacity)
+
+
+def _updates(
+    structure: Structure, info: LayerInfo, weight: Tensor, scores: Tensor, sizes: list[int], kind: str
+) -> Findings:
+    """From nothing to each size, and from there down to the smallest, the next smaller and the same."""
+    for index, n in enumerate(sizes):
+        start, found = _fill(structure, info, weight, torch.zeros(info.shape).bool(), scores, n, kind)
+        yield from found
+        if start is not None:
+            for smaller in sorted({sizes[0], sizes[max(index - 1, 0)], n}):
+                yield from _prune_and_grow(structure, info, weight, start, scores, smaller, kind)
 
 
 def _prune_and_grow(
@@ -133,7 +140,8 @@ def _prune_and_grow(
         yield "shrink", f"{where}: kept {left}, more than half a unit of {structure.unit(info)} away"
     if not retiles and left and not structure.is_legal(info, kept):
         yield "shrink", f"{where}: what it kept isn't legal"
-    yield from _fill(structure, info, weight, kept, scores, max(count, left), kind)[1]
+    others = scores.flatten().flip(0).view(info.shape)  # what grows isn't what was there
+    yield from _fill(structure, info, weight, kept, others, max(count, left), kind)[1]
 
 
 def _fill(

@@ -1,0 +1,110 @@
+"""Checks by name, over what is registered."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstbench.errors import BadInput
+from dstbench.registry import _registry, registry
+from dstbench.testing import check_component, check_loading, problems
+from fake_distribution import install, registering
+
+BUILTIN = [
+    (kind, name)
+    for kind, components in registry().items()
+    for name, component in components.items()
+    if component.distribution == "dstbench"
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILTIN)
+def test_every_builtin_conforms(kind, name):
+    assert check_component(kind, name) == []
+
+
+@pytest.mark.parametrize(
+    ("block_size", "columns", "balanced"), [(1, "entry", False), (3, "channel", False), (4, "entry", True)]
+)
+def test_shuffled_blocks_conform_with_other_parameters(block_size, columns, balanced):
+    spec = {"name": "shuffled_block", "block_size": block_size, "columns": columns, "balanced": balanced}
+    assert check_component("structure", spec) == []
+
+
+def test_a_variant_of_a_family():
+    assert check_component("model", "timm:resnet10t") == []
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder on ``sys.path`` for made-up distributions."""
+    _registry.cache_clear()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    _registry.cache_clear()
+
+
+BAD = """
+from dstbench.api import Recipe
+import torch
+from torch import nn
+
+def score(layer, rng, *, untyped=1):
+    return layer.weight.abs()
+
+def model(num_classes, input_shape, *, width: float = 1.0):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+
+@hookimpl
+def register_grow(register):
+    register("silent", score)
+    register("absent", "nowhere_to_be_found:Score", summary="missing")
+
+@hookimpl
+def register_model(register):
+    register("narrow", model, summary="ignores what it is given")
+
+@hookimpl
+def register_recipe(register):
+    register("unknown-parts", lambda: Recipe(grow="gradeint"), summary="with a typing mistake")
+
+@hookimpl
+def register_dataset(register):
+    register("void", lambda root, download: None, summary="nothing", revision="1", num_classes=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "check", "message"),
+    [
+        ("grow", "silent", "summary", "has no summary"),
+        ("grow", "silent", "parameters", "parameter 'untyped' has no type hint"),
+        ("grow", "absent", "builds", "can't import 'nowhere_to_be_found:Score'"),
+        ("model", "narrow", "output", "expected [2, 10] for two images, got [2, 5]"),
+        ("model", "narrow", "width", "width=0.5 doesn't make it smaller"),
+        ("recipe", "unknown-parts", "grow", "unknown grow 'gradeint'; did you mean 'gradient'"),
+        ("dataset", "void", "metadata", "isn't registered with 'input_shape'"),
+        ("dataset", "void", "type", "expected ImageData, got NoneType"),
+    ],
+)
+def test_broken_components(site, kind, name, check, message):
+    install(site, "bad", BAD)
+    found = {problem.check: problem for problem in check_component(kind, name)}
+    assert message in found[check].message
+    assert str(found[check]).startswith(f"{kind} {name}: {check}: ")
+
+
+def test_problems_of_one_distribution(site):
+    install(site, "broken", "1 / 0")
+    install(site, "fine", registering("grow", "mine"))
+    install(site, "bad", registering("grow", "theirs", target="nowhere:Score"))
+    assert problems(distribution="fine") == []
+    assert {problem.component for problem in problems(distribution="bad")} == {"grow theirs"}
+    [loading] = problems(distribution="broken")
+    assert (loading.check, "ZeroDivisionError" in loading.message) == ("loads", True)
+    assert check_loading() == [loading]
+    assert check_loading(distribution="fine") == []
+
+
+def test_an_unknown_name_is_the_callers_mistake():
+    with pytest.raises(BadInput, match="unknown grow 'gradeint'"):
+        check_component("grow", "gradeint")
