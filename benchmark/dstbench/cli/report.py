@@ -40,9 +40,10 @@ def leaderboard(
     from dstbench.report.tables import leaderboards
     from dstbench.report.text import render_text, to_json
 
+    files: tuple[Path, ...] = ()
     if out is None:
         results = load_results(folders)
-        tables, rejected, files = leaderboards(results), results.attrs["rejected"], ()
+        tables, rejected = leaderboards(results), results.attrs["rejected"]
     else:
         written = write_leaderboards(folders, out)
         tables, rejected, files = written.tables, list(written.rejected), written.files

@@ -35,7 +35,7 @@ class Column:
         """Whether its values are numbers."""
         return self.kind not in ("text", "flag")
 
-    def text(self, row: Mapping[str, Any]) -> str:
+    def text(self, row: Mapping[Any, Any]) -> str:
         """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
         main = show(self.kind, row[self.key])
         if main == MISSING or not self.interval:

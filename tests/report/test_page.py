@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from dstbench.errors import BadInput
+from dstbench.report.page import write_leaderboards
+from dstbench.report.results import load_results
+from dstbench.report.tables import leaderboards
+from dstbench.report.text import render_text, to_json
+from dstbench.run.record import FILE, folder_of
+
+FILES = {"index.html", "leaderboard.svg"} | {
+    f"{name}.{end}" for name in ("accuracy", "flops", "throughput") for end in ("csv", "md")
+}
+
+
+@pytest.fixture
+def written(results, tmp_path):
+    folder = tmp_path / "boards"
+    write_leaderboards(results, folder)
+    return {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+
+
+class Page(HTMLParser):
+    """Collects the rows of the tables, what scripts hold, and every address."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.cells, self.scripts, self.addresses, self.inside = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "action")]
+        self.inside = [tag, *self.inside]
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            self.inside = self.inside[self.inside.index(tag) + 1 :]
+
+    def handle_data(self, data):
+        if "script" in self.inside:
+            self.scripts.append(data)
+        elif "td" in self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_every_file_is_written(written):
+    assert set(written) == FILES
+
+
+def test_the_page_needs_no_network(written):
+    text = written["index.html"]
+    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "fetch(" not in text
+    assert set(Page(text).addresses) == {
+        f"{name}.{end}" for name in ("accuracy", "flops", "throughput") for end in ("csv", "md")
+    }
+    assert "default-src 'none'" in text
+
+
+def test_every_row_is_in_the_page_without_scripts(written):
+    rows = [row for row in Page(written["index.html"]).rows if row]
+    assert len(rows) == 3 * 12
+    assert any(row[1].startswith("rigl") and "93.67 ±2.87" in row for row in rows)
+    assert any("can't hold 5 weights </script>" in row[1] for row in rows)
+
+
+def test_text_of_results_cannot_become_markup(written):
+    text = written["index.html"]
+    assert "<channels>" not in text
+    assert text.count("</script>") == 2
+    data = json.loads(Page(text).scripts[0])
+    reasons = {
+        row[data["boards"]["accuracy"]["keys"].index("reason")] for row in data["boards"]["accuracy"]["rows"]
+    }
+    assert "skipped: layer conv1: 6 <channels> can't hold 5 weights </script>" in reasons
+
+
+def test_the_page_data_has_null_for_what_is_missing(written):
+    boards = json.loads(Page(written["index.html"]).scripts[0])["boards"]
+    keys, rows = boards["accuracy"]["keys"], boards["accuracy"]["rows"]
+    never = next(row for row in rows if row[keys.index("seeds")] == 0)
+    assert never[keys.index("top1")] is None
+    assert {len(row) for row in rows} == {len(keys)}
+
+
+def test_the_page_says_where_figures_come_from(written):
+    text = written["index.html"]
+    for fact in ("abc1234", "2.15.0", "a CPU", "Student-t", "Holm", "mac: multiply", "2026-11-20T10:00:00Z"):
+        assert fact in text
+    assert "Measured for 33 of 33 finished trials" not in text  # 32: four of 36 did not finish
+    assert "Measured for 32 of 32 finished trials" in text
+
+
+def test_files_that_were_left_out_are_named_by_their_place_in_the_results(results, records, tmp_path):
+    path = folder_of(results, records[0]["key"]) / FILE
+    path.write_text("{")
+    done = write_leaderboards(results, tmp_path / "boards")
+    assert len(done.rejected) == 1
+    text = (tmp_path / "boards" / "index.html").read_text(encoding="utf-8")
+    assert f"{records[0]['key'][:2]}/{records[0]['key']}/result.json: is not valid JSON" in text
+
+
+def test_the_same_results_give_the_same_bytes_wherever_they_are(records, put, tmp_path):
+    for name, order in (("one", records), ("another/place", records[::-1])):
+        write_leaderboards(put(tmp_path / name / "results", order), tmp_path / name / "boards")
+    for file in FILES:
+        first, second = (tmp_path / name / "boards" / file for name in ("one", "another/place"))
+        assert first.read_bytes() == second.read_bytes()
+        assert str(tmp_path) not in first.read_text(encoding="utf-8")
+        assert "/home/" not in first.read_text(encoding="utf-8")
+
+
+def test_csv_leaves_missing_empty_and_round_trips(written):
+    rows = list(csv.DictReader(io.StringIO(written["accuracy.csv"])))
+    assert len(rows) == 12
+    rigl = next(row for row in rows if row["method"] == "rigl")
+    assert (rigl["top1"], rigl["seeds"], rigl["control"]) == ("93.6667", "3", "")
+    never = next(row for row in rows if row["statuses"] == "3 skipped")
+    assert (never["top1"], never["training_flops_ratio"]) == ("", "")
+    assert "\r" not in written["accuracy.csv"]
+
+
+def test_markdown_is_one_table_with_dashes_for_missing(written):
+    lines = [line for line in written["accuracy.md"].splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 12
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert any(line.startswith("| – | *dense* |") for line in lines)
+    never = next(line for line in lines if "3 skipped" in line)
+    assert "| – |" in never
+    assert "&lt;channels>" in never
+
+
+def test_the_picture_is_an_svg_without_scripts(written):
+    root = ElementTree.fromstring(written["leaderboard.svg"])
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "script" not in written["leaderboard.svg"]
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"rigl", "set", "dense (control)", "small_cnn on digits at density 0.1"} <= set(texts)
+
+
+def test_no_results_still_make_a_page(tmp_path):
+    (tmp_path / "none").mkdir()
+    done = write_leaderboards(tmp_path / "none", tmp_path / "boards")
+    assert {file.name for file in done.files} == FILES
+    with pytest.raises(BadInput, match="existing folder"):
+        write_leaderboards(tmp_path / "nowhere", tmp_path / "boards")
+
+
+def shown(tables, limit, width=110):
+    from rich.console import Console
+
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(render_text(tables, limit))
+    return console.file.getvalue()
+
+
+def test_the_terminal_table_fits_and_names_what_failed(results):
+    text = shown(leaderboards(load_results(results)), None)
+    assert max(map(len, text.splitlines())) <= 110
+    assert "93.67 ±2.87" in text
+    assert "dense ◂" in text
+    assert "oom: CUDA out of memory" in text
+    assert "… and" not in text
+
+
+def test_the_terminal_table_says_what_it_leaves_out(results):
+    text = shown(leaderboards(load_results(results)), 1)
+    assert "… and 2 more methods" in text
+    assert "set " not in text
+
+
+def test_no_results_are_said_in_words(tmp_path):
+    assert "No results yet" in shown(leaderboards(load_results(tmp_path)), 5)
+
+
+def test_json_is_an_array_with_the_name_first(results):
+    rows = json.loads(to_json(leaderboards(load_results(results))["accuracy"]))
+    assert len(rows) == 12
+    assert all(next(iter(row)) == "name" for row in rows)
+    assert rows[0]["name"] == "dense"
+    assert rows[0]["difference"] is None
