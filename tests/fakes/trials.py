@@ -15,6 +15,12 @@ def behave(trial, folder, *, threads, **options):
     return ACTIONS[trial.get("do", "succeed")](trial, Path(folder), threads)
 
 
+def by_seed(trial, folder, *, threads, **options):
+    """Behave by the trial's seed, for runs of whole matrices."""
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep"}[trial["seed"]]
+    return ACTIONS[action](trial, Path(folder), threads)
+
+
 def succeed(trial, folder, threads):
     print("a line for the log")
     measures = {"top1": 50.0, "seconds": 0.1}
@@ -57,6 +63,11 @@ ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
 }  # fmt: skip
+
+
+def break_down(record, folder, *, threads, contended, **options):
+    """A throughput measurement that fails."""
+    raise RuntimeError("no measurement")
 
 
 def measure(record, folder, *, threads, contended, **options):

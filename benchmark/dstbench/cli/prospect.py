@@ -28,8 +28,9 @@ def describe(
     trials = trials_of_shard(planned.trials, shard)
     states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]
-    number = workers or default_workers(visible_gpus())
-    estimate = Prospect(found).estimate(missing, out, number)
+    gpus = visible_gpus()
+    number = workers or default_workers(gpus)
+    estimate = Prospect(found).estimate(missing, out, number, "GPU" if gpus else "core")
     return {
         "name": planned.matrix.name,
         "summary": planned.matrix.summary,

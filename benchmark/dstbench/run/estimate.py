@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dstbench.run.plan import PlannedTrial
 
 FEW_UPDATES = 10
-GUESS = 5e9
-"""Dense multiply-accumulates per second and core that are assumed where nothing was measured yet."""
+GUESS = {"core": 1e10, "GPU": 2e12}
+"""Dense multiply-accumulates a second that are assumed of one worker where nothing was measured yet."""
 _LOST = "the network can't be built for this data: "
 
 
@@ -117,15 +117,22 @@ class Prospect:
         ]
         return tuple(found)
 
-    def estimate(self, trials: Sequence[PlannedTrial], out: Path, workers: int) -> Estimate:
-        """What running these trials takes: time from finished trials of the same kind, or else a guess."""
+    def estimate(
+        self, trials: Sequence[PlannedTrial], out: Path, workers: int, kind: str = "core"
+    ) -> Estimate:
+        """What running these trials takes: time from finished trials of the same kind, or else a guess.
+
+        kind: what each worker has, a "core" or a "GPU".
+        """
         measured = _measured_seconds(out) if trials else {}
         macs = [self._macs(planned.trial) for planned in trials]
         past = [measured.get(_kind(planned.trial)) for planned in trials]
-        spent = [m / GUESS if p is None and m is not None else p for p, m in zip(past, macs, strict=True)]
+        spent = [
+            m / GUESS[kind] if p is None and m is not None else p for p, m in zip(past, macs, strict=True)
+        ]
         disk = [_disk(self.profile(planned.trial)) for planned in trials]
         guessed, seconds = past.count(None), _total(spent)
-        guess = f"a guess of {GUESS / 1e9:g} billion multiply-accumulates a second and core"
+        guess = f"a guess of {GUESS[kind] / 1e9:g} billion multiply-accumulates a second on a {kind}"
         return Estimate(
             trials=len(trials),
             macs=_total(macs),

@@ -1,0 +1,259 @@
+"""Plans: cells, controls, keys, what is refused, and what is said before anything runs."""
+
+import copy
+import hashlib
+from collections import Counter
+
+import pytest
+
+from dstbench.errors import BadInput
+from dstbench.registry import registry
+from dstbench.run.cells import DEFAULTS, cells
+from dstbench.run.config import load_matrix
+from dstbench.run.estimate import Prospect
+from dstbench.run.plan import plan, trial_key
+
+MATRIX = {
+    "schema": 1,
+    "name": "test",
+    "axes": {"model": "small_cnn", "dataset": "digits", "density": 0.1, "recipe": ["rigl"]},
+    "controls": [],
+    "training": {"epochs": 2},
+}
+
+
+def planned(*settings, **changes):
+    document = copy.deepcopy(MATRIX)
+    document["axes"] |= changes.pop("axes", {})
+    return plan(load_matrix({**document, **changes}, settings), registry())
+
+
+def the_key(*settings, **changes):
+    [trial] = planned(*settings, **changes).trials
+    return trial.key
+
+
+def test_quick_is_72_cells_and_three_controls():
+    quick = plan(load_matrix("quick"), registry())
+    methods = [trial for trial in quick.trials if not trial.control]
+    assert len(methods) == 72
+    assert [t.control for t in quick.trials if t.control] == ["dense", "static", "small-dense"]
+    assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 3 == 75
+    assert quick.notes == ()  # in particular: ten topology updates in each
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_suite(name):
+    trials = plan(load_matrix(name), registry()).trials
+    count = Counter(trial.control for trial in trials)
+    settings = 3 * 3 * 3  # models, densities, seeds
+    assert count == {None: 6 * settings, "static": settings, "small-dense": settings, "dense": 3 * 3}
+    assert not any(trial.skip for trial in trials)
+
+
+def test_trial_is_resolved_and_leaves_defaults_out():
+    [trial] = planned().trials
+    assert trial.trial == {
+        "model": {"name": "small_cnn"},
+        "dataset": {"name": "digits"},
+        "density": 0.1,
+        "seed": 0,
+        "recipe": {
+            "init": {"name": "erk"},
+            "structure": {"name": "unstructured"},
+            "prune": {"name": "magnitude"},
+            "grow": {"name": "gradient"},
+            "schedule": {"name": "cosine"},
+        },
+        "training": {"epochs": 2},
+        "measure": {},
+    }
+    assert (trial.label, trial.control, trial.skip) == ("rigl", None, None)
+
+
+def test_dense_is_one_trial_at_every_density_and_small_dense_one_at_each():
+    trials = planned(axes={"density": [0.2, 0.1], "seed": [0, 1]}, controls=["dense", "small-dense"]).trials
+    assert Counter(t.control for t in trials) == {None: 4, "small-dense": 4, "dense": 2}
+    [dense, _] = [t.trial for t in trials if t.control == "dense"]
+    assert (dense["recipe"], dense["density"]) == ({"dense": True}, 1.0)
+    assert all(t.trial["recipe"]["narrow"] for t in trials if t.control == "small-dense")
+
+
+def test_same_method_by_recipe_and_by_its_parts_is_one_trial():
+    by_parts = {"init": "erk", "structure": "unstructured", "prune": "magnitude", "grow": "gradient"}
+    both = planned(axes=by_parts)
+    assert (len(both.trials), both.duplicates) == (1, 1)
+    assert both.trials[0].label == "rigl"
+    assert the_key() == the_key(axes={**by_parts, "recipe": None})
+
+
+def test_control_that_is_a_method_too_stays_a_control():
+    found = planned(axes={"recipe": ["static", "rigl"]}, controls=["static"])
+    assert [(t.label, t.control) for t in found.trials] == [("static", "static"), ("rigl", None)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axes": {"density": 0.10}},
+        {"axes": {"recipe": {"name": "rigl"}}},
+        {"axes": {"recipe": {"name": "rigl", "alpha": 0.3}}},
+        {"axes": {"model": "dstbench/small_cnn"}},
+        {"training": {"epochs": 2, "lr": 0.1}},
+        {"training": {"batch_size": 128, "epochs": 2}},
+        {"name": "other", "summary": "text"},
+        {"budget": {"trial_seconds": 5, "tuning": "a lot"}},
+    ],
+)
+def test_key_is_the_same_for_the_same_trial(changes):
+    assert the_key(**changes) == the_key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axes": {"density": 0.11}},
+        {"axes": {"seed": 1}},
+        {"axes": {"recipe": "set"}},
+        {"axes": {"recipe": {"name": "rigl", "alpha": 0.2}}},
+        {"axes": {"model": {"name": "small_cnn", "width": 2.0}}},
+        {"training": {"epochs": 3}},
+        {"dense_layers": ["conv1"]},
+    ],
+)
+def test_key_is_another_for_another_trial(changes):
+    assert the_key(**changes) != the_key()
+
+
+def test_equal_numbers_make_equal_keys():
+    assert trial_key({"lr": 1, "b": [2.0]}, {}) == trial_key({"b": [2], "lr": 1.0}, {})
+    assert trial_key({"lr": True}, {}) != trial_key({"lr": 1}, {})
+    assert trial_key({"lr": 0.1}, {"grow": {"version": "1"}}) != trial_key(
+        {"lr": 0.1}, {"grow": {"version": "2"}}
+    )
+
+
+def test_key_of_the_first_version_stays():
+    """Finished results are found by their key: a change here makes everyone's results worthless."""
+    trial = {"model": {"name": "m"}, "density": 0.1, "seed": 0}
+    components = {"grow": {"name": "dstbench/gradient", "version": "1"}}
+    text = (
+        '{"components":{"grow":{"name":"dstbench/gradient","version":"1"}},'
+        '"trial":{"density":0.1,"model":{"name":"m"},"seed":0}}'
+    )
+    assert trial_key(trial, components) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_defaults_of_strategy_axes_are_those_of_a_recipe():
+    from dstbench.api import Recipe
+
+    assert {kind: getattr(Recipe(), kind) for kind in DEFAULTS} == DEFAULTS
+
+
+def test_include_and_exclude():
+    axes = {"recipe": None, "density": [0.2, 0.1], "grow": ["random", {"name": "gradient"}], "init": ["erk"]}
+    whole = cells(load_matrix({**MATRIX, "axes": MATRIX["axes"] | axes}))
+    assert (len(whole[0]), whole[1]) == (4, 0)
+    matrix = {**MATRIX, "axes": MATRIX["axes"] | axes, "controls": ["static"]}
+    found, excluded = cells(load_matrix({**matrix, "exclude": [{"grow": "gradient", "density": 0.2}]}))
+    assert excluded == 1
+    assert [(c.axes["density"], c.axes.get("recipe")) for c in found] == [
+        (0.2, "static"), (0.2, None), (0.1, "static"), (0.1, None), (0.1, None)
+    ]  # fmt: skip
+    found, _ = cells(load_matrix({**matrix, "include": [{"grow": ["gradient", "random"], "density": 0.1}]}))
+    assert {c.axes["density"] for c in found} == {0.1}
+
+
+def test_match_on_what_the_axis_does_not_hold_is_refused():
+    with pytest.raises(BadInput, match=r"exclude\[0\]\.recipe: 'rigll' is not on that axis.*'rigl'"):
+        planned(exclude=[{"recipe": "rigll"}])
+
+
+def test_excluding_everything_is_refused():
+    with pytest.raises(BadInput, match="leave no cell"):
+        planned(exclude=[{"recipe": "rigl"}])
+
+
+def test_overrides_set_training_and_parameters_where_they_match():
+    found = planned(
+        axes={"recipe": ["rigl", "set"], "density": [0.2, 0.1]},
+        overrides=[
+            {"when": {"density": 0.1}, "set": {"training.lr": 0.5}},
+            {"when": {"recipe": "set"}, "set": {"schedule.delta_t": 7}},
+        ],
+    )
+    settings = {
+        (t.label, t.trial["density"]): (
+            t.trial["training"].get("lr"),
+            t.trial["recipe"]["schedule"].get("delta_t"),
+        )
+        for t in found.trials
+    }
+    assert settings == {
+        ("rigl", 0.2): (None, None), ("set", 0.2): (None, 7), ("rigl", 0.1): (0.5, None), ("set", 0.1): (0.5, 7)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axes": {"recipe": "rgl"}}, r"axes\.recipe\[0\]: unknown recipe 'rgl'; did you mean 'rigl'"),
+        ({"axes": {"grow": ["random", "gradiant"]}}, r"axes\.grow\[1\]: unknown grow .*'gradient'"),
+        (
+            {"axes": {"structure": {"name": "shuffled_block", "block": 8}}},
+            r"axes\.structure\[0\]: .*unknown parameter 'block'",
+        ),
+        ({"axes": {"model": "smal_cnn"}}, r"axes\.model\[0\]: unknown model 'smal_cnn'; did you mean 'small"),
+        (
+            {"axes": {"dataset": "digit"}},
+            r"axes\.dataset\[0\]: unknown dataset 'digit'; did you mean 'digits",
+        ),
+        ({"axes": {"model": "timm:resnet188"}}, r"axes\.model: .*resnet188.*did you mean"),
+        ({"controls": ["dens"]}, r"controls\[0\]: unknown recipe 'dens'; did you mean 'dense'"),
+        (
+            {"training": {"epochs": 1, "optimizer": "sgdd"}},
+            r"training\.optimizer: unknown .*'sgdd'; did you mean",
+        ),
+        ({"training": {"epochs": 1, "schedule": "cosin"}}, r"training\.schedule: unknown .*'cosine'"),
+        ({"dense_layers": ["stem"]}, r"dense_layers: no layer matches 'stem'"),
+        (
+            {"overrides": [{"when": {}, "set": {"lr": 1}}]},
+            r"overrides\[0\]\.set: unknown setting 'lr'",
+        ),
+        (
+            {"overrides": [{"when": {}, "set": {"training.lrr": 1}}]},
+            r"rigl: lrr: unknown key; did you mean 'lr'",
+        ),
+    ],
+)
+def test_unknown_name_is_refused_with_its_place_and_the_nearest(changes, message):
+    with pytest.raises(BadInput, match=message):
+        planned(**changes)
+
+
+def test_density_that_leaves_layers_empty_is_a_skip_with_the_figures():
+    [trial] = planned(axes={"density": 1e-5}).trials
+    assert trial.skip.startswith("density 1e-05 leaves 1 of ")
+    assert trial.skip.endswith("layers needs at least one")
+
+
+def test_masks_that_never_move_are_reported():
+    assert planned(axes={"recipe": None, "grow": "random", "schedule": "never"}).notes == (
+        "masks never move in erk · unstructured · magnitude · random at density 0.1",
+    )
+    assert "masks never move in rigl at density 1" in planned(axes={"density": 1.0}).notes
+
+
+def test_too_few_updates_are_reported():
+    [note] = planned(training={"epochs": 20, "batch_size": 32}).notes
+    steps = 20 * (1258 // 32)
+    assert note.startswith(f"only {(int(0.75 * steps) - 1) // 100} topology updates in rigl at density 0.1")
+
+
+def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
+    trials = planned().trials
+    found = Prospect(registry()).estimate(trials, tmp_path, workers=2)
+    assert "guess" in found.basis
+    macs = Prospect(registry()).profile(trials[0].trial).macs
+    assert found.macs == 3 * macs * 1258 * 2
+    assert found.seconds == pytest.approx(found.macs / 1e10 / 2)
