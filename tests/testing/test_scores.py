@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -28,10 +29,17 @@ gradient.needs = Signal.GRAD
 
 
 def noisy(layer, rng):
-    return torch.rand(layer.shape, generator=rng)
+    return torch.rand(layer.shape, generator=rng).to(layer.weight.device)
 
 
-@pytest.mark.parametrize("score", [magnitude, gradient, noisy, Random(), Random(exclude_dropped=True)])
+def by_value(layer, rng):
+    """Fails on the meta device, which is no mistake."""
+    return layer.weight.abs() / max(1.0, float(layer.weight.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "score", [magnitude, gradient, noisy, by_value, Random(), Random(exclude_dropped=True)]
+)
 def test_sound_scores(score):
     assert check_score(score) == []
 
@@ -54,6 +62,10 @@ def divides_by_zero(layer, rng):
 
 def elsewhere(layer, rng):
     return torch.zeros(layer.shape, device="meta")
+
+
+def left_on_the_cpu(layer, rng):
+    return torch.rand(layer.shape, generator=rng)
 
 
 def writes_weight(layer, rng):
@@ -104,6 +116,7 @@ bad_needs.needs = "grad"
         (no_tensor, "type", "expected a tensor, got list"),
         (divides_by_zero, "NaN", "scores are NaN"),
         (elsewhere, "device", "expected cpu, got meta"),
+        (left_on_the_cpu, "device", "expected meta, the weight's, got cpu"),
         (writes_weight, "purity", "changed its input weight"),
         (writes_mask, "purity", "changed its input mask"),
         (counts_calls, "determinism", "gave two results for the same input"),
@@ -120,7 +133,7 @@ def test_broken_scores(score, check, message):
     assert check in {problem.check for problem in found}
     [problem] = [problem for problem in found if problem.check == check]
     assert problem.component == "planted"
-    assert __import__("re").search(message, problem.message), problem.message
+    assert re.search(message, problem.message), problem.message
 
 
 def test_many_layers_make_one_problem():

@@ -6,7 +6,7 @@ import json
 
 from fake_distribution import install, registering
 
-LIST = "from dstbench.cli.plugins import plugins_app; plugins_app(['list', '--json'], standalone_mode=False)"
+LIST = ("-m", "dstbench", "plugins", "list", "--json")
 
 BROKEN = {
     "dstbench-broken-import": ("import not_installed_anywhere", "ModuleNotFoundError"),
@@ -22,7 +22,7 @@ def test_broken_ones_are_named_and_the_rest_works(tmp_path, run_in):
     for distribution, (source, _) in BROKEN.items():
         install(tmp_path, distribution, source)
     install(tmp_path, "dstbench-shadow", registering("grow", "gradient"))
-    done = run_in(tmp_path, "-c", LIST)
+    done = run_in(tmp_path, *LIST)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     reasons = {row["distribution"]: row["reason"] for row in rows if row["status"] == "disabled"}
@@ -36,6 +36,6 @@ def test_broken_ones_are_named_and_the_rest_works(tmp_path, run_in):
 
 def test_strict_stops_at_the_first(tmp_path, run_in):
     install(tmp_path, "dstbench-broken-import", BROKEN["dstbench-broken-import"][0])
-    done = run_in(tmp_path, "-c", LIST, DSTBENCH_STRICT_PLUGINS="1")
-    assert done.returncode != 0
+    done = run_in(tmp_path, *LIST, DSTBENCH_STRICT_PLUGINS="1")
+    assert done.returncode == 2
     assert "dstbench-broken-import 1.0" in done.stderr.replace("\n", " ")

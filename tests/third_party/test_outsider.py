@@ -10,8 +10,8 @@ HERE = Path(__file__).parent
 
 LIST = """
 import sys
-from dstbench.cli.plugins import plugins_app
-plugins_app(["list", "--json"], standalone_mode=False)
+from dstbench.cli.app import app
+app(["plugins", "list", "--json"], standalone_mode=False)
 assert "torch" not in sys.modules, "listing plugins imported torch"
 """
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -67,6 +68,12 @@ def tensors(layer: LayerView) -> Mapping[str, Tensor]:
     """The tensors that a strategy gets to see, by field name."""
     fields = ("weight", "mask", "before", "grad", "active_grad", "momentum")
     return {name: value for name in fields if (value := getattr(layer, name)) is not None}
+
+
+def on_device(layer: LayerView, device: str) -> LayerView:
+    """The same layer with its tensors on another device."""
+    moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors(layer).items()}
+    return replace(layer, **moved)
 
 
 def _values(info: LayerInfo, state: str, draw: Generator) -> Tensor:

@@ -62,7 +62,7 @@ def call_purely(call: Callable[[], Any], inputs: Mapping[str, Tensor], where: st
     two results. ``call`` makes its own generator anew. Exceptions pass through.
     """
     before = {name: _bits(tensor).clone() for name, tensor in inputs.items()}
-    with _global_seed(1):
+    with global_seed(1):
         state = torch.get_rng_state()
         first = call()
         drew = not torch.equal(state, torch.get_rng_state())
@@ -93,7 +93,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _seeded(call: Callable[[], Any], seed: int) -> Any:
-    with _global_seed(seed):
+    with global_seed(seed):
         return call()
 
 
@@ -102,7 +102,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
+def global_seed(seed: int) -> Iterator[None]:
     """Seed every global generator, and put back what was there."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

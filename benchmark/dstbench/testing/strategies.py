@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerView, Policy, Score, Share, Signal
-from dstbench.testing.layers import LAYERS, STATES, rng, tensors, view
-from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise
+from dstbench.testing.layers import LAYERS, STATES, on_device, rng, tensors, view
+from dstbench.testing.problem import Findings, Problem, call_purely, describe, global_seed, label, summarise
 
 _NO_SIGNALS = "; a signal that `needs` doesn't declare is None"
 
@@ -62,6 +62,24 @@ def _score_findings(score: Score, signals: bool) -> Findings:
                 continue
             yield from impure
             yield from _score_result(result, layer, where)
+    yield from _elsewhere(score, needs, states[0])
+
+
+def _elsewhere(score: Score, needs: Signal, state: str) -> Findings:
+    """Scores belong on the weight's device. The meta device shows it without a GPU, where a score runs there."""
+    for device in ("meta", "cuda") if torch.cuda.is_available() else ("meta",):
+        for info in LAYERS:
+            layer = on_device(view(info, state, needs), device)
+            try:
+                with global_seed(1):
+                    result = _scored(score, layer)
+            except Exception as error:
+                if device != "meta":  # there, whatever depends on values fails, rightly
+                    yield "device", f"layer {info.name!r} on {device}: {describe(error)}"
+                continue
+            if isinstance(result, Tensor) and result.device != layer.weight.device:
+                expected = f"expected {device}, the weight's, got {result.device}"
+                yield "device", f"layer {info.name!r} on {device}: {expected}"
 
 
 def _scored(score: Score, layer: LayerView) -> Tensor:
