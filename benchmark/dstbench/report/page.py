@@ -299,23 +299,18 @@ def _cell(column: Column, row: Row, scale: tuple[float, float]) -> Cell:
         return Cell(text, bar=f"{100 * min(1.0, row[key]):.1f}")
     if not column.interval:
         return Cell(text)
-    if key == "difference":
-        return Cell(text, _tone(column, row, 0.0), _interval("95 % interval", column, row))
+    low, high = (row[name] for name in column.keys[1:])
+    if key == "difference":  # coloured only where the whole interval lies on one side
+        tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
+        return Cell(text, tone, _interval("95 % interval", column, row))
     badge = "contended" if row["contended"] is True else ""
-    return Cell(text, _tone(column, row, 1.0), _interval("over timing rounds", column, row), badge)
+    tone = "good" if not badge and not is_missing(low) and low > 1 else ""
+    return Cell(text, tone, _interval("over timing rounds", column, row), badge)
 
 
 def _interval(what: str, column: Column, row: Row) -> str:
     low, high = (row[name] for name in column.keys[1:])
     return "" if is_missing(low) else f"{what}: {show(column.kind, low)} to {show(column.kind, high)}"
-
-
-def _tone(column: Column, row: Row, neutral: float) -> str:
-    """Coloured only where the whole interval lies on one side."""
-    low, high = (row[name] for name in column.keys[1:])
-    if is_missing(low) or is_missing(high):
-        return ""
-    return "good" if low > neutral else "poor" if high < neutral else ""
 
 
 def _accuracy(text: str, row: Row, scale: tuple[float, float]) -> Cell:

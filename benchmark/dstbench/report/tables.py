@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import BOARDS, COLUMNS, Board, is_missing
@@ -74,9 +75,10 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
     table["rank"] = pd.Series(_ranks(summary, board), index=summary.index, dtype="float64")
     disturbed = (table["contended"] == True) & (board.name == "throughput")  # noqa: E712  (None is calm)
     table["last"] = disturbed + 2 * table[board.by].isna()
+    table["tie"] = table["top1"]
     table = table.sort_values(
-        ["model", "dataset", "density_requested", "last", board.by, "method", "group"],
-        ascending=[True, True, False, True, not board.higher, True, True],
+        ["model", "dataset", "density_requested", "last", board.by, "tie", "method", "group"],
+        ascending=[True, True, False, True, not board.higher, False, True, True],
         kind="stable",
     )
     keys = dict.fromkeys(key for column in board.columns for key in column.keys)
@@ -133,7 +135,8 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
 
 
 def _mean(trials: Trials, name: str) -> float | None:
-    return estimate([trial[name] for trial in trials]).mean
+    known = [trial[name] for trial in trials if not is_missing(trial[name])]
+    return fsum(known) / len(known) if known else None
 
 
 def _interval(name: str, value: Estimate) -> dict[str, float | None]:

@@ -126,7 +126,7 @@
     const here = boards[0].rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && matches(r));
     const dense = here.find((r) => r.control === "dense");
     const points = here.filter((r) => r[state.x] > 0).map((r) => ({ r, x: r[state.x], y: r.top1 }));
-    const W = 1200, H = 380, L = 52, R = 20, T = 14, B = 44;
+    const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 46, R = 16, T = 14, B = 44;
     const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Top-1 accuracy against cost" });
     plot.append(root);
     if (!points.length) return root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
@@ -138,7 +138,7 @@
     const [x0, x1] = spread([...points.map((p) => Math.log(p.x)), 0], 0.04), [y0, y1] = spread(ys, 0.06);
     const X = (v) => L + ((Math.log(v) - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
     const ratios = [-3, -2, -1, 0, 1, 2].flatMap((e) => [1, 1.5, 2, 3, 5, 7].map((k) => +(k * 10 ** e).toPrecision(3)));
-    const ticks = ratios.filter((t) => Math.log(t) >= x0 && Math.log(t) <= x1);
+    const ticks = ratios.filter((t) => Math.log(t) >= x0 && Math.log(t) <= x1 && (W >= 700 || !/[357]/.test(t)));
     for (const t of nice(y0, y1, 6)) root.append(svg("line", { class: "grid", x1: L, x2: W - R, y1: Y(t), y2: Y(t) }), svg("text", { x: L - 8, y: Y(t) + 4, "text-anchor": "end" }, t));
     for (const t of ticks) root.append(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: T, y2: H - B }), svg("text", { x: X(t), y: H - B + 17, "text-anchor": "middle" }, `${t}×`));
     const cheap = state.x.includes("flops");
@@ -246,6 +246,7 @@
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
+  addEventListener("resize", drawPlot);
   addEventListener("hashchange", () => { fromHash(); draw(); });
   document.documentElement.classList.add("scripted");
   fromHash();
