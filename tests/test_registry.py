@@ -103,6 +103,7 @@ BROKEN = {
     ),
     "forgotten mark": ("def register_grow(register): pass", "register_grow isn't marked @dstbench.hookimpl"),
     "no hooks": ("", "has no function marked"),
+    "no argument": ("@hookimpl\ndef register_grow(): pass", "takes no argument 'register'"),
     "wrapper": (
         "@hookimpl(wrapper=True)\ndef register_grow(register):\n    return (yield)",
         "register_grow is a hook wrapper",
@@ -127,6 +128,12 @@ def test_strict_raises_and_names_the_plugin(site, monkeypatch, by_environment):
         monkeypatch.setenv("DSTBENCH_STRICT_PLUGINS", "1")
     with pytest.raises(PluginError, match=r"plugin bad \(broken 3\): ZeroDivisionError"):
         registry(strict=not by_environment)
+
+
+def test_what_a_plugin_prints_is_no_output(site, capsys):
+    install(site, "chatty", "print('hello')\n" + registering("grow", "mine"))
+    assert "mine" in registry()["grow"]
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_all_or_nothing(site):
@@ -318,7 +325,7 @@ def test_parameters_of_a_dataclass(found):
 
 def test_parameters_of_functions(found):
     assert [p.name for p in found["grow"]["plain"].parameters()] == ["scale"]
-    assert [p.name for p in found["model"]["net"].parameters()] == ["width", "extra"][:1]
+    assert [p.name for p in found["model"]["net"].parameters()] == ["width"]
     assert [p.name for p in found["recipe"]["method"].parameters()] == ["power", "name_of"]
     assert [p.name for p in found["schedule"]["every"].parameters()] == ["delta_t"]
     assert found["grow"]["ready"].parameters() == ()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -136,7 +138,8 @@ def load_plugins(switched_off: Mapping[str, str], *, strict: bool = False) -> Lo
         off = switched_off.get(point.name) or switched_off.get(distribution)
         try:
             if not off:
-                found, watching = _load_one(point, distribution, version)
+                with redirect_stdout(sys.stderr):  # a plugin that prints must not end up inside --json
+                    found, watching = _load_one(point, distribution, version)
                 _refuse_twice(found, components)
                 components += found
                 observers += watching
@@ -181,7 +184,7 @@ def _load_one(point: EntryPoint, distribution: str, version: str) -> tuple[list[
             continue
         kind = hook.removeprefix("register_")
         register = _register(kind, components, distribution, version, point.name)
-        implementation.function(*[register for _ in implementation.argnames])
+        implementation.function(register)
     return components, observers
 
 
@@ -202,6 +205,8 @@ def _implementations(plugin: Any, name: str) -> list[tuple[str, pluggy.HookImpl]
             raise PluginError(f"implements {hook!r}, which is no hook of dstbench{nearest(hook, specs)}")
         if implementation.hookwrapper or implementation.wrapper:
             raise PluginError(f"{hook} is a hook wrapper: these hooks are called one by one, nothing to wrap")
+        if hook.startswith("register_") and not implementation.argnames:
+            raise PluginError(f"{hook} takes no argument 'register', so it registers nothing")
     if not found:
         raise PluginError("has no function marked @dstbench.hookimpl: nothing would be registered")
     order = [f"register_{kind}" for kind in hookspecs.KINDS] + list(OBSERVERS)

@@ -79,7 +79,8 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         observers: Iterable[Observer] = (),
         disabled: Iterable[Disabled] = (),
     ) -> None:
-        self._components = {kind: [c for c in components if c.kind == kind] for kind in KINDS}
+        every = tuple(components)
+        self._components = {kind: [c for c in every if c.kind == kind] for kind in KINDS}
         self._names = {
             kind: MappingProxyType({self._shortest(c): c for c in members})
             for kind, members in self._components.items()

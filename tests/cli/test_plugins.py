@@ -138,7 +138,11 @@ def test_check_of_a_bad_one_names_it_and_exits_1(site):
     assert "grow wrong: shape: layer 'one' [1, 1], half: expected [1, 1], got [3]" in result.stdout
     result = CliRunner().invoke(app, ["plugins", "check", "--distribution", "Bad_Scores", "--json"])
     assert result.exit_code == 1
-    assert {row["check"] for row in json.loads(result.stdout)} == {"shape"}
+    # it also ignores the weight's device
+    assert {(row["component"], row["check"]) for row in json.loads(result.stdout)} == {
+        ("grow wrong", "shape"),
+        ("grow wrong", "device"),
+    }
 
 
 def test_check_of_a_distribution_whose_plugin_is_broken(site):

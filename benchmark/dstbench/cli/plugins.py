@@ -106,7 +106,8 @@ def show_component(
             typer.echo(f"{key.replace('_', ' ').ljust(width)}  {value}")
     typer.echo("")
     if parameters:
-        print_rows(parameters, ["name", "type", "default"], as_json=False)
+        rows = [{**p, "default": "required" if p["required"] else repr(p["default"])} for p in parameters]
+        print_rows(rows, ["name", "type", "default"], as_json=False)
     else:
         typer.echo("no parameters")
     for part, spec in (parts or {}).items():
