@@ -5,8 +5,10 @@ score -> apportion removals -> shrink -> apportion additions up to capacity -> f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -57,6 +59,8 @@ def initial_masks(
     scores: dict[str, Tensor] = {}
     if masks_wanted:
         scores = {name: score_layer(init.score, view, draw(name, "init")) for name, view in views.items()}
+        upper = {name: _room(view, scores[name], upper[name]) for name, view in views.items()}
+        lower = {name: min(lower[name], upper[name]) for name in views}
     candidates = _candidates(init.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
     budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
     if not masks_wanted:
@@ -229,7 +233,17 @@ def check_shares(
     if not isinstance(weights, Mapping) or set(weights) != set(views):
         got = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
         raise StrategyError(f"{share!r}: expected a weight for each of the layers {sorted(views)}, got {got}")
-    return {name: float(weights[name]) for name in views}
+    return {name: _share_of(share, name, weights[name]) for name in views}
+
+
+def _share_of(share: Share, name: str, weight: Any) -> float:
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise StrategyError(f"{share!r}, layer {name!r}: a share must be finite and >= 0, got {weight!r}")
+    return value
 
 
 def check_masks(

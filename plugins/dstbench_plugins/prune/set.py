@@ -18,11 +18,11 @@ class WithinSign:
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
         """Rank of |w| among the active weights of the same sign / their number."""
-        scores = torch.zeros_like(layer.weight)
+        scores = torch.zeros_like(layer.weight, dtype=torch.float32)  # ranks exceed half precision
         for side in (layer.mask & (layer.weight >= 0), layer.mask & (layer.weight < 0)):
             values = layer.weight[side].abs()
-            ranks = torch.empty_like(values)
-            places = torch.arange(1, len(values) + 1, device=values.device, dtype=values.dtype)
+            ranks = torch.empty_like(values, dtype=scores.dtype)
+            places = torch.arange(1, len(values) + 1, device=values.device, dtype=scores.dtype)
             ranks[values.sort(stable=True).indices] = places / max(1, len(values))
             scores[side] = ranks
         return scores

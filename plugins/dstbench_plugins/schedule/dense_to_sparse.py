@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from math import cos, pi
 
-from dstbench.api import Clock, Target
+from dstbench.api import Clock, StrategyError, Target
+from dstbench_plugins.schedule.checks import check_fraction, check_period
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,16 @@ class Cubic:
     start: float = 0.0  # as fractions of the steps
     stop: float = 0.75
     regrow: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what isn't a schedule."""
+        check_period(self.delta_t)
+        check_fraction("initial", self.initial, above=True)
+        check_fraction("regrow", self.regrow)
+        check_fraction("stop", self.stop, above=True)
+        check_fraction("start", self.start)
+        if self.start > self.stop:
+            raise StrategyError(f"start: expected at most the stop {self.stop}, got {self.start}")
 
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """(d_t(1-r), d_t) every ΔT steps from the start to the first multiple of ΔT at or past the stop."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import cos, pi
 
 from dstbench.api import Clock, Target
+from dstbench_plugins.schedule.checks import check_fraction, check_period
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,12 @@ class Cosine:
     alpha: float = 0.3  # the drop fraction at the start
     delta_t: int = 100  # steps between updates
     stop: float = 0.75  # T_end as a fraction of the steps
+
+    def __post_init__(self) -> None:
+        """Refuse what isn't a schedule."""
+        check_period(self.delta_t)
+        check_fraction("alpha", self.alpha)
+        check_fraction("stop", self.stop)
 
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """(d(1-ζ), d) at multiples of ΔT before T_end."""
@@ -30,6 +37,12 @@ class Constant:
     zeta: float = 0.3
     delta_t: int = 100
     stop: float = 1.0  # no update at or after this fraction of the steps
+
+    def __post_init__(self) -> None:
+        """Refuse what isn't a schedule."""
+        check_period(self.delta_t)
+        check_fraction("zeta", self.zeta)
+        check_fraction("stop", self.stop)
 
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """(d(1-ζ), d) at multiples of ΔT before the stop."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import cos, pi
 
 from dstbench.api import Clock, Target
+from dstbench_plugins.schedule.checks import check_fraction, check_period
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,12 @@ class SoftMemory:
     extra: float = 0.05  # μ at the start, as a density
     delta_t: int = 100
     stop: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Refuse what isn't a schedule."""
+        check_period(self.delta_t)
+        check_fraction("extra", self.extra)
+        check_fraction("stop", self.stop, above=True)
 
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """(d, d + μ(t)) at multiples of ΔT; (d, d) at the first one at or past the stop."""

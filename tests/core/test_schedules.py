@@ -1,0 +1,185 @@
+"""Schedules: pure, exact at their end, silent past it."""
+
+from dataclasses import replace
+from math import cos, pi
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstbench.api import Clock, StrategyError, Target
+from dstbench_plugins.schedule.dense_to_sparse import Cubic
+from dstbench_plugins.schedule.dst import Constant, Cosine, Never
+from dstbench_plugins.schedule.soft_memory import SoftMemory
+
+SCHEDULES = (
+    Cosine(), Cosine(alpha=0.5, stop=1.0), Constant(), Constant(zeta=1.0), Cubic(), Cubic(initial=0.5, regrow=0.5),
+    SoftMemory(), SoftMemory(extra=0.9), Never(),
+)  # fmt: skip
+
+
+def targets(schedule, total, density):
+    """{step: target} of a whole training, where there is one."""
+    made = {step: schedule(Clock(step, total), density) for step in range(total + 1)}
+    return {step: target for step, target in made.items() if target is not None}
+
+
+fractions = st.integers(0, 20).map(lambda twentieth: twentieth / 20)
+trainings = {
+    "total": st.integers(1, 130),
+    "delta_t": st.integers(1, 140),
+    "stop": st.integers(1, 20).map(lambda twentieth: twentieth / 20),
+    "density": st.sampled_from([1.0, 0.5, 0.2, 0.1, 1 / 3, 0.013]),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@given(**trainings)
+def test_every_training_ends_at_the_density_exactly(schedule, total, delta_t, stop, density):
+    if not isinstance(schedule, Never):
+        schedule = replace(schedule, delta_t=delta_t, stop=stop)
+    made = targets(schedule, total, density)
+    assert not made or made[max(made)].final == density
+    assert made == targets(schedule, total, density)
+    assert schedule(Clock(0, total), density) is None or 0 in made
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), Constant()], ids=repr)
+@given(**trainings)
+def test_dst_at_constant_density_stays_there_and_stops(schedule, total, delta_t, stop, density):
+    made = targets(replace(schedule, delta_t=delta_t, stop=stop), total, density)
+    assert 0 not in made
+    assert all(step % delta_t == 0 and step < stop * total for step in made)
+    assert all(t.final == density and t.keep < density for t in made.values())
+    expected = [step for step in range(delta_t, total + 1, delta_t) if step < stop * total]
+    assert list(made) == expected
+
+
+def test_cosine_is_rigls_formula():
+    made = targets(Cosine(alpha=0.3, delta_t=100, stop=0.75), 1000, 0.1)
+    assert list(made) == [100, 200, 300, 400, 500, 600, 700]  # 750 is T_end, and no multiple
+    for step, target in made.items():
+        assert target.keep == pytest.approx(0.1 * (1 - 0.15 * (1 + cos(pi * step / 750))))
+
+
+def test_no_update_at_t_end():
+    assert 750 not in targets(Cosine(delta_t=50), 1000, 0.1)
+    assert 1000 not in targets(Constant(delta_t=50), 1000, 0.1)
+    assert max(targets(Constant(delta_t=50, stop=0.5), 1000, 0.1)) == 450
+
+
+def test_constant_moves_the_same_fraction_every_time():
+    made = targets(Constant(zeta=0.3, delta_t=100), 1000, 0.2)
+    assert list(made) == list(range(100, 1000, 100))
+    assert all(target.keep == pytest.approx(0.14) for target in made.values())
+
+
+def test_never_never_updates():
+    assert targets(Never(), 1000, 0.1) == {}
+
+
+# Dense to sparse
+
+
+def test_cubic_is_gmps_formula():
+    made = targets(Cubic(delta_t=100, start=0.1, stop=0.6), 1000, 0.2)
+    assert made[0] == Target(1.0, 1.0)
+    assert list(made) == [0, 100, 200, 300, 400, 500, 600]
+    for step, target in list(made.items())[1:]:
+        sparsity = 0.8 - 0.8 * (1 - (step - 100) / 500) ** 3
+        assert target.final == pytest.approx(1 - sparsity)
+        assert target.keep == target.final  # nothing grows back
+    assert made[600].final == 0.2
+
+
+@given(start=fractions, **trainings)
+def test_cubic_falls_and_reaches_its_density_from_any_start(start, total, delta_t, stop, density):
+    made = targets(Cubic(delta_t=delta_t, start=min(start, stop), stop=stop), total, density)
+    finals = [target.final for target in made.values()]
+    assert finals == sorted(finals, reverse=True)
+    assert finals[0] == 1
+    assert finals[-1] == density
+
+
+def test_itop_bug_16_gradual_pruning_reaches_its_target():
+    """When the stop is no multiple of ΔT the first one past it closes, or else the last step."""
+    assert targets(Cubic(delta_t=100, stop=0.75), 1000, 0.1)[800].final == 0.1
+    assert targets(Cubic(delta_t=400, stop=1.0), 1000, 0.1)[1000].final == 0.1
+    assert targets(Cubic(delta_t=5000), 1000, 0.1) == {0: Target(1.0, 1.0), 1000: Target(0.1, 0.1)}
+
+
+def test_granet_prunes_more_than_it_must_and_grows_it_back():
+    made = targets(Cubic(initial=0.5, regrow=0.5, delta_t=100), 1000, 0.1)
+    assert made[0] == Target(0.5, 0.5)
+    assert all(t.keep < t.final for step, t in made.items() if 0 < step < 750)
+    assert made[800] == Target(0.1, 0.1)
+
+
+def test_an_initial_density_below_the_target_is_raised_to_it():
+    assert targets(Cubic(initial=0.05), 1000, 0.1)[0].final == 0.1
+
+
+# Soft memory bound
+
+
+def test_soft_memory_prunes_to_the_density_then_grows_above_it():
+    made = targets(SoftMemory(extra=0.05, delta_t=100, stop=0.75), 1000, 0.1)
+    assert made[0] == Target(0.15000000000000002, 0.15000000000000002)
+    assert list(made) == [0, 100, 200, 300, 400, 500, 600, 700, 800]
+    for step in range(100, 800, 100):
+        assert made[step].keep == 0.1
+        assert made[step].final == pytest.approx(0.1 + 0.025 * (1 + cos(pi * step / 750)))
+    assert made[800] == Target(0.1, 0.1)  # the change point: from here on, no more than d
+
+
+def test_soft_memory_closes_at_the_last_step_if_nothing_else_does():
+    assert targets(SoftMemory(delta_t=400, stop=0.9), 1000, 0.1)[1000] == Target(0.1, 0.1)
+
+
+def test_soft_memory_never_exceeds_one():
+    assert all(target.final <= 1 for target in targets(SoftMemory(extra=0.5), 1000, 0.8).values())
+
+
+# Bad parameters are refused when made, not at some step
+
+
+@pytest.mark.parametrize("kind", [Cosine, Constant, Cubic, SoftMemory])
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("delta_t", 0), ("delta_t", -5), ("stop", 1.5), ("stop", -0.1)]
+)
+def test_a_time_that_is_none_is_refused(kind, parameter, value):
+    with pytest.raises(StrategyError, match=rf"{parameter}.*{value}"):
+        kind(**{parameter: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "value"),
+    [
+        (Cosine, "alpha", 1.5),
+        (Cosine, "alpha", -0.1),
+        (Constant, "zeta", 2.0),
+        (Cubic, "initial", 0.0),
+        (Cubic, "initial", 1.2),
+        (Cubic, "regrow", 1.1),
+        (Cubic, "start", 0.9),  # past the stop
+        (Cubic, "start", -0.1),
+        (Cubic, "stop", 0.0),  # would never leave its initial density
+        (SoftMemory, "stop", 0.0),
+        (SoftMemory, "extra", -0.1),
+    ],
+)
+def test_a_fraction_that_is_none_is_refused(kind, parameter, value):
+    with pytest.raises(StrategyError, match=rf"{parameter}.*{value}"):
+        kind(**{parameter: value})
+
+
+def test_a_target_that_can_not_be_is_refused():
+    for keep, final in ((0.2, 0.1), (-0.1, 0.1), (0.5, 1.1), (0.0, 0.0), (float("nan"), 0.5)):
+        with pytest.raises(StrategyError, match=r"keep.*final"):
+            Target(keep, final)
+
+
+def test_an_epoch_needs_its_length():
+    assert Clock(30, 100, 20).epoch == 1.5
+    with pytest.raises(StrategyError, match="steps_per_epoch"):
+        _ = Clock(30, 100).epoch
