@@ -66,7 +66,7 @@ def _score_findings(score: Score, signals: bool) -> Findings:
 
 
 def _elsewhere(score: Score, needs: Signal, state: str) -> Findings:
-    """Scores belong on the weight's device. The meta device shows it without a GPU, where a score runs there."""
+    """Scores belong on the weight's device. The meta device shows it without a GPU, if a score runs there."""
     for device in ("meta", "cuda") if torch.cuda.is_available() else ("meta",):
         for info in LAYERS:
             layer = on_device(view(info, state, needs), device)
