@@ -77,3 +77,8 @@ def measure(record, folder, *, threads, contended, **options):
         ACTIONS[do](record["trial"], Path(folder), threads)
     speed = {"images_per_second": 10.0, "dense_images_per_second": 20.0, "ratio": 0.5}
     return {"path": "masked-dense", "threads": threads, "contended": contended, "train": speed}
+
+
+def measure_contended(record, folder, **options):
+    """A measurement beside which something else ran."""
+    return {**measure(record, folder, **options), "contended": True}

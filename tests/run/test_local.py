@@ -1,8 +1,12 @@
 """The local executor: what becomes of trials that fail, die, hang or ignore signals."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -133,6 +137,29 @@ def test_death_while_timing_leaves_the_result_as_it_is(tmp_path):
     timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", trial={"measure_do": "kill"})
     assert outcomes([timing])[timing.key].status == "killed"
     assert read_record(timing.folder) == before
+
+
+def test_children_die_with_a_killed_scheduler(tmp_path):
+    code = (
+        "from pathlib import Path\nfrom dstbench.run.local import run_local\n"
+        "from dstbench.run.worker import Job\n"
+        f"job = Job('ab' * 16, {TRIAL | {'do': 'sleep'}!r}, '', None, Path({str(tmp_path / 'ab')!r}), "
+        "'fakes.trials:behave', options={'device': 'cpu'})\n"
+        "run_local([job], on_event=lambda event: None)"
+    )
+    tests = next(path for path in sys.path if path.endswith("tests"))
+    scheduler = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": tests})
+    until = time.monotonic() + 20
+    while not (tmp_path / "ab" / "started").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    holder = json.loads((tmp_path / "ab" / LEASE).read_text())["pid"]
+    scheduler.kill()
+    scheduler.wait()
+    psutil.wait_procs([psutil.Process(holder)] if psutil.pid_exists(holder) else [], timeout=20)
+    assert not psutil.pid_exists(holder) or psutil.Process(holder).status() == psutil.STATUS_ZOMBIE
+    again = job(tmp_path)
+    run_local([replace(again, folder=tmp_path / "ab")], on_event=lambda event: None)
+    assert read_record(tmp_path / "ab")["status"] == "ok"
 
 
 def test_visible_gpus_follow_the_environment(monkeypatch):

@@ -58,6 +58,14 @@ def test_result_without_throughput_gets_only_that(tmp_path):
     assert (second.ran, second.timed, second.ok) == (0, 2, True)
 
 
+def test_contended_throughput_is_measured_again_on_request(tmp_path):
+    first = go(tmp_path, "recipe=rigl", tasks=Tasks(TASKS.train, "fakes.trials:measure_contended"))
+    assert read_record(result(first))["measures"]["throughput"]["contended"] is True
+    assert go(tmp_path, "recipe=rigl").timed == 0
+    again = go(tmp_path, "recipe=rigl", retry=["contended"])
+    assert (again.ran, again.timed) == (0, 1)
+
+
 def test_no_throughput_where_none_is_wanted(tmp_path):
     session = go(tmp_path, "measure.throughput=false")
     assert (session.timed, session.ok) == (0, True)

@@ -47,8 +47,12 @@ class Progress:
 
     def plan(self, plan: Plan, train: int, throughput: int) -> None:
         """Say what is ahead: how many trials will be trained, and how many timed."""
-        known = len(plan.trials) - train
-        self._print(f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train")
+        skipped = sum(trial.skip is not None for trial in plan.trials)
+        known = len(plan.trials) - train - skipped
+        skips = f", {skipped} to skip" if skipped else ""
+        self._print(
+            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train{skips}"
+        )
         for note in plan.notes:
             self._print(f"note: {note}", "yellow")
         self._totals = {"train": train, "throughput": throughput}

@@ -71,7 +71,8 @@ def run(
         typer.Option(
             metavar="STATUS,...",
             help="Run trials again that ended so: failed, oom, timeout, diverged, killed, skipped; "
-            "invalid: those whose result file can't be trusted, which is kept beside the new one.",
+            "invalid: those whose result file can't be trusted, which is kept beside the new one; "
+            "contended: only the timing, where something else was running.",
         ),
     ] = "",
     shard: Shard = None,
@@ -86,7 +87,8 @@ def run(
     from dstbench.cli.progress import Progress
     from dstbench.run.session import run as run_session
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's end of time is an interruption
+    # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Progress() as progress:
             session = run_session(
@@ -107,6 +109,8 @@ def run(
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     raise typer.Exit(0 if session.ok else 1)
 
 

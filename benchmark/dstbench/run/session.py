@@ -19,6 +19,11 @@ from dstbench.run.worker import Event, Executor, Job
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
+CONTENDED = "contended"
+"""Beside the statuses in ``retry``: measures throughput again where something else was running."""
+
+_LAZY = ("torch._dynamo",)
+"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def run(
     start = time.monotonic()
     source = registry or default_registry()
     retried = _statuses(retry)
+    again = CONTENDED in retried
     whole = plan(load_matrix(suite, settings), source)
     share = trials_of_shard(whole.trials, shard)
     execute: Executor = source.resolve("executor", executor).load()
@@ -90,7 +96,7 @@ def run(
     _write_skips(root, [trial for trial in share if trial.skip and before[trial.key] is None])
     due = [trial for trial in share if not trial.skip and _is_due(before[trial.key], retried)]
     if planned is not None:
-        untimed = sum(is_timed(t) and (t in due or needs_timing(t, before[t.key])) for t in share)
+        untimed = sum(is_timed(t) and (t in due or needs_timing(t, before[t.key], again)) for t in share)
         planned(replace(whole, trials=tuple(share)), len(due), untimed)
     limit = whole.matrix.budget.trial_seconds
     chosen = tasks or Tasks()
@@ -100,7 +106,7 @@ def run(
         options = {"data_root": data_root and Path(data_root), "download": download, "device": device}
         jobs = [_job(root, trial, chosen.train, limit, options, retry=retried) for trial in due]
         execute(jobs, workers=workers, on_event=ending, preload=_modules(due, source, chosen))
-    timing = [trial for trial in share if needs_timing(trial, state_of(root, trial.key))]
+    timing = [trial for trial in share if needs_timing(trial, state_of(root, trial.key), again)]
     if timing:
         jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
         execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
@@ -138,11 +144,12 @@ def is_timed(trial: PlannedTrial) -> bool:
     return bool(trial.trial["measure"].get("throughput", True))
 
 
-def needs_timing(trial: PlannedTrial, state: Record | Rejected | None) -> bool:
-    """Whether a trial is done but for its throughput."""
+def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bool = False) -> bool:
+    """Whether a trial is done but for its throughput; with ``again``, a contended one doesn't count."""
     if not isinstance(state, dict) or state["status"] != "ok":
         return False
-    return is_timed(trial) and not state["measures"].get("throughput")
+    measured = state["measures"].get("throughput")
+    return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
 
 
 class _Endings:
@@ -164,7 +171,7 @@ class _Endings:
 
 
 def _statuses(retry: Iterable[str]) -> frozenset[str]:
-    known = [*STATUSES, INVALID]
+    known = [*STATUSES, INVALID, CONTENDED]
     for status in (retried := frozenset(retry)):
         if status not in known:
             raise BadInput(f"retry: unknown status {status!r}{nearest(status, known)}")
@@ -220,6 +227,7 @@ def _check_data(
 def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
     """Modules that trials need: loaded once in the server instead of once a trial."""
     named = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
+    named |= dict.fromkeys(_LAZY)
     for trial in trials:
         for kind, spec in {**trial.trial, **trial.trial["recipe"]}.items():
             if isinstance(spec, Mapping) and "name" in spec:
