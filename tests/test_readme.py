@@ -1,0 +1,85 @@
+"""The README is true: its Python runs, its commands run, and CI runs its two set-up commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dstbench.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [line for kind, body in BLOCKS if kind == "bash" for line in body.splitlines()]
+SMALL = (
+    "-S prune=magnitude -S init=erk -S structure=channel -S training.epochs=2 -S controls=dense "
+    "-S measure.rounds=1 -S schedule.delta_t=4"
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor")
+
+
+def blocks(kind: str) -> list[str]:
+    return [body for name, body in BLOCKS if name == kind]
+
+
+def test_python_of_the_engine_runs():
+    torch.manual_seed(0)
+    loop, more, _ = blocks("python")
+    names: dict[str, object] = {}
+    exec(loop.replace("1000", "250"), names)
+    assert names["sparsifier"].history
+    assert names["sparsifier"].density == pytest.approx(0.1, abs=1e-4)
+    exec(more, names)
+
+
+def test_python_of_the_plugin_registers_a_working_strategy():
+    from dstbench.testing import check_score
+
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(blocks("python")[2], names)
+    registered = {}
+    names["register_grow"](lambda name, target, **rest: registered.update({name: target}))
+    assert not check_score(registered["saliency"]())
+
+
+def test_toml_names_the_entry_point_group():
+    [toml] = blocks("toml")
+    assert tomllib.loads(toml)["project"]["entry-points"]["dstbench"]
+
+
+def test_ci_does_what_the_readme_says():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    setup = [line for line in COMMANDS if line.startswith("pip install")]
+    assert len(setup) == 2
+    assert set(setup) <= set(script)
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours = [line for line in COMMANDS if line.startswith("dstbench")]
+    runs = [line for line in ours if line.startswith("dstbench run")]
+    assert runs, "the README runs no suite"
+    for line in sorted(ours, key=lambda line: line not in runs):  # others read what runs leave
+        words = shlex.split(line)[1:] + (shlex.split(SMALL) if line in runs else [])
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, f"{line}: {done.output}"
+
+
+def test_bench_commands_parse(capsys, monkeypatch):
+    from dstbench import bench
+
+    commands = [line.split()[3:] for line in COMMANDS if line.startswith("python -m dstbench.bench")]
+    assert sorted(commands) == [["step"], ["update"]]
+    for words in commands:
+        small = ["--model", "small_cnn", "--size", "8", "--rounds", "2", "--warmup", "1", "--threads", "1"]
+        monkeypatch.setattr("sys.argv", ["bench", *words, *small])
+        bench.main()
+        assert "_ms" in capsys.readouterr().out
