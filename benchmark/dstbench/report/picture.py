@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,18 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             title=_title(rows),
             total=len(ranked),
             ticks=[(round(AXIS[0] + (tick - low) * scale, 1), f"{tick:g}") for tick in _ticks(low, high)],
-            rows=[_line(place, row, low, scale) for place, row in enumerate(shown, 1)],
+            rows=[
+                _line(place, row, low, scale) | {"method": name}
+                for (place, row), name in zip(enumerate(shown, 1), _names(shown), strict=True)
+            ],
         )
     )
+
+
+def _names(rows: list[Row]) -> list[str]:
+    """The methods' names without their parameters, unless two would read the same."""
+    short = [re.sub(r"\([^)]*\)", "", row["method"]) for row in rows]
+    return short if len(set(short)) == len(short) else [row["method"] for row in rows]
 
 
 def _block(rows: list[Row]) -> list[Row]:
@@ -91,7 +101,6 @@ def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
     interval = not is_missing(row["top1_low"])
     return {
         "place": "" if row["control"] else place,
-        "method": row["method"],
         "control": bool(row["control"]),
         "x": at(row["top1"]),
         "low": at(row["top1_low"]) if interval else None,

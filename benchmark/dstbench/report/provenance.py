@@ -73,6 +73,14 @@ def provenance(records: Sequence[Record]) -> list[Entry]:
     return [*entries, *_data(records), *_dates(records)]
 
 
+def _short(name: str, record: Record) -> Any:
+    """A field of one record's provenance; a commit by its first twelve digits (and "+" where it was changed)."""
+    value = record["provenance"].get(name)
+    if name != "commit" or not isinstance(value, str):
+        return value
+    return f"{value[:12]}{'+' if value.endswith('+') else ''}"
+
+
 def _items(value: Any) -> list[tuple[Any, Any]]:
     return list(value.items()) if isinstance(value, dict) else []
 

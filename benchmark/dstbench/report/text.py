@@ -193,7 +193,7 @@ def _compact(column: Column, row: Mapping[Any, Any]) -> str:
     return f"({text})" if contended else text
 
 
-_SAID = ("control",)  # Markdown says it with italics
+_SAID = ("control", "contended")  # Markdown says these with italics and beside the speed
 
 
 def _markdown(column: Column, row: Mapping[Any, Any]) -> str:

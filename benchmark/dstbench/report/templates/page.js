@@ -118,6 +118,10 @@
     let best = -Infinity;
     return sorted.filter((p) => p.y > best && ((best = p.y), true));
   };
+  const fence = (values) => { // Tukey's lower fence
+    const sorted = [...values].sort((a, b) => a - b), at = (q) => sorted[Math.floor(q * (sorted.length - 1))];
+    return Math.max(sorted[0], at(0.25) - 1.5 * (at(0.75) - at(0.25)));
+  };
   const drawPlot = () => {
     const block = data.blocks[+state.block] ?? data.blocks[0];
     const plot = $("plot");
@@ -130,13 +134,14 @@
     const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Top-1 accuracy against cost" });
     plot.append(root);
     if (!points.length) return root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
-    const ys = points.flatMap((p) => [p.y, p.r.top1_low ?? p.y, p.r.top1_high ?? p.y]);
+    const floor = fence(points.map((p) => p.y)); // far outliers are drawn on the axis, with their value
+    const ys = points.flatMap((p) => [p.y, p.r.top1_low ?? p.y, p.r.top1_high ?? p.y]).map((y) => Math.max(y, floor));
     const spread = (values, part) => {
       const low = Math.min(...values), high = Math.max(...values), pad = (high - low || 1) * part;
       return [low - pad, high + pad];
     };
     const [x0, x1] = spread([...points.map((p) => Math.log(p.x)), 0], 0.04), [y0, y1] = spread(ys, 0.06);
-    const X = (v) => L + ((Math.log(v) - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
+    const X = (v) => L + ((Math.log(v) - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((Math.max(v, y0) - y0) / (y1 - y0)) * (H - T - B);
     const ratios = [-3, -2, -1, 0, 1, 2].flatMap((e) => [1, 1.5, 2, 3, 5, 7].map((k) => +(k * 10 ** e).toPrecision(3)));
     const ticks = ratios.filter((t) => Math.log(t) >= x0 && Math.log(t) <= x1 && (W >= 700 || !/[357]/.test(t)));
     for (const t of nice(y0, y1, 6)) root.append(svg("line", { class: "grid", x1: L, x2: W - R, y1: Y(t), y2: Y(t) }), svg("text", { x: L - 8, y: Y(t) + 4, "text-anchor": "end" }, t));
@@ -158,8 +163,9 @@
       if (disturbed(p)) dot.setAttribute("opacity", ".35");
       dot.dataset.tip = describe(p.r);
       root.append(dot);
+      if (p.y < y0) root.append(svg("text", { x: X(p.x) + 9, y: H - B - 6 }, `↓ ${number(p.y, 1)}`));
       const side = X(p.x) > W / 2 ? -1 : 1;
-      if (p.r.control) root.append(svg("text", { class: "tag", x: X(p.x) + 10 * side, y: Y(p.y) - 8, "text-anchor": side < 0 ? "end" : "start" }, p.r.method));
+      if (p.r.control) root.append(svg("text", { class: "tag", x: X(p.x) + 10 * side, y: Y(p.y) + (p.r.control === "static" ? 18 : -8), "text-anchor": side < 0 ? "end" : "start" }, p.r.method));
     }
     drawLegend(groups, points, Boolean(dense));
   };
