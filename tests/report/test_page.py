@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dstbench.errors import BadInput
+from dstbench.report.cells import accuracy_axis
 from dstbench.report.page import write_leaderboards
 from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
@@ -193,3 +194,25 @@ def test_json_is_an_array_with_the_name_first(results):
     assert all(next(iter(row)) == "name" for row in rows)
     assert rows[0]["name"] == "dense"
     assert rows[0]["difference"] is None
+
+
+def test_highlights_call_no_gain_what_is_within_timing_noise(tmp_path, make, put, speed):
+    def page(ratio):
+        record = make()
+        record["measures"]["throughput"] = speed(ratio, path="compacted")
+        folder = tmp_path / str(ratio)
+        write_leaderboards(put(folder / "results", [record]), folder)
+        return (folder / "index.html").read_text(encoding="utf-8")
+
+    assert "<b>no gain</b><em>highest: 1.03×, compacted</em>" in page(1.03)
+    assert "<b>2.00×</b><em>rigl at density 0.1, compacted, 91.00 %</em>" in page(2.0)
+
+
+def test_a_far_outlier_does_not_flatten_the_interval_bars():
+    accuracy = [
+        {"top1": top1, "top1_low": None, "top1_high": None} for top1 in (10.0, 90.0, 91.0, 92.0, 93.0, 94.0)
+    ]
+    low, high = accuracy_axis(accuracy)
+    assert 10 < low < 90
+    assert high == 94
+    assert accuracy_axis([]) == (0.0, 1.0)

@@ -11,6 +11,7 @@ from dstbench.report.columns import MISSING, Column, is_missing, show
 Row = dict[Any, Any]
 Axis = tuple[float, float]
 
+NOTICEABLE = 1.05  # a speed-up worth pointing at: timings of equal networks differ by a few percent
 COMPONENTS = ("init", "structure", "prune", "grow")
 
 
@@ -66,7 +67,8 @@ def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
         tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
         return Cell(text, tone, _interval("95 % interval", column, row))
     badge = "contended" if row["contended"] is True else ""
-    tone = "good" if not badge and not is_missing(low) and low > 1 else ""
+    gained = row[key] >= NOTICEABLE and not is_missing(low) and low > 1
+    tone = "good" if gained and not badge else ""
     return Cell(text, tone, _interval("over timing rounds", column, row), badge)
 
 

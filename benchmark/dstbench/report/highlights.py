@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from dstbench.report.cells import NOTICEABLE
 from dstbench.report.columns import is_missing, show
 from dstbench.report.results import Loaded
 
 Row = dict[Any, Any]
 Tile = dict[str, str]
 
-NOTICEABLE = (
-    1.05  # a highlighted speed-up is at least this: timings of equal networks differ by a few percent
-)
 _SPEED = "inference_throughput_ratio"
 
 

@@ -61,9 +61,7 @@ def reading(records: Sequence[Record]) -> list[Entry]:
 
 def provenance(records: Sequence[Record]) -> list[Entry]:
     """Versions, hardware, commits, data fingerprints and dates of the records; differing values with counts."""
-    found = [
-        (title, _values(record["provenance"].get(name) for record in records)) for name, title in _FIELDS
-    ]
+    found = [(title, _values(_short(name, record) for record in records)) for name, title in _FIELDS]
     entries = [(title, text) for title, text in found if text]
     plugins: Counter[str] = Counter()
     for record in records:
@@ -91,7 +89,7 @@ def _values(values: Iterable[Any]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{value} ({count} trials)" for value, count in ordered)
+    return "; ".join(f"{value} ({count} trial{'s' if count > 1 else ''})" for value, count in ordered)
 
 
 def _text(value: Any) -> str:

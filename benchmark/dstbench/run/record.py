@@ -204,7 +204,7 @@ def read_record(path: Path) -> Record | Rejected:
 def record_files(results: Path) -> Iterator[Path]:
     """Every ``result.json`` under a folder, in a deterministic order."""
     for folder, below, files in os.walk(results):
-        below.sort()
+        below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: half-done copies
         if FILE in files:
             below.clear()  # a trial's folder holds no other trial
             yield Path(folder, FILE)
