@@ -84,7 +84,7 @@ class Sparsifier:
         self.steps = 0  # applied optimizer steps
         self.history: list[UpdateReport] = []
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
-        self._outer, self._optimizer = optimizer, _innermost(optimizer)
+        self._outer, self.optimizer = optimizer, _innermost(optimizer)
         patterns = (*self.method.dense_layers, *dense_layers)
         self.layers, self.dense_layers = budgeted_layers(model, patterns)
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
@@ -98,8 +98,8 @@ class Sparsifier:
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
         self._start()
         self._handles = [
-            self._optimizer.register_step_pre_hook(self._before_step),
-            self._optimizer.register_step_post_hook(self._after_step),
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(self._after_step),
         ]
 
     # What a training loop calls
@@ -253,7 +253,7 @@ class Sparsifier:
         if not (self.dense_gradient or (Signal.ACTIVE_GRAD in needs and self._due is not None)):
             self._signals = {}
             return
-        scale = getattr(self._optimizer, "grad_scale", None)
+        scale = getattr(self.optimizer, "grad_scale", None)
         gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
         if Signal.MOMENTUM in needs and not self._overflowed():
             for name, gradient in gradients.items():
@@ -276,7 +276,7 @@ class Sparsifier:
 
     def _overflowed(self) -> bool:
         """Whether a fused optimizer is about to skip this step inside its kernel."""
-        found = getattr(self._optimizer, "found_inf", None)
+        found = getattr(self.optimizer, "found_inf", None)
         return found is not None and float(found) > 0
 
     @torch.no_grad()
@@ -334,30 +334,6 @@ class Sparsifier:
             **signals,
         )
 
-    def _goal(self, target: Target) -> Goal:
-        """Totals and allocations, in weights, of a target in densities.
-
-        A share that depends on shapes alone is solved again at a new density; another's allocation is
-        scaled. Pruning in place takes every layer to the same fraction of what it holds, corrected by how
-        its allocation moves, so that redistributed layers aren't pulled back.
-        """
-        infos = {name: layer.info for name, layer in self.layers.items()}
-        lower, upper = bounds(infos, self._structures)
-        final, keep = round(target.final * self.size), round(target.keep * self.size)
-        allocation = self.allocation
-        if target.final != self._final:
-            share = self.method.init.share
-            views = {name: self._view(layer) for name, layer in self.layers.items()}
-            weights = (
-                share(views, {}, final) if by_shape(share) else {n: float(c) for n, c in allocation.items()}
-            )
-            allocation = apportion(weights, final, lower, upper)
-        drift = {name: self.budget[name] * allocation[name] / self.allocation[name] for name in infos}
-        holding = sum(self.budget.values())
-        floor = {name: min(lower[name], self.budget[name]) for name in infos}
-        keep_allocation = self.budget if keep >= holding else apportion(drift, keep, floor, self.budget)
-        return Goal(keep, final, keep_allocation, allocation)
-
     def _write(self, masks: Masks) -> None:
         """Zero weights and optimizer state wherever an entry changed, and record what happened."""
         survivors, grown, dropped = {}, 0, 0
@@ -385,7 +361,7 @@ class Sparsifier:
 
     def _multiply(self, tensor: Tensor, survivor: Tensor) -> None:
         tensor.mul_(survivor)
-        for value in self._optimizer.state.get(tensor, {}).values():
+        for value in self.optimizer.state.get(tensor, {}).values():
             if isinstance(value, Tensor) and value.shape == tensor.shape:
                 value.mul_(survivor.to(value.dtype))
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import ImageData, Split
+from dstbench.api import ImageData, Split, StrategyError
 from dstbench.core import state
 from dstbench.core.cost import TrainingMeter, layer_costs
 from dstbench.core.sparsifier import Sparsifier
@@ -165,7 +165,7 @@ def _build(
         optimizer,
         blueprint.recipe,
         trial["density"],
-        total_steps=max(1, training.epochs * len(batches) // training.gradient_accumulation),
+        total_steps=training.epochs * per_epoch,
         steps_per_epoch=per_epoch,
         seed=trial["seed"],
         registry=registry,
@@ -193,19 +193,16 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
 
 def _train(session: Session, checkpoint_seconds: float) -> None:
     """All epochs that are left, with a line of the curve after each."""
+    training = session.training
+    per_epoch = max(1, len(session.batches) // training.gradient_accumulation)
+    # before anything is loaded: the schedule starts from the configured rate, not from where it had got to
+    set_rate = build_schedule(session.sparsifier.optimizer, training, per_epoch)
     checkpoint = session.folder / CHECKPOINT
     if checkpoint.exists():
         session.accelerator.load_state(str(checkpoint))
-    else:
-        (session.folder / CURVE).unlink(missing_ok=True)
-    session.folder.joinpath(CURVE).touch()
-    set_rate = build_schedule(
-        session.sparsifier._optimizer,
-        session.training,
-        max(1, len(session.batches) // session.training.gradient_accumulation),
-    )
+    _cut_curve(session)
     saved = time.monotonic()
-    for epoch in range(session.progress.epoch, session.training.epochs):
+    for epoch in range(session.progress.epoch, training.epochs):
         start = time.perf_counter()
         loss = _epoch(session, epoch, set_rate)
         session.progress.seconds += time.perf_counter() - start
@@ -213,7 +210,7 @@ def _train(session: Session, checkpoint_seconds: float) -> None:
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         _log(session, epoch, loss)
-        if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < session.training.epochs:
+        if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < training.epochs:
             _checkpoint(session)
             saved = time.monotonic()
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -225,6 +222,8 @@ def _epoch(session: Session, epoch: int, set_rate: Any) -> float:
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
     total = torch.zeros((), device=accelerator.device)
     session.model.train()
+    sparsifier.optimizer.zero_grad()
+    accelerator.step = 0  # an accumulation doesn't reach over epochs: an epoch is what is checkpointed
     samples, steps = 0, 0
     for images, labels in session.batches.epoch(epoch):
         with accelerator.accumulate(session.model):
@@ -236,16 +235,26 @@ def _epoch(session: Session, epoch: int, set_rate: Any) -> float:
             if accelerator.sync_gradients and training.clip_norm is not None:
                 sparsifier.mask_gradients()  # inactive weights don't count towards the norm
                 accelerator.clip_grad_norm_(session.model.parameters(), training.clip_norm)
+            total += loss.detach()
             before, active = sparsifier.steps, sparsifier.active
-            session.optimizer.step()
+            _step(session, total)
             session.optimizer.zero_grad()
-        total += loss.detach()
         steps += 1
         if sparsifier.steps > before:
             session.meter.add(active, samples, sparsifier.dense_gradient)
             samples = 0
             _observe(session)
     return float(total) / max(1, steps)
+
+
+def _step(session: Session, total: torch.Tensor) -> None:
+    """Step and, if due, update the topology. Scores of NaN weights are refused there: that is divergence."""
+    try:
+        session.optimizer.step()
+    except StrategyError as error:
+        if not bool(total.isfinite()):
+            raise Diverged(f"the training loss is {float(total)}") from error
+        raise
 
 
 def _observe(session: Session) -> None:
@@ -272,6 +281,13 @@ def _log(session: Session, epoch: int, loss: float) -> None:
     }
     with (session.folder / CURVE).open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _cut_curve(session: Session) -> None:
+    """Drop the lines of epochs that no checkpoint covers: they are run again."""
+    curve = session.folder / CURVE
+    lines = curve.read_text().splitlines(keepends=True) if curve.exists() else []
+    curve.write_text("".join(lines[: session.progress.epoch]))
 
 
 def _checkpoint(session: Session) -> None:

@@ -1,0 +1,110 @@
+"""Dead channels cut out: the same outputs from a smaller network, or the channel stays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import dstbench
+from dstbench.accel.compact import compact, masked_copy
+from dstbench.accel.dispatch import accelerate
+from dstbench.core.graph import edges, removable_rows
+from dstbench.registry import registry
+
+CHANNEL = {"structure": "channel", "grow": "gradient", "schedule": {"name": "cosine", "delta_t": 3}}
+
+
+def trained(model: nn.Module, shape: tuple[int, ...], steps: int = 20, density: float = 0.3):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    sparsifier = dstbench.Sparsifier(model, optimizer, CHANNEL, density, total_steps=steps)
+    images, labels = torch.randn(8, *shape), torch.randint(0, 10, (8,))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        sparsifier.step()
+    return sparsifier, images
+
+
+@pytest.mark.parametrize(("name", "shape"), [("small_cnn", (1, 8, 8)), ("cifar_resnet_20", (3, 16, 16))])
+def test_channel_sparse_models_shrink_and_keep_their_outputs(name, shape):
+    torch.manual_seed(0)
+    model = registry().build("model", name)(num_classes=10, input_shape=shape)
+    sparsifier, images = trained(model, shape, steps=10)
+    small = compact(model, sparsifier.masks, images)
+    model.eval()
+    torch.testing.assert_close(small(images), model(images), rtol=1e-4, atol=1e-5)
+    full, left = (sum(p.numel() for p in m.parameters()) for m in (model, small))
+    assert left < 0.6 * full
+    theory = dstbench.cost(model, sparsifier.masks, shape)
+    assert theory.hardware_flops == dstbench.cost(small, None, shape).inference_flops
+    assert accelerate(model, sparsifier.masks, "channel", images).execution_path == "compacted"
+    assert accelerate(model, sparsifier.masks, "unstructured").execution_path == "masked-dense"
+
+
+def test_dead_rows_are_silent_in_training_and_evaluation():
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+    model = nn.Sequential(conv, norm, nn.Flatten(), nn.Linear(8 * 36, 10))
+    sparsifier, images = trained(model, (3, 8, 8))
+    dead = ~sparsifier.masks["0"].flatten(1).any(1)
+    assert dead.any()
+    for mode in (True, False):
+        model.train(mode)
+        assert not norm(conv(images))[:, dead].any()
+    assert norm.weight[dead].any()  # the scale stays: a dead row has a gradient to be grown by
+
+
+def test_a_norm_that_still_adds_a_constant_keeps_its_channel():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3))
+    mask = torch.ones(4, 3, 3, 3, dtype=torch.bool)
+    mask[:2] = False
+    with torch.no_grad():
+        model[0].bias.zero_()
+        model[1].bias[0] = 0.5  # behind the ReLU a constant that the last layer reads
+    small = compact(model, {"0": mask}, torch.randn(2, 3, 8, 8))
+    assert small[0].out_channels == 3
+    assert small[3].in_channels == 3
+
+
+def test_rows_that_meet_an_addition_stay():
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.relu(self.first(x))) + x
+
+    model, mask = Residual(), torch.zeros(4, 4, 1, 1, dtype=torch.bool)
+    mask[0] = True
+    rows = removable_rows(model, {"first": mask, "second": mask})
+    assert list(rows) == ["first"]
+    assert rows["first"].tolist() == [False, True, True, True]
+    assert "add" in edges(model)["second"].blocked
+
+
+def test_a_model_that_cannot_be_traced_is_left_as_it_is():
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.layer(x)) if x.sum() > 0 else self.last(x)
+
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[0] = True
+    model = Branching()
+    small = compact(model, {"layer": mask}, torch.ones(1, 4))
+    assert small.layer.out_features == 4
+    assert torch.equal(small(torch.ones(1, 4)), masked_copy(model, {"layer": mask})(torch.ones(1, 4)))
+
+
+def test_throughput_says_how_it_was_measured():
+    model = nn.Linear(8, 8).train()
+    measured = dstbench.throughput(model, torch.randn(4, 8), rounds=5, warmup=1)
+    assert measured.images_per_second > 0
+    assert measured.latency_low <= measured.latency_median <= measured.latency_high
+    assert (measured.batch_size, measured.rounds, measured.dtype) == (4, 5, "float32")
+    assert model.training

@@ -1,0 +1,202 @@
+"""One real trial: what its record says, how it fails, and that it continues exactly where it stopped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from dstbench.registry import registry
+from dstbench.run import trial as trial_module
+from dstbench.run.measure import measure_throughput
+from dstbench.run.record import seal
+from dstbench.run.trial import CHECKPOINT, CURVE, STATE, run_trial
+
+RIGL = {
+    "init": {"name": "erk"},
+    "structure": {"name": "unstructured"},
+    "prune": {"name": "magnitude"},
+    "grow": {"name": "gradient"},
+    "schedule": {"name": "cosine", "delta_t": 5},
+    "dense_layers": [],
+}
+
+
+def config(recipe=RIGL, **training):
+    return {
+        "model": {"name": "small_cnn"},
+        "dataset": {"name": "digits"},
+        "density": 0.1,
+        "seed": 0,
+        "recipe": recipe,
+        "training": {"epochs": 3, "batch_size": 64, "lr": 0.05, **training},
+        "measure": {"rounds": 2, "warmup": 1, "batch_size": 8},
+    }
+
+
+def run(trial, folder, **options):
+    return run_trial(trial, folder, device="cpu", threads=1, **options)
+
+
+def test_the_record_of_a_good_trial(tmp_path):
+    record = run(config(), tmp_path)
+    assert record["status"] == "ok", record["traceback"]
+    measures = record["measures"]
+    assert measures["top1"] > 60
+    weights = sum(row["active"] for row in measures["layers"])
+    total = sum(torch.Size(row["shape"]).numel() for row in measures["layers"])
+    assert weights == round(0.1 * total) == round(measures["density"] * total)
+    assert measures["updates"] == 8
+    assert measures["r_s"] > 0.1
+    assert measures["changed"] > 0
+    assert 0.1 < measures["training_flops_ratio"] < 0.2
+    # 57 steps, 8 of them with a dense weight gradient: (57 * 3 f + 8 (1 - f)) / (57 * 3)
+    f = measures["inference_flops_ratio"]
+    assert measures["training_flops_ratio"] == pytest.approx((57 * 3 * f + 8 * (1 - f)) / (57 * 3), rel=1e-6)
+    assert record["provenance"]["dataset_fingerprint"]
+    assert record["provenance"]["components"]["grow"]["distribution"] == "dstbench"
+    curve = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
+    assert [line["epoch"] for line in curve] == [1, 2, 3]
+    seal({**record, "key": "0" * 64, "label": "rigl", "control": None})  # fits the schema
+
+
+def test_throughput_of_a_trial_stands_beside_dense(tmp_path):
+    record = run(config(), tmp_path)
+    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    assert timed["path"] == "masked-dense"
+    for phase in ("train", "inference"):
+        assert timed[phase]["ratio_low"] <= timed[phase]["ratio"] <= timed[phase]["ratio_high"]
+        assert timed[phase]["dense_images_per_second"] > 0
+
+
+@pytest.mark.parametrize("recipe", [{"dense": True}, {**RIGL, "narrow": True}], ids=["dense", "small-dense"])
+def test_controls(recipe, tmp_path):
+    record = run(config(recipe), tmp_path)
+    measures = record["measures"]
+    assert record["status"] == "ok", record["traceback"]
+    assert measures["r_s"] is None
+    assert measures["updates"] == 0
+    assert measures["inference_flops_ratio"] == pytest.approx(1 if "dense" in recipe else 0.1, abs=0.02)
+    if "narrow" in recipe:
+        rigl = run(config(), tmp_path / "rigl")["measures"]
+        assert measures["parameters"] == pytest.approx(rigl["active_parameters"], rel=0.05)
+    assert measure_throughput(record, tmp_path, device="cpu", threads=1)["path"] == "dense"
+
+
+@pytest.mark.parametrize("grow", ["gradient", "momentum"])
+def test_an_interrupted_trial_continues_bit_for_bit(tmp_path, monkeypatch, grow):
+    trial = config({**RIGL, "grow": {"name": grow}})
+    whole = run(trial, tmp_path / "whole")
+    monkeypatch.setattr(trial_module, "_log", interrupted_after(2, trial_module._log))
+    with pytest.raises(KeyboardInterrupt):
+        run(trial, tmp_path / "parts", checkpoint_seconds=0)
+    monkeypatch.undo()
+    assert (tmp_path / "parts" / CHECKPOINT).is_dir()
+    resumed = run(trial, tmp_path / "parts")
+    states = [torch.load(tmp_path / part / STATE, weights_only=True) for part in ("whole", "parts")]
+    for name, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][name]), name
+    same = ("top1", "loss", "r_s", "changed", "updates", "training_flops")
+    assert {k: whole["measures"][k] for k in same} == {k: resumed["measures"][k] for k in same}
+    assert not (tmp_path / "parts" / CHECKPOINT).exists()
+
+
+def interrupted_after(calls, original):
+    """``original``, but the call after ``calls`` is a Ctrl-C."""
+    count = 0
+
+    def log(*args):
+        nonlocal count
+        count += 1
+        if count > calls:
+            raise KeyboardInterrupt
+        original(*args)
+
+    return log
+
+
+def test_divergence_is_a_result(tmp_path):
+    record = run(config(lr=1e30), tmp_path)
+    assert record["status"] == "diverged"
+    assert record["phase"] == "train"
+    assert "loss" in record["reason"]
+
+
+def test_a_strategy_that_raises_is_a_result_with_its_place(tmp_path, monkeypatch):
+    from dstbench_plugins.grow.gradient import Gradient
+
+    monkeypatch.setattr(Gradient, "__call__", lambda self, layer, rng: layer.grad[:1])
+    record = run(config(), tmp_path)
+    assert record["status"] == "failed"
+    assert "Gradient()" in record["reason"]
+    assert "expected shape" in record["reason"]
+    assert "Traceback" in record["traceback"]
+
+
+def test_out_of_memory_is_a_result(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(trial_module, "_epoch", full)
+    assert run(config(), tmp_path)["status"] == "oom"
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"mixed_precision": "bf16"},
+        {"gradient_accumulation": 3},
+        {"clip_norm": 1.0, "label_smoothing": 0.1},
+        {"optimizer": "adamw", "lr": 1e-3},
+        {"optimizer": "lion", "lr": 1e-3, "schedule": "tanh"},
+        {"schedule": "multistep", "milestones": [1, 2], "warmup_epochs": 1},
+    ],
+    ids=lambda training: "-".join(training),
+)
+def test_training_settings_keep_the_budget(training, tmp_path):
+    record = run(config(**{"epochs": 3, **training}), tmp_path)
+    assert record["status"] == "ok", record["traceback"]
+    assert record["measures"]["density"] == pytest.approx(0.1, abs=1e-4)
+    assert record["measures"]["updates"] > 0
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    inactive = sum(int((state["model"][f"{name}.weight"] == 0).sum()) for name in state["masks"])
+    assert inactive >= 0.89 * sum(state["model"][f"{name}.weight"].numel() for name in state["masks"])
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [({"optimizer": "sdg"}, "sgd"), ({"schedule": "cosin"}, "cosin"), ({"batch_size": 10**6}, "batch_size")],
+)
+def test_bad_training_settings_name_themselves(training, message, tmp_path):
+    record = run(config(**training), tmp_path)
+    assert record["status"] == "failed"
+    assert message in record["reason"]
+
+
+def test_same_seed_same_result_whatever_the_global_generator(tmp_path):
+    first = run(config(), tmp_path / "a")
+    torch.rand(100)
+    second = run(config(), tmp_path / "b")
+    assert first["measures"]["loss"] == second["measures"]["loss"]
+
+
+def test_observers_hear_of_every_update(tmp_path):
+    heard = []
+
+    class Hook:
+        def trial_started(self, trial):
+            heard.append("started")
+
+        def topology_updated(self, trial, step, report):
+            heard.append(step)
+
+        def trial_finished(self, trial, result):
+            heard.append(result["status"])
+
+    source = registry()
+    monitored = type(
+        "Monitored", (), {"hook": Hook(), "__getattr__": lambda self, name: getattr(source, name)}
+    )()
+    run(config(), tmp_path, registry=monitored)
+    assert heard == ["started", 5, 10, 15, 20, 25, 30, 35, 40, "ok"]
