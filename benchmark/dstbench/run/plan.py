@@ -190,7 +190,7 @@ def spell(normal: Normal) -> str:
 def check_timm_names(training: Training) -> None:
     """Refuse an optimizer or learning-rate schedule that neither we nor timm know, before anything starts."""
     if training.optimizer not in OPTIMIZERS:
-        from timm.optim import list_optimizers  # type: ignore[attr-defined]
+        from timm.optim import list_optimizers
 
         known = [str(name) for name in list_optimizers()]
         if training.optimizer not in known:

@@ -84,43 +84,28 @@ def run(
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
-    source = registry or default_registry()
-    retried = _statuses(retry)
-    again = CONTENDED in retried
+    source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source)
-    share = trials_of_shard(whole.trials, shard)
     execute: Executor = source.resolve("executor", executor).load()
-    root = Path(out)
-    before = {trial.key: state_of(root, trial.key) for trial in share}
-    before |= _set_aside(before) if INVALID in retried else {}
-    _write_skips(root, [trial for trial in share if trial.skip and before[trial.key] is None])
-    due = [trial for trial in share if not trial.skip and _is_due(before[trial.key], retried)]
+    share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
+    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    before = _states(root, share.trials, retried)
+    due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     if planned is not None:
-        untimed = sum(is_timed(t) and (t in due or needs_timing(t, before[t.key], again)) for t in share)
-        planned(replace(whole, trials=tuple(share)), len(due), untimed)
-    limit = whole.matrix.budget.trial_seconds
-    chosen = tasks or Tasks()
+        untimed = [t for t in share.trials if t in due or needs_timing(t, before[t.key], again)]
+        planned(share, len(due), sum(map(is_timed, untimed)))
     ending = _Endings(progress)
     if due:
-        _check_data(due, source, data_root, download, _modules(due, source, chosen))
-        options = {"data_root": data_root and Path(data_root), "download": download, "device": device}
-        jobs = [_job(root, trial, chosen.train, limit, options, retry=retried) for trial in due]
-        execute(jobs, workers=workers, on_event=ending, preload=_modules(due, source, chosen))
-    timing = [trial for trial in share if needs_timing(trial, state_of(root, trial.key), again)]
+        preload = _modules(due, source, chosen)
+        _check_data(due, source, data_root, download, preload)
+        options = {"data_root": data_root and Path(data_root), "device": device}
+        jobs = [_job(root, t, chosen.train, limit, options, retry=retried) for t in due]
+        execute(jobs, workers=workers, on_event=ending, preload=preload)
+    timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
     if timing:
         jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
         execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
-    after = {trial.key: state_of(root, trial.key) for trial in share}
-    return Session(
-        out=root,
-        plan=replace(whole, trials=tuple(share)),
-        statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
-        ran=ending.counts["train"],
-        timed=ending.counts["throughput"],
-        untimed=ending.untimed,
-        rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
-        seconds=time.monotonic() - start,
-    )
+    return _summary(root, share, ending, time.monotonic() - start)
 
 
 def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
@@ -180,6 +165,31 @@ def _statuses(retry: Iterable[str]) -> frozenset[str]:
 
 def _is_due(state: Record | Rejected | None, retried: frozenset[str]) -> bool:
     return state is None or (isinstance(state, dict) and state["status"] in retried)
+
+
+def _states(
+    root: Path, trials: Sequence[PlannedTrial], retried: frozenset[str]
+) -> dict[str, Record | Rejected | None]:
+    """What is there of each trial; files that can't be trusted are put aside where that was asked for."""
+    states = {trial.key: state_of(root, trial.key) for trial in trials}
+    if INVALID in retried:
+        states |= _set_aside(states)
+    _write_skips(root, [trial for trial in trials if trial.skip and states[trial.key] is None])
+    return states
+
+
+def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Session:
+    after = {trial.key: state_of(root, trial.key) for trial in share.trials}
+    return Session(
+        out=root,
+        plan=share,
+        statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
+        ran=ending.counts["train"],
+        timed=ending.counts["throughput"],
+        untimed=ending.untimed,
+        rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
+        seconds=seconds,
+    )
 
 
 def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None]:
