@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 if TYPE_CHECKING:
     from dstbench.run.plan import Plan
@@ -63,13 +64,16 @@ class Progress:
         if event.kind == "started":
             if self._bars is not None:
                 self._overall_bar(phase)
-                self._running[phase, job.key] = self._bars.add_task(f"  {describe(event)}", total=None)
+                self._running[phase, job.key] = self._bars.add_task(
+                    f"  {describe(event)}", total=None, count=""
+                )
             return
         self._done[phase] = self._done.get(phase, 0) + 1
         reason = f": {event.reason}" if event.reason else ""
         if self._bars is not None:
             self._bars.remove_task(self._running.pop((phase, job.key)))
-            self._bars.advance(self._overall_bar(phase))
+            total, done = self._totals.get(phase, 0), self._done[phase]
+            self._bars.update(self._overall_bar(phase), completed=done, count=f"{done}/{total}")
         if self._bars is None or event.status not in _COLOURS:
             total = self._totals.get(phase, 0)
             counter = f"[{self._done[phase]}/{max(total, self._done[phase])}]"
@@ -80,7 +84,9 @@ class Progress:
         assert self._bars is not None
         if phase not in self._overall:
             total = self._totals.get(phase, 0)
-            self._overall[phase] = self._bars.add_task(f"[bold]{_PHASES[phase]}", total=total)
+            self._overall[phase] = self._bars.add_task(
+                f"[bold]{_PHASES[phase]}", total=total, count=f"0/{total}"
+            )
         return self._overall[phase]
 
     def _print(self, line: str, style: str = "") -> None:
@@ -95,12 +101,14 @@ def describe(event: Event) -> str:
 
 
 def _bars(console: Console) -> Bars:
+    words = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what has to give way on a narrow terminal
     return Bars(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", table_column=words),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        expand=True,
     )
