@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -65,7 +66,7 @@ class Progress:
             if self._bars is not None:
                 self._overall_bar(phase)
                 self._running[phase, job.key] = self._bars.add_task(
-                    f"  {describe(event)}", total=None, count=""
+                    f"  {escape(describe(event))}", total=None, count=""
                 )
             return
         self._done[phase] = self._done.get(phase, 0) + 1
