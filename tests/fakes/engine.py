@@ -109,3 +109,29 @@ def draw(seed: int = 0, step: int = 1) -> Callable[[str, str], torch.Generator]:
 def bits(*rows: str) -> Tensor:
     """A mask, bool [rows, columns], drawn with ones and zeros."""
     return torch.tensor([[mark == "1" for mark in row.replace(" ", "")] for row in rows])
+
+
+def recipe(
+    schedule: str | dict[str, object] = "cosine", delta_t: int = 3, **parts: object
+) -> dict[str, object]:
+    """Kinds to names with random growth and a short period; the schedule ``never`` has none."""
+    if isinstance(schedule, str):
+        schedule = {"name": schedule} | ({} if schedule == "never" else {"delta_t": delta_t})
+    return {"grow": "random", "schedule": schedule} | parts
+
+
+def sgd(model: nn.Module, **options: object) -> torch.optim.SGD:
+    """Plain SGD with momentum and weight decay, unless told otherwise."""
+    return torch.optim.SGD(
+        model.parameters(), **{"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, **options}
+    )
+
+
+def assert_masked(sparsifier: object) -> None:
+    """Inactive weights, and every optimizer state tensor of their shape, are exactly zero."""
+    for name, layer in sparsifier.layers.items():
+        off = ~sparsifier.masks[name]
+        assert not layer.weight.detach()[off].any(), name
+        for key, value in sparsifier.optimizer.state.get(layer.weight, {}).items():
+            if isinstance(value, Tensor) and value.shape == layer.weight.shape:
+                assert not value[off].any(), (name, key)

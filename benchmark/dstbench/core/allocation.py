@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dstbench.api import LayerInfo, LayerView, Policy, Spec, Structure
+from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Spec, Structure
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer, budgeted_layers
 from dstbench.core.structures import Unstructured
@@ -41,8 +41,11 @@ def bounds(
 
 
 def by_shape(share: object) -> bool:
-    """Whether a share depends on the layers' shapes alone, so that it can be solved again for any density."""
-    return not getattr(share, "uses_candidates", True)
+    """Whether a share depends on the layers' shapes alone, so that it can be solved again for any density.
+
+    In place isn't one: it has no proportions of its own, only the distance to an allocation.
+    """
+    return not (getattr(share, "uses_candidates", True) or isinstance(share, InPlace))
 
 
 def uniform_budget(

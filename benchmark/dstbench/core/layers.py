@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import dropwhile
 from typing import Any, Literal
 
 from torch import nn
@@ -14,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from dstbench.api import LayerInfo
 from dstbench.errors import BadInput, nearest
 
-_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_WRAPPERS = ("module", "_orig_mod")  # of DistributedDataParallel and torch.compile
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,9 @@ class Layer:
 
 
 def clean_name(name: str) -> str:
-    """A module path without what wrappers put in front of it or into it."""
-    changed = True
-    while changed:
-        changed = False
-        for prefix in _WRAPPERS:
-            if name.startswith(prefix):
-                name, changed = name[len(prefix) :], True
-    return name.replace("._orig_mod.", ".")
+    """A module path without what wrappers put in front of it or into it; a bare layer is called "weight"."""
+    parts = list(dropwhile(lambda part: part in _WRAPPERS, name.split(".")))
+    return ".".join(part for part in parts if part != "_orig_mod") or "weight"
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -60,7 +56,7 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
         weight = module._parameters.get("weight")
         if weight is None or id(weight) in seen:
             continue
-        name = clean_name(path) or "weight"
+        name = clean_name(path)
         if isinstance(weight, UninitializedParameter):
             raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
         seen.add(id(weight))

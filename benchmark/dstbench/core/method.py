@@ -31,6 +31,11 @@ class Method:
         """The signals that topology updates read."""
         return self.prune.needs | self.grow.needs
 
+    @property
+    def retiles(self) -> bool:
+        """Whether masks may change at an update that adds nothing."""
+        return bool(getattr(self.structure, "retiles", False))
+
 
 def _registry(registry: Registry | None) -> Registry:
     if registry is not None:
@@ -70,8 +75,11 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
     """The components of a recipe. Raises BadInput for unknown names and parameters."""
     parts = as_recipe(recipe, registry)
     source = _registry(registry)
+    init = build_policy("init", parts.init, source)
+    if init.needs:
+        raise BadInput(f"init: {init} needs {init.needs}, and before the training there is no gradient")
     return Method(
-        init=build_policy("init", parts.init, source),
+        init=init,
         structure=as_structure(_build(source, "structure", parts.structure)),
         prune=build_policy("prune", parts.prune, source),
         grow=build_policy("grow", parts.grow, source),

@@ -36,6 +36,15 @@ def broadcast(masks: Mapping[str, Tensor]) -> None:
             mask.copy_(as_bytes.bool())
 
 
+def broadcast_counts(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
+    """Rank 0's counts: where shares read initial weights, budgets may differ as masks may."""
+    if world() == 1:
+        return dict(counts)
+    values = torch.tensor(list(counts.values()), dtype=torch.int64, device=device)
+    dist.broadcast(values, src=0)
+    return dict(zip(counts, values.tolist(), strict=True))
+
+
 def check_equal(masks: Mapping[str, Tensor]) -> None:
     """Raise StrategyError, naming the layers, if any rank holds another mask."""
     if world() == 1:

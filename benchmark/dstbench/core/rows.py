@@ -22,7 +22,14 @@ class RowVector:
     """A vector with one entry per output row of a layer: a bias, a norm's bias, or its running mean."""
 
     layer: str
-    values: Tensor  # float [out]; a parameter or a buffer
+    owner: nn.Module
+    field: str
+
+    @property
+    def values(self) -> Tensor:
+        """Float [out], a parameter or a buffer: whichever the module holds now, since moving it makes new ones."""
+        values: Tensor = getattr(self.owner, self.field)
+        return values
 
 
 def whole_rows(structure: object) -> bool:
@@ -41,8 +48,12 @@ def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
     vectors = []
     for name in sorted(wanted):
         owners = [layers[name].module, *(modules[norm] for norm in found[name].norms)]
-        values = [getattr(module, field, None) for module in owners for field in ("bias", "running_mean")]
-        vectors += [RowVector(name, tensor) for tensor in values if isinstance(tensor, Tensor)]
+        vectors += [
+            RowVector(name, owner, field)
+            for owner in owners
+            for field in ("bias", "running_mean")
+            if isinstance(getattr(owner, field, None), Tensor)
+        ]
     return vectors
 
 

@@ -12,15 +12,15 @@ from torch.optim import Optimizer
 
 from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.core import ranks, state
-from dstbench.core.allocation import bounds, by_shape, check_density
-from dstbench.core.budget import apportion
+from dstbench.core.allocation import bounds, check_density, uniform_budget
 from dstbench.core.layers import Layer, budgeted_layers, clean_name
 from dstbench.core.method import build_method
+from dstbench.core.optimizers import check_owner, innermost, multiply, overflowed
 from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.select import count
 from dstbench.core.structures import Unstructured, misfit
-from dstbench.core.update import Budget, Goal, Masks, initial_masks, update_masks
+from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ class Sparsifier:
         self.steps = 0  # applied optimizer steps
         self.history: list[UpdateReport] = []
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
-        self._outer, self.optimizer = optimizer, _innermost(optimizer)
+        self._outer, self.optimizer = optimizer, innermost(optimizer)
         patterns = (*self.method.dense_layers, *dense_layers)
         self.layers, self.dense_layers = budgeted_layers(model, patterns)
+        check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
         self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}
         silenced = [name for name, structure in self._structures.items() if whole_rows(structure)]
@@ -100,6 +101,11 @@ class Sparsifier:
         self._handles = [
             self.optimizer.register_step_pre_hook(self._before_step),
             self.optimizer.register_step_post_hook(self._after_step),
+            *[
+                layer.weight.register_post_accumulate_grad_hook(self._disarm)  # type: ignore[no-untyped-call]
+                for layer in self.layers.values()
+                if layer.weight.requires_grad
+            ],
         ]
 
     # What a training loop calls
@@ -111,9 +117,12 @@ class Sparsifier:
     def mask_gradients(self) -> None:
         """Mask the gradients now rather than at the step: call it before clipping by norm, so that gradients
         of inactive weights don't count. Collects what a due update needs first; harmless to call twice."""
-        if self._armed or self.method.dense:
+        if self._armed:
             return
         self._armed = True
+        if self.method.dense:
+            return
+        self._settle()
         self._due = self._target(self.steps + 1)
         self._collect()
         gradients = [
@@ -174,7 +183,7 @@ class Sparsifier:
                 "weights": layer.info.numel,
                 "structure": "unstructured: " + self.fallbacks[name]
                 if name in self.fallbacks
-                else type(self._structures[name]).__name__.lower(),
+                else type(getattr(self._structures[name], "layout", self._structures[name])).__name__.lower(),
                 "target": self.budget[name] / layer.info.numel,
                 "measured": self._active[name] / layer.info.numel,
                 "active": self._active[name],
@@ -209,10 +218,16 @@ class Sparsifier:
             masks: Masks = {n: torch.ones_like(p.weight, dtype=torch.bool) for n, p in self.layers.items()}
             self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
         else:
+            infos = {name: layer.info for name, layer in self.layers.items()}
+            last = round(self.target_density * self.size)
+            uniform_budget(
+                infos, last, *bounds(infos, self._structures)
+            )  # raises now, not when it gets there
             n = round(self._final * self.size)
-            masks, self.budget = initial_masks(self.layers, self._structures, self.method.init, n, self.seed)
+            masks, budget = initial_masks(self.layers, self._structures, self.method.init, n, self.seed)
             ranks.broadcast(masks)
-        self.allocation = dict(self.budget)
+            self.budget = ranks.broadcast_counts(budget, next(iter(masks.values())).device)
+        self.allocation, self._proportions = dict(self.budget), dict(self.budget)
         self.set_masks(masks)
         self._explored = {name: mask.clone() for name, mask in masks.items()}
         self._explored_counts = dict(self._active)
@@ -231,7 +246,10 @@ class Sparsifier:
         return None if step > self.total_steps else self.method.schedule(clock, self.target_density)
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Collect what a due update reads, then mask the gradients. A closure makes new ones: mask those."""
+        """Collect what a due update reads, then mask the gradients. A closure makes new ones: mask those.
+
+        An optimizer whose step calls another one's comes here twice; what is armed already stays so.
+        """
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self.mask_gradients()
@@ -239,7 +257,6 @@ class Sparsifier:
 
         def masked() -> Any:
             loss = closure()
-            self._armed = False
             self.mask_gradients()
             return loss
 
@@ -248,20 +265,19 @@ class Sparsifier:
     @torch.no_grad()
     def _collect(self) -> None:
         """Keep the signals of this step's gradients, unscaled where a fused optimizer gets them scaled."""
-        needs = self.method.needs
-        self.dense_gradient = Signal.MOMENTUM in needs or (Signal.GRAD in needs and self._due is not None)
-        if not (self.dense_gradient or (Signal.ACTIVE_GRAD in needs and self._due is not None)):
-            self._signals = {}
+        self._signals = {}
+        needs = self._needs()
+        self.dense_gradient = bool(needs & (Signal.MOMENTUM | Signal.GRAD))
+        if not needs:
             return
         scale = getattr(self.optimizer, "grad_scale", None)
         gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
-        if Signal.MOMENTUM in needs and not self._overflowed():
+        if Signal.MOMENTUM in needs and not overflowed(self.optimizer):
             for name, gradient in gradients.items():
                 average = self._momentum.setdefault(name, torch.zeros_like(gradient))
                 average.mul_(_EMA_DECAY).add_(gradient if scale is None else gradient / scale)
         if self._due is None:
             return
-        self._signals = {}
         if Signal.GRAD in needs or Signal.ACTIVE_GRAD in needs:
             dense = {n: g.clone() if scale is None else g / scale for n, g in gradients.items()}
             ranks.average(dense)
@@ -274,26 +290,48 @@ class Sparsifier:
             ranks.average(averaged)
             self._signals["momentum"] = averaged
 
-    def _overflowed(self) -> bool:
-        """Whether a fused optimizer is about to skip this step inside its kernel."""
-        found = getattr(self.optimizer, "found_inf", None)
-        return found is not None and float(found) > 0
+    def _needs(self) -> Signal:
+        """What the coming step must collect. An update that only prunes spares the dense gradient."""
+        always = self.method.needs & Signal.MOMENTUM
+        if self._due is None:
+            return always
+        grows = self._due.final > min(self._due.keep, self._final) or self.method.retiles
+        return always | self.method.prune.needs | (self.method.grow.needs if grows else Signal.NONE)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the applied step; update the topology if it is due."""
+        if not self._armed:
+            return  # the outer of two nested steps: the inner one was counted
         self._armed = False
-        if self._overflowed():
+        if overflowed(self.optimizer):
             return
         self.steps += 1
         if self.method.dense:
             return
-        if self.steps == 1 or (self._due is not None and not self.history):
+        if self.steps & (self.steps - 1) == 0 or (
+            self._due is not None and not self.history
+        ):  # 1, 2, 4, 8, …
             self._leaky = self._leaky or self._leaks()
         if self._leaky:
             self._zero(self._floats)
         if self._due is not None:
             self._update(self._due)
+
+    def _disarm(self, weight: Tensor) -> None:
+        """A backward pass made new gradients: those masked before were never applied."""
+        self._armed = False
+
+    def _settle(self) -> None:
+        """Follow weights that were moved or cast since, as Accelerate's ``prepare`` does."""
+        weights = {name: layer.weight for name, layer in self.layers.items()}
+        if all(
+            f.device == weights[n].device and f.dtype == weights[n].dtype for n, f in self._floats.items()
+        ):
+            return
+        self._explored = {name: mask.to(weights[name].device) for name, mask in self._explored.items()}
+        self._momentum = {n: v.to(weights[n].device, weights[n].dtype) for n, v in self._momentum.items()}
+        self.set_masks({name: mask.to(weights[name].device) for name, mask in self._masks.items()})
 
     def _leaks(self) -> bool:
         """Whether an inactive weight moved: then masking gradients isn't enough for this optimizer."""
@@ -311,7 +349,7 @@ class Sparsifier:
             return generator(self.seed, name, self.steps, role)
 
         method = self.method
-        goal = self._goal(target)
+        goal = make_goal(target, self._final, views, self._structures, method.init.share, self._proportions)
         masks, self.budget = update_masks(views, self._structures, method.prune, method.grow, goal, draw)
         self._signals, self._due = {}, None
         self.allocation, self._final = goal.final_allocation, target.final
@@ -355,23 +393,6 @@ class Sparsifier:
     def _zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Multiply weights and every optimizer state tensor of their shape by 0/1 floats, in place."""
         for name, survivor in survivors.items():
-            self._multiply(self.layers[name].weight, survivor)
+            multiply(self.optimizer, self.layers[name].weight, survivor)
         for vector in self._rows:
-            self._multiply(vector.values, self._alive[vector.layer])
-
-    def _multiply(self, tensor: Tensor, survivor: Tensor) -> None:
-        tensor.mul_(survivor)
-        for value in self.optimizer.state.get(tensor, {}).values():
-            if isinstance(value, Tensor) and value.shape == tensor.shape:
-                value.mul_(survivor.to(value.dtype))
-
-
-def _innermost(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside wrappers such as Accelerate's."""
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = optimizer.optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise BadInput(
-            f"optimizer: expected a torch.optim.Optimizer or a wrapper of one, got {type(optimizer).__name__}"
-        )
-    return optimizer
+            multiply(self.optimizer, vector.values, self._alive[vector.layer])

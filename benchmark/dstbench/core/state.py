@@ -35,11 +35,14 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "version": _VERSION,
         "seed": sparsifier.seed,
         "total_steps": sparsifier.total_steps,
+        "target_density": sparsifier.target_density,
+        "shapes": {name: list(layer.info.shape) for name, layer in sparsifier.layers.items()},
         "steps": sparsifier.steps,
         "final": sparsifier._final,
         "leaky": sparsifier._leaky,
         "budget": dict(sparsifier.budget),
         "allocation": dict(sparsifier.allocation),
+        "proportions": dict(sparsifier._proportions),
         "masks": {name: pack(mask) for name, mask in sparsifier._masks.items()},
         "explored": {name: pack(mask) for name, mask in sparsifier._explored.items()},
         "momentum": {name: average.clone() for name, average in sparsifier._momentum.items()},
@@ -48,28 +51,30 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
 
 
 def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
-    """Adopt a checkpoint made for the same layers, seed and length; else BadInput, and nothing is changed."""
+    """Adopt a checkpoint made for the same layers, seed, length and density; else BadInput, nothing changed."""
     from dstbench.core.sparsifier import UpdateReport
 
     if saved.get("version") != _VERSION or "masks" not in saved:
         raise BadInput(
             f"checkpoint: expected a Sparsifier's state of version {_VERSION}, got {saved.get('version')}"
         )
-    for field in ("seed", "total_steps"):
+    for field in ("seed", "total_steps", "target_density"):
         if saved[field] != getattr(sparsifier, field):
             raise BadInput(
                 f"checkpoint: {field} is {saved[field]}, this Sparsifier's {getattr(sparsifier, field)}"
             )
-    sizes = {name: -(-layer.info.numel // 8) for name, layer in sparsifier.layers.items()}
-    if {name: len(bits) for name, bits in saved["masks"].items()} != sizes:
-        raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(sorted(saved['masks']))}")
+    shapes = {name: list(layer.info.shape) for name, layer in sparsifier.layers.items()}
+    if saved["shapes"] != shapes:
+        different = sorted(n for n in shapes | saved["shapes"] if saved["shapes"].get(n) != shapes.get(n))
+        raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(different)}")
     weights = {name: layer.weight for name, layer in sparsifier.layers.items()}
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
+    sparsifier._proportions = dict(saved["proportions"])
     sparsifier.set_masks({name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()})
     sparsifier._explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
     sparsifier._explored_counts = {n: int(mask.count_nonzero()) for n, mask in sparsifier._explored.items()}
-    sparsifier._momentum = {name: value.to(weights[name].device) for name, value in saved["momentum"].items()}
+    sparsifier._momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
     sparsifier.history = [UpdateReport(**report) for report in saved["history"]]
     with torch.no_grad():
         if not sparsifier.method.dense:

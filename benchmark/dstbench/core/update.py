@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import LayerView, Policy, Score, Share, StrategyError, Structure
-from dstbench.core.allocation import blank_view, bounds, uniform_budget
+from dstbench.api import LayerView, Policy, Score, Share, StrategyError, Structure, Target
+from dstbench.core.allocation import blank_view, bounds, by_shape, uniform_budget
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer
 from dstbench.core.random import generator
@@ -33,6 +33,37 @@ class Goal:
     final: int  # over all layers, after growing
     keep_allocation: Budget
     final_allocation: Budget
+
+
+def make_goal(
+    target: Target,
+    before: float,
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    init: Share,
+    proportions: Budget,
+) -> Goal:
+    """Totals and allocations, in weights, of a target in densities; ``before`` is the density until now.
+
+    A share that depends on shapes alone is solved again at a new density; another keeps the ``proportions``
+    of the start, since scaling the last allocation would add up rounding. Pruning in place takes every layer
+    to the same fraction of what it holds, corrected by how its allocation moves, so that redistributed
+    layers aren't pulled back. It leaves every layer one unit.
+    """
+    infos = {name: view.info for name, view in views.items()}
+    budget = {name: view.active for name, view in views.items()}
+    old = {name: view.allocation for name, view in views.items()}
+    size = sum(info.numel for info in infos.values())
+    lower, upper = bounds(infos, structures)
+    floor = {name: min(lower[name], budget[name]) for name in infos}
+    final, keep = round(target.final * size), max(round(target.keep * size), sum(floor.values()))
+    allocation = old
+    if target.final != before:
+        weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in infos}
+        allocation = apportion(weights, final, lower, upper)
+    drift = {name: budget[name] * allocation[name] / old[name] for name in infos}
+    keep_allocation = budget if keep >= sum(budget.values()) else apportion(drift, keep, floor, budget)
+    return Goal(keep, final, keep_allocation, allocation)
 
 
 def initial_masks(
