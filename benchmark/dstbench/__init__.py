@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 from dstbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from dstbench.accel.compact import compact as compact
+    from dstbench.accel.dispatch import accelerate as accelerate
+    from dstbench.accel.throughput import throughput as throughput
     from dstbench.core.allocation import densities as densities
     from dstbench.core.cost import cost as cost
     from dstbench.core.sparsifier import Sparsifier as Sparsifier
-    from dstbench.registry import registry as registry
+    from dstbench.registration.registry import registry as registry
+    from dstbench.report.results import load_results as load_results
+    from dstbench.runner.session import run as run
 
 __version__ = "0.1.0"
 
@@ -22,8 +27,8 @@ _LAZY = {
     "compact": "dstbench.accel.compact",
     "accelerate": "dstbench.accel.dispatch",
     "throughput": "dstbench.accel.throughput",
-    "registry": "dstbench.registry",
-    "run": "dstbench.run.session",
+    "registry": "dstbench.registration.registry",
+    "run": "dstbench.runner.session",
     "load_results": "dstbench.report.results",
 }
 

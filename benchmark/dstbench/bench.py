@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from dstbench.core.sparsifier import Sparsifier
-from dstbench.registry import registry
+from dstbench.registration.registry import registry
 
 
 class Trainer:

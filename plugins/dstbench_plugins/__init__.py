@@ -225,4 +225,4 @@ def register_dataset(register: Register) -> None:
 @hookimpl
 def register_executor(register: Register) -> None:
     """Executors: what runs the trials of a plan."""
-    register("local", "dstbench.run.local:run_local", summary="one forked process a trial on this machine")
+    register("local", "dstbench.runner.local:run_local", summary="one forked process a trial on this machine")

@@ -10,7 +10,7 @@ import dstbench
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.dispatch import accelerate
 from dstbench.core.graph import edges, removable_rows
-from dstbench.registry import registry
+from dstbench.registration.registry import registry
 
 CHANNEL = {"structure": "channel", "grow": "gradient", "schedule": {"name": "cosine", "delta_t": 3}}
 

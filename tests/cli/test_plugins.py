@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.scaffold import scaffold
 from dstbench.errors import BadInput
-from dstbench.registry import _registry, registry
+from dstbench.registration.registry import _registry, registry
 from fake_distribution import install, registering
 
 app = typer.Typer()

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
-from dstbench.run import session
-from dstbench.run.session import Tasks
-from dstbench.run.worker import Event, Job
+from dstbench.runner import session
+from dstbench.runner.session import Tasks
+from dstbench.runner.worker import Event, Job
 
 MATRIX = """
 schema: 1
@@ -154,7 +154,7 @@ def test_help_does_not_import_torch():
 
 def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path):
     code = (
-        "from dstbench.run import session\nfrom dstbench.run.session import Tasks\n"
+        "from dstbench.runner import session\nfrom dstbench.runner.session import Tasks\n"
         "session.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
         "from dstbench.cli import main\nmain()"
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dstbench.errors import BadInput
-from dstbench.run.narrow import narrow
+from dstbench.runner.narrow import narrow
 from dstbench_plugins.models.cifar_resnet import cifar_resnet_20, cifar_resnet_32
 from dstbench_plugins.models.mlp import lenet300_100
 from dstbench_plugins.models.small_cnn import small_cnn

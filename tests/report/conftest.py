@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from dstbench.run.record import canonical, folder_of, write_record
+from dstbench.runner.record import canonical, folder_of, write_record
 
 METHODS = {
     "rigl": ("erk", "unstructured", "magnitude", "gradient"),

@@ -4,7 +4,7 @@ import pytest
 
 from dstbench.errors import BadInput
 from dstbench.report.merge import merge, validate
-from dstbench.run.record import FILE, folder_of, read_record
+from dstbench.runner.record import FILE, folder_of, read_record
 
 
 def test_merging_brings_whole_folders_and_is_idempotent(tmp_path, make, put):

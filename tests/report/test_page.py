@@ -15,7 +15,7 @@ from dstbench.report.page import write_leaderboards
 from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
 from dstbench.report.text import render_text, to_json
-from dstbench.run.record import FILE, folder_of
+from dstbench.runner.record import FILE, folder_of
 
 FILES = {"index.html", "leaderboard.svg"} | {
     f"{name}.{end}" for name in ("accuracy", "flops", "throughput") for end in ("csv", "md")

@@ -9,7 +9,7 @@ import pytest
 
 from dstbench.errors import BadInput
 from dstbench.report.results import load_results, read, spec_text
-from dstbench.run.record import FILE, checksum, folder_of, seal
+from dstbench.runner.record import FILE, checksum, folder_of, seal
 
 
 def test_one_row_a_trial(results, records):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.registry import _registry, registry
+from dstbench.registration.registry import _registry, registry
 from dstbench.testing import check_component, check_loading, problems
 from fake_distribution import install, registering
 

@@ -28,7 +28,9 @@ def test_outside_strategies_stand_beside_the_built_in_ones(outsider_site, run_in
     rows = json.loads(done.stdout)
     cells = {(row["structure"], row["grow"]) for row in rows if not row["control"]}
     assert cells == {
-        (structure, grow) for structure in ("unstructured", "n_of_m") for grow in ("gradient", "snr")
+        (structure, grow)
+        for structure in ("unstructured", "dstbench-outsider/n_of_m")
+        for grow in ("gradient", "dstbench-outsider/snr")
     }
     for file in out.glob("??/*/result.json"):
         record = json.loads(file.read_text())

@@ -23,7 +23,7 @@ def accelerate(
     ``masked-dense``, which is as fast as dense and no faster.
     """
     if isinstance(structure, str):
-        from dstbench.registry import registry
+        from dstbench.registration.registry import registry
 
         structure = registry().build("structure", structure)
     if whole_rows(structure) and example_input is not None:

@@ -18,7 +18,7 @@ class _Group(TyperGroup):
     """Turns what a user got wrong into a message and exit code 2, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        from dstbench.plugins_loader import PluginError
+        from dstbench.registration.loader import PluginError
 
         try:
             return super().invoke(ctx)
@@ -60,7 +60,7 @@ def _common(
     if strict_plugins:
         os.environ["DSTBENCH_STRICT_PLUGINS"] = "1"
     if no_plugin:
-        from dstbench.registry import registry
+        from dstbench.registration.registry import registry
 
         registry(no_plugins=frozenset(no_plugin))  # refuses a name that isn't installed
         already = os.environ.get("DSTBENCH_DISABLE_PLUGINS", "")

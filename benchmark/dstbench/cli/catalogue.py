@@ -9,7 +9,7 @@ import typer
 
 from dstbench.cli.tables import print_rows
 from dstbench.errors import BadInput
-from dstbench.registry import Component, Registry, registry
+from dstbench.registration.registry import Component, Registry, registry
 
 _INPUT = (3, 224, 224)  # where a model was registered without a shape of its own
 

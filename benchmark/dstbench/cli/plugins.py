@@ -12,8 +12,8 @@ from dstbench.cli.catalogue import datasets, models
 from dstbench.cli.tables import print_json, print_rows
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import KINDS
-from dstbench.plugins_loader import canonical
-from dstbench.registry import Component, Registry, registry
+from dstbench.registration.loader import canonical
+from dstbench.registration.registry import Component, Registry, registry
 
 if TYPE_CHECKING:
     from dstbench.testing import Problem

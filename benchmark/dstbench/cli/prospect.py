@@ -16,12 +16,12 @@ def describe(
     suite: str, settings: Sequence[str], out: Path, workers: int | None, shard: str | None
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
-    from dstbench.registry import registry
-    from dstbench.run.config import load_matrix
-    from dstbench.run.estimate import Prospect
-    from dstbench.run.local import default_workers, visible_gpus
-    from dstbench.run.plan import plan
-    from dstbench.run.session import state_of, trials_of_shard
+    from dstbench.registration.registry import registry
+    from dstbench.runner.config import load_matrix
+    from dstbench.runner.estimate import Prospect
+    from dstbench.runner.local import default_workers, visible_gpus
+    from dstbench.runner.plan import plan
+    from dstbench.runner.session import state_of, trials_of_shard
 
     found = registry()
     planned = plan(load_matrix(suite, settings), found)

@@ -13,7 +13,7 @@ import typer
 from dstbench.cli.tables import print_json
 
 if TYPE_CHECKING:
-    from dstbench.run.session import Session
+    from dstbench.runner.session import Session
 
 INTERRUPTED = 130
 _FILE_WIDTH = 130  # columns of a leaderboard that goes to a file or a pipe
@@ -27,7 +27,7 @@ class Device(StrEnum):
 
 
 def _suites() -> list[str]:
-    from dstbench.run.config import suites
+    from dstbench.runner.config import suites
 
     return list(suites())
 
@@ -85,7 +85,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
-    from dstbench.run.session import run as run_session
+    from dstbench.runner.session import run as run_session
 
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -15,7 +15,7 @@ from dstbench.core.structures import Unstructured
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
-    from dstbench.registry import Registry
+    from dstbench.registration.registry import Registry
 
 
 def check_density(density: float) -> float:

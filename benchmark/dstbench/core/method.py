@@ -11,7 +11,7 @@ from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput, nearest
 
 if TYPE_CHECKING:
-    from dstbench.registry import Registry
+    from dstbench.registration.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Method:
 def _registry(registry: Registry | None) -> Registry:
     if registry is not None:
         return registry
-    from dstbench.registry import registry as default
+    from dstbench.registration.registry import registry as default
 
     return default()
 

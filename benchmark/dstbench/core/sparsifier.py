@@ -26,7 +26,7 @@ from dstbench.errors import BadInput
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dstbench.registry import Registry
+    from dstbench.registration.registry import Registry
 
 _EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
 

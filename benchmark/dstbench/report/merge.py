@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstbench.report.results import Paths, roots
-from dstbench.run.record import FILE, Record, Rejected, folder_of, read_record, record_files
+from dstbench.runner.record import FILE, Record, Rejected, folder_of, read_record, record_files
 
 
 @dataclass(frozen=True)

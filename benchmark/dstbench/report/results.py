@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
-from dstbench.run.record import Record, Rejected, canonical, read_record, record_files
+from dstbench.runner.record import Record, Rejected, canonical, read_record, record_files
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ from dstbench.core.layers import maskable_layers
 from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS
-from dstbench.plugins_loader import canonical
-from dstbench.registry import Component, Registry, registry
+from dstbench.registration.loader import canonical
+from dstbench.registration.registry import Component, Registry, registry
 from dstbench.testing.moves import movement
 from dstbench.testing.problem import Findings, Problem, describe, summarise
 from dstbench.testing.schedules import check_schedule

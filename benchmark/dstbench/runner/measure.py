@@ -12,12 +12,12 @@ from torch import nn
 from dstbench.accel.throughput import compare, inference_call, training_call
 from dstbench.core import state
 from dstbench.core.sparsifier import Sparsifier
-from dstbench.registry import Registry
-from dstbench.registry import registry as default_registry
-from dstbench.run.build import Blueprint
-from dstbench.run.config import Measure, Training
-from dstbench.run.optimization import build_optimizer
-from dstbench.run.trial import STATE
+from dstbench.registration.registry import Registry
+from dstbench.registration.registry import registry as default_registry
+from dstbench.runner.build import Blueprint
+from dstbench.runner.config import Measure, Training
+from dstbench.runner.optimization import build_optimizer
+from dstbench.runner.trial import STATE
 
 
 def measure_throughput(

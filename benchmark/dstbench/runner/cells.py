@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.run.config import STRATEGIES, Matrix
+from dstbench.runner.config import STRATEGIES, Matrix
 
 SETTING_AXES = ("seed", "model", "dataset", "density")
 """In the order in which they vary, slowest first: the first seed of everything is done before the second."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
-from dstbench.run.config import Training
-from dstbench.run.record import canonical, read_record, record_files
+from dstbench.runner.config import Training
+from dstbench.runner.record import canonical, read_record, record_files
 
 if TYPE_CHECKING:
-    from dstbench.registry import Registry
-    from dstbench.run.plan import PlannedTrial
+    from dstbench.registration.registry import Registry
+    from dstbench.runner.plan import PlannedTrial
 
 FEW_UPDATES = 10
 GUESS = {"core": 1e10, "GPU": 2e12}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dstbench
-from dstbench.registry import Registry
+from dstbench.registration.registry import Registry
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate")
 

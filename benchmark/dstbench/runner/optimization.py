@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dstbench.errors import BadInput, nearest
-from dstbench.run.config import LR_SCHEDULES, OPTIMIZERS, Training
+from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, Training
 
 
 def build_optimizer(model: nn.Module, training: Training) -> Optimizer:

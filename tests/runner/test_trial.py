@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
-from dstbench.registry import registry
-from dstbench.run import trial as trial_module
-from dstbench.run.measure import measure_throughput
-from dstbench.run.record import seal
-from dstbench.run.trial import CHECKPOINT, CURVE, STATE, run_trial
+from dstbench.registration.registry import registry
+from dstbench.runner import trial as trial_module
+from dstbench.runner.measure import measure_throughput
+from dstbench.runner.record import seal
+from dstbench.runner.trial import CHECKPOINT, CURVE, STATE, run_trial
 
 RIGL = {
     "init": {"name": "erk"},

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from dstbench.run import record as module
-from dstbench.run.record import (
+from dstbench.runner import record as module
+from dstbench.runner.record import (
     SCHEMA_VERSION,
     Rejected,
     canonical,

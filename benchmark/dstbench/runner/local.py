@@ -26,9 +26,9 @@ from types import ModuleType
 
 import psutil
 
-from dstbench.run.lease import release_dead
-from dstbench.run.record import FILE, read_record
-from dstbench.run.worker import ELSEWHERE, LOG, Event, Job, record_death, work
+from dstbench.runner.lease import release_dead
+from dstbench.runner.record import FILE, read_record
+from dstbench.runner.worker import ELSEWHERE, LOG, Event, Job, record_death, work
 
 GRACE = 5.0
 """Seconds between asking a process to end (SIGTERM) and ending it (SIGKILL)."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dstbench.api import Augment, ImageData, Split
 from dstbench.errors import BadInput
-from dstbench.run.data import Batches, evaluation_batches, fingerprint
+from dstbench.runner.data import Batches, evaluation_batches, fingerprint
 
 PLAIN = {"mean": (0.0,), "std": (1 / 255,)}  # normalises a pixel to its own value
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import KINDS
-from dstbench.parameters import Parameter, bind, changed_parameters, check_parameters, required_positionals
-from dstbench.plugins_loader import (
+from dstbench.registration.loader import (
     BUILTIN,
     Component,
     Disabled,
@@ -21,6 +19,13 @@ from dstbench.plugins_loader import (
     PluginError,
     canonical,
     load_plugins,
+)
+from dstbench.registration.parameters import (
+    Parameter,
+    bind,
+    changed_parameters,
+    check_parameters,
+    required_positionals,
 )
 
 if TYPE_CHECKING:
@@ -268,13 +273,3 @@ def _registry(by_argument: frozenset[str], by_environment: frozenset[str], stric
         if not {name, canonical(name)} & known:
             raise BadInput(f"no plugin or distribution {name!r} to switch off{nearest(name, known)}")
     return Registry(loaded.components, loaded.observers, loaded.disabled)
-
-
-class _Callable(ModuleType):
-    """Importing this module binds it to ``dstbench.registry``; calling it there must work all the same."""
-
-    def __call__(self, no_plugins: Iterable[str] = frozenset(), strict: bool = False) -> Registry:
-        return registry(no_plugins, strict)
-
-
-sys.modules[__name__].__class__ = _Callable

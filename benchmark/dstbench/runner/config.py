@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from dstbench.errors import BadInput, nearest
-from dstbench.run.settings import apply_settings
-from dstbench.run.validation import validated
-from dstbench.run.yaml import read_document
+from dstbench.runner.settings import apply_settings
+from dstbench.runner.validation import validated
+from dstbench.runner.yaml import read_document
 
 STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
 """The axes whose product makes methods; a recipe is one choice of each."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.run.yaml import parse_yaml
+from dstbench.runner.yaml import parse_yaml
 
 _PRODUCT = ("init", "structure", "prune", "grow", "schedule")
 _AXES = ("model", "dataset", "density", "seed", *_PRODUCT, "recipe")

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-import dstbench
 from dstbench.errors import BadInput
-from dstbench.run.record import read_record
-from dstbench.run.session import Tasks, run, trials_of_shard
+from dstbench.runner.record import read_record
+from dstbench.runner.session import Tasks, run, trials_of_shard
 
 TASKS = Tasks("fakes.trials:by_seed", "fakes.trials:measure")
 MATRIX = {
@@ -152,19 +151,10 @@ def test_planned_says_what_is_ahead(tmp_path):
     assert seen == [(2, 2, 2), (4, 2, 2)]
 
 
-def test_package_and_function_of_one_name():
-    code = (
-        "import dstbench; assert callable(dstbench.run); import dstbench.run.config; "
-        "assert callable(dstbench.run); assert dstbench.run.config.Matrix"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert callable(dstbench.run)
-
-
 def test_script_without_a_main_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "print('run')\nimport dstbench\nfrom dstbench.run.session import Tasks\n"
+        "print('run')\nimport dstbench\nfrom dstbench.runner.session import Tasks\n"
         f"session = dstbench.run({MATRIX!r}, {str(tmp_path / 'out')!r}, device='cpu', "
         f"tasks=Tasks({TASKS.train!r}, {TASKS.measure!r}))\nprint(session.counts)\n"
     )

@@ -11,10 +11,10 @@ import torch
 
 from dstbench.core.cost import Cost, cost
 from dstbench.core.sparsifier import Sparsifier
-from dstbench.run.build import Blueprint
+from dstbench.runner.build import Blueprint
 
 if TYPE_CHECKING:
-    from dstbench.run.trial import Session
+    from dstbench.runner.trial import Session
 
 
 def final_measures(session: Session, top1: float, loss: float) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.registry import registry
-from dstbench.run.cells import DEFAULTS, cells
-from dstbench.run.config import load_matrix
-from dstbench.run.estimate import Prospect
-from dstbench.run.plan import plan, trial_key
+from dstbench.registration.registry import registry
+from dstbench.runner.cells import DEFAULTS, cells
+from dstbench.runner.config import load_matrix
+from dstbench.runner.estimate import Prospect
+from dstbench.runner.plan import plan, trial_key
 
 MATRIX = {
     "schema": 1,

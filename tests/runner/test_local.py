@@ -11,10 +11,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from dstbench.run.lease import FILE as LEASE
-from dstbench.run.local import cores, run_local, visible_gpus
-from dstbench.run.record import read_record, write_record
-from dstbench.run.worker import LOG, Job
+from dstbench.runner.lease import FILE as LEASE
+from dstbench.runner.local import cores, run_local, visible_gpus
+from dstbench.runner.record import read_record, write_record
+from dstbench.runner.worker import LOG, Job
 
 TRIAL = {"model": {"name": "m"}, "dataset": {"name": "d"}, "density": 0.1, "seed": 0, "recipe": {}}
 
@@ -141,8 +141,8 @@ def test_death_while_timing_leaves_the_result_as_it_is(tmp_path):
 
 def test_children_die_with_a_killed_scheduler(tmp_path):
     code = (
-        "from pathlib import Path\nfrom dstbench.run.local import run_local\n"
-        "from dstbench.run.worker import Job\n"
+        "from pathlib import Path\nfrom dstbench.runner.local import run_local\n"
+        "from dstbench.runner.worker import Job\n"
         f"job = Job('ab' * 16, {TRIAL | {'do': 'sleep'}!r}, '', None, Path({str(tmp_path / 'ab')!r}), "
         "'fakes.trials:behave', options={'device': 'cpu'})\n"
         "run_local([job], on_event=lambda event: None)"

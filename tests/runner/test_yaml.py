@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.run.yaml import parse_yaml, read_document
+from dstbench.runner.yaml import parse_yaml, read_document
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import pluggy
 
 from dstbench import hookspecs
 from dstbench.errors import BadInput, nearest
-from dstbench.parameters import Parameter, is_function, read_parameters
+from dstbench.registration.parameters import Parameter, is_function, read_parameters
 
 GROUP = "dstbench"
 BUILTIN = "dstbench"  # the distribution that owns its short names

@@ -14,8 +14,8 @@ from dstbench.api import ImageData, Recipe
 from dstbench.core.allocation import check_density
 from dstbench.core.layers import budgeted_layers
 from dstbench.core.method import as_recipe
-from dstbench.registry import Registry
-from dstbench.run.narrow import narrow
+from dstbench.registration.registry import Registry
+from dstbench.runner.narrow import narrow
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dstbench.errors import BadInput
-from dstbench.run.config import Axes, Matrix, Training, load_matrix, suites
+from dstbench.runner.config import Axes, Matrix, Training, load_matrix, suites
 
 MATRIX = {
     "schema": 1,
@@ -185,6 +185,6 @@ def test_defaults_of_training_never_change():
 
 
 def test_settings_know_the_axes():
-    from dstbench.run import settings
+    from dstbench.runner import settings
 
     assert set(settings._AXES) == set(Axes.model_fields)

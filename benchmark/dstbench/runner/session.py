@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.registry import Registry
-from dstbench.registry import registry as default_registry
-from dstbench.run.config import Matrix, load_matrix
-from dstbench.run.plan import Plan, PlannedTrial, plan
-from dstbench.run.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
-from dstbench.run.worker import Event, Executor, Job
+from dstbench.registration.registry import Registry
+from dstbench.registration.registry import registry as default_registry
+from dstbench.runner.config import Matrix, load_matrix
+from dstbench.runner.plan import Plan, PlannedTrial, plan
+from dstbench.runner.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
+from dstbench.runner.worker import Event, Executor, Job
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -30,8 +30,8 @@ _LAZY = ("torch._dynamo",)
 class Tasks:
     """The functions that run and time a trial, as "module:function"."""
 
-    train: str = "dstbench.run.trial:run_trial"
-    measure: str = "dstbench.run.measure:measure_throughput"
+    train: str = "dstbench.runner.trial:run_trial"
+    measure: str = "dstbench.runner.measure:measure_throughput"
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _check_data(
 ) -> None:
     """Load every data set once: what is missing is said, or downloaded, before anything starts."""
     from dstbench.api import DataUnavailable
-    from dstbench.run.local import warm_up
+    from dstbench.runner.local import warm_up
 
     warm_up(preload)  # meanwhile
     specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}

@@ -18,16 +18,17 @@ from torch import nn
 
 from dstbench.api import ImageData, Split, StrategyError
 from dstbench.core import state
+from dstbench.core.budget import Infeasible
 from dstbench.core.cost import TrainingMeter, layer_costs
 from dstbench.core.sparsifier import Sparsifier
-from dstbench.registry import Registry
-from dstbench.registry import registry as default_registry
-from dstbench.run import provenance
-from dstbench.run.build import Blueprint
-from dstbench.run.config import Training
-from dstbench.run.data import Batches, evaluation_batches, fingerprint
-from dstbench.run.measures import final_measures
-from dstbench.run.optimization import build_optimizer, build_schedule
+from dstbench.registration.registry import Registry
+from dstbench.registration.registry import registry as default_registry
+from dstbench.runner import provenance
+from dstbench.runner.build import Blueprint
+from dstbench.runner.config import Training
+from dstbench.runner.data import Batches, evaluation_batches, fingerprint
+from dstbench.runner.measures import final_measures
+from dstbench.runner.optimization import build_optimizer, build_schedule
 
 STATE = "state.pt"  # weights and masks of a finished trial
 CURVE = "curve.jsonl"
@@ -115,6 +116,7 @@ def run_trial(
         _save(session)
     except Exception as error:  # a failure of any kind is a result
         status = _status(error)
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # trying again starts anew
         record |= {
             "status": status,
             "reason": _reason(error),
@@ -130,6 +132,8 @@ def run_trial(
 def _status(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "oom"
+    if isinstance(error, Infeasible):
+        return "skipped"  # what was asked for can't exist: a density that empties a layer, say
     return "diverged" if isinstance(error, Diverged) else "failed"
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, Protocol
 
 import psutil
 
-from dstbench.run.lease import lease
-from dstbench.run.record import FILE, Record, read_record, write_record
+from dstbench.runner.lease import lease
+from dstbench.runner.record import FILE, Record, read_record, write_record
 
 DONE, ELSEWHERE = 0, 75
 """What ``work`` returns: the record is there, or another process holds the trial."""

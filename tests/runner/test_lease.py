@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from dstbench.run.lease import FILE, lease, release_dead
+from dstbench.runner.lease import FILE, lease, release_dead
 
 
 def left_behind(folder, **changes):

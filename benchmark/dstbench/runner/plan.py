@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.registry import Registry
-from dstbench.run.cells import Cell, cells, matches
-from dstbench.run.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
-from dstbench.run.estimate import Prospect
-from dstbench.run.record import canonical
-from dstbench.run.validation import validated
+from dstbench.registration.registry import Registry
+from dstbench.runner.cells import Cell, cells, matches
+from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
+from dstbench.runner.estimate import Prospect
+from dstbench.runner.record import canonical
+from dstbench.runner.validation import validated
 
 Normal = dict[str, Any]
 """A component in its canonical form: its name and its parameters that aren't at their default."""
