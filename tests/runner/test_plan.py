@@ -38,7 +38,7 @@ def test_quick_is_72_cells_and_three_controls():
     methods = [trial for trial in quick.trials if not trial.control]
     assert len(methods) == 72
     assert [t.control for t in quick.trials if t.control] == ["dense", "static", "small-dense"]
-    assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 3 == 75
+    assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 4 == 76
     assert quick.notes == ()  # in particular: ten topology updates in each
 
 

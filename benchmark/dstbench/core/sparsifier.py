@@ -96,6 +96,7 @@ class Sparsifier:
         self._signals: dict[str, dict[str, Tensor]] = {}  # collected for the update that is due
         self._due: Target | None = None
         self._armed = False  # gradients of the coming step are masked already
+        self._depth = 0  # of steps within steps
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
         self._start()
         self._handles = [
@@ -137,7 +138,7 @@ class Sparsifier:
         """Zero the inactive weights of a copy of the model, such as an average of its weights."""
         for path, module in model.named_modules():
             mask = self._masks.get(clean_name(path))
-            if mask is not None and isinstance(module.weight, Tensor):
+            if mask is not None and isinstance(getattr(module, "weight", None), Tensor):
                 module.weight.mul_(mask.to(module.weight.device))
 
     def detach(self) -> None:
@@ -248,15 +249,17 @@ class Sparsifier:
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Collect what a due update reads, then mask the gradients. A closure makes new ones: mask those.
 
-        An optimizer whose step calls another one's comes here twice; what is armed already stays so.
+        An optimizer whose step calls its parent's comes here twice: steps are counted where the outer one ends.
         """
+        self._depth += 1
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self.mask_gradients()
             return None
 
         def masked() -> Any:
-            loss = closure()
+            depth, loss = self._depth, closure()
+            self._depth = depth  # its backward pass disarmed
             self.mask_gradients()
             return loss
 
@@ -274,8 +277,9 @@ class Sparsifier:
         gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
         if Signal.MOMENTUM in needs and not overflowed(self.optimizer):
             for name, gradient in gradients.items():
-                average = self._momentum.setdefault(name, torch.zeros_like(gradient))
-                average.mul_(_EMA_DECAY).add_(gradient if scale is None else gradient / scale)
+                if name not in self._momentum:
+                    self._momentum[name] = torch.zeros_like(gradient)
+                self._momentum[name].mul_(_EMA_DECAY).add_(gradient if scale is None else gradient / scale)
         if self._due is None:
             return
         if Signal.GRAD in needs or Signal.ACTIVE_GRAD in needs:
@@ -301,17 +305,16 @@ class Sparsifier:
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the applied step; update the topology if it is due."""
-        if not self._armed:
-            return  # the outer of two nested steps: the inner one was counted
+        self._depth -= 1
+        if self._depth > 0:
+            return
         self._armed = False
         if overflowed(self.optimizer):
             return
         self.steps += 1
         if self.method.dense:
             return
-        if self.steps & (self.steps - 1) == 0 or (
-            self._due is not None and not self.history
-        ):  # 1, 2, 4, 8, …
+        if self.steps & (self.steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
             self._leaky = self._leaky or self._leaks()
         if self._leaky:
             self._zero(self._floats)
@@ -319,15 +322,13 @@ class Sparsifier:
             self._update(self._due)
 
     def _disarm(self, weight: Tensor) -> None:
-        """A backward pass made new gradients: those masked before were never applied."""
-        self._armed = False
+        """A backward pass made new gradients: a step that those before were masked for never came, or failed."""
+        self._armed, self._depth = False, 0
 
     def _settle(self) -> None:
         """Follow weights that were moved or cast since, as Accelerate's ``prepare`` does."""
         weights = {name: layer.weight for name, layer in self.layers.items()}
-        if all(
-            f.device == weights[n].device and f.dtype == weights[n].dtype for n, f in self._floats.items()
-        ):
+        if all((f.device, f.dtype) == (weights[n].device, weights[n].dtype) for n, f in self._floats.items()):
             return
         self._explored = {name: mask.to(weights[name].device) for name, mask in self._explored.items()}
         self._momentum = {n: v.to(weights[n].device, weights[n].dtype) for n, v in self._momentum.items()}

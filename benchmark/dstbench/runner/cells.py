@@ -44,7 +44,7 @@ def cells(matrix: Matrix) -> tuple[list[Cell], int]:
     for cell in kept:
         if cell.setting not in controlled:
             controlled.add(cell.setting)
-            found += [_control(cell, name) for name in matrix.controls]
+            found += [_control(cell, recipe) for recipe in matrix.controls]
         found.append(cell)
     return found, len(every) - len(kept)
 
@@ -69,8 +69,8 @@ def _combinations(matrix: Matrix) -> Iterator[dict[str, Any]]:
             yield {**dict(zip(SETTING_AXES, setting, strict=True)), **method}
 
 
-def _control(cell: Cell, name: str) -> Cell:
-    return Cell({**{axis: cell.axes[axis] for axis in SETTING_AXES}, "recipe": name})
+def _control(cell: Cell, recipe: Any) -> Cell:
+    return Cell({**{axis: cell.axes[axis] for axis in SETTING_AXES}, "recipe": recipe})
 
 
 def _wanted(cell: Cell, matrix: Matrix) -> bool:

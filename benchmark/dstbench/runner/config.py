@@ -144,7 +144,7 @@ class Matrix(Frozen):
     name: str = Field(min_length=1)
     summary: str = ""
     axes: Axes
-    controls: Names = ("dense", "static", "small-dense")
+    controls: Annotated[tuple[Spec, ...], BeforeValidator(_listed)] = ("dense", "static", "small-dense")
     training: Training
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)

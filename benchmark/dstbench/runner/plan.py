@@ -88,8 +88,8 @@ class _Resolver:
         for axis in ("model", "dataset", *STRATEGIES, "recipe"):
             specs = getattr(self._matrix.axes, axis) or ()
             problems += [p for i, s in enumerate(specs) if (p := self._problem(axis, s, f"axes.{axis}[{i}]"))]
-        for i, name in enumerate(self._matrix.controls):
-            problems += filter(None, [self._problem("recipe", name, f"controls[{i}]")])
+        for i, spec in enumerate(self._matrix.controls):
+            problems += filter(None, [self._problem("recipe", spec, f"controls[{i}]")])
         if problems:
             raise BadInput("\n".join(f"{self._matrix.name}: {problem}" for problem in problems))
         check_timm_names(self._matrix.training)
