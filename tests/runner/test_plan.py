@@ -33,11 +33,16 @@ def the_key(*settings, **changes):
     return trial.key
 
 
-def test_quick_is_72_cells_and_three_controls():
+def test_quick_is_72_cells_and_their_controls():
     quick = plan(load_matrix("quick"), registry())
     methods = [trial for trial in quick.trials if not trial.control]
     assert len(methods) == 72
-    assert [t.control for t in quick.trials if t.control] == ["dense", "static", "small-dense"]
+    assert [t.label for t in quick.trials if t.control] == [
+        "dense",
+        "static",
+        "static(init=uniform)",
+        "small-dense",
+    ]
     assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 4 == 76
     assert quick.notes == ()  # in particular: ten topology updates in each
 
