@@ -15,8 +15,9 @@ from dstbench.core.random import generator
 def mlp(seed: int = 0, sizes: tuple[int, ...] = (12, 24, 16, 4)) -> nn.Sequential:
     """Linear and Tanh, so that every weight has a gradient; its weights come from ``seed`` alone."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+    with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws from the global generator
+        for fan_in, fan_out in pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
     return settle(nn.Sequential(*layers[:-1]), seed)
 
 
