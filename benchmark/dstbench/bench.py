@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from torch import nn
 
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
+from dstbench.runner.provenance import machine
 
 
 class Trainer:
@@ -121,8 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     measured = {"step": bench_step, "update": bench_update}[options.what](options)
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    print(json.dumps({**vars(options), **measured, "torch": torch.__version__, **machine}, indent=2))
+    print(json.dumps({**vars(options), **measured, "machine": machine()}, indent=2))
 
 
 if __name__ == "__main__":

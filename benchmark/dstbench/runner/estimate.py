@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
 from dstbench.runner.config import Training
+from dstbench.runner.narrow import why_not
 from dstbench.runner.record import canonical, read_record, record_files
 
 if TYPE_CHECKING:
@@ -71,8 +72,10 @@ class Prospect:
     def infeasible(self, trial: Mapping[str, Any]) -> str | None:
         """Why a trial can't run, as far as that shows without data."""
         found = self.profile(trial)
-        if found is None or trial["recipe"].get("narrow"):
-            return found.misfit if found else None
+        if found is None:
+            return None
+        if trial["recipe"].get("narrow"):
+            return found.misfit or why_not(self._registry.build("model", trial["model"]))
         active = round(trial["density"] * found.weights)
         if found.misfit is None and active < found.layers:
             return (

@@ -29,11 +29,8 @@ def narrow(
     """
     if parameters < 1:
         raise BadInput(f"parameters: expected at least 1, got {parameters}")
-    if "width" not in inspect.signature(factory).parameters:
-        raise BadInput(
-            f"model {_name(factory)} takes no `width`, so it has no small-dense control: leave that control "
-            "out, or choose a model with `width`"
-        )
+    if reason := why_not(factory):
+        raise BadInput(reason)
 
     def build(width: float) -> nn.Module:
         return factory(num_classes=num_classes, input_shape=input_shape, width=width)
@@ -43,6 +40,16 @@ def narrow(
             return sum(parameter.numel() for parameter in build(width).parameters())
 
     return build(_nearest_width(count, parameters))
+
+
+def why_not(factory: ModelFactory) -> str | None:
+    """Why a model has no small-dense control; None where it has one."""
+    if "width" in inspect.signature(factory).parameters:
+        return None
+    return (
+        f"model {_name(factory)} takes no `width`, so it has no small-dense control: leave that control "
+        "out, or choose a model with `width`"
+    )
 
 
 def _nearest_width(count: Callable[[float], int], parameters: int) -> float:
