@@ -53,7 +53,9 @@ def test_cifar_suite(name):
     count = Counter(trial.control for trial in trials)
     settings = 3 * 3 * 3  # models, densities, seeds
     assert count == {None: 6 * settings, "static": settings, "small-dense": settings, "dense": 3 * 3}
-    assert not any(trial.skip for trial in trials)
+    skipped = [trial for trial in trials if trial.skip]
+    assert {(t.control, t.trial["model"]["name"]) for t in skipped} == {("small-dense", "timm:resnet18")}
+    assert "takes no `width`" in skipped[0].skip
 
 
 def test_trial_is_resolved_and_leaves_defaults_out():
