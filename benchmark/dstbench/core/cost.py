@@ -65,11 +65,16 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     Raises BadInput if the model can't take that shape.
     """
     layers = maskable_layers(model)
-    outputs = dict.fromkeys(layers, 0)
+    outputs, macs = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
     names = {id(layer.module): name for name, layer in layers.items()}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs[names[id(module)]] += output.numel()
+        name = names[id(module)]
+        info = layers[name].info
+        outputs[name] += output.numel()
+        # Every output row meets its part of the weight; in a transposed convolution every *input* row does.
+        moving = inputs[0] if info.kind == "conv_transpose" else output
+        macs[name] += moving.numel() * (info.numel // info.shape[0])
 
     handles = [layer.module.register_forward_hook(count) for layer in layers.values()]
     modes = {module: module.training for module in model.modules()}
@@ -77,7 +82,13 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *input_shape, device=device))
-    except RuntimeError as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:  # models check as they like
         raise BadInput(
             f"input_shape: {type(model).__name__} can't take {tuple(input_shape)}: {error}"
         ) from error
@@ -88,11 +99,8 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
             module.training = mode
     costs = {}
     for name, layer in layers.items():
-        shape = layer.info.shape
-        # A transposed convolution's weight is [in, out / groups, *kernel] and every *input* meets all of it.
-        rows = int(getattr(layer.module, "out_channels", shape[0]))
-        fan_in = layer.info.numel // rows
-        costs[name] = LayerCost(outputs[name] * fan_in, outputs[name], layer.info.numel, rows)
+        rows = int(getattr(layer.module, "out_channels", layer.info.shape[0]))
+        costs[name] = LayerCost(macs[name], outputs[name], layer.info.numel, rows)
     return costs
 
 
