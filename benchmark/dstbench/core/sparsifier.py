@@ -169,9 +169,19 @@ class Sparsifier:
         return sum(self._active.values()) / self.size
 
     @property
+    def explored(self) -> Budget:
+        """The number of weights of each layer that were ever active, the initial mask included."""
+        return dict(self._explored_counts)
+
+    @property
     def r_s(self) -> float:
         """R_s: the fraction of weights that were ever active, the initial mask included (ITOP, arXiv 2102.02887)."""
         return sum(self._explored_counts.values()) / self.size
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Layers whose weights are all zero: grown at zero, and no gradient reaches them any more."""
+        return [name for name, layer in self.layers.items() if not bool(layer.weight.detach().any())]
 
     def summary(self) -> DataFrame:
         """One row a layer: shape, structure, target and measured density, R_s."""

@@ -58,10 +58,7 @@ def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
         "updates": len(history),
         "changed": sum(report.grown + report.dropped for report in history),
         "churn": fmean(report.grown / report.active for report in history) if history else 0.0,
-        "collapsed": sum(
-            not bool((layer.weight.detach() * sparsifier._floats[name]).any())
-            for name, layer in sparsifier.layers.items()
-        ),
+        "collapsed": len(sparsifier.collapsed),
         "fallbacks": sorted(sparsifier.fallbacks),
     }
 
@@ -74,7 +71,7 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
             "shape": list(layer.info.shape),
             "allocation": sparsifier.budget[name],
             "active": sparsifier.active[name],
-            "r_s": sparsifier._explored_counts[name] / layer.info.numel,
+            "r_s": sparsifier.explored[name] / layer.info.numel,
         }
         for name, layer in sparsifier.layers.items()
     ]
