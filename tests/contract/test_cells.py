@@ -1,0 +1,157 @@
+"""Every combination of what is registered, trained for real on a tiny network: legal, within budget,
+deterministic, inputs untouched, and the mask moves."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+import dstbench
+from dstbench.api import Signal
+from dstbench.core import sparsifier as engine
+from dstbench.errors import BadInput
+from fakes.engine import assert_masked, conv_net, recipe, sgd, train
+
+REGISTRY = dstbench.registry()
+KINDS = ("init", "structure", "prune", "grow")
+CELLS = list(itertools.product(*(REGISTRY[kind] for kind in KINDS)))
+IMAGES = (4, 3, 8, 8)
+STEPS = 8
+
+
+class Watch:
+    """Stands in for ``update_masks``: fails if it writes to anything that a strategy sees."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls, self._inner = 0, engine.update_masks
+        monkeypatch.setattr(engine, "update_masks", self)
+
+    def __call__(self, views, *arguments):
+        self.calls += 1
+        seen = {
+            (name, field): (value, value.clone())
+            for name, view in views.items()
+            for field, value in vars(view).items()
+            if isinstance(value, Tensor)
+        }
+        result = self._inner(views, *arguments)
+        changed = [key for key, (value, copy) in seen.items() if not torch.equal(value, copy)]
+        assert not changed
+        return result
+
+
+def run(parts, density=0.5, seed=0):
+    """Train, checking every step; returns the masks of every step."""
+    model = conv_net()
+    sparsifier = dstbench.Sparsifier(
+        model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=2, seed=seed
+    )
+    trajectory = [dict(sparsifier.masks)]
+
+    def check():
+        check_legal(sparsifier)
+        trajectory.append(dict(sparsifier.masks))
+
+    check_legal(sparsifier)
+    train(model, sparsifier, STEPS, shape=IMAGES, after=check)
+    return sparsifier, trajectory
+
+
+def check_legal(sparsifier):
+    assert_masked(sparsifier)
+    assert sum(sparsifier.budget.values()) == round(sparsifier._final * sparsifier.size)
+    for name, mask in sparsifier.masks.items():
+        structure, info = sparsifier._structures[name], sparsifier.layers[name].info
+        assert structure.is_legal(info, mask), name
+        assert mask.any(), name
+        assert abs(int(mask.sum()) - sparsifier.budget[name]) <= structure.unit(info) / 2, name
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def moved(trajectory):
+    return sum(int((a[name] != b[name]).sum()) for a, b in itertools.pairwise(trajectory) for name in a)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=map("-".join, CELLS))
+def test_every_cell_is_legal_exact_deterministic_pure_and_moves(cell, monkeypatch):
+    parts = recipe("constant", 2) | dict(zip(KINDS, cell, strict=True))
+    watch = Watch(monkeypatch)
+    sparsifier, trajectory = run(parts)
+    assert watch.calls == len(sparsifier.history) == 3
+    assert moved(trajectory) > 0
+    assert sum(report.grown for report in sparsifier.history) > 0
+    torch.manual_seed(1)
+    assert_same(trajectory, run(parts)[1])
+
+
+SHARED = [
+    (kind, name, share)
+    for kind in ("init", "prune", "grow")
+    for name in REGISTRY[kind]
+    for share in REGISTRY["share"]
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "share"), SHARED)
+@pytest.mark.parametrize("structure", ["unstructured", "channel"])
+def test_every_share_combines_with_every_score(kind, name, share, structure, monkeypatch):
+    """Or says why it can't: an init that is a share itself, or would read gradients before there are any."""
+    parts = recipe("constant", 2, structure=structure) | {kind: {"name": name, "share": share}}
+    reads_gradients = bool(getattr(REGISTRY.build("share", share), "needs", Signal.NONE))
+    if kind == "init" and (name in REGISTRY["share"] or reads_gradients):
+        with pytest.raises(BadInput, match=r"share itself|no gradient"):
+            run(parts)
+        return
+    watch = Watch(monkeypatch)
+    sparsifier, trajectory = run(parts)
+    assert watch.calls == len(sparsifier.history) == 3
+    assert moved(trajectory) > 0
+
+
+@pytest.mark.parametrize("structure", REGISTRY["structure"])
+@pytest.mark.parametrize("schedule", REGISTRY["schedule"])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_every_schedule_drives_every_structure(structure, schedule, grow):
+    parts = recipe(schedule, 2, structure=structure, grow=grow)
+    sparsifier, trajectory = run(parts)
+    assert sparsifier._final == 0.5
+    assert (moved(trajectory) > 0) == (schedule != "never")
+
+
+@pytest.mark.parametrize("name", REGISTRY["recipe"])
+def test_every_recipe_trains(name):
+    parameters = {p.name for p in REGISTRY["recipe"][name].parameters()}
+    parts = {"name": name} | ({"delta_t": 2} if "delta_t" in parameters else {})
+    model = conv_net()
+    sparsifier = dstbench.Sparsifier(
+        model, sgd(model), recipe=parts, density=0.5, total_steps=STEPS, steps_per_epoch=2
+    )
+    dense = sparsifier.method.dense
+    train(
+        model,
+        sparsifier,
+        STEPS,
+        shape=IMAGES,
+        after=(lambda: None) if dense else lambda: check_legal(sparsifier),
+    )
+    assert sparsifier.steps == STEPS
+    if dense:
+        assert sparsifier.density == 1
+    else:
+        assert sparsifier.density == pytest.approx(0.5, abs=0.15)  # to half a unit in each of four layers
+        static = isinstance(sparsifier.method.schedule, type(REGISTRY.build("schedule", "never")))
+        assert (len(sparsifier.history) > 0) == ("delta_t" in parameters and not static)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.9, 0.25])
+@pytest.mark.parametrize("structure", REGISTRY["structure"])
+def test_structures_at_other_densities(structure, density):
+    sparsifier, _ = run(recipe("constant", 2, structure=structure, grow="gradient"), density)
+    assert sum(sparsifier.budget.values()) == round(density * sparsifier.size)
