@@ -1,7 +1,12 @@
-"""Tests of the engine run on one thread: their tensors are small."""
+"""Tests of the engine run on one thread: their tensors are small. Properties are tried on the same examples
+every time and without a deadline, so that a busy machine fails nothing."""
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("engine", deadline=None, derandomize=True)
+settings.load_profile("engine")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -64,7 +64,8 @@ def test_rigl_bug_10_another_process_with_another_hash_seed_makes_the_same_masks
         "print(*[fingerprint(parts) for parts in METHODS.values()])"
     )
     here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=environment,

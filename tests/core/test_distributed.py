@@ -38,7 +38,8 @@ def results(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONHASHSEED": "random"}
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "random"}
     peers = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", PEER, str(rank), str(port), ",".join(SCENARIOS), str(out)],

@@ -443,6 +443,22 @@ def test_the_dense_recipe_only_counts_steps():
     assert same(model, plain)
 
 
+def test_itop_bug_2_the_momentum_is_dense_and_not_the_optimizers():
+    """It grows at inactive positions too: at a learning rate of zero the gradient repeats, and adds up."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    sparsifier = sparsify(model, optimizer, recipe=recipe("constant", 10, grow="momentum"))
+    batch = next(batches(1))
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss_of(model, batch).backward()
+        dense = {name: layer.weight.grad.clone() for name, layer in sparsifier.layers.items()}
+        sparsifier.step()
+    for name, gradient in dense.items():
+        torch.testing.assert_close(sparsifier._momentum[name], gradient * (1 + 0.9 + 0.81 + 0.729))
+        assert sparsifier._momentum[name][~sparsifier.masks[name]].any()
+
+
 # Which steps need the dense gradient
 
 
