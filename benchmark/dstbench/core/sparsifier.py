@@ -112,7 +112,8 @@ class Sparsifier:
     # What a training loop calls
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns."""
+        """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns.
+        Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
         return self._outer.step() if closure is None else self._outer.step(closure)
 
     def mask_gradients(self) -> None:
