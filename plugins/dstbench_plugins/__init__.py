@@ -155,6 +155,12 @@ def register_model(register: Register) -> None:
         input_shape=(3, 32, 32),
     )
     register(
+        "wrn-22-2",
+        f"{models}.wrn:wrn_22_2",
+        summary="wide, pre-activation: 32/64/128 wide, 3 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
         "timm:",
         f"{models}.timm_models:timm_model",
         summary="any timm model, such as timm:resnet18",

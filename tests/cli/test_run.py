@@ -125,7 +125,7 @@ def test_plan_says_what_would_run(call, matrix, tmp_path):
 def test_plan_as_json(call, tmp_path):
     plan = json.loads(call("plan", "quick", "--out", tmp_path, "--json").stdout)
     assert next(iter(plan)) == "name"
-    assert plan["counts"]["trials"] == len(plan["trials"]) == 76
+    assert plan["counts"]["trials"] == len(plan["trials"]) == 80
     assert plan["counts"]["methods"] == 72
     assert plan["notes"] == []
     assert next(iter(plan["trials"][0])) == "name"

@@ -15,6 +15,7 @@ from dstbench_plugins.models.cifar_resnet import cifar_resnet_20, cifar_resnet_3
 from dstbench_plugins.models.mlp import lenet300_100
 from dstbench_plugins.models.small_cnn import small_cnn
 from dstbench_plugins.models.timm_models import timm_model
+from dstbench_plugins.models.wrn import wrn_22_2
 
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
@@ -47,6 +48,8 @@ def macs(model, input_shape):
         (cifar_resnet_20, 100, CIFAR, 278_324),
         (cifar_resnet_32, 10, CIFAR, 466_906),
         (cifar_resnet_32, 100, CIFAR, 472_756),
+        (wrn_22_2, 10, CIFAR, 1_079_642),
+        (wrn_22_2, 100, CIFAR, 1_091_252),
         (small_cnn, 10, DIGITS, 65_514),
     ],
 )
@@ -59,6 +62,7 @@ def test_parameters(factory, classes, input_shape, expected):
     [
         (cifar_resnet_20, 100, CIFAR, 40_818_944),
         (cifar_resnet_32, 100, CIFAR, 69_130_496),
+        (wrn_22_2, 10, CIFAR, 157_730_048),
         (lenet300_100, 10, MNIST, 784 * 300 + 300 * 100 + 100 * 10),
     ],
 )
@@ -74,6 +78,7 @@ def test_macs(factory, classes, input_shape, expected):
         (lenet300_100, (2, 5, 7)),
         (cifar_resnet_20, CIFAR),
         (cifar_resnet_32, (1, 9, 9)),
+        (wrn_22_2, (1, 9, 9)),
         (functools.partial(timm_model, variant="resnet10t"), CIFAR),
         (functools.partial(timm_model, variant="vit_tiny_patch16_224"), (1, 32, 48)),
     ],
@@ -86,7 +91,7 @@ def test_forward_and_backward(factory, input_shape):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("factory", [small_cnn, lenet300_100, cifar_resnet_20])
+@pytest.mark.parametrize("factory", [small_cnn, lenet300_100, cifar_resnet_20, wrn_22_2])
 def test_width_scales_every_hidden_layer_but_not_the_classes(factory):
     shape = (1, 8, 8)
     whole, half, tiny = (factory(10, shape, width=width) for width in (1.0, 0.5, 1e-9))
@@ -109,6 +114,27 @@ def test_cifar_resnet_starts_kaiming_normal():
     weight = cifar_resnet_20(10, CIFAR).get_parameter("stage3.1.conv1.weight")
     fan_in = 64 * 9
     assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+
+
+def test_wrn_has_rigls_maskable_layers_and_no_dropout_unless_asked():
+    model = wrn_22_2(10, CIFAR)
+    weights = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert (sum(weights), len(weights)) == (1_076_912, 23)
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.0}
+    asked = wrn_22_2(10, CIFAR, dropout=0.3)
+    assert {m.p for m in asked.modules() if isinstance(m, nn.Dropout)} == {0.3}
+
+
+def test_wrn_block_takes_its_convolutional_shortcut_from_the_activated_input():
+    model = wrn_22_2(10, CIFAR).eval()
+    first, second = model.get_submodule("stage2.0"), model.get_submodule("stage2.1")
+    for block in (first, second):
+        nn.init.zeros_(block.conv2.weight)  # leaves the shortcut alone
+    x = torch.randn(2, 32, 8, 8)
+    assert torch.equal(first(x), first.shortcut(torch.relu(first.bn1(x))))
+    assert second.shortcut is None
+    x = torch.randn(2, 64, 4, 4)
+    assert torch.equal(second(x), x)
 
 
 def test_small_cnn_names_the_smallest_input():

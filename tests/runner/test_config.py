@@ -169,7 +169,7 @@ def test_suite_ships_and_states_its_budget(name):
 def test_cifar_suites_hold_the_standard_matrix():
     for name in ("cifar10", "cifar100"):
         axes = load_matrix(name).axes
-        assert axes.model == ("cifar_resnet_20", "cifar_resnet_32", "timm:resnet18")
+        assert axes.model == ("cifar_resnet_20", "cifar_resnet_32", "wrn-22-2")
         assert axes.density == (0.2, 0.1, 0.05)
         assert len(axes.seed) == 3
 

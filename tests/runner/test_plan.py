@@ -12,6 +12,7 @@ from dstbench.runner.cells import DEFAULTS, cells
 from dstbench.runner.config import load_matrix
 from dstbench.runner.estimate import Prospect
 from dstbench.runner.plan import plan, trial_key
+from dstbench.runner.record import canonical
 
 MATRIX = {
     "schema": 1,
@@ -40,11 +41,26 @@ def test_quick_is_72_cells_and_their_controls():
     assert [t.label for t in quick.trials if t.control] == [
         "dense",
         "static",
+        "static(structure=channel)",
+        "static(structure=shuffled_block(block_size=8))",
         "static(init=uniform)",
+        "static(init=uniform, structure=channel)",
+        "static(init=uniform, structure=shuffled_block(block_size=8))",
         "small-dense",
     ]
-    assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 4 == 76
+    assert len({trial.key for trial in quick.trials}) == len({trial.label for trial in methods}) + 8 == 80
     assert quick.notes == ()  # in particular: ten topology updates in each
+
+
+def test_quick_has_a_static_control_for_every_init_and_structure():
+    trials = plan(load_matrix("quick"), registry()).trials
+
+    def starts(control):
+        recipes = [t.trial["recipe"] for t in trials if t.control == control]
+        return {canonical([recipe["init"], recipe["structure"]]) for recipe in recipes}
+
+    assert starts("static") == starts(None)
+    assert {t.trial["recipe"]["schedule"]["name"] for t in trials if t.control == "static"} == {"never"}
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -52,10 +68,32 @@ def test_cifar_suite(name):
     trials = plan(load_matrix(name), registry()).trials
     count = Counter(trial.control for trial in trials)
     settings = 3 * 3 * 3  # models, densities, seeds
-    assert count == {None: 6 * settings, "static": settings, "small-dense": settings, "dense": 3 * 3}
-    skipped = [trial for trial in trials if trial.skip]
-    assert {(t.control, t.trial["model"]["name"]) for t in skipped} == {("small-dense", "timm:resnet18")}
-    assert "takes no `width`" in skipped[0].skip
+    assert count == {None: 7 * settings, "static": settings, "small-dense": settings, "dense": 3 * 3}
+    assert not [trial.skip for trial in trials if trial.skip]  # every model has its small-dense control
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_suite_states_the_one_delta_t_that_its_methods_have(name):
+    matrix = load_matrix(name)
+    recipes = [registry().build("recipe", spec) for spec in matrix.axes.recipe]
+    schedules = [registry().build("schedule", recipe.schedule) for recipe in recipes]
+    steps = {schedule.delta_t for schedule in schedules if hasattr(schedule, "delta_t")}
+    assert steps == {100}
+    assert "one ΔT of 100 steps" in matrix.budget.tuning
+    assert "SNFS updates once an epoch; MEST every 5 epochs" in matrix.budget.tuning
+
+
+def test_model_without_width_skips_its_small_dense_control():
+    [trial] = planned(axes={"model": "timm:resnet10t", "recipe": "small-dense"}).trials
+    assert "takes no `width`" in trial.skip
+
+
+def test_static_takes_a_structure_by_name_or_with_parameters():
+    structure = {"name": "shuffled_block", "block_size": 8}
+    found = planned(axes={"recipe": [{"name": "static", "structure": s} for s in ("channel", structure)]})
+    assert [t.trial["recipe"]["structure"] for t in found.trials] == [{"name": "channel"}, structure]
+    with pytest.raises(BadInput, match=r"parameter 'structure' expected .*got 3 \(int\)"):
+        planned(axes={"recipe": {"name": "static", "structure": 3}})
 
 
 def test_trial_is_resolved_and_leaves_defaults_out():

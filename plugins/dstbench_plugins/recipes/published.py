@@ -1,6 +1,6 @@
 """Published methods as named choices of components. No special cases: each is what its parts are."""
 
-from dstbench.api import Recipe
+from dstbench.api import Recipe, Spec
 
 
 def dense() -> Recipe:
@@ -13,9 +13,9 @@ def small_dense() -> Recipe:
     return Recipe(narrow=True, schedule="never")
 
 
-def static(init: str = "erk") -> Recipe:
-    """Random sparse from the start, never updated."""
-    return Recipe(init=init, grow="random", schedule="never")
+def static(init: str = "erk", structure: Spec = "unstructured") -> Recipe:
+    """Random sparse from the start, never updated: what moving the masks has to beat, in each structure."""
+    return Recipe(init=init, structure=structure, grow="random", schedule="never")
 
 
 def set_(zeta: float = 0.3, delta_t: int = 100, init: str = "erk") -> Recipe:
