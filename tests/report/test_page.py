@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.report.cells import accuracy_axis
+from dstbench.report.cells import accuracy_axis, cell_of
+from dstbench.report.columns import COLUMNS
 from dstbench.report.page import write_leaderboards
 from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
@@ -197,15 +198,47 @@ def test_json_is_an_array_with_the_name_first(results):
 
 
 def test_highlights_call_no_gain_what_is_within_timing_noise(tmp_path, make, put, speed):
-    def page(ratio):
+    def page(ratio, path="compacted"):
         record = make()
-        record["measures"]["throughput"] = speed(ratio, path="compacted")
-        folder = tmp_path / str(ratio)
+        record["measures"]["throughput"] = speed(ratio, path=path)
+        folder = tmp_path / f"{ratio}-{path}"
         write_leaderboards(put(folder / "results", [record]), folder)
         return (folder / "index.html").read_text(encoding="utf-8")
 
     assert "<b>no gain</b><em>highest: 1.03×, compacted</em>" in page(1.03)
     assert "<b>2.00×</b><em>rigl at density 0.1, compacted, 91.00 %</em>" in page(2.0)
+    assert "<b>no gain</b><em>highest: 1.30×, masked-dense</em>" in page(1.3, "masked-dense")
+
+
+@pytest.mark.parametrize(("path", "tone"), [("compacted", "good"), ("masked-dense", ""), ("dense", "")])
+def test_only_a_path_that_skips_zeros_is_coloured_as_a_gain(path, tone):
+    key = "inference_throughput_ratio"
+    row = {key: 1.3, f"{key}_low": 1.2, f"{key}_high": 1.4, "path": path, "contended": False}
+    cell = cell_of(COLUMNS[key], row, (0.0, 1.0))
+    assert (cell.tone, cell.tip) == (tone, "quartiles over timing rounds: 1.20× to 1.40×")
+
+
+def test_single_seeds_are_not_numbered_and_the_reader_is_told(tmp_path, make, put):
+    write_leaderboards(put(tmp_path / "results", [make()]), tmp_path)
+    page, picture = ((tmp_path / name).read_text("utf-8") for name in ("index.html", "leaderboard.svg"))
+    assert "rigl at density 0.1, one seed: no evidence that it is the best" in page
+    assert ">–</text>" in picture
+    text = shown(leaderboards(load_results(tmp_path / "results")), None)
+    assert re.search(r"^ *– +rigl ", text, re.MULTILINE)
+    assert "one seed (n = 1): in order of top-1 but not numbered" in text
+
+
+def test_numbered_rows_and_no_remark_from_two_seeds_on(tmp_path, make, put):
+    text = shown(leaderboards(load_results(put(tmp_path, [make(seed=0), make(seed=1)]))), None)
+    assert re.search(r"^ *1 +rigl ", text, re.MULTILINE)
+    assert "one seed" not in text
+
+
+def test_columns_say_what_their_figures_are():
+    assert COLUMNS["loss"].help == "Mean cross-entropy of the final epoch on the test split."
+    for kind in ("train", "inference"):
+        assert "quartiles over timing rounds" in COLUMNS[f"{kind}_throughput_ratio"].help
+    assert "an update itself is not in it" in COLUMNS["train_throughput_ratio"].help
 
 
 def test_a_far_outlier_does_not_flatten_the_interval_bars():

@@ -83,13 +83,37 @@ def test_one_seed_has_no_interval(tmp_path, make, put):
     assert math.isnan(row["difference"])
 
 
-def test_contended_timings_are_marked_and_not_ranked(tmp_path, make, put, speed):
-    def timed(label, **changes):
-        record = make(label)
-        record["measures"]["throughput"] = speed(**changes)
-        return record
+def timed(make, speed, label, path="compacted", **changes):
+    record = make(label)
+    record["measures"]["throughput"] = speed(path=path, **changes)
+    return record
 
-    records = [timed("rigl", ratio=1.5, contended=True), timed("set", ratio=1.1)]
+
+def test_accuracy_of_one_seed_is_ordered_but_not_ranked(tmp_path, make, put):
+    records = [make("set", seed=0, top1=90.0), make("rigl", seed=0, top1=95.0), make("rigl", seed=1)]
+    records.append(make("uniform · channel · mest · random", top1=99.0))
+    boards = leaderboards(load_results(put(tmp_path, records)))
+    table = boards["accuracy"]
+    assert list(table["method"]) == ["uniform · channel · mest · random", "rigl", "set"]
+    assert list(table["rank"].fillna(0)) == [0, 1, 0]
+    assert sorted(boards["flops"]["rank"]) == [2, 2, 2]  # theory doesn't depend on luck
+
+
+def test_speed_of_masked_dense_networks_is_not_ranked(tmp_path, make, put, speed):
+    records = [
+        timed(make, speed, "rigl", "masked-dense", ratio=1.5),
+        timed(make, speed, "set", ratio=0.9),
+    ]
+    table = board_of(tmp_path, put, records, "throughput").set_index("method")
+    assert math.isnan(table.loc["rigl", "rank"])
+    assert table.loc["set", "rank"] == 1
+
+
+def test_contended_timings_are_marked_and_not_ranked(tmp_path, make, put, speed):
+    records = [
+        timed(make, speed, "rigl", ratio=1.5, contended=True),
+        timed(make, speed, "set", ratio=1.1),
+    ]
     table = board_of(tmp_path, put, records, "throughput").set_index("method")
     assert list(table.index) == ["set", "rigl"]
     assert table.loc["rigl", "contended"] is True

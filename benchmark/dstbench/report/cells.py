@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
-from dstbench.report.columns import MISSING, Column, is_missing, show
+from dstbench.report.columns import MISSING, Column, is_missing, may_gain, show
 
 Row = dict[Any, Any]
 Axis = tuple[float, float]
@@ -62,14 +62,19 @@ def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
         return Cell(text, bar=f"{100 * min(1.0, row[key]):.1f}")
     if not column.interval:
         return Cell(text)
-    low, high = (row[name] for name in column.keys[1:])
     if key == "difference":  # coloured only where the whole interval lies on one side
+        low, high = (row[name] for name in column.keys[1:])
         tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
         return Cell(text, tone, _interval("95 % interval", column, row))
     badge = "contended" if row["contended"] is True else ""
-    gained = row[key] >= NOTICEABLE and not is_missing(low) and low > 1
-    tone = "good" if gained and not badge else ""
-    return Cell(text, tone, _interval("over timing rounds", column, row), badge)
+    tone = "good" if gained(row, key) and not badge else ""
+    return Cell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
+
+
+def gained(row: Row, key: str) -> bool:
+    """Whether a measured speed is a gain: on a path that can have one, and beyond timing noise."""
+    low = row[f"{key}_low"]
+    return may_gain(row["path"]) and row[key] >= NOTICEABLE and not is_missing(low) and low > 1
 
 
 def _interval(what: str, column: Column, row: Row) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 MISSING = "–"
+EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
 
 Kind = Literal[
     "text", "integer", "rank", "percent", "points", "fraction", "ratio", "si", "bytes", "seconds", "p", "flag"
@@ -16,7 +17,8 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Column:
-    """One column: ``interval`` adds ``<key>_low`` and ``<key>_high``; ``extra`` starts hidden on the page."""
+    """One column: ``interval`` adds ``<key>_low`` and ``<key>_high`` (95 % over seeds, of speeds quartiles
+    over timing rounds); ``extra`` starts hidden on the page."""
 
     key: str
     title: str
@@ -61,6 +63,11 @@ def is_missing(value: Any) -> bool:
     )
 
 
+def may_gain(path: Any) -> bool:
+    """Whether a network timed on this execution path can differ from dense by more than timing noise."""
+    return not is_missing(path) and {"dense", "masked-dense"}.isdisjoint(str(path).split("; "))
+
+
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
 
@@ -99,8 +106,9 @@ COLUMNS = {
         Column(
             "rank",
             "#",
-            "Mean rank over complete blocks (model × dataset × density): only methods measured in "
-            "every block are ranked, controls and contended timings never.",
+            "Mean rank over complete blocks (model × dataset × density) of the methods that every block "
+            "ranks. Never ranked: controls; accuracy of one seed; speed of a masked-dense network or beside "
+            "other work.",
             "rank",
         ),
         Column("method", "method", "The recipe's name, or init · structure · prune · grow."),
@@ -166,7 +174,9 @@ COLUMNS = {
             "percent",
             extra=True,
         ),
-        Column("loss", "loss", "Final training loss.", "fraction", extra=True),
+        Column(
+            "loss", "loss", "Mean cross-entropy of the final epoch on the test split.", "fraction", extra=True
+        ),
         Column(
             "r_s",
             "R_s",
@@ -220,23 +230,24 @@ COLUMNS = {
         Column(
             "train_throughput_ratio",
             "train speed",
-            "Measured training throughput against dense, timed side by side in one process; interval "
-            "over timing rounds. Above 1 is faster than dense.",
+            "Measured training throughput against dense, timed side by side in one process; brackets are "
+            "quartiles over timing rounds. It times the steps between topology updates: an update itself is "
+            "not in it. Above 1 is faster than dense.",
             "ratio",
             interval=True,
         ),
         Column(
             "inference_throughput_ratio",
             "infer speed",
-            "Measured inference throughput against dense, timed side by side in one process; interval"
-            " over timing rounds. Above 1 is faster than dense.",
+            "Measured inference throughput against dense, timed side by side in one process; brackets are "
+            "quartiles over timing rounds. Above 1 is faster than dense.",
             "ratio",
             interval=True,
         ),
         Column(
             "train_images_per_second",
             "train img/s",
-            "Measured training throughput, images per second.",
+            "Measured training throughput between topology updates, images per second.",
             "si",
             extra=True,
         ),

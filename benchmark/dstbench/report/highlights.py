@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dstbench.report.cells import NOTICEABLE
-from dstbench.report.columns import is_missing, show
+from dstbench.report.cells import gained
+from dstbench.report.columns import EVIDENCE, is_missing, show
 from dstbench.report.results import Loaded
 
 Row = dict[Any, Any]
@@ -37,7 +37,8 @@ def tiles(rows: list[Row]) -> list[Tile]:
     if not sparse:
         return []
     best = max(sparse, key=lambda row: row["top1"])
-    shown = [_tile("Best sparse top-1", f"{best['top1']:.2f} %", _who(best))]
+    alone = "" if best["seeds"] >= EVIDENCE else ", one seed: no evidence that it is the best"
+    shown = [_tile("Best sparse top-1", f"{best['top1']:.2f} %", _who(best) + alone)]
     if not is_missing(best["difference"]):
         points = f"{show('points', best['difference'])} points"
         shown.append(_tile("Its difference to dense, paired", points, _interval(best)))
@@ -54,14 +55,14 @@ def _cheapest(sparse: list[Row], enough: float) -> list[Tile]:
 
 
 def _fastest(sparse: list[Row]) -> list[Tile]:
-    """The fastest calm timing; "no gain" where even that is within what timings of equal networks differ by."""
+    """The fastest calm timing that is a gain; "no gain" where all are what timings of equal networks differ by."""
     timed = [row for row in sparse if not is_missing(row[_SPEED]) and row["contended"] is not True]
     if not timed:
         return []
-    fast = max(timed, key=lambda row: row[_SPEED])
-    low = fast[f"{_SPEED}_low"]
+    gains = [row for row in timed if gained(row, _SPEED)]
+    fast = max(gains or timed, key=lambda row: row[_SPEED])
     value, what = show("ratio", fast[_SPEED]), "Fastest inference, measured"
-    if fast[_SPEED] < NOTICEABLE or (not is_missing(low) and low <= 1):
+    if not gains:
         return [_tile(what, "no gain", f"highest: {value}, {fast['path']}")]
     return [_tile(what, value, f"{_who(fast)}, {fast['path']}, {show('percent', fast['top1'])} %")]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import is_missing, show
+from dstbench.report.columns import EVIDENCE, MISSING, is_missing, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
 
     interval = not is_missing(row["top1_low"])
     return {
-        "place": "" if row["control"] else place,
+        "place": "" if row["control"] else place if row["seeds"] >= EVIDENCE else MISSING,
         "control": bool(row["control"]),
         "x": at(row["top1"]),
         "low": at(row["top1_low"]) if interval else None,

@@ -29,7 +29,7 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         (
             "intervals",
             "95 % Student-t intervals of the mean over seeds (n − 1 degrees of freedom); none for one seed. "
-            "Speed: mean over seeds of each timing's low and high over its rounds.",
+            "Speed: not an interval of the mean but the quartiles over timing rounds, averaged over seeds.",
         ),
         (
             "Δ dense",
@@ -38,8 +38,14 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         ),
         (
             "ranks",
-            "Mean rank over complete blocks (model × data set × density): only methods measured in every block "
-            "are ranked, among themselves. Controls and disturbed timings are not.",
+            "Mean rank over complete blocks (model × data set × density) of the methods that every block ranks, "
+            "among themselves. Controls and disturbed timings have none; nor has the speed of masked-dense "
+            "networks, which differ from dense by timing noise alone.",
+        ),
+        (
+            "one seed",
+            "Rows with n = 1 stand in order of top-1 but have no rank: differences between single seeds are no "
+            "evidence that one method is better.",
         ),
         (
             "FLOPs",
@@ -49,7 +55,8 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         (
             "speed",
             f"Measured against dense, side by side in one process. {_timed(records)} masked-dense computes "
-            "every zero, so about 1× is the most it can show, whatever the FLOPs say.",
+            "every zero, so about 1× is the most it can show, whatever the FLOPs say. Training speed is that of "
+            "the steps between topology updates; the updates are not in it.",
         ),
         (
             "missing",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import BOARDS, COLUMNS, Board, is_missing
+from dstbench.report.columns import BOARDS, COLUMNS, EVIDENCE, Board, is_missing, may_gain
 from dstbench.report.results import COMPONENTS
 from dstbench.report.statistics import (
     Estimate,
@@ -217,10 +217,13 @@ def _ranks(summary: pd.DataFrame, board: Board) -> list[float | None]:
 
 
 def _ranked(row: Mapping[Any, Any], board: Board) -> bool:
+    """Whether a row's place among others says something: not between single seeds or equal networks."""
     if not is_missing(row["control"]) or is_missing(row[board.by]):
         return False
+    if board.name == "accuracy":
+        return bool(row["seeds"] >= EVIDENCE)
     disturbed = row["contended"] is True or "; " in str(row["conditions"])
-    return not (board.name == "throughput" and disturbed)
+    return board.name != "throughput" or (may_gain(row["path"]) and not disturbed)
 
 
 def _identity(row: Mapping[Any, Any]) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import MISSING, Board, Column, is_missing, show
+from dstbench.report.columns import EVIDENCE, MISSING, Board, Column, is_missing, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def to_markdown(table: pd.DataFrame, board: Board) -> str:
         f"# {board.title}",
         "",
         f"{board.summary} Controls are in italics. [low, high] is a 95 % t-interval over n seeds, for speed "
-        f"the interval over timing rounds; {MISSING} is not measured.",
+        f"the quartiles over timing rounds; {MISSING} is not measured or, under #, not ranked.",
         "",
         _line(column.title for column in columns),
         _line("--:" if column.numeric else ":--" for column in columns),
@@ -82,6 +82,10 @@ def render_text(tables: Mapping[str, pd.DataFrame], limit: int | None = 20) -> R
         "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
         "in brackets where something else ran"
     )
+    if (table["seeds"] == 1).any():
+        legend += (
+            "\none seed (n = 1): in order of top-1 but not numbered, for such differences are no evidence"
+        )
     return Group(*blocks, Text(legend, style="dim"))
 
 
@@ -178,7 +182,7 @@ def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
     from rich.text import Text
 
     for place, row in enumerate(rows, 1):
-        first = "" if row["control"] else str(place)
+        first = "" if row["control"] else str(place) if row["seeds"] >= EVIDENCE else MISSING
         method = f"{row['method']} ◂" if row["control"] else row["method"]
         cells = [first, method, *(_compact(column, row) for column in TERMINAL[2:])]
         table.add_row(*map(Text, cells), style=style)

@@ -47,7 +47,7 @@ class Speed(TypedDict, total=False):
     images_per_second: float | None
     dense_images_per_second: float | None
     ratio: float | None  # > 1 = faster than dense
-    ratio_low: float | None  # over the timing rounds
+    ratio_low: float | None  # quartiles over the timing rounds
     ratio_high: float | None
 
 
@@ -73,7 +73,7 @@ class Measures(TypedDict, total=False):
 
     top1: float | None  # test accuracy of the final epoch, percent
     top1_validation: float | None
-    loss: float | None
+    loss: float | None  # mean cross-entropy of the final epoch, test
     density_requested: float | None
     density: float | None  # over the maskable layers in the budget
     density_all: float | None  # over all conv and linear weights
