@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.report.results import load_results, read, spec_text
+from dstbench.report.results import load_results, read
 from dstbench.runner.record import FILE, checksum, folder_of, seal
 
 
@@ -75,20 +75,6 @@ def test_a_folder_that_is_not_there_is_the_users_mistake(tmp_path):
 def test_odd_but_valid_records_are_read(tmp_path, make, put):
     odd = make(provenance={"components": "none"}, measures={"throughput": None, "fallbacks": None})
     assert load_results(put(tmp_path, [odd])).iloc[0]["versions"] is None
-
-
-@pytest.mark.parametrize(
-    ("spec", "text"),
-    [
-        (None, None),
-        ("erk", "erk"),
-        ({"name": "erk"}, "erk"),
-        ({"name": "cosine", "zeta": 0.30, "delta_t": 100}, "cosine(delta_t=100, zeta=0.3)"),
-        ({"name": "magnitude", "share": {"name": "global"}}, "magnitude(share=global)"),
-    ],
-)
-def test_specs_as_people_write_them(spec, text):
-    assert spec_text(spec) == text
 
 
 def test_reading_does_not_import_torch_or_scipy(results):

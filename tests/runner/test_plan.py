@@ -11,6 +11,7 @@ from dstbench.registration.registry import registry
 from dstbench.runner.cells import DEFAULTS, cells
 from dstbench.runner.config import load_matrix
 from dstbench.runner.estimate import Prospect
+from dstbench.runner.labels import spec_text
 from dstbench.runner.plan import plan, trial_key
 from dstbench.runner.record import canonical
 
@@ -130,6 +131,14 @@ def test_same_method_by_recipe_and_by_its_parts_is_one_trial():
     assert (len(both.trials), both.duplicates) == (1, 1)
     assert both.trials[0].label == "rigl"
     assert the_key() == the_key(axes={**by_parts, "recipe": None})
+
+
+def test_label_spells_components_as_the_boards_do():
+    schedules = [{"name": "cosine", "delta_t": 50, "alpha": 0.123456789}, "never"]
+    trial = planned(axes={"recipe": None, "schedule": schedules}).trials[0]
+    spelled = "cosine(alpha=0.123456789, delta_t=50)"
+    assert spec_text(trial.trial["recipe"]["schedule"]) == spelled
+    assert trial.label == f"erk · unstructured · magnitude · gradient · {spelled}"
 
 
 def test_control_that_is_a_method_too_stays_a_control():

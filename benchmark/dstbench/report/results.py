@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
+from dstbench.runner.labels import spec_text, value_text
 from dstbench.runner.record import Record, Rejected, canonical, read_record, record_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots", "spec_text"]
+__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots"]
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -84,22 +85,6 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     return table.set_index("key")
 
 
-def spec_text(spec: Any) -> str | None:
-    """A component as people write it: ``{"name": "rigl", "alpha": 0.3}`` -> ``"rigl(alpha=0.3)"``."""
-    if spec is None or isinstance(spec, str):
-        return spec
-    if not isinstance(spec, Mapping):
-        return str(spec)
-    parameters = [f"{name}={_text(value)}" for name, value in sorted(spec.items()) if name != "name"]
-    return f"{spec.get('name')}({', '.join(parameters)})" if parameters else str(spec.get("name"))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return spec_text(value) or "" if "name" in value else canonical(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def roots(paths: Paths) -> list[Path]:
     """One or more results folders as paths. Raises BadInput where one doesn't exist."""
     folders = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
@@ -120,7 +105,7 @@ def _row(record: Record) -> dict[str, Any]:
         "phase": record["phase"],
         "label": record["label"],
         "control": record["control"],
-        **{kind: spec_text(recipe.get(kind)) for kind in COMPONENTS},
+        **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in COMPONENTS},
         "model": spec_text(trial["model"]),
         "dataset": spec_text(trial["dataset"]),
         "density_requested": float(trial["density"]),
@@ -140,7 +125,7 @@ def _settings(trial: Mapping[str, Any]) -> str:
     """What was set beyond the method, "" where nothing was."""
     known = {"model", "dataset", "density", "seed", "recipe", "training", "measure"}
     settings = {**trial.get("training", {}), **{k: v for k, v in trial.items() if k not in known}}
-    return ", ".join(f"{name}={_text(value)}" for name, value in sorted(settings.items()))
+    return ", ".join(f"{name}={value_text(value)}" for name, value in sorted(settings.items()))
 
 
 def _versions(provenance: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from dstbench.registration.registry import Registry
 from dstbench.runner.cells import Cell, cells, matches
 from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
 from dstbench.runner.estimate import Prospect
+from dstbench.runner.labels import spec_text
 from dstbench.runner.record import canonical
 from dstbench.runner.validation import validated
 
@@ -24,7 +25,7 @@ class PlannedTrial:
     """One trial: what runs, under which key, and what people call it."""
 
     key: str  # sha256, hex
-    trial: Mapping[str, Any]  # the resolved configuration; see Trial in run/record.py
+    trial: Mapping[str, Any]  # the resolved configuration; see Trial in runner/record.py
     label: str
     control: str | None = None  # "dense", "static", "small-dense"; None: a method under test
     skip: str | None = None  # why it won't run
@@ -135,7 +136,7 @@ class _Resolver:
             built = self._registry.build("recipe", normal)
             control = self._registry.resolve("recipe", normal["name"]).metadata.get("control")
             if built.dense:
-                return {"dense": True}, spell(normal), control
+                return {"dense": True}, spec_text(normal), control
             specs = {kind: getattr(built, kind) for kind in STRATEGIES}
             flags = {"narrow": True} if built.narrow else {}
             layers = built.dense_layers
@@ -145,7 +146,7 @@ class _Resolver:
         parts = {kind: self.normal(kind, _with(specs[kind], settings.get(kind, {}))) for kind in STRATEGIES}
         dense_layers = sorted({*layers, *self._matrix.dense_layers})
         shown = STRATEGIES if len(self._matrix.axes.schedule or ()) > 1 else STRATEGIES[:-1]
-        label = spell(normal) if normal else " · ".join(spell(parts[kind]) for kind in shown)
+        label = spec_text(normal) if normal else " · ".join(spec_text(parts[kind]) for kind in shown)
         return {**flags, **parts, **({"dense_layers": dense_layers} if dense_layers else {})}, label, control
 
     def _settings(self, cell: Cell) -> dict[str, Normal]:
@@ -175,16 +176,6 @@ class _Resolver:
 
 
 _SECTIONS = ("training", "measure", "model", "dataset", *STRATEGIES, "recipe")
-
-
-def spell(normal: Normal) -> str:
-    """A component for people: ``shuffled_block(block_size=8)``."""
-    inside = [
-        f"{name}={spell(value) if isinstance(value, dict) and 'name' in value else value}"
-        for name, value in normal.items()
-        if name != "name"
-    ]
-    return f"{normal['name']}({', '.join(inside)})" if inside else str(normal["name"])
 
 
 def check_timm_names(training: Training) -> None:
