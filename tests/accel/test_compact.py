@@ -42,17 +42,43 @@ def test_channel_sparse_models_shrink_and_keep_their_outputs(name, shape):
     assert accelerate(model, sparsifier.masks, "unstructured").execution_path == "masked-dense"
 
 
-def test_dead_rows_are_silent_in_training_and_evaluation():
+def chain():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+    )
+
+
+def test_dead_rows_are_silent_after_the_last_update():
     torch.manual_seed(0)
-    conv, norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-    model = nn.Sequential(conv, norm, nn.Flatten(), nn.Linear(8 * 36, 10))
+    model = chain()
     sparsifier, images = trained(model, (3, 8, 8))
+    conv, norm = model[:2]
     dead = ~sparsifier.masks["0"].flatten(1).any(1)
     assert dead.any()
     for mode in (True, False):
         model.train(mode)
         assert not norm(conv(images))[:, dead].any()
-    assert norm.weight[dead].any()  # the scale stays: a dead row has a gradient to be grown by
+
+
+def test_dead_rows_can_be_grown_before_the_last_update():
+    """Behind a ReLU a row of zero weights without a bias would get no gradient, and stay where it is."""
+    torch.manual_seed(0)
+    model = chain()
+    with torch.no_grad():
+        model[1].bias.fill_(0.1)
+    sparsifier, images = trained(model, (3, 8, 8), steps=20)
+    assert sparsifier.last_update == 12
+    model = chain()
+    with torch.no_grad():
+        model[1].bias.fill_(0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    sparsifier = dstbench.Sparsifier(model, optimizer, CHANNEL, 0.3, total_steps=20)
+    dead = ~sparsifier.masks["0"].flatten(1).any(1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), torch.randint(0, 10, (8,))).backward()
+        assert model[0].weight.grad[dead].flatten(1).any(1).all()
+        sparsifier.step()
 
 
 def test_a_norm_that_still_adds_a_constant_keeps_its_channel():
@@ -71,7 +97,7 @@ def test_rows_that_meet_an_addition_stay():
     class Residual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.first, self.second = nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.second(torch.relu(self.first(x))) + x

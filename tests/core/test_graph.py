@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dstbench.accel.compact import compact
 from dstbench.core.cost import cost
 from dstbench.core.graph import edges, removable_rows
 
@@ -13,7 +14,7 @@ def chain():
         nn.Conv2d(3, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
-        nn.Conv2d(8, 4, 3, padding=1),
+        nn.Conv2d(8, 4, 3, padding=1, bias=False),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -26,7 +27,7 @@ class Residual(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.conv1, self.conv2 = (nn.Conv2d(i, 6, 3, padding=1) for i in (3, 6, 6))
+        self.stem, self.conv1, self.conv2 = (nn.Conv2d(i, 6, 3, padding=1, bias=False) for i in (3, 6, 6))
         self.bn = nn.BatchNorm2d(6)
         self.head = nn.Linear(6, 2)
 
@@ -62,6 +63,15 @@ def test_dead_rows_of_a_chain_can_go():
 def test_a_chain_knows_its_norms_and_consumers():
     edge = edges(chain())["0"]
     assert (edge.norms, edge.consumers, edge.blocked) == (["1"], ["3"], None)
+
+
+def test_a_dead_row_that_still_sends_a_constant_stays():
+    model = chain()
+    with torch.no_grad():
+        model[1].bias[5] = 0.5
+    assert found(model, {"0": [1, 5]}) == {"0": [1]}
+    model[1].running_mean[1] = 0.5
+    assert found(model, {"0": [1, 5]}) == {}
 
 
 def test_classes_are_not_channels():
@@ -126,4 +136,6 @@ def test_hardware_cost_is_that_of_the_compacted_network():
     masks = masks_with_dead_rows(model, {"0": [1, 5], "3": [2]})
     expected = 64 * (6 * 27 + 3 * 54) + 3 * 5
     assert cost(model, masks, (3, 8, 8)).hardware_flops == expected
+    small = compact(model, masks, torch.randn(2, 3, 8, 8))
+    assert cost(small, input_shape=(3, 8, 8)).inference_flops == expected
     assert cost(model, masks, (3, 8, 8)).inference_flops < cost(model, input_shape=(3, 8, 8)).inference_flops

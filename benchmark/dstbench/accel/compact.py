@@ -34,7 +34,7 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor
     masked model's to 1e-5 of their size in eval mode, else StrategyError.
 
     A row stays where its output isn't exactly zero (a bias or a norm still adds a constant; the channel
-    structure keeps those at zero while training) or where it meets an addition, a concatenation or a
+    structure brings those to zero with its last update) or where it meets an addition, a concatenation or a
     grouped convolution. Chains through norms, activations, pooling and flattening are followed.
     """
     masked = masked_copy(model, masks).eval()
@@ -45,31 +45,12 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor
     with torch.no_grad():
         expected = masked(example_input)
         for name, dead in rows.items():
-            dead = dead & _silent(modules, name, found[name], dead)
-            if bool(dead.any()):
-                _cut(modules, name, found[name], ~dead)
+            _cut(modules, name, found[name], ~dead)
         actual = small(example_input)
     error = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if error > _TOLERANCE:
         raise StrategyError(f"compact: outputs differ from the masked model's by {error:.1e} of their size")
     return small
-
-
-def _silent(modules: Mapping[str, nn.Module], name: str, edge: Edge, dead: Tensor) -> Tensor:
-    """The dead rows whose constant is exactly zero behind the layer's bias and norms: bool [out]."""
-    constant = torch.zeros(len(dead), device=dead.device)
-    bias = getattr(modules[name], "bias", None)
-    if isinstance(bias, Tensor):
-        constant = constant + bias
-    for path in edge.norms:
-        norm = modules[path]
-        assert isinstance(norm, _BatchNorm)
-        if norm.running_mean is None or norm.running_var is None:
-            return torch.zeros_like(dead)  # normalised by each batch: no constant of its own
-        constant = (constant - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
-        if norm.affine:
-            constant = constant * norm.weight + norm.bias
-    return constant == 0
 
 
 def _cut(modules: Mapping[str, nn.Module], name: str, edge: Edge, keep: Tensor) -> None:

@@ -13,8 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dstbench.errors import BadInput
+
 Call = Callable[[], object]
 _SHORTEST = 5e-3  # seconds; shorter calls are repeated within one timing until they last this long
+_LONGEST = 0.2  # seconds after which no call is repeated: on a busy machine one can take a thousand times longer
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,7 +46,12 @@ class Throughput:
 
 
 def throughput(model: nn.Module, example_input: Tensor, *, rounds: int = 20, warmup: int = 3) -> Throughput:
-    """Measure inference of ``model`` on ``example_input``, [batch, ...], in eval mode without gradients."""
+    """Measure inference of ``model`` on ``example_input``, [batch, ...], in eval mode without gradients.
+
+    Raises BadInput where there is no round to time.
+    """
+    if rounds < 1 or warmup < 0:
+        raise BadInput(f"rounds and warmup: expected at least 1 and 0, got {rounds} and {warmup}")
     seconds = time_interleaved([inference_call(model, example_input)], rounds, warmup)[0]
     quantiles = statistics.quantiles(seconds, n=10) if rounds > 1 else [seconds[0]] * 9
     median = statistics.median(seconds)
@@ -127,10 +135,12 @@ def _repeats(call: Call) -> int:
 def _timed(call: Call, repeats: int) -> float:
     _wait()
     start = time.perf_counter()
-    for _ in range(repeats):
+    done = 0
+    while done < repeats and (done == 0 or time.perf_counter() - start < _LONGEST):
         call()
+        done += 1
     _wait()
-    return (time.perf_counter() - start) / repeats
+    return (time.perf_counter() - start) / done
 
 
 def _wait() -> None:

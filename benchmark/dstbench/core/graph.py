@@ -104,17 +104,38 @@ def _spatial(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The dead rows of each layer that can be cut out exactly: bool [out], only layers that have any."""
-    found = edges(model)
+    """The dead rows of each layer that can be cut out exactly: bool [out], only layers that have any.
+
+    Dead by its mask isn't enough: what the layer's bias and the norms behind it make of zero must be zero.
+    """
+    found, layers = edges(model), maskable_layers(model)
+    modules = dict(model.named_modules())
     rows = {}
     for name, mask in masks.items():
         edge = found.get(name)
         if edge is None or edge.blocked or not edge.consumers:
             continue
         dead = ~mask.flatten(1).any(1)
+        dead &= _constant(layers[name].module, [modules[norm] for norm in edge.norms], dead) == 0
         if bool(dead.any()) and not bool(dead.all()):
             rows[name] = dead
     return rows
+
+
+@torch.no_grad()
+def _constant(layer: nn.Module, norms: list[nn.Module], dead: Tensor) -> Tensor:
+    """What a row of zero weights sends on in evaluation, behind its bias and norms: float [out]."""
+    constant = torch.zeros(len(dead), device=dead.device)
+    if isinstance(layer.bias, Tensor):
+        constant = constant + layer.bias
+    for norm in norms:
+        assert isinstance(norm, _BatchNorm)
+        if norm.running_mean is None or norm.running_var is None:
+            return constant + torch.nan  # normalised by each batch: no constant of its own
+        constant = (constant - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+        if norm.affine:
+            constant = constant * norm.weight + norm.bias
+    return constant
 
 
 def removable_macs(

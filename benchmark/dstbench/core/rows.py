@@ -1,9 +1,9 @@
 """Dead rows kept silent: where a structure kills whole output rows, what follows them adds nothing either.
 
 A dead row's convolution gives zero, but its bias and the bias of the norm behind it would still send a
-constant on. Both are held at zero with it, and so is the norm's running mean, which makes the row's output
-exactly zero in training and in evaluation; removing the row is then exact. The norm's scale stays, so the
-row's weights keep a gradient by which it may be grown again.
+constant on. After the last topology update, when no row can come back, both are held at zero, and so is the
+norm's running mean: the row's output is exactly zero in training and in evaluation, and removing it is exact.
+Before that they are left alone, since behind a ReLU a silent row would get no gradient by which to be grown.
 """
 
 from __future__ import annotations

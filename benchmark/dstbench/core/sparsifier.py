@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from dstbench.core.optimizers import check_owner, innermost, multiply, overflowe
 from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.select import count
+from dstbench.core.signals import Signals
 from dstbench.core.structures import Unstructured, misfit
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.errors import BadInput
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dstbench.registration.registry import Registry
-
-_EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ class Sparsifier:
         self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}
         silenced = [name for name, structure in self._structures.items() if whole_rows(structure)]
         self._rows: list[RowVector] = [] if self.method.dense else row_vectors(model, silenced)
-        self._momentum: dict[str, Tensor] = {}
-        self._signals: dict[str, dict[str, Tensor]] = {}  # collected for the update that is due
+        self.signals, self._needed = Signals(), Signal.NONE  # by the coming step
         self._due: Target | None = None
         self._armed = False  # gradients of the coming step are masked already
         self._depth = 0  # of steps within steps
@@ -116,9 +115,10 @@ class Sparsifier:
         Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
         return self._outer.step() if closure is None else self._outer.step(closure)
 
+    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Mask the gradients now rather than at the step: call it before clipping by norm, so that gradients
-        of inactive weights don't count. Collects what a due update needs first; harmless to call twice."""
+        of inactive weights don't count. Harmless to call twice. A loss scaler must have unscaled them."""
         if self._armed:
             return
         self._armed = True
@@ -126,13 +126,14 @@ class Sparsifier:
             return
         self._settle()
         self._due = self._target(self.steps + 1)
-        self._collect()
-        gradients = [
-            (p.weight.grad, self._floats[n]) for n, p in self.layers.items() if p.weight.grad is not None
-        ]
-        gradients += [(v.values.grad, self._alive[v.layer]) for v in self._rows if v.values.grad is not None]
-        if gradients:
-            torch._foreach_mul_([g for g, _ in gradients], [m for _, m in gradients])
+        self._needed = self._needs()
+        gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
+        self.signals.keep(gradients, self._needed, getattr(self.optimizer, "grad_scale", None))
+        pairs = [(gradient, self._floats[name]) for name, gradient in gradients.items()]
+        if self._silent:
+            pairs += [(v.values.grad, self._alive[v.layer]) for v in self._rows if v.values.grad is not None]
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
 
     @torch.no_grad()
     def apply_masks(self, model: nn.Module) -> None:
@@ -148,6 +149,13 @@ class Sparsifier:
             handle.remove()
 
     # What there is to see
+
+    @cached_property
+    def last_update(self) -> int:
+        """The step of the training's last topology update; 0 if there is none."""
+        if self.method.dense:
+            return 0
+        return next((step for step in range(self.total_steps, 0, -1) if self._target(step)), 0)
 
     @property
     def masks(self) -> Masks:
@@ -276,38 +284,17 @@ class Sparsifier:
 
         return (args[0], masked, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
-    @torch.no_grad()
-    def _collect(self) -> None:
-        """Keep the signals of this step's gradients, unscaled where a fused optimizer gets them scaled."""
-        self._signals = {}
-        needs = self._needs()
-        self.dense_gradient = bool(needs & (Signal.MOMENTUM | Signal.GRAD))
-        if not needs:
-            return
-        scale = getattr(self.optimizer, "grad_scale", None)
-        gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
-        if Signal.MOMENTUM in needs and not overflowed(self.optimizer):
-            for name, gradient in gradients.items():
-                if name not in self._momentum:
-                    self._momentum[name] = torch.zeros_like(gradient)
-                self._momentum[name].mul_(_EMA_DECAY).add_(gradient if scale is None else gradient / scale)
-        if self._due is None:
-            return
-        if Signal.GRAD in needs or Signal.ACTIVE_GRAD in needs:
-            dense = {n: g.clone() if scale is None else g / scale for n, g in gradients.items()}
-            ranks.average(dense)
-            if Signal.GRAD in needs:
-                self._signals["grad"] = dense
-            if Signal.ACTIVE_GRAD in needs:
-                self._signals["active_grad"] = {n: g * self._floats[n] for n, g in dense.items()}
-        if Signal.MOMENTUM in needs:
-            averaged = {name: average.clone() for name, average in self._momentum.items()}
-            ranks.average(averaged)
-            self._signals["momentum"] = averaged
+    @property
+    def _silent(self) -> bool:
+        """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
+        bias sends through an activation is what lets a gradient reach them."""
+        return bool(self._rows) and self.steps >= self.last_update
 
     def _needs(self) -> Signal:
         """What the coming step must collect. An update that only prunes spares the dense gradient."""
         always = self.method.needs & Signal.MOMENTUM
+        if always and self.steps >= self.last_update:
+            always = Signal.NONE  # nobody reads the average any more
         if self._due is None:
             return always
         grows = self._due.final > min(self._due.keep, self._final) or self.method.retiles
@@ -325,6 +312,8 @@ class Sparsifier:
         self.steps += 1
         if self.method.dense:
             return
+        self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
+        self.signals.fold(self._needed)
         if self.steps & (self.steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
             self._leaky = self._leaky or self._leaks()
         if self._leaky:
@@ -342,7 +331,7 @@ class Sparsifier:
         if all((f.device, f.dtype) == (weights[n].device, weights[n].dtype) for n, f in self._floats.items()):
             return
         self._explored = {name: mask.to(weights[name].device) for name, mask in self._explored.items()}
-        self._momentum = {n: v.to(weights[n].device, weights[n].dtype) for n, v in self._momentum.items()}
+        self.signals.move(weights)
         self.set_masks({name: mask.to(weights[name].device) for name, mask in self._masks.items()})
 
     def _leaks(self) -> bool:
@@ -355,7 +344,8 @@ class Sparsifier:
 
     def _update(self, target: Target) -> None:
         """One topology update, decided by the pure engine, then written."""
-        views = {name: self._view(layer) for name, layer in self.layers.items()}
+        fields = self.signals.read(self._needed, self._floats)
+        views = {name: self._view(layer, fields) for name, layer in self.layers.items()}
 
         def draw(name: str, role: str) -> Generator:
             return generator(self.seed, name, self.steps, role)
@@ -363,14 +353,14 @@ class Sparsifier:
         method = self.method
         goal = make_goal(target, self._final, views, self._structures, method.init.share, self._proportions)
         masks, self.budget = update_masks(views, self._structures, method.prune, method.grow, goal, draw)
-        self._signals, self._due = {}, None
+        self._due = None
         self.allocation, self._final = goal.final_allocation, target.final
         ranks.check_equal(masks)
         self._write(masks)
 
-    def _view(self, layer: Layer) -> LayerView:
+    def _view(self, layer: Layer, fields: Mapping[str, Mapping[str, Tensor]]) -> LayerView:
         name = layer.info.name
-        signals = {kind: values.get(name) for kind, values in self._signals.items()}
+        signals = {kind: values.get(name) for kind, values in fields.items()}
         if any(value is None for value in signals.values()):
             raise StrategyError(f"layer {name!r} has no gradient, which a topology update at this step needs")
         return LayerView(
@@ -406,5 +396,5 @@ class Sparsifier:
         """Multiply weights and every optimizer state tensor of their shape by 0/1 floats, in place."""
         for name, survivor in survivors.items():
             multiply(self.optimizer, self.layers[name].weight, survivor)
-        for vector in self._rows:
+        for vector in self._rows if self._silent else ():
             multiply(self.optimizer, vector.values, self._alive[vector.layer])

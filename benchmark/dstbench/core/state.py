@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dstbench.core.select import count
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "seed": sparsifier.seed,
         "total_steps": sparsifier.total_steps,
         "target_density": sparsifier.target_density,
+        "method": repr(sparsifier.method),
         "shapes": {name: list(layer.info.shape) for name, layer in sparsifier.layers.items()},
         "steps": sparsifier.steps,
         "final": sparsifier._final,
@@ -45,13 +47,13 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "proportions": dict(sparsifier._proportions),
         "masks": {name: pack(mask) for name, mask in sparsifier._masks.items()},
         "explored": {name: pack(mask) for name, mask in sparsifier._explored.items()},
-        "momentum": {name: average.clone() for name, average in sparsifier._momentum.items()},
+        "momentum": {name: average.clone() for name, average in sparsifier.signals.momentum.items()},
         "history": [asdict(report) for report in sparsifier.history],
     }
 
 
 def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
-    """Adopt a checkpoint made for the same layers, seed, length and density; else BadInput, nothing changed."""
+    """Adopt a checkpoint made for the same layers, method, seed, length and density; else BadInput, unchanged."""
     from dstbench.core.sparsifier import UpdateReport
 
     if saved.get("version") != _VERSION or "masks" not in saved:
@@ -63,19 +65,25 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
             raise BadInput(
                 f"checkpoint: {field} is {saved[field]}, this Sparsifier's {getattr(sparsifier, field)}"
             )
+    if saved["method"] != repr(sparsifier.method):
+        raise BadInput(f"checkpoint: it is of another method: {saved['method']}, here {sparsifier.method!r}")
     shapes = {name: list(layer.info.shape) for name, layer in sparsifier.layers.items()}
     if saved["shapes"] != shapes:
         different = sorted(n for n in shapes | saved["shapes"] if saved["shapes"].get(n) != shapes.get(n))
         raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(different)}")
     weights = {name: layer.weight for name, layer in sparsifier.layers.items()}
+    masks = {name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()}
+    explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
+    momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
+    history = [UpdateReport(**report) for report in saved["history"]]
+    # everything is read: from here on nothing fails, so nothing is half adopted
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
     sparsifier._proportions = dict(saved["proportions"])
-    sparsifier.set_masks({name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()})
-    sparsifier._explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
-    sparsifier._explored_counts = {n: int(mask.count_nonzero()) for n, mask in sparsifier._explored.items()}
-    sparsifier._momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
-    sparsifier.history = [UpdateReport(**report) for report in saved["history"]]
+    sparsifier.set_masks(masks)
+    sparsifier._explored = explored
+    sparsifier._explored_counts = {name: count(mask) for name, mask in explored.items()}
+    sparsifier.signals.momentum, sparsifier.history = momentum, history
     with torch.no_grad():
         if not sparsifier.method.dense:
             sparsifier._zero(sparsifier._floats)

@@ -1,0 +1,55 @@
+"""What scores read besides weights: dense gradients, copied before they are masked, and their average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dstbench.api import Signal
+from dstbench.core import ranks
+
+_EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
+
+
+class Signals:
+    """The dense gradients of the coming step, and an exponential average of those of applied steps."""
+
+    def __init__(self) -> None:
+        self.momentum: dict[str, Tensor] = {}  # float [*w] by layer
+        self._dense: dict[str, Tensor] = {}  # float [*w] by layer, of the coming step
+
+    def keep(self, gradients: Mapping[str, Tensor], needs: Signal, scale: Tensor | None) -> None:
+        """Copy this step's gradients if anything reads them; ``scale`` is a loss scale they still carry."""
+        wanted = gradients if needs else {}
+        self._dense = {name: g.clone() if scale is None else g / scale for name, g in wanted.items()}
+
+    def fold(self, needs: Signal) -> None:
+        """The step is being applied: its gradients enter the average. A skipped step's never do."""
+        if Signal.MOMENTUM in needs:
+            for name, gradient in self._dense.items():
+                average = self.momentum.setdefault(name, torch.zeros_like(gradient))
+                average.mul_(_EMA_DECAY).add_(gradient)
+
+    def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The fields of LayerView that an update asked for, the same on every rank; then forget the gradients.
+
+        masks: 0/1 floats [*w] by layer.
+        """
+        fields: dict[str, dict[str, Tensor]] = {}
+        if needs & (Signal.GRAD | Signal.ACTIVE_GRAD):
+            ranks.average(self._dense)  # before anyone takes an absolute value
+        if Signal.GRAD in needs:
+            fields["grad"] = self._dense
+        if Signal.ACTIVE_GRAD in needs:
+            fields["active_grad"] = {name: g * masks[name] for name, g in self._dense.items()}
+        if Signal.MOMENTUM in needs:
+            fields["momentum"] = {name: average.clone() for name, average in self.momentum.items()}
+            ranks.average(fields["momentum"])
+        self._dense = {}
+        return fields
+
+    def move(self, weights: Mapping[str, Tensor]) -> None:
+        """Follow weights to another device or dtype."""
+        self.momentum = {name: value.to(weights[name]) for name, value in self.momentum.items()}
