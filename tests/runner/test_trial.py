@@ -78,6 +78,11 @@ def test_controls(recipe, tmp_path):
     assert measures["r_s"] is None
     assert measures["updates"] == 0
     assert measures["inference_flops_ratio"] == pytest.approx(1 if "dense" in recipe else 0.1, abs=0.02)
+    assert (
+        measures["density"]
+        == measures["density_all"]
+        == pytest.approx(1 if "dense" in recipe else 0.1, abs=0.02)
+    )
     if "narrow" in recipe:
         rigl = run(config(), tmp_path / "rigl")["measures"]
         assert measures["parameters"] == pytest.approx(rigl["active_parameters"], rel=0.05)
@@ -120,7 +125,7 @@ def test_divergence_is_a_result(tmp_path):
     record = run(config(lr=1e30), tmp_path)
     assert record["status"] == "diverged"
     assert record["phase"] == "train"
-    assert "loss" in record["reason"]
+    assert record["reason"].startswith("the training loss is ")  # the status says that it diverged
 
 
 def test_a_strategy_that_raises_is_a_result_with_its_place(tmp_path, monkeypatch):
@@ -134,9 +139,14 @@ def test_a_strategy_that_raises_is_a_result_with_its_place(tmp_path, monkeypatch
     assert "Traceback" in record["traceback"]
 
 
-def test_out_of_memory_is_a_result(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(10**15), lambda: bytearray(2**60), lambda: torch.OutOfMemoryError("GPU")],
+    ids=["torch", "python", "cuda"],
+)
+def test_out_of_memory_is_a_result(allocate, tmp_path, monkeypatch):
     def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("no more")
+        raise allocate()  # only the GPU's error is made by hand; the others are raised in there
 
     monkeypatch.setattr(trial_module, "_epoch", full)
     assert run(config(), tmp_path)["status"] == "oom"
@@ -172,6 +182,34 @@ def test_bad_training_settings_name_themselves(training, message, tmp_path):
     record = run(config(**training), tmp_path)
     assert record["status"] == "failed"
     assert message in record["reason"]
+
+
+def test_more_accumulation_than_batches_is_refused(tmp_path):
+    record = run(config(gradient_accumulation=50), tmp_path)
+    assert record["status"] == "failed"
+    assert "gradient_accumulation: 50 is more than the 19 batches" in record["reason"]
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module.Accelerator, "num_processes", 2)
+    assert "one process" in run(config(), tmp_path)["reason"]
+
+
+def test_a_training_that_ends_above_its_density_is_refused(tmp_path, monkeypatch):
+    cubic = {**RIGL, "schedule": {"name": "cubic", "delta_t": 5, "stop": 1.0}}
+    assert run(config(cubic), tmp_path / "whole")["status"] == "ok"
+    original = trial_module._step
+
+    def skipping(session, total):
+        if session.sparsifier.steps != 30 or getattr(session, "skipped", False):
+            original(session, total)
+        else:
+            session.skipped = True  # as a loss scaler does with an overflow
+
+    monkeypatch.setattr(trial_module, "_step", skipping)
+    record = run(config(cubic), tmp_path / "short")
+    assert (record["status"], record["phase"]) == ("failed", "evaluate")
+    assert "56 of 57 steps" in record["reason"]
 
 
 def test_same_seed_same_result_whatever_the_global_generator(tmp_path):

@@ -51,6 +51,7 @@ class Cost:
     active_parameters: int  # without the inactive weights
     bits: int  # 32 a active weight, 1 a mask entry of a sparse layer, 32 a output channel (bias, norm folded)
     macs: int  # dense multiply-accumulates
+    weights: int  # of all convolutions and linear layers
     layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each
 
     @property
@@ -159,6 +160,7 @@ def cost(
         active_parameters=parameters - inactive,
         bits=sum(_bits(layer, active[n]) for n, layer in costs.items()),
         macs=sum(layer.macs for layer in costs.values()),
+        weights=sum(layer.weights for layer in costs.values()),
         layers=per_layer,
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dstbench.api import StrategyError
 from dstbench.core.cost import Cost, cost
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.runner.build import Blueprint
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def final_measures(session: Session, top1: float, loss: float) -> dict[str, Any]:
     """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
     sparsifier, data = session.sparsifier, session.data
+    check_budget(sparsifier)
     inner = session.accelerator.unwrap_model(session.model)
     mine = cost(inner, sparsifier.masks, data.input_shape)
     blueprint = Blueprint.of(session.trial, session.registry)
@@ -41,18 +43,26 @@ def final_measures(session: Session, top1: float, loss: float) -> dict[str, Any]
     }
 
 
+def check_budget(sparsifier: Sparsifier) -> None:
+    """Refuse a training that ended before its schedule did: its density isn't the one asked for."""
+    asked, held = round(sparsifier.target_density * sparsifier.size), sum(sparsifier.budget.values())
+    if asked != held:
+        raise StrategyError(
+            f"{sparsifier.method.schedule}: {held} weights are in the budget after {sparsifier.steps} of "
+            f"{sparsifier.total_steps} steps, {asked} were asked for: skipped steps took the last update "
+            "with them; let the schedule stop earlier"
+        )
+
+
 def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
     """Requested and measured density, exploration and movement."""
     history, active = sparsifier.history, sparsifier.active
-    narrow = mine.parameters != full.parameters
-    all_weights = sum(layer.info.numel for layer in (sparsifier.layers | sparsifier.dense_layers).values())
-    dense_weights = all_weights - sparsifier.size
+    unmasked = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
+    of_full = (sum(active.values()) + unmasked) / full.weights
+    narrower = mine.weights != full.weights  # it has no masks: its weights against the full model's
     return {
-        # A narrower dense model has no masks; its density is that of its parameters against the full model's.
-        "density": mine.parameters / full.parameters if narrow else sparsifier.density,
-        "density_all": mine.parameters / full.parameters
-        if narrow
-        else (sum(active.values()) + dense_weights) / all_weights,
+        "density": of_full if narrower else sparsifier.density,
+        "density_all": of_full,
         "layers": layer_rows(sparsifier),
         "r_s": None if sparsifier.method.dense else sparsifier.r_s,
         "updates": len(history),

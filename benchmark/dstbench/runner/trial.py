@@ -21,6 +21,7 @@ from dstbench.core import state
 from dstbench.core.budget import Infeasible
 from dstbench.core.cost import TrainingMeter, layer_costs
 from dstbench.core.sparsifier import Sparsifier
+from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner import provenance
@@ -29,6 +30,7 @@ from dstbench.runner.config import Training
 from dstbench.runner.data import Batches, evaluation_batches, fingerprint
 from dstbench.runner.measures import final_measures
 from dstbench.runner.optimization import build_optimizer, build_schedule
+from dstbench.runner.worker import is_out_of_memory
 
 STATE = "state.pt"  # weights and masks of a finished trial
 CURVE = "curve.jsonl"
@@ -130,7 +132,7 @@ def run_trial(
 
 
 def _status(error: Exception) -> str:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return "oom"
     if isinstance(error, Infeasible):
         return "skipped"  # what was asked for can't exist: a density that empties a layer, say
@@ -138,6 +140,8 @@ def _status(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, Diverged | Infeasible):  # the status says the rest
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -159,11 +163,14 @@ def _build(
         augment=data.augment,
         seed=trial["seed"],
         device=accelerator.device,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
     )
     optimizer = build_optimizer(model, training)
-    per_epoch = max(1, len(batches) // training.gradient_accumulation)
+    per_epoch = len(batches) // training.gradient_accumulation
+    if per_epoch == 0:
+        raise BadInput(
+            f"training.gradient_accumulation: {training.gradient_accumulation} is more than the "
+            f"{len(batches)} batches of an epoch: no step would be applied"
+        )
     sparsifier = Sparsifier(
         model,
         optimizer,
@@ -188,17 +195,23 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
 
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != training.mixed_precision:
         AcceleratorState._reset_state()  # private, and the only way: a second precision raises otherwise
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=training.mixed_precision,
         gradient_accumulation_steps=training.gradient_accumulation,
     )
+    if accelerator.num_processes > 1:
+        raise BadInput(
+            f"a trial runs in one process, and this is one of {accelerator.num_processes}: run trials side by "
+            "side instead (--workers, --shard); the Sparsifier itself does distributed training"
+        )
+    return accelerator
 
 
 def _train(session: Session, checkpoint_seconds: float) -> None:
     """All epochs that are left, with a line of the curve after each."""
     training = session.training
-    per_epoch = max(1, len(session.batches) // training.gradient_accumulation)
+    per_epoch = len(session.batches) // training.gradient_accumulation
     # before anything is loaded: the schedule starts from the configured rate, not from where it had got to
     set_rate = build_schedule(session.sparsifier.optimizer, training, per_epoch)
     checkpoint = session.folder / CHECKPOINT
@@ -235,10 +248,11 @@ def _epoch(session: Session, epoch: int, set_rate: Any) -> float:
             with accelerator.autocast():
                 loss = criterion(session.model(images), labels)
             accelerator.backward(loss)
-            samples += len(labels) * accelerator.num_processes
+            samples += len(labels)
             if accelerator.sync_gradients and training.clip_norm is not None:
+                accelerator.unscale_gradients()
                 sparsifier.mask_gradients()  # inactive weights don't count towards the norm
-                accelerator.clip_grad_norm_(session.model.parameters(), training.clip_norm)
+                nn.utils.clip_grad_norm_(session.model.parameters(), training.clip_norm)
             total += loss.detach()
             before, active = sparsifier.steps, sparsifier.active
             _step(session, total)
