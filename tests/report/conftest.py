@@ -87,6 +87,7 @@ def make_record(label="rigl", seed=0, top1=91.0, *, dataset="digits", density=0.
             "platform": "Linux",
             "cpu": "a CPU",
             "cores": 2,
+            "tuning": "none at all",
             "components": {"grow": {"name": "dstbench/x", "version": "1"}},
             "dataset_fingerprint": hashlib.sha256(dataset.encode()).hexdigest(),
             "started": "2026-11-20T10:00:00Z",

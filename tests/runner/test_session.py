@@ -41,6 +41,13 @@ def test_second_run_does_nothing(tmp_path):
     assert (again.counts, again.ran, again.timed, events) == ({"ok": 2}, 0, 0, [])
 
 
+def test_record_carries_what_was_spent_on_tuning_even_of_a_trial_that_died(tmp_path):
+    session = go(tmp_path, "recipe=rigl", "seed=0,1,2", matrix=MATRIX | {"budget": {"tuning": "lr of 5"}})
+    records = [read_record(result(session, seed)) for seed in range(3)]
+    assert [r["status"] for r in records] == ["ok", "failed", "killed"]
+    assert [r["provenance"]["tuning"] for r in records] == ["lr of 5"] * 3
+
+
 def test_failures_are_rows_and_are_tried_again_on_request_only(tmp_path):
     first = go(tmp_path, "seed=0,1,2", "recipe=rigl")
     assert (first.counts, first.ok) == ({"ok": 1, "failed": 1, "killed": 1}, False)

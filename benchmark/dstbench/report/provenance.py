@@ -13,7 +13,7 @@ Entry = tuple[str, str]
 _FIELDS = (
     ("dstbench", "dstbench"), ("commit", "commit"), ("python", "Python"), ("torch", "torch"),
     ("torchvision", "torchvision"), ("timm", "timm"), ("accelerate", "accelerate"), ("platform", "platform"),
-    ("cpu", "CPU"), ("cores", "cores"), ("memory", "memory"), ("gpu", "GPU"),
+    ("cpu", "CPU"), ("cores", "cores"), ("memory", "memory"), ("gpu", "GPU"), ("tuning", "tuning"),
 )  # fmt: skip
 
 _CONVENTIONS = {

@@ -99,7 +99,8 @@ def run(
         preload = _modules(due, source, chosen)
         _check_data(due, source, data_root, download, preload)
         options = {"data_root": data_root and Path(data_root), "device": device}
-        jobs = [_job(root, t, chosen.train, limit, options, retry=retried) for t in due]
+        said = {"tuning": whole.matrix.budget.tuning}
+        jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
         execute(jobs, workers=workers, on_event=ending, preload=preload)
     timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
     if timing:

@@ -6,6 +6,8 @@ third-party executor (a cluster's, say) calls ``work`` on each job and, for one 
 
 from __future__ import annotations
 
+import os
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,9 @@ LOG = "log.txt"
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
 
+_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
+"""What faulthandler writes after the stack of a crash; it is longer than the part of a log that is kept."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -41,6 +46,7 @@ class Job:
     limit: float | None = None  # seconds of wall clock
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def is_finished(folder: Path, retry: frozenset[str]) -> bool:
 def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
     """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
     log = job.folder / LOG
-    tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    tail = _MODULES.sub("", text)[-4000:]
     ended = {**_failed(status, reason, None), "traceback": tail or None, "measures": {"seconds": seconds}}
     return write_record(_named(job, ended), job.folder)
 
@@ -136,11 +143,12 @@ def _measure(job: Job, threads: int) -> None:
 
 
 class _Neighbours:
-    """Measures what share of the machine's processors others used meanwhile."""
+    """Measures what share of the processors that this process may use others used meanwhile."""
 
     share = 0.0
 
     def __enter__(self) -> _Neighbours:
+        self._cpus = allowed_cpus()
         self._start = self._used()
         return self
 
@@ -150,12 +158,18 @@ class _Neighbours:
         self.share = max(0.0, (everyone - everyone0) - (ours - ours0)) / total if total > 0 else 0.0
 
     def _used(self) -> tuple[float, float, float]:
-        times, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        everyone = (
-            sum(times[:7]) - idle if len(times) >= 7 else sum(times) - idle
-        )  # guest time is in user time
+        """Seconds on those processors so far: of everyone, of this process, of nobody."""
+        each = psutil.cpu_times(percpu=True)
+        ours = [times for cpu, times in enumerate(each) if self._cpus is None or cpu in self._cpus] or each
+        idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in ours)
+        everyone = sum(sum(times[:7]) for times in ours) - idle  # what follows is in user time, or another's
+        own = psutil.Process().cpu_times()
         return everyone, own.user + own.system, idle
+
+
+def allowed_cpus() -> set[int] | None:
+    """The processors that this process may use; None where the system can't say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def load_task(task: str) -> Callable[..., dict[str, Any]]:
@@ -176,4 +190,5 @@ def _named(job: Job, record: Mapping[str, Any]) -> Record:
         "trial": dict(job.trial),
         "label": job.label,
         "control": job.control,
+        "provenance": {**job.provenance, **record.get("provenance", {})},
     }
