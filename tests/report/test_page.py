@@ -155,6 +155,26 @@ def test_the_picture_is_an_svg_without_scripts(written):
     assert {"rigl", "set", "dense (control)", "small_cnn on digits at density 0.1"} <= set(texts)
 
 
+def test_the_picture_shortens_names_as_far_as_they_differ(tmp_path, make, put):
+    blocks = "structure=shuffled_block(block_size=8)"
+    labels = (
+        "static",
+        "static(init=uniform)",
+        f"static({blocks})",
+        "erk · shuffled_block(block_size=8) · set",
+    )
+    recipe = {"init": {"name": "erk"}}
+    records = [make(label, recipe=recipe, trial={"density": 0.1, "n": i}) for i, label in enumerate(labels)]
+    write_leaderboards(put(tmp_path / "results", records), tmp_path)
+    names = re.findall(r'class="name"[^>]*>([^<]*)<', (tmp_path / "leaderboard.svg").read_text("utf-8"))
+    assert sorted(names) == [
+        "erk · shuffled_block · set",
+        "static",
+        "static(init=uniform)",
+        "static(structure=shuffled_block)",
+    ]
+
+
 def test_no_results_still_make_a_page(tmp_path):
     (tmp_path / "none").mkdir()
     done = write_leaderboards(tmp_path / "none", tmp_path / "boards")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,10 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
 
 
 def _names(rows: list[Row]) -> list[str]:
-    """The methods' names without their parameters, unless two would read the same."""
-    short = [re.sub(r"\([^)]*\)", "", row["method"]) for row in rows]
-    return short if len(set(short)) == len(short) else [row["method"] for row in rows]
+    """The methods' names without their innermost parameters, but for those that would read the same."""
+    short = [re.sub(r"\([^()]*\)", "", row["method"]) for row in rows]
+    known = Counter(short)
+    return [name if known[name] == 1 else row["method"] for name, row in zip(short, rows, strict=True)]
 
 
 def _block(rows: list[Row]) -> list[Row]:
