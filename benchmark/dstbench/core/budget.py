@@ -27,8 +27,11 @@ def apportion(
     """
     floor, room = sum(lower.values()), sum(upper.values())
     if not floor <= n <= room:
+        bound, limits = ("least", lower) if n < floor else ("most", upper)
+        heaviest = max(limits, key=limits.__getitem__, default="")
         raise Infeasible(
-            f"{n} weights can't be divided among {len(weights)} layers that take at least {floor} and at most {room}"
+            f"{n} weights can't be divided among {len(weights)} layers, which take at least {floor} and at most "
+            f"{room}: {heaviest!r} alone takes at {bound} {limits.get(heaviest, 0)}"
         )
     shares = {name: _exact(name, weight) for name, weight in weights.items()}
     reachable = sum(upper[name] if share > 0 else lower[name] for name, share in shares.items())

@@ -29,8 +29,9 @@ class Signals:
         """The step is being applied: its gradients enter the average. A skipped step's never do."""
         if Signal.MOMENTUM in needs:
             for name, gradient in self._dense.items():
-                average = self.momentum.setdefault(name, torch.zeros_like(gradient))
-                average.mul_(_EMA_DECAY).add_(gradient)
+                if name not in self.momentum:
+                    self.momentum[name] = torch.zeros_like(gradient)
+                self.momentum[name].mul_(_EMA_DECAY).add_(gradient)
 
     def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """The fields of LayerView that an update asked for, the same on every rank; then forget the gradients.

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Target
+from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Target
 from dstbench.core import ranks, state
 from dstbench.core.allocation import bounds, check_density, uniform_budget
 from dstbench.core.layers import Layer, budgeted_layers, clean_name
@@ -21,7 +21,7 @@ from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.select import count
 from dstbench.core.signals import Signals
-from dstbench.core.structures import Unstructured, misfit
+from dstbench.core.structures import fitted
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.errors import BadInput
 
@@ -222,12 +222,11 @@ class Sparsifier:
 
     # Inside
 
-    def _structure(self, layer: Layer) -> Any:
-        reason = misfit(self.method.structure, layer.info)
-        if reason is None:
-            return self.method.structure
-        self.fallbacks[layer.info.name] = reason
-        return Unstructured()
+    def _structure(self, layer: Layer) -> Structure:
+        structure, reason = fitted(self.method.structure, layer.info)
+        if reason is not None:
+            self.fallbacks[layer.info.name] = reason
+        return structure
 
     @torch.no_grad()
     def _start(self) -> None:

@@ -129,6 +129,12 @@ def as_structure(component: Layout | Structure) -> Structure:
     return component if isinstance(component, Structure) else Partition(component)
 
 
+def fitted(structure: Structure, layer: LayerInfo) -> tuple[Structure, str | None]:
+    """The structure that a layer gets, and why it isn't the one asked for: what doesn't fit is unstructured."""
+    reason = misfit(structure, layer)
+    return (structure, None) if reason is None else (Unstructured(), reason)
+
+
 def misfit(structure: Structure, layer: LayerInfo) -> str | None:
     """Why a structure can't carry a layer, or None."""
     reason = getattr(structure, "misfit", None)

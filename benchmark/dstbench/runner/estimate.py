@@ -15,6 +15,7 @@ from dstbench.runner.narrow import why_not
 from dstbench.runner.record import canonical, read_record, record_files
 
 if TYPE_CHECKING:
+    from dstbench.api import LayerInfo
     from dstbench.registration.registry import Registry
     from dstbench.runner.plan import PlannedTrial
 
@@ -30,8 +31,7 @@ class Profile:
 
     macs: int  # multiply-accumulates of one forward pass of one image
     parameters: int
-    weights: int  # in the budget
-    layers: int  # in the budget
+    layers: tuple[LayerInfo, ...]  # in the budget
     misfit: str | None = None  # why the model can't be built
 
 
@@ -53,6 +53,7 @@ class Prospect:
         self._registry = registry
         self._profiles: dict[str, Profile] = {}
         self._updates: dict[str, int] = {}
+        self._bounds: dict[str, tuple[dict[str, int], dict[str, int]]] = {}  # least and most weights by layer
 
     def profile(self, trial: Mapping[str, Any]) -> Profile | None:
         """The trial's model at its data's declared shape; None where the data set declares none.
@@ -76,13 +77,29 @@ class Prospect:
             return None
         if trial["recipe"].get("narrow"):
             return found.misfit or why_not(self._registry.build("model", trial["model"]))
-        active = round(trial["density"] * found.weights)
-        if found.misfit is None and active < found.layers:
-            return (
-                f"density {trial['density']:g} leaves {active} of {found.weights} weights, "
-                f"but each of the {found.layers} layers needs at least one"
-            )
-        return found.misfit
+        spec = trial["recipe"].get("structure")
+        if found.misfit or spec is None:
+            return found.misfit
+        name = canonical([trial["model"], trial["dataset"], trial["recipe"].get("dense_layers"), spec])
+        return self._too_sparse(name, found.layers, spec, trial["density"])
+
+    def _too_sparse(
+        self, name: str, layers: Sequence[LayerInfo], spec: Mapping[str, Any], density: float
+    ) -> str | None:
+        """Why a structure can't leave every layer a unit at this density, or hold so many; None if it can."""
+        from dstbench.core.allocation import bounds, uniform_budget
+        from dstbench.core.budget import Infeasible
+        from dstbench.core.structures import as_structure, fitted
+
+        infos = {layer.name: layer for layer in layers}
+        if name not in self._bounds:
+            structure = as_structure(self._registry.build("structure", spec))
+            self._bounds[name] = bounds(infos, {n: fitted(structure, layer)[0] for n, layer in infos.items()})
+        try:
+            uniform_budget(infos, round(density * sum(layer.numel for layer in layers)), *self._bounds[name])
+        except Infeasible as error:
+            return f"density {density:g}: {error}"
+        return None
 
     def updates(self, trial: Mapping[str, Any]) -> int | None:
         """How many topology updates a trial makes, counted up to FEW_UPDATES; None where that isn't known."""
@@ -172,13 +189,12 @@ def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: t
     except BadInput as error:
         raise BadInput(f"axes.model: {error}") from None
     except Exception as error:  # a third party's model may raise anything
-        return Profile(0, 0, 0, 0, f"{_LOST}{type(error).__name__}: {error}")
+        return Profile(0, 0, (), f"{_LOST}{type(error).__name__}: {error}")
     sparse, _ = budgeted_layers(network, dense_layers)
     return Profile(
         macs=sum(layer.macs for layer in costs.values()),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        weights=sum(layer.info.numel for layer in sparse.values()),
-        layers=len(sparse),
+        layers=tuple(layer.info for layer in sparse.values()),
     )
 
 
