@@ -288,7 +288,7 @@ def test_unknown_name_is_refused_with_its_place_and_the_nearest(changes, message
 def test_density_that_leaves_layers_empty_is_a_skip_with_the_figures():
     [trial] = planned(axes={"density": 1e-5}).trials
     assert trial.skip.startswith("density 1e-05: 1 weights can't be divided among 5 layers")
-    channels = [t for t in planned(axes={"density": 0.01, "recipe": None, "structure": "channel"}).trials]
+    channels = planned(axes={"density": 0.01, "recipe": None, "structure": "channel"}).trials
     assert all("'conv3' alone takes at least 576" in trial.skip for trial in channels)
 
 
