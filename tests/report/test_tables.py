@@ -105,6 +105,7 @@ def test_speed_of_masked_dense_networks_is_not_ranked(tmp_path, make, put, speed
         timed(make, speed, "set", ratio=0.9),
     ]
     table = board_of(tmp_path, put, records, "throughput").set_index("method")
+    assert list(table.index) == ["set", "rigl"]
     assert math.isnan(table.loc["rigl", "rank"])
     assert table.loc["set", "rank"] == 1
 

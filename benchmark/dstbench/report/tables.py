@@ -73,8 +73,8 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
 
     table = summary.copy()
     table["rank"] = pd.Series(_ranks(summary, board), index=summary.index, dtype="float64")
-    disturbed = (table["contended"] == True) & (board.name == "throughput")  # noqa: E712  (None is calm)
-    table["last"] = disturbed + 2 * table[board.by].isna()
+    noise = [board.name == "throughput" and _is_noise(row) for row in summary.to_dict("records")]
+    table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
     table["tie"] = table["top1"]
     table = table.sort_values(
         ["model", "dataset", "density_requested", "last", board.by, "tie", "method", "group"],
@@ -222,8 +222,12 @@ def _ranked(row: Mapping[Any, Any], board: Board) -> bool:
         return False
     if board.name == "accuracy":
         return bool(row["seeds"] >= EVIDENCE)
-    disturbed = row["contended"] is True or "; " in str(row["conditions"])
-    return board.name != "throughput" or (may_gain(row["path"]) and not disturbed)
+    return board.name != "throughput" or not (_is_noise(row) or "; " in str(row["conditions"]))
+
+
+def _is_noise(row: Mapping[Any, Any]) -> bool:
+    """Whether a measured speed comes from other work, or from two equal networks: shown behind the others."""
+    return row["contended"] is True or (is_missing(row["control"]) and not may_gain(row["path"]))
 
 
 def _identity(row: Mapping[Any, Any]) -> str:
