@@ -13,6 +13,7 @@ from dstbench.errors import BadInput
 from dstbench.report.cells import accuracy_axis, cell_of
 from dstbench.report.columns import COLUMNS
 from dstbench.report.page import write_leaderboards
+from dstbench.report.picture import AXIS
 from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
 from dstbench.report.text import render_text, to_json
@@ -153,6 +154,19 @@ def test_the_picture_is_an_svg_without_scripts(written):
     assert "script" not in written["leaderboard.svg"]
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"rigl", "set", "dense (control)", "small_cnn on digits at density 0.1"} <= set(texts)
+
+
+def test_the_picture_keeps_to_percent_whatever_the_interval(tmp_path, make, put):
+    """Two seeds that are far apart have a t-interval of several hundred points."""
+    records = [make("rigl", seed, top1) for seed, top1 in enumerate((20.0, 90.0))]
+    write_leaderboards(put(tmp_path / "results", records), tmp_path)
+    picture = (tmp_path / "leaderboard.svg").read_text("utf-8")
+    root = ElementTree.fromstring(picture)
+    svg = "{http://www.w3.org/2000/svg}"
+    ticks = [float(e.text) for e in root.iter(f"{svg}text") if e.get("class") == "soft mid"]
+    assert ticks == [20, 40, 60, 80, 100]
+    [interval] = [e for e in root.iter(f"{svg}line") if e.get("class") == "ci"]
+    assert (float(interval.get("x1")), float(interval.get("x2"))) == AXIS
 
 
 def test_the_picture_shortens_names_as_far_as_they_differ(tmp_path, make, put):

@@ -79,13 +79,14 @@ def _title(rows: list[Row]) -> str:
 
 
 def _limits(rows: list[Row]) -> tuple[float, float]:
+    """The axis in percent: within 0 and 100, also where the interval of few seeds reaches far beyond."""
     values = [
         row[key] for row in rows for key in ("top1", "top1_low", "top1_high") if not is_missing(row[key])
     ]
     if not values:
         return 0.0, 100.0
     pad = max(0.05 * (max(values) - min(values)), 0.1)
-    return min(values) - pad, max(values) + pad
+    return max(0.0, min(values) - pad), min(100.0, max(values) + pad)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -98,7 +99,7 @@ def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
     """One line of the picture."""
 
     def at(value: float) -> float:
-        return round(AXIS[0] + (value - low) * scale, 1)
+        return round(min(max(AXIS[0] + (value - low) * scale, AXIS[0]), AXIS[1]), 1)
 
     interval = not is_missing(row["top1_low"])
     return {
