@@ -10,6 +10,7 @@ import dstbench
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.dispatch import accelerate
 from dstbench.core.graph import edges, removable_rows
+from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 
 CHANNEL = {"structure": "channel", "grow": "gradient", "schedule": {"name": "cosine", "delta_t": 3}}
@@ -134,3 +135,31 @@ def test_throughput_says_how_it_was_measured():
     assert measured.latency_low <= measured.latency_median <= measured.latency_high
     assert (measured.batch_size, measured.rounds, measured.dtype) == (4, 5, "float32")
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"conv9": torch.ones(1, dtype=torch.bool)}, "masks: no layer 'conv9'; did you mean 'conv"),
+        (
+            {"fc2": torch.ones(3, dtype=torch.bool)},
+            r"layer 'fc2': expected .* shape \(10, 128\), got torch.bool \(3,\)",
+        ),
+        ({"fc2": torch.ones(10, 128)}, "got torch.float32"),
+        ({"fc2": 0.5}, "got float"),
+    ],
+)
+def test_masks_that_fit_no_layer_are_refused(masks, message):
+    model = registry().build("model", "small_cnn")(num_classes=10, input_shape=(1, 8, 8))
+    for call in (compact, accelerate):
+        arguments = (torch.zeros(1, 1, 8, 8),) if call is compact else ("channel",)
+        with pytest.raises(BadInput, match=message):
+            call(model, masks, *arguments)
+
+
+def test_accelerate_takes_a_structure_by_name_mapping_or_object():
+    torch.manual_seed(0)
+    model = registry().build("model", "small_cnn")(num_classes=10, input_shape=(1, 8, 8))
+    sparsifier, images = trained(model, (1, 8, 8), steps=4)
+    for structure in ("channel", {"name": "channel"}, registry().build("structure", "channel")):
+        assert accelerate(model, sparsifier.masks, structure, images).execution_path == "compacted"

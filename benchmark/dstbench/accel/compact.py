@@ -13,18 +13,31 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.api import StrategyError
 from dstbench.core.graph import Edge, edges, removable_rows
 from dstbench.core.layers import maskable_layers, unwrap
+from dstbench.errors import BadInput, nearest
 
 _TOLERANCE = 1e-5
 
 
 def masked_copy(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy with exact zeros where the masks are inactive."""
+    """A copy with exact zeros where the masks are inactive. Raises BadInput for a mask that fits no layer."""
     clone = copy.deepcopy(unwrap(model))
     layers = maskable_layers(clone)
+    for name, mask in masks.items():
+        if name not in layers:
+            raise BadInput(f"masks: no layer {name!r}{nearest(name, layers)}")
+        shape = tuple(layers[name].weight.shape)
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != shape:
+            raise BadInput(
+                f"masks: layer {name!r}: expected a bool tensor of shape {shape}, got {_kind(mask)}"
+            )
     with torch.no_grad():
         for name, mask in masks.items():
             layers[name].weight.mul_(mask.to(layers[name].weight))
     return clone
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def compact(model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor) -> nn.Module:

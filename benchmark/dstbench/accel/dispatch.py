@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from dstbench.accel.compact import compact, masked_copy
-from dstbench.api import Layout, Structure
+from dstbench.api import Layout, Spec, Structure
 from dstbench.core.rows import whole_rows
 
 
 def accelerate(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    structure: str | Layout | Structure,
+    structure: Spec | Layout | Structure,
     example_input: Tensor | None = None,
 ) -> nn.Module:
     """An inference copy of a masked model, with the path it runs on as its attribute ``execution_path``.
@@ -22,7 +22,7 @@ def accelerate(
     ``compacted`` where the structure kills whole rows (needs ``example_input`` to check the outputs); else
     ``masked-dense``, which is as fast as dense and no faster.
     """
-    if isinstance(structure, str):
+    if isinstance(structure, str | Mapping):
         from dstbench.registration.registry import registry
 
         structure = registry().build("structure", structure)
