@@ -17,7 +17,7 @@ from dstbench.errors import BadInput
 
 Call = Callable[[], object]
 _SHORTEST = 5e-3  # seconds; shorter calls are repeated within one timing until they last this long
-_LONGEST = 0.2  # seconds after which no call is repeated: on a busy machine one can take a thousand times longer
+_LONGEST = 0.2  # seconds after which no call is repeated: a machine that turns busy can make one very slow
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
