@@ -235,6 +235,13 @@ def test_datasets(site):
     assert "unknown dataset 'digts'" in refused("datasets", "digts")
 
 
+@pytest.mark.parametrize("where", [[], ["--data-root", "nowhere"]])
+def test_a_data_set_without_its_files_says_what_was_looked_for(site, where):
+    message = refused("datasets", "cifar10", *where)
+    assert "cifar-10-batches-py" in message
+    assert "--download" in message
+
+
 def test_a_model_of_a_third_party_is_listed(site):
     install(site, "outsider", registering("model", "theirs", target="torch.nn:Linear"))
     assert "theirs" in {

@@ -57,6 +57,24 @@ def test_failures_are_rows_and_are_tried_again_on_request_only(tmp_path):
     assert (again.counts, again.ran) == ({"killed": 1, "ok": 2}, 1)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"device": "cpuu"}, "device: unknown 'cpuu'; did you mean 'cpu'"),
+        ({"workers": 0}, "workers: expected at least 1, got 0"),
+        ({"settings": "init=erk"}, "settings: expected a list"),
+        ({"retry": "failed"}, "retry: expected a list"),
+        ({"out": __file__}, "out: expected a folder"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_options_are_refused_before_anything_starts(option, message, tmp_path):
+    with pytest.raises(BadInput) as caught:
+        run(MATRIX, **{"out": tmp_path / "results", "tasks": TASKS, **option})
+    assert message in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
 def test_result_without_throughput_gets_only_that(tmp_path):
     first = go(tmp_path, tasks=Tasks(TASKS.train, "fakes.trials:break_down"))
     assert (first.counts, first.untimed, first.ok) == ({"ok": 2}, 2, False)
@@ -124,7 +142,7 @@ def test_skip_is_a_row_with_its_reason(tmp_path):
     assert (session.counts, session.ran, session.ok) == ({"skipped": 2}, 0, True)
     record = read_record(result(session))
     assert (record["status"], record["phase"]) == ("skipped", "plan")
-    assert "layers needs at least one" in record["reason"]
+    assert "5 layers" in record["reason"]
 
 
 def test_missing_data_is_said_before_anything_starts(tmp_path):

@@ -64,6 +64,9 @@ def model_row(
 def datasets(
     name: Annotated[str | None, typer.Argument(help="Load this one, to count its images.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where its files are.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch missing data into --data-root.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the data sets; with a name, load it and count the images of each split."""
@@ -72,7 +75,9 @@ def datasets(
         rows = [_dataset_row(each, component) for each, component in found["dataset"].items()]
         print_rows(rows, ["name", "input_shape", "num_classes", "revision", "summary"], as_json=as_json)
         return
-    data = found.build("dataset", name)(data_root, False)
+    from dstbench.runner.session import load_data
+
+    data = load_data(found, name, data_root, download)
     sizes = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
     row = _dataset_row(name, found.resolve("dataset", name))
     row |= {"input_shape": list(data.input_shape), "num_classes": data.num_classes, **sizes}

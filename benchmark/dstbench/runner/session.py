@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
@@ -16,6 +16,9 @@ from dstbench.runner.config import Matrix, load_matrix
 from dstbench.runner.plan import Plan, PlannedTrial, plan
 from dstbench.runner.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
 from dstbench.runner.worker import Event, Executor, Job
+
+if TYPE_CHECKING:
+    from dstbench.api import ImageData, Spec
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -78,12 +81,14 @@ def run(
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    device: "auto" (a GPU where there is one) or "cpu".
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan and the numbers of trials to train and to time (if none fails).
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
+    _check_options(out, settings, retry, workers, device)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source)
     execute: Executor = source.resolve("executor", executor).load()
@@ -136,6 +141,24 @@ def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bo
         return False
     measured = state["measures"].get("throughput")
     return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
+
+
+DEVICES = ("auto", "cpu")
+
+
+def _check_options(
+    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+) -> None:
+    """Refuse what a caller got wrong beside the matrix."""
+    for name, value in (("settings", settings), ("retry", retry)):
+        if isinstance(value, str):
+            raise BadInput(f"{name}: expected a list of strings, got {value!r}")
+    if workers is not None and workers < 1:
+        raise BadInput(f"workers: expected at least 1, got {workers}")
+    if device not in DEVICES:
+        raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise BadInput(f"out: expected a folder, got the file '{out}'")
 
 
 class _Endings:
@@ -223,16 +246,24 @@ def _check_data(
     preload: Sequence[str],
 ) -> None:
     """Load every data set once: what is missing is said, or downloaded, before anything starts."""
-    from dstbench.api import DataUnavailable
     from dstbench.runner.local import warm_up
 
     warm_up(preload)  # meanwhile
     specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}
     for spec in specs.values():
-        try:
-            registry.build("dataset", spec)(data_root and Path(data_root), download)
-        except DataUnavailable as error:
-            raise BadInput(f"dataset {spec['name']!r}: {error}") from error
+        load_data(registry, spec, data_root, download)
+
+
+def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> ImageData:
+    """Load a data set. Raises BadInput where its files aren't there."""
+    from dstbench.api import DataUnavailable
+
+    try:
+        data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
+    except DataUnavailable as error:
+        name = spec if isinstance(spec, str) else spec["name"]
+        raise BadInput(f"dataset {name!r}: {error}") from error
+    return data
 
 
 def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
