@@ -51,12 +51,16 @@ from torch import nn
 def score(layer, rng, *, untyped=1):
     return layer.weight.abs()
 
+def quits(layer, rng):
+    raise SystemExit(3)
+
 def model(num_classes, input_shape, *, width: float = 1.0):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
 
 @hookimpl
 def register_grow(register):
     register("silent", score)
+    register("quits", quits, summary="ends the process")
     register("absent", "nowhere_to_be_found:Score", summary="missing")
 
 @hookimpl
@@ -79,6 +83,7 @@ def register_dataset(register):
         ("grow", "silent", "summary", "has no summary"),
         ("grow", "silent", "parameters", "parameter 'untyped' has no type hint"),
         ("grow", "absent", "builds", "can't import 'nowhere_to_be_found:Score'"),
+        ("grow", "quits", "runs", "raised SystemExit: 3"),
         ("model", "narrow", "output", "expected [2, 10] for two images, got [2, 5]"),
         ("model", "narrow", "width", "width=0.5 doesn't make it smaller"),
         ("recipe", "unknown-parts", "grow", "unknown grow 'gradeint'; did you mean 'gradient'"),

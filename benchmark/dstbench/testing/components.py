@@ -43,9 +43,11 @@ def check_component(kind: str, spec: Spec, source: Registry | None = None) -> li
         built = source.build(kind, normal)
         if source.normalise(kind, normal) != normal:
             found.append(Problem(title, "identity", f"normalising {normal!r} again changes it"))
+        return found + _ROLES[kind](title, built, component, source)
     except BadInput as error:
         return [*found, Problem(title, "builds", str(error))]
-    return found + _ROLES[kind](title, built, component, source)
+    except SystemExit as error:  # else one component would end the check of all others
+        return [*found, Problem(title, "runs", f"{describe(error)}: it must not end the process")]
 
 
 def problems(

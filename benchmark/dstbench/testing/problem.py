@@ -50,7 +50,7 @@ def label(component: Any, name: str) -> str:
     return name or repr(component)
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An exception in one line."""
     return " ".join(f"raised {type(error).__name__}: {error}".split())
 
