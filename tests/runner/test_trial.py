@@ -9,8 +9,8 @@ import torch
 
 from dstbench.registration.registry import registry
 from dstbench.runner import trial as trial_module
-from dstbench.runner.measure import measure_throughput
 from dstbench.runner.record import seal
+from dstbench.runner.timing import measure_throughput
 from dstbench.runner.trial import CHECKPOINT, CURVE, STATE, run_trial
 
 RIGL = {

@@ -53,7 +53,7 @@ def throughput(model: nn.Module, example_input: Tensor, *, rounds: int = 20, war
     if rounds < 1 or warmup < 0:
         raise BadInput(f"rounds and warmup: expected at least 1 and 0, got {rounds} and {warmup}")
     seconds = time_interleaved([inference_call(model, example_input)], rounds, warmup)[0]
-    quantiles = statistics.quantiles(seconds, n=10) if rounds > 1 else [seconds[0]] * 9
+    quantiles = statistics.quantiles(seconds, n=10, method="inclusive") if rounds > 1 else [seconds[0]] * 9
     median = statistics.median(seconds)
     return Throughput(
         images_per_second=len(example_input) / median,
@@ -116,7 +116,9 @@ def compare(mine: Call, dense: Call, batch_size: int, rounds: int, warmup: int) 
     """``mine`` against ``dense``: medians of images/s, and of the ratio taken within each round (> 1 = faster)."""
     fast, slow = time_interleaved([mine, dense], rounds, warmup)
     ratios = sorted(d / m for m, d in zip(fast, slow, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    low, _, high = (
+        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
+    )
     return {
         "images_per_second": batch_size / statistics.median(fast),
         "dense_images_per_second": batch_size / statistics.median(slow),

@@ -15,10 +15,10 @@ from dstbench.core.sparsifier import Sparsifier
 from dstbench.runner.build import Blueprint
 
 if TYPE_CHECKING:
-    from dstbench.runner.trial import Session
+    from dstbench.runner.trial import RunningTrial
 
 
-def final_measures(session: Session, top1: float, loss: float) -> dict[str, Any]:
+def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str, Any]:
     """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
     sparsifier, data = session.sparsifier, session.data
     check_budget(sparsifier)
@@ -87,7 +87,7 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
     ]
 
 
-def _flops(session: Session, mine: Cost, full: Cost) -> dict[str, Any]:
+def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
     """Theoretical cost against the full dense model at the same training length."""
     samples = session.meter.dense / (3 * mine.dense_inference_flops)
     dense_training = samples * 3 * full.inference_flops
@@ -111,7 +111,7 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _last_validation(session: Session) -> float | None:
+def _last_validation(session: RunningTrial) -> float | None:
     import json
 
     lines = (session.folder / "curve.jsonl").read_text().splitlines()

@@ -34,7 +34,7 @@ class Tasks:
     """The functions that run and time a trial, as "module:function"."""
 
     train: str = "dstbench.runner.trial:run_trial"
-    measure: str = "dstbench.runner.measure:measure_throughput"
+    measure: str = "dstbench.runner.timing:measure_throughput"
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Progress:
 
 
 @dataclass
-class Session:
+class RunningTrial:
     """Everything that one running trial holds."""
 
     trial: Mapping[str, Any]
@@ -147,7 +147,7 @@ def _reason(error: Exception) -> str:
 
 def _build(
     trial: Mapping[str, Any], folder: Path, root: Path | None, download: bool, device: str, registry: Registry
-) -> Session:
+) -> RunningTrial:
     blueprint = Blueprint.of(trial, registry)
     training = Training(**trial["training"])
     data = blueprint.data(root, download)
@@ -182,7 +182,7 @@ def _build(
         registry=registry,
     )
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    session = Session(
+    session = RunningTrial(
         trial, folder, data, training, accelerator, prepared, wrapped, sparsifier, batches, meter, registry
     )
     accelerator.register_for_checkpointing(sparsifier, meter, session.progress)
@@ -208,7 +208,7 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     return accelerator
 
 
-def _train(session: Session, checkpoint_seconds: float) -> None:
+def _train(session: RunningTrial, checkpoint_seconds: float) -> None:
     """All epochs that are left, with a line of the curve after each."""
     training = session.training
     per_epoch = len(session.batches) // training.gradient_accumulation
@@ -233,7 +233,7 @@ def _train(session: Session, checkpoint_seconds: float) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _epoch(session: Session, epoch: int, set_rate: Any) -> float:
+def _epoch(session: RunningTrial, epoch: int, set_rate: Any) -> float:
     """One pass over the training images; returns the mean loss."""
     accelerator, sparsifier, training = session.accelerator, session.sparsifier, session.training
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
@@ -265,7 +265,7 @@ def _epoch(session: Session, epoch: int, set_rate: Any) -> float:
     return float(total) / max(1, steps)
 
 
-def _step(session: Session, total: torch.Tensor) -> None:
+def _step(session: RunningTrial, total: torch.Tensor) -> None:
     """Step and, if due, update the topology. Scores of NaN weights are refused there: that is divergence."""
     try:
         session.optimizer.step()
@@ -275,7 +275,7 @@ def _step(session: Session, total: torch.Tensor) -> None:
         raise
 
 
-def _observe(session: Session) -> None:
+def _observe(session: RunningTrial) -> None:
     """Tell observers of an update that the last step made."""
     history = session.sparsifier.history
     if history and history[-1].step == session.sparsifier.steps:
@@ -284,7 +284,7 @@ def _observe(session: Session) -> None:
         )
 
 
-def _log(session: Session, epoch: int, loss: float) -> None:
+def _log(session: RunningTrial, epoch: int, loss: float) -> None:
     """Append one line to the curve, with validation accuracy where it is due."""
     last = epoch + 1 == session.training.epochs
     due = len(session.data.validation) > 0 and (last or (epoch + 1) % session.training.eval_every == 0)
@@ -301,14 +301,14 @@ def _log(session: Session, epoch: int, loss: float) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _cut_curve(session: Session) -> None:
+def _cut_curve(session: RunningTrial) -> None:
     """Drop the lines of epochs that no checkpoint covers: they are run again."""
     curve = session.folder / CURVE
     lines = curve.read_text().splitlines(keepends=True) if curve.exists() else []
     curve.write_text("".join(lines[: session.progress.epoch]))
 
 
-def _checkpoint(session: Session) -> None:
+def _checkpoint(session: RunningTrial) -> None:
     """Save all state, then put it in place of the last one."""
     fresh, final = session.folder / f"{CHECKPOINT}.new", session.folder / CHECKPOINT
     shutil.rmtree(fresh, ignore_errors=True)
@@ -318,7 +318,7 @@ def _checkpoint(session: Session) -> None:
 
 
 @torch.no_grad()
-def evaluate(session: Session, split: Split) -> tuple[float, float]:
+def evaluate(session: RunningTrial, split: Split) -> tuple[float, float]:
     """Top-1 in percent and mean cross-entropy over a whole split."""
     session.model.eval()
     correct, total = torch.zeros(2, device=session.accelerator.device, dtype=torch.float64)
@@ -336,7 +336,7 @@ def evaluate(session: Session, split: Split) -> tuple[float, float]:
     return 100 * float(correct) / len(split), float(total) / len(split)
 
 
-def _save(session: Session) -> None:
+def _save(session: RunningTrial) -> None:
     """The finished network: what throughput, export and comparison need. Loads without pickle."""
     inner = session.accelerator.unwrap_model(session.model)
     torch.save(
