@@ -46,7 +46,7 @@ def test_python_of_the_plugin_registers_a_working_strategy():
     exec(blocks("python")[2], names)
     registered = {}
     names["register_grow"](lambda name, target, **rest: registered.update({name: target}))
-    assert not check_score(registered["saliency"]())
+    assert not check_score(registered["agreement"]())
 
 
 def test_toml_names_the_entry_point_group():
