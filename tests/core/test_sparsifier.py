@@ -407,3 +407,33 @@ def test_the_r_s_formula_gives_the_published_setting():
 
     fractions = [0.25 * (1 + cos(pi * t / 88_000)) for t in range(1500, 88_000, 1500)]
     assert expected_r_s(0.05, fractions) == pytest.approx(0.555, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"total_steps": 1.5}, "total_steps: expected"),
+        ({"total_steps": True}, "total_steps: expected"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: expected"),
+        ({"seed": -1}, "seed: expected"),
+        ({"seed": "a"}, "seed: expected"),
+        ({"recipe": 3}, "recipe: expected"),
+        ({"recipe": None}, "recipe: expected"),
+        ({"dense_layers": "conv1"}, "no layer matches 'conv1'"),
+    ],
+)
+def test_bad_arguments_are_named(wrong, message):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(BadInput, match=message):
+        dstbench.Sparsifier(model, optimizer, **{"density": 0.5, "total_steps": 10, **wrong})
+
+
+def test_one_optimizer_has_one_sparsifier():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+    with pytest.raises(BadInput, match="a Sparsifier already"):
+        dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+    first.detach()
+    dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)

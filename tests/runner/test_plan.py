@@ -312,3 +312,8 @@ def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
     macs = Prospect(registry()).profile(trials[0].trial).macs
     assert found.macs == 3 * macs * 1258 * 2
     assert found.seconds == pytest.approx(found.macs / 1e10 / 2)
+
+
+def test_how_speed_is_measured_is_no_part_of_a_trial():
+    [plain], [fast] = (planned(measure={"rounds": rounds}).trials for rounds in (3, 9))
+    assert plain.key == fast.key

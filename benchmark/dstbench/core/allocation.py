@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Spec, Structure
-from dstbench.core.budget import apportion
+from dstbench.core.budget import Infeasible, apportion
 from dstbench.core.layers import Layer, budgeted_layers
 from dstbench.core.structures import Unstructured
 from dstbench.errors import BadInput
@@ -23,6 +23,12 @@ def check_density(density: float) -> float:
     if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
         raise BadInput(f"density: expected a number in (0, 1], got {density!r}")
     return float(density)
+
+
+def check_count(field: str, value: object, expected: str, least: int = 1) -> None:
+    """Refuse what isn't an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{field}: expected {expected}, got {value!r}")
 
 
 def blank_view(layer: Layer, allocation: int = 0) -> LayerView:
@@ -75,5 +81,10 @@ def densities(
     structures: dict[str, Structure] = dict.fromkeys(layers, Unstructured())
     n = round(check_density(density) * sum(info.numel for info in infos.values()))
     policy = build_policy("init", init, registry)
-    _, budget = initial_masks(layers, structures, policy, n, seed=0, masks_wanted=not by_shape(policy.share))
+    try:
+        _, budget = initial_masks(
+            layers, structures, policy, n, seed=0, masks_wanted=not by_shape(policy.share)
+        )
+    except Infeasible as error:
+        raise Infeasible(f"density {density:g}: {error}") from None
     return {name: budget[name] / info.numel for name, info in infos.items()}

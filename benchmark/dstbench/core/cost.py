@@ -136,6 +136,12 @@ def cost(
     """
     from dstbench.core.graph import removable_macs
 
+    if not isinstance(masks_or_densities, Mapping | None):
+        raise BadInput(
+            f"masks_or_densities: expected {{layer name: mask or density}}, got {masks_or_densities!r}"
+        )
+    if not isinstance(input_shape, Sequence):
+        raise BadInput(f"input_shape: expected channels, height and width, got {input_shape!r}")
     costs = layer_costs(model, input_shape)
     given = dict(masks_or_densities or {})
     for name in given:

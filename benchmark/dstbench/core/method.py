@@ -60,6 +60,8 @@ def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | Non
     """
     if isinstance(recipe, Recipe):
         return recipe
+    if not isinstance(recipe, str | Mapping):
+        raise BadInput(f"recipe: expected a name, a mapping or a Recipe, got {recipe!r}")
     if isinstance(recipe, str) or "name" in recipe:
         built: Recipe = _registry(registry).build("recipe", recipe)
         return built

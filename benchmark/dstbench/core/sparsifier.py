@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from torch.optim import Optimizer
 
 from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Target
 from dstbench.core import ranks, state
-from dstbench.core.allocation import bounds, check_density, uniform_budget
+from dstbench.core.allocation import bounds, check_count, check_density, uniform_budget
 from dstbench.core.layers import Layer, budgeted_layers, clean_name
 from dstbench.core.method import build_method
 from dstbench.core.optimizers import check_owner, innermost, multiply, overflowed
@@ -21,6 +20,7 @@ from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.select import count
 from dstbench.core.signals import Signals
+from dstbench.core.state import UpdateReport
 from dstbench.core.structures import fitted
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.errors import BadInput
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dstbench.registration.registry import Registry
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """What one topology update did."""
-
-    step: int
-    density: float  # after it, measured
-    active: int  # weights, after it
-    grown: int  # entries that became active
-    dropped: int  # entries that became inactive
-    r_s: float  # ever active / all, after it
 
 
 class Sparsifier:
@@ -64,7 +52,7 @@ class Sparsifier:
         optimizer: Any,
         recipe: str | Recipe | Mapping[str, Any] = "rigl",
         density: float = 0.1,
-        total_steps: int | None = None,
+        total_steps: int = 0,
         *,
         steps_per_epoch: int | None = None,
         dense_layers: Sequence[str] = (),
@@ -74,10 +62,10 @@ class Sparsifier:
     ) -> None:
         if storage != "masked":
             raise BadInput(f"storage: expected 'masked', the only one implemented, got {storage!r}")
-        if total_steps is None or total_steps < 1:
-            raise BadInput(
-                f"total_steps: expected the number of optimizer steps of the training, got {total_steps}"
-            )
+        check_count("total_steps", total_steps, "the number of optimizer steps of the training")
+        if steps_per_epoch is not None:
+            check_count("steps_per_epoch", steps_per_epoch, "the number of optimizer steps of an epoch")
+        check_count("seed", seed, "an integer >= 0", least=0)
         self.method = build_method(recipe, registry)
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.seed, self.total_steps, self.steps_per_epoch = seed, total_steps, steps_per_epoch
@@ -85,8 +73,14 @@ class Sparsifier:
         self.history: list[UpdateReport] = []
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._outer, self.optimizer = optimizer, innermost(optimizer)
-        patterns = (*self.method.dense_layers, *dense_layers)
+        patterns = (
+            *self.method.dense_layers,
+            *([dense_layers] if isinstance(dense_layers, str) else dense_layers),
+        )
         self.layers, self.dense_layers = budgeted_layers(model, patterns)
+        hooks = getattr(self.optimizer, "_optimizer_step_pre_hooks", {}).values()
+        if any(isinstance(getattr(hook, "__self__", None), Sparsifier) for hook in hooks):
+            raise BadInput("optimizer: it has a Sparsifier already; detach() that one first")
         check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
         self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from dstbench.core.sparsifier import Sparsifier
 
 _VERSION = 1
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one topology update did."""
+
+    step: int
+    density: float  # after it, measured
+    active: int  # weights, after it
+    grown: int  # entries that became active
+    dropped: int  # entries that became inactive
+    r_s: float  # ever active / all, after it
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -54,8 +66,8 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
 
 def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     """Adopt a checkpoint made for the same layers, method, seed, length and density; else BadInput, unchanged."""
-    from dstbench.core.sparsifier import UpdateReport
-
+    if not isinstance(saved, Mapping):
+        raise BadInput(f"checkpoint: expected what state_dict() gave, got {type(saved).__name__}")
     if saved.get("version") != _VERSION or "masks" not in saved:
         raise BadInput(
             f"checkpoint: expected a Sparsifier's state of version {_VERSION}, got {saved.get('version')}"

@@ -241,9 +241,16 @@ def _candidates(share: Share, scores: Mapping[str, Tensor], where: Mapping[str, 
 
 def score_layer(score: Score, layer: LayerView, rng: Generator) -> Tensor:
     """Scores of one layer, checked. Raises StrategyError that names the strategy, the layer and the defect."""
-    with torch.no_grad():
-        values = score(layer, rng)
     where = f"{score!r}, layer {layer.name!r}"
+    try:
+        with torch.no_grad():
+            values = score(layer, rng)
+    except (MemoryError, torch.OutOfMemoryError, StrategyError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):  # the host allocator says so with a RuntimeError
+            raise
+        raise StrategyError(f"{where}: raised {type(error).__name__}: {error}") from error
     if not isinstance(values, Tensor):
         raise StrategyError(f"{where}: a score must be a tensor, got {type(values).__name__}")
     if values.shape != layer.weight.shape:

@@ -64,11 +64,13 @@ def plan(matrix: Matrix, registry: Registry) -> Plan:
 
 
 def trial_key(trial: Mapping[str, Any], components: Mapping[str, Any]) -> str:
-    """sha256, hex, of a trial's canonical configuration and its components' own versions.
+    """sha256, hex, of a trial's canonical configuration and its components' own versions. How its speed is
+    measured is no part of it.
 
     Integers and the floats equal to them are one value (density 1 and 1.0, lr 1 and 1.0).
     """
-    content = canonical(_numbers({"trial": trial, "components": components}))
+    identity = {name: value for name, value in trial.items() if name != "measure"}
+    content = canonical(_numbers({"trial": identity, "components": components}))
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -137,7 +137,12 @@ def _measure(job: Job, threads: int) -> None:
     if not isinstance(record, dict) or record["status"] != "ok":
         return
     with _Neighbours() as neighbours:
-        measured = load_task(job.task)(record, job.folder, **job.options, threads=threads, contended=False)
+        # measured as asked today, which isn't part of what the trial is
+        trial = {**record["trial"], "measure": job.trial.get("measure", {})}
+        task = load_task(job.task)
+        measured = task(
+            {**record, "trial": trial}, job.folder, **job.options, threads=threads, contended=False
+        )
     measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
     write_record({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
 
