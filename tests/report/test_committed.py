@@ -1,0 +1,33 @@
+"""The committed leaderboards are what the code that stands here makes of the committed records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dstbench.registration.registry import registry
+from dstbench.report.page import write_leaderboards
+from dstbench.report.results import read
+from dstbench.runner.config import load_matrix
+from dstbench.runner.plan import plan
+
+ROOT = Path(__file__).parents[2] / "leaderboards"
+BOARDS = sorted(path.parent for path in ROOT.glob("*/results"))
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_committed_board_is_derived_from_its_records(board, tmp_path):
+    written = write_leaderboards([board / "results"], tmp_path)
+    assert not written.rejected
+    for file in written.files:
+        fresh = Path(file)
+        assert (board / fresh.name).read_bytes() == fresh.read_bytes(), fresh.name
+
+
+def test_the_quick_board_holds_the_whole_suite():
+    loaded = read([ROOT / "quick" / "results"])
+    planned = {trial.key for trial in plan(load_matrix("quick"), registry()).trials}
+    assert {record["key"] for record in loaded.records} == planned
+    assert {record["status"] for record in loaded.records} == {"ok"}
+    assert not any(record["measures"]["throughput"]["contended"] for record in loaded.records)
