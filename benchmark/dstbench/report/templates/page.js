@@ -157,15 +157,23 @@
     const groups = [...new Set(boards[0].rows.map((r) => r.structure).filter(Boolean))].sort(); // same colours under every filter
     const color = (r) => (r.control ? "var(--control)" : `var(--s${Math.min(groups.indexOf(r.structure), 5)})`);
     for (const p of points) if (p.r.top1_low !== null) root.append(svg("line", { class: "whisker", stroke: color(p.r), x1: X(p.x), x2: X(p.x), y1: Y(p.r.top1_low), y2: Y(p.r.top1_high) }));
-    for (const p of points.sort((a, b) => Boolean(a.r.control) - Boolean(b.r.control))) {
+    const tags = []; // a text that would cover another is left out: its tooltip says it
+    const tag = (text, x, y, anchor, kind) => {
+      const left = anchor === "end" ? x - 7 * text.length : x, right = left + 7 * text.length;
+      if (tags.some((t) => Math.abs(t.y - y) < 13 && left < t.right && right > t.left)) return;
+      tags.push({ left, right, y });
+      root.append(svg("text", { x, y, "text-anchor": anchor, ...kind }, text));
+    };
+    const order = (p) => (p.r.control ? p.r.method.length : 0); // controls on top, the plain ones named first
+    for (const p of points.sort((a, b) => order(a) - order(b))) {
       const style = p.r.control ? { class: "dot control" } : { class: "dot", fill: color(p.r) };
       const dot = svg("circle", { cx: X(p.x), cy: Y(p.y), r: front.includes(p) ? 6.5 : 5, ...style });
       if (disturbed(p)) dot.setAttribute("opacity", ".35");
       dot.dataset.tip = describe(p.r);
       root.append(dot);
-      if (p.y < y0) root.append(svg("text", { x: X(p.x) + 9, y: H - B - 6 }, `↓ ${number(p.y, 1)}`));
+      if (p.y < y0) tag(`↓ ${number(p.y, 1)}`, X(p.x) + 9, H - B - 6, "start");
       const side = X(p.x) > W / 2 ? -1 : 1;
-      if (p.r.control) root.append(svg("text", { class: "tag", x: X(p.x) + 10 * side, y: Y(p.y) + (p.r.control === "static" ? 18 : -8), "text-anchor": side < 0 ? "end" : "start" }, p.r.method));
+      if (p.r.control) tag(p.r.method, X(p.x) + 10 * side, Y(p.y) + (p.r.control === "static" ? 18 : -8), side < 0 ? "end" : "start", { class: "tag" });
     }
     drawLegend(groups, points, Boolean(dense));
   };
