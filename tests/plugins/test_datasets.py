@@ -166,6 +166,7 @@ def test_missing_files_are_named(factory, folder, tmp_path):
     message = str(error.value)
     assert f"looked for {folder} in the data root {tmp_path}, found nothing" in message
     assert "`--download` fetches it into `--data-root`" in message
+    assert "download=True" not in message  # torchvision's advice to its own caller
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from dstbench.report.statistics import (
-    critical_difference,
     differences,
     estimate,
     holm,
@@ -78,9 +77,3 @@ def test_ranks_use_only_methods_that_are_in_every_block():
     # without "late": block 1 ranks 1, 2.5, 2.5; block 2 ranks 2, 1, 3
     assert mean_ranks(blocks) == {"mest": 2.75, "rigl": 1.5, "set": 1.75}
     assert mean_ranks({}) == {}
-
-
-def test_critical_difference_against_demsar():
-    # q.05 for 4 classifiers is 2.569 (Demšar 2006, table 5); 14 data sets: 2.569·√(4·5/(6·14)) = 1.25
-    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
-    assert critical_difference(6, 8) == pytest.approx(2.666, abs=0.001)

@@ -111,14 +111,6 @@ def mean_ranks(blocks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {method: total / len(blocks) for method, total in totals.items()}
 
 
-def critical_difference(methods: int, blocks: int, confidence: float = CONFIDENCE) -> float:
-    """Nemenyi's critical difference of mean ranks (Demšar 2006, equation in section 3.2.2)."""
-    from scipy.stats import studentized_range
-
-    q = studentized_range.ppf(confidence, methods, math.inf) / math.sqrt(2)
-    return float(q * math.sqrt(methods * (methods + 1) / (6 * blocks)))
-
-
 def _deviation(values: Sequence[float], mean: float) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 

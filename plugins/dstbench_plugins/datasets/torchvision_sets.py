@@ -152,11 +152,12 @@ def _read(source: _Source, root: Path, download: bool, *, train: bool) -> Split:
     # missing, unreadable, cut short or altered files, or no network; torchvision has no error of its own
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         wanted = Path(root) / source.folder
+        # of what isn't there torchvision only says how its own caller could download it
+        said = f" ({error})" if wanted.exists() or download else ""
         advice = "the download failed" if download else "`--download` fetches it into `--data-root`"
         raise DataUnavailable(
             f"{source.kind}: looked for {source.folder} in the data root {root}, "
-            f"{'found it but could not use it' if wanted.exists() else 'found nothing'} "
-            f"({error}); {advice}"
+            f"{'found it but could not use it' if wanted.exists() else 'found nothing'}{said}; {advice}"
         ) from error
     images = torch.as_tensor(found.data)
     # torchvision keeps grey images as [n, h, w] and coloured ones as [n, h, w, c]

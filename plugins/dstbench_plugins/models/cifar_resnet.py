@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from dstbench_plugins.models import widen
+from dstbench_plugins.models.initialisation import kaiming
 
 _STAGES = (16, 32, 64)  # channels of the three stages; the second and third halve the resolution
 
@@ -50,23 +51,21 @@ def _cifar_resnet(
     convolutions with batch norm, not zero padding, and all weights start Kaiming-normal (fan in).
     """
     channels = [widen(size, width) for size in _STAGES]
-    model = nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(input_shape[0], channels[0], 3, padding=1, bias=False),
-            bn=nn.BatchNorm2d(channels[0]),
-            relu=nn.ReLU(),
-            stage1=_stage(blocks, channels[0], channels[0], stride=1),
-            stage2=_stage(blocks, channels[0], channels[1], stride=2),
-            stage3=_stage(blocks, channels[1], channels[2], stride=2),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(channels[2], num_classes),
+    return kaiming(
+        nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(input_shape[0], channels[0], 3, padding=1, bias=False),
+                bn=nn.BatchNorm2d(channels[0]),
+                relu=nn.ReLU(),
+                stage1=_stage(blocks, channels[0], channels[0], stride=1),
+                stage2=_stage(blocks, channels[0], channels[1], stride=2),
+                stage3=_stage(blocks, channels[1], channels[2], stride=2),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(channels[2], num_classes),
+            )
         )
     )
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-    return model
 
 
 def _stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:

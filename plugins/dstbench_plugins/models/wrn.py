@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from dstbench_plugins.models import widen
+from dstbench_plugins.models.initialisation import kaiming
 
 
 class PreActBlock(nn.Module):
@@ -52,23 +53,21 @@ def _wrn(
     """
     blocks = (depth - 4) // 6
     stem, *channels = (widen(size, width) for size in (16, 16 * factor, 32 * factor, 64 * factor))
-    model = nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(input_shape[0], stem, 3, padding=1, bias=False),
-            stage1=_stage(blocks, stem, channels[0], 1, dropout),
-            stage2=_stage(blocks, channels[0], channels[1], 2, dropout),
-            stage3=_stage(blocks, channels[1], channels[2], 2, dropout),
-            bn=nn.BatchNorm2d(channels[2]),
-            relu=nn.ReLU(),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(channels[2], num_classes),
+    return kaiming(
+        nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(input_shape[0], stem, 3, padding=1, bias=False),
+                stage1=_stage(blocks, stem, channels[0], 1, dropout),
+                stage2=_stage(blocks, channels[0], channels[1], 2, dropout),
+                stage3=_stage(blocks, channels[1], channels[2], 2, dropout),
+                bn=nn.BatchNorm2d(channels[2]),
+                relu=nn.ReLU(),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(channels[2], num_classes),
+            )
         )
     )
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-    return model
 
 
 def _stage(blocks: int, channels_in: int, channels_out: int, stride: int, dropout: float) -> nn.Sequential:
