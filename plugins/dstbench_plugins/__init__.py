@@ -92,6 +92,11 @@ def register_schedule(register: Register) -> None:
         f"{_HERE}.schedule.soft_memory:SoftMemory",
         summary="prune to d, then grow above it (MEST EM&S)",
     )
+    register(
+        "lengthening",
+        f"{_HERE}.schedule.lengthening:Lengthening",
+        summary="constant fraction, rewiring ever more rarely (DSR)",
+    )
     register("never", f"{_HERE}.schedule.dst:Never", summary="static: the mask of the start")
 
 
@@ -112,6 +117,7 @@ def register_recipe(register: Register) -> None:
     register("set", f"{recipes}:set_", summary="SET as in the RigL paper: magnitude, random")
     register("rigl", f"{recipes}:rigl", summary="RigL: magnitude, gradient, cosine")
     register("snfs", f"{recipes}:snfs", summary="SNFS: magnitude, momentum, shared by mean momentum")
+    register("dsr", f"{recipes}:dsr", summary="DSR: global magnitude, random, shared by survivors")
     register("mest", f"{recipes}:mest", summary="MEST with a soft memory bound (EM&S)")
     register("gmp", f"{recipes}:gmp", summary="gradual magnitude pruning from dense")
     register("granet", f"{recipes}:granet", summary="GraNet: gradual pruning with gradient regrowth")

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from dstbench.api import Clock, StrategyError, Target
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from dstbench_plugins.schedule.dst import Constant, Cosine, Never
+from dstbench_plugins.schedule.lengthening import Lengthening
 from dstbench_plugins.schedule.soft_memory import SoftMemory
 
 SCHEDULES = (
     Cosine(), Cosine(alpha=0.5, stop=1.0), Constant(), Constant(zeta=1.0), Cubic(), Cubic(initial=0.5, regrow=0.5),
-    SoftMemory(), SoftMemory(extra=0.9), Never(),
+    SoftMemory(), SoftMemory(extra=0.9), Lengthening(), Lengthening(fraction=0.9, boundaries=()), Never(),
 )  # fmt: skip
 
 
@@ -140,10 +141,30 @@ def test_soft_memory_never_exceeds_one():
     assert all(target.final <= 1 for target in targets(SoftMemory(extra=0.5), 1000, 0.8).values())
 
 
+# Lengthening
+
+
+def test_lengthening_doubles_its_period_at_every_boundary():
+    made = targets(Lengthening(delta_t=10, boundaries=(0.125, 0.4, 0.7)), 1000, 0.1)
+    phases = [range(10, 125, 10), range(125, 400, 20), range(400, 700, 40), range(700, 950, 80)]
+    assert list(made) == [step for phase in phases for step in phase]
+    assert all((t.keep, t.final) == (pytest.approx(0.085), 0.1) for t in made.values())
+
+
+def test_lengthening_has_every_phase_in_a_short_training():
+    assert list(targets(Lengthening(delta_t=100), 20, 0.1)) == [3, 8, 14]
+
+
+def test_lengthening_moves_no_more_than_can_go_elsewhere():
+    """A pruned position can't be grown at once: at density 0.9 only 0.1 is free, in a dense network nothing."""
+    assert targets(Lengthening(fraction=0.5, delta_t=1), 10, 0.9)[1].keep == pytest.approx(0.85)
+    assert all(t.keep == 1 for t in targets(Lengthening(delta_t=1), 10, 1.0).values())
+
+
 # Bad parameters are refused when made, not at some step
 
 
-@pytest.mark.parametrize("kind", [Cosine, Constant, Cubic, SoftMemory])
+@pytest.mark.parametrize("kind", [Cosine, Constant, Cubic, SoftMemory, Lengthening])
 @pytest.mark.parametrize(
     ("parameter", "value"), [("delta_t", 0), ("delta_t", -5), ("stop", 1.5), ("stop", -0.1)]
 )
@@ -166,10 +187,14 @@ def test_a_time_that_is_none_is_refused(kind, parameter, value):
         (Cubic, "stop", 0.0),  # would never leave its initial density
         (SoftMemory, "stop", 0.0),
         (SoftMemory, "extra", -0.1),
+        (Lengthening, "fraction", 1.1),
+        (Lengthening, "boundaries", (0.5, 1.2)),
+        (Lengthening, "boundaries", (0.5, 0.2)),
     ],
 )
 def test_a_fraction_that_is_none_is_refused(kind, parameter, value):
-    with pytest.raises(StrategyError, match=rf"{parameter}.*{value}"):
+    shown = value[-1] if isinstance(value, tuple) else value
+    with pytest.raises(StrategyError, match=rf"{parameter}.*{shown}"):
         kind(**{parameter: value})
 
 

@@ -36,6 +36,23 @@ def snfs(alpha: float = 0.5, delta_t: int = 100) -> Recipe:
     )
 
 
+def dsr(fraction: float = 0.15, delta_t: int = 100, dense_layers: tuple[str, ...] = ()) -> Recipe:
+    """DSR (arXiv 1902.05967): global magnitude pruning; random growth, shared by the survivors, never where
+    weights just were. From uniform density.
+
+    What the paper adapts a threshold to is done exactly: ``fraction`` of the active weights go at an event.
+    It keeps some layers dense (the first convolution; WRN's shortcuts and classifier; ResNet's downsampling),
+    which no pattern fits in every model: here all are sparse unless ``dense_layers`` names them.
+    """
+    return Recipe(
+        init="uniform",
+        prune={"name": "magnitude", "share": "global"},
+        grow={"name": "random", "exclude_dropped": True, "share": "survivors"},
+        schedule={"name": "lengthening", "fraction": fraction, "delta_t": delta_t},
+        dense_layers=dense_layers,
+    )
+
+
 def mest(lam: float = 1.0, extra: float = 0.05, delta_t: int = 100) -> Recipe:
     """MEST (arXiv 2110.14032) with a soft memory bound (EM&S); here μ falls as a half cosine, not in steps."""
     return Recipe(
