@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor, nn
 
+from dstbench.errors import BadInput
+
 __all__ = [
     "Augment",
     "Clock",
@@ -292,6 +294,12 @@ class Recipe:
     dense_layers: tuple[str, ...] = ()  # glob patterns of layers left out of N and of the budget
     dense: bool = False  # no masks at all
     narrow: bool = False  # no masks: a narrower model with as many parameters as the sparse one has weights
+    multiplier: float = 1.0  # extended training: the runner scales epochs and learning-rate milestones by it
+
+    def __post_init__(self) -> None:
+        """Refuse a training without length."""
+        if isinstance(self.multiplier, bool) or not 0 < self.multiplier < float("inf"):
+            raise BadInput(f"multiplier: expected a number > 0, got {self.multiplier!r}")
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some parts changed."""

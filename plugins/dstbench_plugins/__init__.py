@@ -116,7 +116,9 @@ def register_recipe(register: Register) -> None:
     )
     register("set", f"{recipes}:set_", summary="SET as in the RigL paper: magnitude, random")
     register("rigl", f"{recipes}:rigl", summary="RigL: magnitude, gradient, cosine")
-    register("snfs", f"{recipes}:snfs", summary="SNFS: magnitude, momentum, shared by mean momentum")
+    register(
+        "snfs", f"{recipes}:snfs", version="2", summary="SNFS: magnitude, momentum, shared by mean momentum"
+    )
     register("dsr", f"{recipes}:dsr", summary="DSR: global magnitude, random, shared by survivors")
     register("mest", f"{recipes}:mest", summary="MEST with a soft memory bound (EM&S)")
     register("gmp", f"{recipes}:gmp", summary="gradual magnitude pruning from dense")

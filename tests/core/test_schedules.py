@@ -208,3 +208,28 @@ def test_an_epoch_needs_its_length():
     assert Clock(30, 100, 20).epoch == 1.5
     with pytest.raises(StrategyError, match="steps_per_epoch"):
         _ = Clock(30, 100).epoch
+
+
+def test_delta_t_in_epochs_updates_at_their_ends_but_not_after_the_last():
+    schedule = Cosine(alpha=0.5, delta_t=2, unit="epochs", stop=1.0)
+    steps = [step for step in range(101) if schedule(Clock(step, 100, steps_per_epoch=10), 0.1)]
+    assert steps == [20, 40, 60, 80]
+
+
+def test_delta_t_in_epochs_needs_the_length_of_one():
+    with pytest.raises(StrategyError, match="steps_per_epoch"):
+        Cosine(unit="epochs")(Clock(5, 100), 0.1)
+
+
+def test_unit_of_delta_t_is_steps_or_epochs():
+    with pytest.raises(
+        StrategyError, match="unit: expected steps or epochs, got 'epoch'; did you mean 'epochs'"
+    ):
+        Constant(unit="epoch")
+
+
+def test_floor_is_the_drop_fraction_at_the_end():
+    """SNFS and ITOP: f + (α - f)/2 (1 + cos(πt/T))."""
+    schedule = Cosine(alpha=0.5, delta_t=1, stop=1.0, floor=0.005)
+    assert schedule(Clock(50, 100), 0.1).keep == pytest.approx(0.1 * (1 - 0.2525))
+    assert schedule(Clock(99, 100), 0.1).keep == pytest.approx(0.1 * (1 - 0.005), abs=1e-4)

@@ -5,6 +5,7 @@ import copy
 import pytest
 from pydantic import ValidationError
 
+from dstbench.api import Recipe
 from dstbench.errors import BadInput
 from dstbench.runner.config import Axes, Matrix, Training, load_matrix, suites
 
@@ -180,7 +181,7 @@ def test_defaults_of_training_never_change():
         "epochs": 1, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True,
         "weight_decay": 5e-4, "schedule": "cosine", "step_epochs": 30, "milestones": (), "gamma": 0.1,
         "warmup_epochs": 0, "label_smoothing": 0.0, "mixed_precision": "no", "gradient_accumulation": 1,
-        "clip_norm": None, "eval_every": 1,
+        "clip_norm": None, "eval_every": 1, "channels_last": False,
     }  # fmt: skip
 
 
@@ -188,3 +189,17 @@ def test_settings_know_the_axes():
     from dstbench.runner import settings
 
     assert set(settings._AXES) == set(Axes.model_fields)
+
+
+def test_extended_training_moves_its_milestones():
+    plain = Training(epochs=10, schedule="multistep", milestones=(4, 7), step_epochs=3, warmup_epochs=2)
+    longer = plain.extended(1.5)
+    assert (longer.epochs, longer.milestones, longer.step_epochs) == (15, (6, 10), 4)
+    assert longer.warmup_epochs == 2
+    assert plain.extended(1) is plain
+
+
+@pytest.mark.parametrize("multiplier", [0, -1, True, float("inf"), float("nan")])
+def test_multiplier_without_a_length_is_refused(multiplier):
+    with pytest.raises(BadInput, match="multiplier: expected a number > 0"):
+        Recipe(multiplier=multiplier)

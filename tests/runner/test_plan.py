@@ -73,17 +73,6 @@ def test_cifar_suite(name):
     assert not [trial.skip for trial in trials if trial.skip]  # every model has its small-dense control
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_suite_states_the_one_delta_t_that_its_methods_have(name):
-    matrix = load_matrix(name)
-    recipes = [registry().build("recipe", spec) for spec in matrix.axes.recipe]
-    schedules = [registry().build("schedule", recipe.schedule) for recipe in recipes]
-    steps = {schedule.delta_t for schedule in schedules if hasattr(schedule, "delta_t")}
-    assert steps == {100}
-    assert "one ΔT of 100 steps" in matrix.budget.tuning
-    assert "SNFS updates once an epoch; MEST every 5 epochs" in matrix.budget.tuning
-
-
 def test_model_without_width_skips_its_small_dense_control():
     [trial] = planned(axes={"model": "timm:resnet10t", "recipe": "small-dense"}).trials
     assert "takes no `width`" in trial.skip

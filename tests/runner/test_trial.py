@@ -128,6 +128,15 @@ def test_divergence_is_a_result(tmp_path):
     assert record["reason"].startswith("the training loss is ")  # the status says that it diverged
 
 
+def test_extended_training_costs_more_than_one_dense_training(tmp_path):
+    """RigL-5x's published ratio is 5 times RigL's: the dense training beside it is not extended."""
+    static = {**RIGL, "schedule": {"name": "never"}}
+    plain = run(config(static, epochs=1), tmp_path / "plain")["measures"]
+    longer = run(config({**static, "multiplier": 2.0}, epochs=2), tmp_path / "longer")["measures"]
+    assert longer["dense_training_flops"] == plain["dense_training_flops"]
+    assert longer["training_flops_ratio"] == pytest.approx(2 * plain["training_flops_ratio"])
+
+
 def test_a_strategy_that_raises_is_a_result_with_its_place(tmp_path, monkeypatch):
     from dstbench_plugins.grow.gradient import Gradient
 
@@ -161,6 +170,7 @@ def test_out_of_memory_is_a_result(allocate, tmp_path, monkeypatch):
         {"optimizer": "adamw", "lr": 1e-3},
         {"optimizer": "lion", "lr": 1e-3, "schedule": "tanh"},
         {"schedule": "multistep", "milestones": [1, 2], "warmup_epochs": 1},
+        {"channels_last": True},
     ],
     ids=lambda training: "-".join(training),
 )

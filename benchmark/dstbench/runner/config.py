@@ -104,6 +104,7 @@ class Training(Frozen):
     gradient_accumulation: int = Field(default=1, ge=1)  # batches of batch_size per applied step
     clip_norm: float | None = Field(default=None, gt=0)
     eval_every: int = Field(default=1, ge=1)  # epochs between evaluations on the validation split
+    channels_last: bool = False  # memory format of images and convolutions: often faster, same function
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
@@ -112,6 +113,18 @@ class Training(Frozen):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: expected increasing epochs, got {list(self.milestones)}")
         return self
+
+    def extended(self, multiplier: float) -> Training:
+        """The same training, longer: epochs and learning-rate milestones times ``multiplier``, to whole epochs.
+        The warm-up keeps its length."""
+        if multiplier == 1:
+            return self
+        scaled: dict[str, Any] = {
+            "epochs": max(1, round(self.epochs * multiplier)),
+            "step_epochs": max(1, round(self.step_epochs * multiplier)),
+            "milestones": tuple(round(epoch * multiplier) for epoch in self.milestones),
+        }
+        return self.model_copy(update=scaled)
 
 
 class Measure(Frozen):

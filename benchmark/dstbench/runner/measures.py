@@ -88,9 +88,10 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
 
 
 def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
-    """Theoretical cost against the full dense model at the same training length."""
+    """Theoretical cost against the full dense model; an extended training is set against the plain length."""
+    multiplier = session.trial["recipe"].get("multiplier", 1.0)
     samples = session.meter.dense / (3 * mine.dense_inference_flops)
-    dense_training = samples * 3 * full.inference_flops
+    dense_training = samples * 3 * full.inference_flops / multiplier
     return {
         "convention": mine.convention,
         "inference_flops": mine.inference_flops,

@@ -42,6 +42,11 @@ def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
     return optimizer
 
 
+def memory_format(training: Training) -> torch.memory_format:
+    """How images and convolutions lie in memory."""
+    return torch.channels_last if training.channels_last else torch.contiguous_format
+
+
 def build_schedule(optimizer: Optimizer, training: Training, steps_per_epoch: int) -> Callable[[int], None]:
     """A function that sets the learning rate for the step to come, counted in applied steps from 0."""
     if training.schedule not in LR_SCHEDULES:

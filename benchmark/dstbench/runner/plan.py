@@ -119,6 +119,7 @@ class _Resolver:
         for kind in ("model", "dataset"):
             parts[kind] = self.normal(kind, _with(cell.axes[kind], settings.get(kind, {})))
         training = validated(Training, {**self._training, **settings.get("training", {})}, label)
+        training = training.extended(recipe.get("multiplier", 1.0))
         measure = validated(Measure, {**self._measure, **settings.get("measure", {})}, label)
         trial = {
             "model": parts["model"],
@@ -137,10 +138,11 @@ class _Resolver:
             normal = self.normal("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
             built = self._registry.build("recipe", normal)
             control = self._registry.resolve("recipe", normal["name"]).metadata.get("control")
+            flags: Normal = {"multiplier": built.multiplier} if built.multiplier != 1 else {}
             if built.dense:
-                return {"dense": True}, spec_text(normal), control
+                return {"dense": True, **flags}, spec_text(normal), control
             specs = {kind: getattr(built, kind) for kind in STRATEGIES}
-            flags = {"narrow": True} if built.narrow else {}
+            flags |= {"narrow": True} if built.narrow else {}
             layers = built.dense_layers
         else:
             normal, control, flags, layers = {}, None, {}, ()

@@ -16,7 +16,7 @@ from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.build import Blueprint
 from dstbench.runner.config import Measure, Training
-from dstbench.runner.optimization import build_optimizer
+from dstbench.runner.optimization import build_optimizer, memory_format
 from dstbench.runner.trial import STATE
 
 
@@ -43,10 +43,11 @@ def measure_throughput(
     shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
     sparse, dense = blueprint.model(shape, classes), blueprint.dense_model(shape, classes)
     sparse.load_state_dict(saved["model"])
-    sparse.to(where)
-    dense.to(where)
+    layout = memory_format(training)
+    sparse.to(where, memory_format=layout)
+    dense.to(where, memory_format=layout)
     size = settings.batch_size or training.batch_size
-    images = torch.randn(size, *shape, device=where)
+    images = torch.randn(size, *shape, device=where).contiguous(memory_format=layout)
     labels = torch.randint(0, classes, (size,), device=where)
     sparsifier, step = _training_step(blueprint, sparse, training, saved["masks"])
     dense_optimizer = build_optimizer(dense, training)

@@ -29,7 +29,7 @@ from dstbench.runner.build import Blueprint
 from dstbench.runner.config import Training
 from dstbench.runner.data import Batches, evaluation_batches, fingerprint
 from dstbench.runner.measures import final_measures
-from dstbench.runner.optimization import build_optimizer, build_schedule
+from dstbench.runner.optimization import build_optimizer, build_schedule, memory_format
 from dstbench.runner.worker import is_out_of_memory
 
 STATE = "state.pt"  # weights and masks of a finished trial
@@ -154,7 +154,7 @@ def _build(
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
     meter = TrainingMeter(layer_costs(model, data.input_shape))
-    model.to(accelerator.device)
+    model.to(accelerator.device, memory_format=memory_format(training))
     batches = Batches(
         data.train,
         training.batch_size,
@@ -237,6 +237,7 @@ def _epoch(session: RunningTrial, epoch: int, set_rate: Any) -> float:
     """One pass over the training images; returns the mean loss."""
     accelerator, sparsifier, training = session.accelerator, session.sparsifier, session.training
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    layout = memory_format(training)
     total = torch.zeros((), device=accelerator.device)
     session.model.train()
     sparsifier.optimizer.zero_grad()
@@ -245,6 +246,7 @@ def _epoch(session: RunningTrial, epoch: int, set_rate: Any) -> float:
     for images, labels in session.batches.epoch(epoch):
         with accelerator.accumulate(session.model):
             set_rate(sparsifier.steps)
+            images = images.contiguous(memory_format=layout)
             with accelerator.autocast():
                 loss = criterion(session.model(images), labels)
             accelerator.backward(loss)
@@ -329,6 +331,7 @@ def evaluate(session: RunningTrial, split: Split) -> tuple[float, float]:
         session.data.std,
         session.accelerator.device,
     ):
+        images = images.contiguous(memory_format=memory_format(session.training))
         with session.accelerator.autocast():
             logits = session.model(images).float()
         correct += (logits.argmax(1) == labels).sum()

@@ -18,9 +18,12 @@ def static(init: str = "erk", structure: Spec = "unstructured") -> Recipe:
     return Recipe(init=init, structure=structure, grow="random", schedule="never")
 
 
-def set_(zeta: float = 0.3, delta_t: int = 100, init: str = "erk") -> Recipe:
+def set_(
+    zeta: float = 0.3, delta_t: int = 100, unit: str = "steps", stop: float = 0.75, init: str = "erk"
+) -> Recipe:
     """SET as in the RigL paper: the smallest |w| go, random ones come, per layer, with RigL's cosine."""
-    return Recipe(init=init, grow="random", schedule={"name": "cosine", "alpha": zeta, "delta_t": delta_t})
+    schedule = {"name": "cosine", "alpha": zeta, "delta_t": delta_t, "unit": unit, "stop": stop}
+    return Recipe(init=init, grow="random", schedule=schedule)
 
 
 def rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75, init: str = "erk") -> Recipe:
@@ -28,12 +31,23 @@ def rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75, init: str =
     return Recipe(init=init, schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop})
 
 
-def snfs(alpha: float = 0.5, delta_t: int = 100) -> Recipe:
-    """SNFS (arXiv 1907.04840): momentum decides where and how many. Published per epoch: set ``delta_t`` so."""
-    return Recipe(
-        grow={"name": "momentum", "share": "momentum"},
-        schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": 1.0},
-    )
+def snfs(alpha: float = 0.5, delta_t: int = 1, unit: str = "epochs", init: str = "uniform") -> Recipe:
+    """SNFS (arXiv 1907.04840): once an epoch, but not after the last, each layer loses the same fraction of its
+    weights, and momentum decides where and how many grow.
+
+    Uniform density at the start, rate and its floor of 0.005 are those of the authors' code. Departures: the
+    momentum is an average of its own, without weight decay; counts are apportioned exactly, where the paper
+    corrects its rounding over the epochs; nearly dense layers have no pruning rate of their own.
+    """
+    schedule = {
+        "name": "cosine",
+        "alpha": alpha,
+        "delta_t": delta_t,
+        "unit": unit,
+        "stop": 1.0,
+        "floor": 0.005,
+    }
+    return Recipe(init=init, grow={"name": "momentum", "share": "momentum"}, schedule=schedule)
 
 
 def dsr(fraction: float = 0.15, delta_t: int = 100, dense_layers: tuple[str, ...] = ()) -> Recipe:
