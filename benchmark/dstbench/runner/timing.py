@@ -44,8 +44,8 @@ def measure_throughput(
     sparse, dense = blueprint.model(shape, classes), blueprint.dense_model(shape, classes)
     sparse.load_state_dict(saved["model"])
     layout = memory_format(training)
-    sparse.to(where, memory_format=layout)
-    dense.to(where, memory_format=layout)
+    sparse.to(where).to(memory_format=layout)
+    dense.to(where).to(memory_format=layout)
     size = settings.batch_size or training.batch_size
     images = torch.randn(size, *shape, device=where).contiguous(memory_format=layout)
     labels = torch.randint(0, classes, (size,), device=where)

@@ -154,7 +154,7 @@ def _build(
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
     meter = TrainingMeter(layer_costs(model, data.input_shape))
-    model.to(accelerator.device, memory_format=memory_format(training))
+    model.to(accelerator.device).to(memory_format=memory_format(training))
     batches = Batches(
         data.train,
         training.batch_size,
