@@ -146,19 +146,58 @@ def register_model(register: Register) -> None:
     )
     register(
         "lenet300-100",
-        f"{models}.mlp:lenet300_100",
+        f"{models}.lenet:lenet300_100",
         summary="784-300-100-10 perceptron",
         input_shape=(1, 28, 28),
     )
     register(
+        "lenet5",
+        f"{models}.lenet:lenet5",
+        summary="two 5x5 convolutions, two linear layers",
+        input_shape=(1, 28, 28),
+    )
+    register(
+        "alexnet-s",
+        f"{models}.alexnet:alexnet_s",
+        summary="five strided convolutions; linear layers of 1024",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "alexnet-b",
+        f"{models}.alexnet:alexnet_b",
+        summary="five strided convolutions; linear layers of 2048",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "vgg-c",
+        f"{models}.vgg:vgg_c",
+        summary="VGG-16 with three 1x1 convolutions; linear layers of 512",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "vgg-d", f"{models}.vgg:vgg_d", summary="VGG-16 with linear layers of 512", input_shape=(3, 32, 32)
+    )
+    register(
+        "vgg-like",
+        f"{models}.vgg:vgg_like",
+        summary="VGG-16 with one hidden linear layer of 512",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "vgg19",
+        f"{models}.vgg:vgg19",
+        summary="sixteen 3x3 convolutions, one linear layer",
+        input_shape=(3, 32, 32),
+    )
+    register(
         "cifar_resnet_20",
-        f"{models}.cifar_resnet:cifar_resnet_20",
+        f"{models}.resnet:cifar_resnet_20",
         summary="16/32/64 wide, 3 blocks a stage",
         input_shape=(3, 32, 32),
     )
     register(
         "cifar_resnet_32",
-        f"{models}.cifar_resnet:cifar_resnet_32",
+        f"{models}.resnet:cifar_resnet_32",
         summary="16/32/64 wide, 5 blocks a stage",
         input_shape=(3, 32, 32),
     )
@@ -167,6 +206,60 @@ def register_model(register: Register) -> None:
         f"{models}.wrn:wrn_22_2",
         summary="wide, pre-activation: 32/64/128 wide, 3 blocks a stage",
         input_shape=(3, 32, 32),
+    )
+    register(
+        "wrn-28-2",
+        f"{models}.wrn:wrn_28_2",
+        summary="wide, pre-activation: 32/64/128 wide, 4 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "wrn-22-8",
+        f"{models}.wrn:wrn_22_8",
+        summary="wide, pre-activation: 128/256/512 wide, 3 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "wrn-16-8",
+        f"{models}.wrn:wrn_16_8",
+        summary="wide, pre-activation: 128/256/512 wide, 2 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "wrn-16-10",
+        f"{models}.wrn:wrn_16_10",
+        summary="wide, pre-activation: 160/320/640 wide, 2 blocks a stage",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "resnet18-cifar",
+        f"{models}.resnet:resnet18_cifar",
+        summary="ResNet-18 for 32x32 images",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "resnet34-cifar",
+        f"{models}.resnet:resnet34_cifar",
+        summary="ResNet-34 for 32x32 images",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "resnet50-cifar",
+        f"{models}.resnet:resnet50_cifar",
+        summary="ResNet-50 for 32x32 images",
+        input_shape=(3, 32, 32),
+    )
+    register(
+        "resnet18", f"{models}.resnet:resnet18", summary="ResNet-18 for ImageNet", input_shape=(3, 224, 224)
+    )
+    register(
+        "resnet34", f"{models}.resnet:resnet34", summary="ResNet-34 for ImageNet", input_shape=(3, 224, 224)
+    )
+    register(
+        "resnet50",
+        f"{models}.resnet:resnet50",
+        summary="ResNet-50 v1.5 for ImageNet",
+        input_shape=(3, 224, 224),
     )
     register(
         "timm:",

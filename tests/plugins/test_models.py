@@ -3,71 +3,159 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
+from dstbench.core.cost import cost
+from dstbench.core.graph import edges
+from dstbench.core.layers import maskable_layers
 from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
 from dstbench.runner.narrow import narrow
-from dstbench_plugins.models.cifar_resnet import cifar_resnet_20, cifar_resnet_32
-from dstbench_plugins.models.mlp import lenet300_100
+from dstbench_plugins.models.alexnet import alexnet_s
+from dstbench_plugins.models.lenet import lenet5, lenet300_100
+from dstbench_plugins.models.resnet import cifar_resnet_20, cifar_resnet_32, resnet18, resnet50
 from dstbench_plugins.models.small_cnn import small_cnn
 from dstbench_plugins.models.timm_models import timm_model
+from dstbench_plugins.models.vgg import vgg19, vgg_c, vgg_like
 from dstbench_plugins.models.wrn import wrn_22_2
 
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
+
+
+# name, classes: parameters, weights of convolutions and linear layers, how many of those, multiply-accumulates
+COUNTS = {
+    ("small_cnn", 10): (65_514, 65_056, 5, 470_272),
+    ("lenet300-100", 10): (266_610, 266_200, 3, 266_200),
+    ("lenet5", 10): (431_080, 430_500, 4, 2_293_000),
+    ("alexnet-s", 10): (5_077_066, 5_066_784, 8, 57_664_800),
+    ("alexnet-b", 10): (8_501_322, 8_484_896, 8, 61_082_912),
+    ("vgg-c", 10): (11_323_466, 11_307_712, 16, 310_973_440),
+    ("vgg-d", 10): (15_255_626, 15_239_872, 16, 313_725_952),
+    ("vgg-like", 10): (14_991_946, 14_977_728, 15, 313_463_808),
+    ("vgg19", 10): (20_040_522, 20_024_000, 17, 398_182_400 - 90 * 512),
+    ("vgg19", 100): (20_086_692, 20_070_080, 17, 398_182_400),
+    ("cifar_resnet_20", 10): (272_474, 270_896, 22, 40_818_944 - 90 * 64),
+    ("cifar_resnet_20", 100): (278_324, 276_656, 22, 40_818_944),
+    ("cifar_resnet_32", 10): (466_906, 464_432, 34, 69_130_496 - 90 * 64),
+    ("cifar_resnet_32", 100): (472_756, 470_192, 34, 69_130_496),
+    ("wrn-22-2", 10): (1_079_642, 1_076_912, 23, 157_730_048),
+    ("wrn-22-2", 100): (1_091_252, 1_088_432, 23, 157_730_048 + 90 * 128),
+    ("wrn-28-2", 10): (1_467_610, 1_463_984, 29, 214_353_152),
+    ("wrn-22-8", 10): (17_158_106, 17_147_312, 23, 2_454_115_328),
+    ("wrn-16-8", 10): (10_961_370, 10_954_160, 17, 1_548_145_664),
+    ("wrn-16-10", 10): (17_116_634, 17_107_632, 17, 2_412_173_568),
+    ("resnet18-cifar", 10): (11_173_952, 11_164_352, 21, 555_422_720),
+    ("resnet18-cifar", 100): (11_220_032, 11_210_432, 21, 555_468_800),
+    ("resnet34-cifar", 10): (21_282_112, 21_265_088, 37, 1_159_402_496),
+    ("resnet34-cifar", 100): (21_328_192, 21_311_168, 37, 1_159_448_576),
+    ("resnet50-cifar", 10): (23_520_832, 23_467_712, 54, 1_298_014_208 - 90 * 2048),
+    ("resnet50-cifar", 100): (23_705_152, 23_652_032, 54, 1_298_014_208),
+    ("resnet18", 1000): (11_689_512, 11_678_912, 21, 1_814_073_344),
+    ("resnet34", 1000): (21_797_672, 21_779_648, 37, 3_663_761_408),
+    ("resnet50", 1000): (25_557_032, 25_502_912, 54, 4_089_184_256),
+}
+REGISTRY = registry()
+BUILT_IN = [name for name in REGISTRY["model"] if not name.endswith(":")]
+
+
+@functools.cache
+def build(name, classes=10):
+    """A registered model on the meta device: layers and shapes without numbers. Shared: not to be changed."""
+    with torch.device("meta"):
+        return REGISTRY.build("model", name)(num_classes=classes, input_shape=input_shape(name))
+
+
+def input_shape(name):
+    return tuple(REGISTRY["model"][name].metadata["input_shape"])
 
 
 def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def macs(model, input_shape):
-    """Multiply-accumulates of convolutions and linear layers, counted from real output shapes."""
-    total = 0
-
-    def count(module, _inputs, output):
-        nonlocal total
-        positions = math.prod(output.shape[2:]) if isinstance(module, nn.Conv2d) else 1
-        total += module.weight.numel() * positions
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    model.eval()(torch.zeros(1, *input_shape))
-    return total
+def test_every_built_in_model_is_counted():
+    assert {name for name, _ in COUNTS} == set(BUILT_IN)
 
 
-@pytest.mark.parametrize(
-    ("factory", "classes", "input_shape", "expected"),
-    [
-        (lenet300_100, 10, MNIST, 266_610),
-        (cifar_resnet_20, 10, CIFAR, 272_474),
-        (cifar_resnet_20, 100, CIFAR, 278_324),
-        (cifar_resnet_32, 10, CIFAR, 466_906),
-        (cifar_resnet_32, 100, CIFAR, 472_756),
-        (wrn_22_2, 10, CIFAR, 1_079_642),
-        (wrn_22_2, 100, CIFAR, 1_091_252),
-        (small_cnn, 10, DIGITS, 65_514),
-    ],
-)
-def test_parameters(factory, classes, input_shape, expected):
-    assert parameters(factory(classes, input_shape)) == expected
+@pytest.mark.parametrize(("name", "classes"), COUNTS)
+def test_counts(name, classes):
+    model = build(name, classes)
+    layers, totals = maskable_layers(model), cost(model, None, input_shape(name))
+    assert (totals.parameters, totals.weights, len(layers), totals.macs) == COUNTS[name, classes]
 
 
-@pytest.mark.parametrize(
-    ("factory", "classes", "input_shape", "expected"),
-    [
-        (cifar_resnet_20, 100, CIFAR, 40_818_944),
-        (cifar_resnet_32, 100, CIFAR, 69_130_496),
-        (wrn_22_2, 10, CIFAR, 157_730_048),
-        (lenet300_100, 10, MNIST, 784 * 300 + 300 * 100 + 100 * 10),
-    ],
-)
-def test_macs(factory, classes, input_shape, expected):
-    assert macs(factory(classes, input_shape), input_shape) == expected
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_any_number_of_classes_and_logits(name):
+    model = build(name, 7)
+    logits = model(torch.empty(2, *input_shape(name), device="meta"))
+    assert logits.shape == (2, 7)
+    last = list(model.modules())[-1]
+    assert isinstance(last, nn.Linear)
+
+
+def test_mests_resnet_32_is_twice_as_wide():
+    assert parameters(cifar_resnet_32(10, CIFAR, width=2)) == 1_860_522
+
+
+# Layers whose output channels can go and that one convolution alone consumes: how many, and their channels.
+# Chase's units (arXiv 2305.19454) in the models that it trains.
+UNITS = {
+    "cifar_resnet_20": (9, 336),
+    "cifar_resnet_32": (15, 560),
+    "vgg19": (15, 4992),
+    "resnet34-cifar": (16, 3776),
+    "resnet50-cifar": (32, 7552),
+    "resnet50": (32, 7552),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_channels_that_chase_can_remove(name):
+    model = build(name)
+    layers = maskable_layers(model)
+
+    def conv(layer):
+        return layers[layer].info.kind == "conv"
+
+    units = [
+        layer
+        for layer, edge in edges(model).items()
+        if conv(layer) and not edge.blocked and len(edge.consumers) == 1 and conv(edge.consumers[0])
+    ]
+    assert (len(units), sum(layers[unit].info.shape[0] for unit in units)) == UNITS[name]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_model_can_be_traced(name):
+    reasons = {edge.blocked for edge in edges(build(name)).values()}
+    assert reasons <= {None, "its rows meet add", "its rows meet output"}
+
+
+def test_resnets_for_imagenet_are_torchvisions():
+    for ours, theirs in (
+        (resnet18(10, (3, 64, 64)), torchvision.models.resnet18(num_classes=10)),
+        (resnet50(10, (3, 64, 64)), torchvision.models.resnet50(num_classes=10)),
+    ):
+        weights = theirs.state_dict().values()
+        ours.load_state_dict(dict(zip(ours.state_dict(), weights, strict=True)))
+        images = torch.rand(2, 3, 64, 64)
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+
+
+def test_bias_only_where_the_definition_has_one():
+    for name, biased in {
+        "vgg-d": 16,
+        "alexnet-s": 8,
+        "wrn-16-8": 1,
+        "resnet18-cifar": 0,
+        "resnet18": 1,
+    }.items():
+        layers = maskable_layers(build(name)).values()
+        assert sum(layer.module.bias is not None for layer in layers) == biased, name
 
 
 @pytest.mark.parametrize(
@@ -79,6 +167,12 @@ def test_macs(factory, classes, input_shape, expected):
         (cifar_resnet_20, CIFAR),
         (cifar_resnet_32, (1, 9, 9)),
         (wrn_22_2, (1, 9, 9)),
+        (lenet5, (3, 16, 19)),
+        (alexnet_s, (1, 7, 40)),
+        (vgg_c, CIFAR),
+        (vgg_c, (1, 40, 64)),
+        (vgg_like, (1, 32, 70)),
+        (vgg19, (1, 16, 40)),
         (functools.partial(timm_model, variant="resnet10t"), CIFAR),
         (functools.partial(timm_model, variant="vit_tiny_patch16_224"), (1, 32, 48)),
     ],

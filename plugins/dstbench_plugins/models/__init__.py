@@ -1,4 +1,9 @@
-"""Models that ship."""
+"""Models that ship.
+
+Every model takes any number of classes and, where channels allow it, a ``width`` that multiplies all of them.
+All end in logits: train with cross-entropy. Reference code of sparse training often ends in log-softmax and
+trains with the negative log-likelihood, which is the same loss.
+"""
 
 from __future__ import annotations
 
@@ -10,3 +15,12 @@ def widen(channels: int, width: float) -> int:
     if not 0 < width < float("inf"):
         raise BadInput(f"width: expected a number greater than 0, got {width!r}")
     return max(1, round(channels * width))
+
+
+def at_least(model: str, pixels: int, input_shape: tuple[int, int, int]) -> None:
+    """Raise BadInput, naming ``model``, where an image has fewer than ``pixels`` pixels in a direction."""
+    _, height, across = input_shape
+    if min(height, across) < pixels:
+        raise BadInput(
+            f"{model}: expected images of at least {pixels}x{pixels} pixels, got {height}x{across}"
+        )

@@ -6,10 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from dstbench.errors import BadInput
-from dstbench_plugins.models import widen
-
-_SMALLEST = 8  # two strides of 2 leave 2x2 of it, so that global pooling still averages something
+from dstbench_plugins.models import at_least, widen
 
 
 def small_cnn(num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0) -> nn.Module:
@@ -18,13 +15,13 @@ def small_cnn(num_classes: int, input_shape: tuple[int, int, int], *, width: flo
     65,514 parameters for one input channel and 10 classes. ``width`` multiplies 32, 64, 64 and 128. The
     initial weights are torch's default. Raises BadInput where the input is smaller than 8x8.
     """
-    channels, height, across = input_shape
-    if min(height, across) < _SMALLEST:
-        raise BadInput(f"small_cnn: expected images of at least 8x8 pixels, got {height}x{across}")
+    at_least(
+        "small_cnn", 8, input_shape
+    )  # two strides of 2 leave 2x2: global pooling still averages something
     first, second, third, hidden = (widen(size, width) for size in (32, 64, 64, 128))
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, first, 3, padding=1, bias=False),
+            conv1=nn.Conv2d(input_shape[0], first, 3, padding=1, bias=False),
             bn1=nn.BatchNorm2d(first),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),

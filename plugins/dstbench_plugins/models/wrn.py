@@ -43,13 +43,42 @@ def wrn_22_2(
     return _wrn(22, 2, num_classes, input_shape, width, dropout)
 
 
+def wrn_28_2(
+    num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0, dropout: float = 0.3
+) -> nn.Module:
+    """WRN-28-2, the network of SNFS's and DSR's CIFAR-10 tables: 1,467,610 parameters with 10 classes."""
+    return _wrn(28, 2, num_classes, input_shape, width, dropout)
+
+
+def wrn_22_8(
+    num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0, dropout: float = 0.3
+) -> nn.Module:
+    """WRN-22-8 (SNFS, ITOP): 17,158,106 parameters with 10 classes."""
+    return _wrn(22, 8, num_classes, input_shape, width, dropout)
+
+
+def wrn_16_8(
+    num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0, dropout: float = 0.3
+) -> nn.Module:
+    """WRN-16-8 (SNFS, ITOP): 10,961,370 parameters with 10 classes."""
+    return _wrn(16, 8, num_classes, input_shape, width, dropout)
+
+
+def wrn_16_10(
+    num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0, dropout: float = 0.3
+) -> nn.Module:
+    """WRN-16-10 (SNFS, ITOP): 17,116,634 parameters with 10 classes."""
+    return _wrn(16, 10, num_classes, input_shape, width, dropout)
+
+
 def _wrn(
     depth: int, factor: int, num_classes: int, input_shape: tuple[int, int, int], width: float, dropout: float
 ) -> nn.Module:
     """Zagoruyko and Komodakis, "Wide Residual Networks", 2016: WRN-depth-factor.
 
     ``width`` multiplies all channels, the stem's too, for the small-dense control; ``factor`` is the
-    paper's k. All weights start Kaiming-normal (fan in).
+    paper's k. All weights start Kaiming-normal (fan in). No convolution has a bias: code that ignores
+    ``bias=False`` counts more parameters.
     """
     blocks = (depth - 4) // 6
     stem, *channels = (widen(size, width) for size in (16, 16 * factor, 32 * factor, 64 * factor))
