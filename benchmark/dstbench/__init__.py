@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dstbench.accel.throughput import throughput as throughput
     from dstbench.core.allocation import densities as densities
     from dstbench.core.cost import cost as cost
+    from dstbench.core.cost_training import training_cost as training_cost
     from dstbench.core.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
     from dstbench.report.results import load_results as load_results
@@ -24,6 +25,7 @@ _LAZY = {
     "Sparsifier": "dstbench.core.sparsifier",
     "densities": "dstbench.core.allocation",
     "cost": "dstbench.core.cost",
+    "training_cost": "dstbench.core.cost_training",
     "compact": "dstbench.accel.compact",
     "accelerate": "dstbench.accel.dispatch",
     "throughput": "dstbench.accel.throughput",

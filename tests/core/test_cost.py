@@ -7,7 +7,8 @@ from torch import nn
 
 import dstbench
 from dstbench.api import Clock
-from dstbench.core.cost import TrainingMeter, cost, flops, layer_costs
+from dstbench.core.cost import cost, flops, layer_costs
+from dstbench.core.cost_training import TrainingMeter
 from dstbench.errors import BadInput
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from fakes.engine import mlp

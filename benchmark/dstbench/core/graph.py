@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.fx
@@ -19,9 +19,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.core.layers import clean_name, maskable_layers
-
-if TYPE_CHECKING:
-    from dstbench.core.cost import LayerCost
 
 _CHANNELWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
@@ -136,17 +133,3 @@ def _constant(layer: nn.Module, norms: list[nn.Module], dead: Tensor) -> Tensor:
         if norm.affine:
             constant = constant * norm.weight + norm.bias
     return constant
-
-
-def removable_macs(
-    model: nn.Module, masks: Mapping[str, Tensor], costs: Mapping[str, LayerCost]
-) -> dict[str, float]:
-    """Dense multiply-accumulates of each layer once removable rows, and the columns they fed, are gone."""
-    rows, found = removable_rows(model, masks), edges(model)
-    left = {name: float(layer.macs) for name, layer in costs.items()}
-    for name, dead in rows.items():
-        fraction = 1 - float(dead.float().mean())
-        left[name] *= fraction
-        for consumer in found[name].consumers:
-            left[consumer] *= fraction
-    return left

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure
+from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure, Target
 from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput, nearest
 
@@ -35,6 +35,15 @@ class Method:
     def retiles(self) -> bool:
         """Whether masks may change at an update that adds nothing."""
         return bool(getattr(self.structure, "retiles", False))
+
+    def signals(self, due: Target | None, density: float, updates_left: bool) -> Signal:
+        """What a step must collect: for the update due at it, which starts from ``density``, and for later ones.
+        An update that only prunes spares the dense gradient, and after the last nobody reads the momentum."""
+        always = self.needs & Signal.MOMENTUM if updates_left else Signal.NONE
+        if due is None:
+            return always
+        grows = due.final > min(due.keep, density) or self.retiles
+        return always | self.prune.needs | (self.grow.needs if grows else Signal.NONE)
 
 
 def _registry(registry: Registry | None) -> Registry:

@@ -120,7 +120,7 @@ class Sparsifier:
             return
         self._settle()
         self._due = self._target(self.steps + 1)
-        self._needed = self._needs()
+        self._needed = self.method.signals(self._due, self._final, self.steps < self.last_update)
         gradients = {n: p.weight.grad for n, p in self.layers.items() if p.weight.grad is not None}
         self.signals.keep(gradients, self._needed, getattr(self.optimizer, "grad_scale", None))
         pairs = [(gradient, self._floats[name]) for name, gradient in gradients.items()]
@@ -282,16 +282,6 @@ class Sparsifier:
         """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
         bias sends through an activation is what lets a gradient reach them."""
         return bool(self._rows) and self.steps >= self.last_update
-
-    def _needs(self) -> Signal:
-        """What the coming step must collect. An update that only prunes spares the dense gradient."""
-        always = self.method.needs & Signal.MOMENTUM
-        if always and self.steps >= self.last_update:
-            always = Signal.NONE  # nobody reads the average any more
-        if self._due is None:
-            return always
-        grows = self._due.final > min(self._due.keep, self._final) or self.method.retiles
-        return always | self.method.prune.needs | (self.method.grow.needs if grows else Signal.NONE)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from torch import nn
 from dstbench.api import ImageData, Split, StrategyError
 from dstbench.core import state
 from dstbench.core.budget import Infeasible
-from dstbench.core.cost import TrainingMeter, layer_costs
+from dstbench.core.cost import layer_costs
+from dstbench.core.cost_training import TrainingMeter
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
