@@ -38,7 +38,7 @@ def assert_same(one, other):
     assert all(torch.equal(x, y) for x, y in tensors)
     assert (a.steps, a.history, a.budget, a.allocation) == (b.steps, b.history, b.budget, b.allocation)
     assert all(torch.equal(a.masks[name], b.masks[name]) for name in a.masks)
-    assert a.r_s == b.r_s
+    assert (a.r_s, a.never_dropped, a.initial, a.kept) == (b.r_s, b.never_dropped, b.initial, b.kept)
     for x, y in zip(optimizer_a.state.values(), optimizer_b.state.values(), strict=True):
         assert all(torch.equal(torch.as_tensor(x[key]), torch.as_tensor(y[key])) for key in x)
 
@@ -93,8 +93,8 @@ def test_training_on_does_not_change_a_checkpoint_in_memory():
     train(model, sparsifier, 14, skip=9)
     assert torch.equal(state["momentum"]["0"], before["momentum"]["0"])
     assert all(torch.equal(bits, before["masks"][name]) for name, bits in state["masks"].items())
-    assert {k: v for k, v in state.items() if k not in ("masks", "explored", "momentum")} == {
-        k: v for k, v in before.items() if k not in ("masks", "explored", "momentum")
+    assert {k: v for k, v in state.items() if k not in ("masks", "explored", "kept", "momentum")} == {
+        k: v for k, v in before.items() if k not in ("masks", "explored", "kept", "momentum")
     }
 
 
@@ -104,7 +104,7 @@ def test_sparsimony_bug_3_a_checkpoint_holds_bits_and_no_gradients():
     state = sparsifier.state_dict()
     tensors = [value for part in state.values() if isinstance(part, dict) for value in part.values()]
     size = sum(value.numel() * value.element_size() for value in tensors if torch.is_tensor(value))
-    assert size == 2 * 736 / 8  # masks and what was ever active
+    assert size == 3 * 736 / 8  # masks, what was ever active, and what always was
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_layers_of_another_shape_are_refused_even_if_they_pack_alike():
 @pytest.mark.parametrize("change", [{"version": 99}, {"version": None}])
 def test_a_checkpoint_of_another_version_is_refused(change):
     _, _, sparsifier = fresh("rigl")
-    with pytest.raises(BadInput, match=r"version 1, got (99|None)"):
+    with pytest.raises(BadInput, match=r"version 2, got (99|None)"):
         sparsifier.load_state_dict(sparsifier.state_dict() | change)
     with pytest.raises(BadInput, match="expected a Sparsifier's state"):
         sparsifier.load_state_dict({"weight": torch.ones(3)})

@@ -58,6 +58,24 @@ def test_the_record_of_a_good_trial(tmp_path):
     assert record["provenance"]["components"]["grow"]["distribution"] == "dstbench"
     curve = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
     assert [line["epoch"] for line in curve] == [1, 2, 3]
+    over_epochs = measures["exploration"]
+    assert over_epochs["epoch"] == [0, 1, 2, 3]
+    assert over_epochs["r_s"][0] == pytest.approx(0.1, abs=1e-3)
+    assert over_epochs["r_s"] == sorted(over_epochs["r_s"])
+    assert over_epochs["never_dropped"] == sorted(over_epochs["never_dropped"], reverse=True)
+    assert (
+        over_epochs["never_dropped"][0] == 1 > measures["never_dropped"] == over_epochs["never_dropped"][-1]
+    )
+    assert over_epochs["bottom_final"][-1] == 1
+    assert over_epochs["bottom_final"][-2] == over_epochs["bottom_previous"][-1] < 1
+    assert measures["bottom_early"] == over_epochs["bottom_final"][1]
+    assert curve[-1]["channels"] == measures["channels"]
+    assert [line["bottom_previous"] for line in curve] == over_epochs["bottom_previous"][1:]
+    rows = {row["name"]: row for row in measures["layers"]}
+    classifier = rows.popitem()[1]
+    assert classifier["channels"] is None
+    pooled = sum(row["channels"]["channels"] * row["channels"]["gini"] for row in rows.values())
+    assert measures["channels"]["gini"] == pytest.approx(pooled / measures["channels"]["channels"], abs=1e-4)
     seal({**record, "key": "0" * 64, "label": "rigl", "control": None})  # fits the schema
 
 
@@ -76,6 +94,7 @@ def test_controls(recipe, tmp_path):
     measures = record["measures"]
     assert record["status"] == "ok", record["traceback"]
     assert measures["r_s"] is None
+    assert "exploration" not in measures
     assert measures["updates"] == 0
     assert measures["inference_flops_ratio"] == pytest.approx(1 if "dense" in recipe else 0.1, abs=0.02)
     assert (
@@ -102,7 +121,17 @@ def test_an_interrupted_trial_continues_bit_for_bit(tmp_path, monkeypatch, grow)
     states = [torch.load(tmp_path / part / STATE, weights_only=True) for part in ("whole", "parts")]
     for name, value in states[0]["model"].items():
         assert torch.equal(value, states[1]["model"][name]), name
-    same = ("top1", "loss", "r_s", "changed", "updates", "training_flops")
+    same = (
+        "top1",
+        "loss",
+        "r_s",
+        "changed",
+        "updates",
+        "training_flops",
+        "channels",
+        "bottom_early",
+        "exploration",
+    )
     assert {k: whole["measures"][k] for k in same} == {k: resumed["measures"][k] for k in same}
     assert not (tmp_path / "parts" / CHECKPOINT).exists()
 

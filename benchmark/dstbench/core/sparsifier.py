@@ -182,14 +182,30 @@ class Sparsifier:
         return sum(self._explored_counts.values()) / self.size
 
     @property
+    def initial(self) -> Budget:
+        """The number of weights of each layer that were active at the start."""
+        return dict(self._initial)
+
+    @property
+    def kept(self) -> Budget:
+        """The number of weights of each layer that every topology so far has held."""
+        return {name: count(mask) for name, mask in self._kept.items()}
+
+    @property
+    def never_dropped(self) -> float:
+        """The fraction of the initially active weights that every topology so far has held."""
+        return sum(self.kept.values()) / sum(self._initial.values())
+
+    @property
     def collapsed(self) -> list[str]:
         """Layers whose weights are all zero: grown at zero, and no gradient reaches them any more."""
         return [name for name, layer in self.layers.items() if not bool(layer.weight.detach().any())]
 
     def summary(self) -> DataFrame:
-        """One row a layer: shape, structure, target and measured density, R_s."""
+        """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
         from pandas import DataFrame
 
+        kept = self.kept
         return DataFrame(
             {
                 "layer": name,
@@ -202,6 +218,8 @@ class Sparsifier:
                 "measured": self._active[name] / layer.info.numel,
                 "active": self._active[name],
                 "r_s": self._explored_counts[name] / layer.info.numel,
+                "never_dropped": kept[name] / self._initial[name],
+                "dead_rows": layer.info.shape[0] - count(self._masks[name].flatten(1).any(1)),
             }
             for name, layer in self.layers.items()
         )
@@ -244,6 +262,7 @@ class Sparsifier:
         self.set_masks(masks)
         self._explored = {name: mask.clone() for name, mask in masks.items()}
         self._explored_counts = dict(self._active)
+        self._kept, self._initial = {n: mask.clone() for n, mask in masks.items()}, dict(self._active)
         if not self.method.dense:
             self._zero({name: mask.to(self.layers[name].weight.dtype) for name, mask in masks.items()})
 
@@ -314,6 +333,7 @@ class Sparsifier:
         if all((f.device, f.dtype) == (weights[n].device, weights[n].dtype) for n, f in self._floats.items()):
             return
         self._explored = {name: mask.to(weights[name].device) for name, mask in self._explored.items()}
+        self._kept = {name: mask.to(weights[name].device) for name, mask in self._kept.items()}
         self.signals.move(weights)
         self.set_masks({name: mask.to(weights[name].device) for name, mask in self._masks.items()})
 
@@ -367,6 +387,7 @@ class Sparsifier:
             dropped += self._active[name] - stayed
             survivors[name] = both.to(self._floats[name].dtype)
             self._explored[name] |= mask
+            self._kept[name] &= mask
             self._explored_counts[name] = count(self._explored[name])
             grown += count(mask) - stayed
         self.set_masks(masks)

@@ -16,7 +16,7 @@ from dstbench.errors import BadInput
 if TYPE_CHECKING:
     from dstbench.core.sparsifier import Sparsifier
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "proportions": dict(sparsifier._proportions),
         "masks": {name: pack(mask) for name, mask in sparsifier._masks.items()},
         "explored": {name: pack(mask) for name, mask in sparsifier._explored.items()},
+        "kept": {name: pack(mask) for name, mask in sparsifier._kept.items()},
+        "initial": dict(sparsifier._initial),
         "momentum": {name: average.clone() for name, average in sparsifier.signals.momentum.items()},
         "history": [asdict(report) for report in sparsifier.history],
     }
@@ -86,6 +88,7 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     weights = {name: layer.weight for name, layer in sparsifier.layers.items()}
     masks = {name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()}
     explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
+    kept = {name: unpack(bits, weights[name]) for name, bits in saved["kept"].items()}
     momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
     history = [UpdateReport(**report) for report in saved["history"]]
     # everything is read: from here on nothing fails, so nothing is half adopted
@@ -93,7 +96,8 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
     sparsifier._proportions = dict(saved["proportions"])
     sparsifier.set_masks(masks)
-    sparsifier._explored = explored
+    sparsifier._explored, sparsifier._kept = explored, kept
+    sparsifier._initial = dict(saved["initial"])
     sparsifier._explored_counts = {name: count(mask) for name, mask in explored.items()}
     sparsifier.signals.momentum, sparsifier.history = momentum, history
     with torch.no_grad():

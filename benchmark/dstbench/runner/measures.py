@@ -13,6 +13,7 @@ from dstbench.api import StrategyError
 from dstbench.core.cost import Cost, cost
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.runner.build import Blueprint
+from dstbench.runner.exploration import Exploration, channel_statistics, plain
 
 if TYPE_CHECKING:
     from dstbench.runner.trial import RunningTrial
@@ -31,7 +32,7 @@ def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str,
         "loss": loss,
         "top1_validation": _last_validation(session),
         "density_requested": 1.0 if blueprint.recipe.dense else session.trial["density"],
-        **sparsity(sparsifier, mine, full),
+        **sparsity(sparsifier, session.progress.exploration, mine, full),
         **_flops(session, mine, full),
         "parameters": mine.parameters,
         "active_parameters": mine.active_parameters,
@@ -54,7 +55,7 @@ def check_budget(sparsifier: Sparsifier) -> None:
         )
 
 
-def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
+def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full: Cost) -> dict[str, Any]:
     """Requested and measured density, exploration and movement."""
     history, active = sparsifier.history, sparsifier.active
     unmasked = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
@@ -65,6 +66,7 @@ def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
         "density_all": of_full,
         "layers": layer_rows(sparsifier),
         "r_s": None if sparsifier.method.dense else sparsifier.r_s,
+        **exploration.measures(),
         "updates": len(history),
         "changed": sum(report.grown + report.dropped for report in history),
         "churn": fmean(report.grown / report.active for report in history) if history else 0.0,
@@ -74,7 +76,9 @@ def sparsity(sparsifier: Sparsifier, mine: Cost, full: Cost) -> dict[str, Any]:
 
 
 def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
-    """One object a layer: requested and measured numbers of weights, and R_s."""
+    """One object a layer: requested and measured numbers of weights, exploration, and its channels if it has any."""
+    kept, initial = sparsifier.kept, sparsifier.initial
+    statistics = {} if sparsifier.method.dense else channel_statistics(sparsifier)
     return [
         {
             "name": name,
@@ -82,6 +86,8 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
             "allocation": sparsifier.budget[name],
             "active": sparsifier.active[name],
             "r_s": sparsifier.explored[name] / layer.info.numel,
+            "never_dropped": kept[name] / initial[name],
+            "channels": plain(statistics.get(name)),
         }
         for name, layer in sparsifier.layers.items()
     ]

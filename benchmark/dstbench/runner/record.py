@@ -79,6 +79,10 @@ class Measures(TypedDict, total=False):
     density_all: float | None  # over all conv and linear weights
     layers: list[dict[str, Any]] | None
     r_s: float | None  # fraction of weights that were ever active
+    never_dropped: float | None  # fraction of the initially active weights that every topology since has held
+    channels: dict[str, float] | None  # core.explore.ChannelStatistics, pooled over layers, at the end
+    bottom_early: float | None  # share of the final bottom set of channels that was in it after a quarter
+    exploration: dict[str, list[float | None]] | None  # over epochs, the first before training
     updates: float | None
     churn: float | None  # mean fraction of active weights replaced in one update
     changed: float | None

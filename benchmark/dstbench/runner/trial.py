@@ -29,6 +29,7 @@ from dstbench.runner import provenance
 from dstbench.runner.build import Blueprint
 from dstbench.runner.config import Training
 from dstbench.runner.data import Batches, evaluation_batches, fingerprint
+from dstbench.runner.exploration import Exploration
 from dstbench.runner.measures import final_measures
 from dstbench.runner.optimization import build_optimizer, build_schedule, memory_format
 from dstbench.runner.worker import is_out_of_memory
@@ -48,14 +49,16 @@ class Progress:
 
     epoch: int = 0
     seconds: float = 0.0
+    exploration: Exploration = field(default_factory=Exploration)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values and tensors."""
         return asdict(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from there."""
         self.epoch, self.seconds = saved["epoch"], saved["seconds"]
+        self.exploration = Exploration(**saved["exploration"])
 
 
 @dataclass
@@ -219,6 +222,8 @@ def _train(session: RunningTrial, checkpoint_seconds: float) -> None:
     if checkpoint.exists():
         session.accelerator.load_state(str(checkpoint))
     _cut_curve(session)
+    if session.progress.epoch == 0:
+        session.progress.exploration.observe(0, session.sparsifier)
     saved = time.monotonic()
     for epoch in range(session.progress.epoch, training.epochs):
         start = time.perf_counter()
@@ -291,6 +296,7 @@ def _log(session: RunningTrial, epoch: int, loss: float) -> None:
     """Append one line to the curve, with validation accuracy where it is due."""
     last = epoch + 1 == session.training.epochs
     due = len(session.data.validation) > 0 and (last or (epoch + 1) % session.training.eval_every == 0)
+    point = session.progress.exploration.observe(epoch + 1, session.sparsifier)
     line = {
         "epoch": epoch + 1,
         "step": session.sparsifier.steps,
@@ -298,6 +304,7 @@ def _log(session: RunningTrial, epoch: int, loss: float) -> None:
         "top1_validation": evaluate(session, session.data.validation)[0] if due else None,
         "density": session.sparsifier.density,
         "r_s": session.sparsifier.r_s,
+        **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
         "seconds": round(session.progress.seconds, 3),
     }
     with (session.folder / CURVE).open("a") as file:
