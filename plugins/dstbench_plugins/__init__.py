@@ -39,6 +39,13 @@ def register_structure(register: Register) -> None:
         f"{_HERE}.structure.shuffled_block:ShuffledBlock",
         summary="dense blocks over scattered rows and columns (DSB/SSB)",
     )
+    register("n_of_m", f"{_HERE}.structure.n_of_m:NOfM", summary="at most n of every m inputs (2:4)")
+    register("block", f"{_HERE}.structure.block:Block", summary="contiguous tiles of the weight matrix")
+    register(
+        "fan_in",
+        f"{_HERE}.structure.fan_in:FanIn",
+        summary="equally many weights in every row, poor rows ablated (SRigL)",
+    )
 
 
 @hookimpl
@@ -129,6 +136,7 @@ def register_recipe(register: Register) -> None:
     register(
         "ssb", f"{recipes}:ssb", summary="static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size"
     )
+    register("srigl", f"{_HERE}.recipes.srigl:srigl", summary="SRigL: RigL with a constant fan-in")
     for size in (16, 32, 64):
         register(f"dsb-{size}", f"{recipes}:dsb_{size}", summary=f"dynamic shuffled blocks of {size}")
         register(f"ssb-{size}", f"{recipes}:ssb_{size}", summary=f"static shuffled blocks of {size}")

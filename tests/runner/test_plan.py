@@ -281,6 +281,20 @@ def test_density_that_leaves_layers_empty_is_a_skip_with_the_figures():
     assert all("'conv3' alone takes at least 576" in trial.skip for trial in channels)
 
 
+def test_more_than_a_structure_can_hold_is_a_skip_with_the_figures():
+    """2:4 holds half of a layer: neither a higher density nor a schedule that starts higher can be."""
+    axes = {"recipe": None, "structure": "n_of_m"}
+    [dense] = planned(axes=axes | {"density": 0.6}).trials
+    assert dense.skip.startswith("density 0.6: ")
+    assert "at most 32672" in dense.skip  # half of 64768, and all 288 of the first, which doesn't fit
+    for name, start in (("cubic", 1), ("soft_memory", 0.55)):
+        [trial] = planned(axes=axes | {"density": 0.5, "schedule": name}).trials
+        assert trial.skip.startswith(f"the schedule {name} starts higher: density {start:g}: ")
+    assert not any(trial.skip for trial in planned(axes=axes | {"density": 0.5}).trials)
+    [lower] = planned(axes=axes | {"density": 0.1, "schedule": {"name": "cubic", "initial": 0.5}}).trials
+    assert lower.skip is None
+
+
 def test_masks_that_never_move_are_reported():
     assert planned(axes={"recipe": None, "grow": "random", "schedule": "never"}).notes == (
         "masks never move in erk · unstructured · magnitude · random at density 0.1",

@@ -145,7 +145,7 @@ class TakesForbidden(Unstructured):
         (Floats(), "layout", "units must be int64"),
         (Flat(), "layout", "units must be int64"),
         (ShortQuota(), "layout", "a quota needs the group of each unit"),
-        (FitsNothing(), "misfit", "fits none of the 12 layers"),
+        (FitsNothing(), "misfit", "fits none of the 14 layers"),
         (BadMisfit(), "misfit", "expected None or a reason, got False"),
         (Activates(), "shrink", "it may only remove"),
         (ShrinksWeights(), "shrink", "isn't legal"),

@@ -67,7 +67,11 @@ class Partition:
         """All weights, or what the quotas admit."""
         sizes = self._sizes(layer)
         quota = self._quota(layer)
-        return int(sizes.sum()) if quota is None else int(sizes[_within_quota(-sizes, quota)].sum())
+        if quota is None:
+            return int(sizes.sum())
+        if bool((sizes == sizes[0]).all()):  # no need to look for the largest
+            return int(quota.group.bincount().clamp(max=quota.quota).sum() * sizes[0])
+        return int(sizes[_within_quota(-sizes.double(), quota)].sum())
 
     def merge(self, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
         """Kept units stay whole, so only the scores outside them matter."""
@@ -172,11 +176,15 @@ def _members(taken: Tensor, units: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _within_quota(cost: Tensor, quota: Quota) -> Tensor:
-    """Which units are among the ``quota`` cheapest of their group: bool [units]."""
+    """Which units are among the ``quota`` cheapest of their group, the lowest index on a tie: bool [units]."""
     group = quota.group.to(cost.device)
-    by_cost = cost.sort(stable=True).indices
-    order = by_cost[group[by_cost].sort(stable=True).indices]  # by group, the cheapest first in each
-    starts = torch.cat((group.new_zeros(1), group.bincount().cumsum(0)))[:-1]
-    place = torch.empty_like(group)
-    place[order] = torch.arange(len(order), device=group.device) - starts[group[order]]
-    return place < quota.quota
+    order = group.sort(stable=True).indices  # by group, then by index
+    of, sizes = group[order], group.bincount()
+    place = torch.arange(len(order), device=group.device) - (sizes.cumsum(0) - sizes)[of]
+    costs = cost.new_full((len(sizes), int(sizes.max())), torch.inf)
+    costs[of, place] = cost[order]
+    best = costs.sort(dim=1, stable=True).indices[:, : quota.quota]
+    cheap = torch.zeros_like(costs, dtype=torch.bool).scatter_(1, best, True)
+    within = torch.empty(len(order), dtype=torch.bool, device=cost.device)
+    within[order] = cheap[of, place]
+    return within

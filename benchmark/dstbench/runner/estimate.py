@@ -81,9 +81,23 @@ class Prospect:
         if found.misfit or spec is None:
             return found.misfit
         name = canonical([trial["model"], trial["dataset"], trial["recipe"].get("dense_layers"), spec])
-        return self._too_sparse(name, found.layers, spec, trial["density"])
+        density = trial["density"]
+        reason = self._out_of_bounds(name, found.layers, spec, density)
+        start = self._start(trial)
+        if reason or start == density:
+            return reason
+        reason = self._out_of_bounds(name, found.layers, spec, start)
+        return reason and f"the schedule {trial['recipe']['schedule']['name']} starts higher: {reason}"
 
-    def _too_sparse(
+    def _start(self, trial: Mapping[str, Any]) -> float:
+        """The density with which the schedule starts."""
+        from dstbench.api import Clock
+
+        schedule = self._registry.build("schedule", trial["recipe"]["schedule"])
+        first = schedule(Clock(0, 1, 1), trial["density"])
+        return trial["density"] if first is None else float(first.final)
+
+    def _out_of_bounds(
         self, name: str, layers: Sequence[LayerInfo], spec: Mapping[str, Any], density: float
     ) -> str | None:
         """Why a structure can't leave every layer a unit at this density, or hold so many; None if it can."""

@@ -1,4 +1,4 @@
-"""Awkward layers: sizes of one, primes, depthwise, masks empty and full, ties, all-zero tensors."""
+"""Awkward layers: sizes of one, primes, depthwise, large units, masks empty and full, ties, all-zero tensors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _SHAPES: tuple[tuple[str, Kind, tuple[int, ...]], ...] = (
     ("pointwise", "conv", (8, 12, 1, 1)),
     ("conv1d", "conv", (4, 3, 5)),
     ("transposed", "conv_transpose", (3, 5, 2, 2)),
+    ("wide", "linear", (64, 64)),
+    ("wide_conv", "conv", (16, 16, 3, 3)),
     ("classifier", "linear", (10, 16)),
 )
 
