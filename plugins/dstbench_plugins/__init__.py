@@ -23,6 +23,9 @@ def register_init(register: Register) -> None:
     register(
         "magnitude", f"{_HERE}.init.magnitude:magnitude_init", summary="ERK allocation, largest initial |w|"
     )
+    register(
+        "snip", f"{_HERE}.init.saliency:snip", summary="largest |g·w| of the first batch, over all layers"
+    )
 
 
 @hookimpl
@@ -121,6 +124,7 @@ def register_recipe(register: Register) -> None:
     register(
         "static", f"{recipes}:static", summary="random sparse from the start, never updated", control="static"
     )
+    register("snip", f"{recipes}:snip", summary="SNIP: sparse by saliency at the first batch, never updated")
     register("set", f"{recipes}:set_", summary="SET as in the RigL paper: magnitude, random")
     register("rigl", f"{recipes}:rigl", summary="RigL: magnitude, gradient, cosine")
     register(

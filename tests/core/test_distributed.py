@@ -26,8 +26,8 @@ dist.destroy_process_group()
 
 
 SCENARIOS = (
-    "random", "gradient", "momentum", "shared_by_weights", "channel", "unequal_seeds", "unequal_weights", "joined",
-    "without_ddp",
+    "random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "unequal_seeds",
+    "unequal_weights", "joined", "without_ddp",
 )  # fmt: skip
 
 
@@ -58,7 +58,9 @@ def results(tmp_path_factory):
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("scenario", ["random", "gradient", "momentum", "shared_by_weights", "channel"])
+@pytest.mark.parametrize(
+    "scenario", ["random", "gradient", "momentum", "shared_by_weights", "saliency", "channel"]
+)
 def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, scenario):
     """ITOP and Chase seed by rank and never broadcast: every rank trains a topology of its own."""
     zero, one = (result[scenario] for result in results)

@@ -86,7 +86,7 @@ def test_dsr_bug_18_dropped_and_regrown_later_starts_from_nothing():
     def check():
         nonlocal alive, reborn
         fresh = sparsifier.masks["0"] & ~alive
-        reborn += int((fresh & sparsifier._explored["0"]).sum())
+        reborn += int((fresh & sparsifier.topology.explored["0"]).sum())
         assert not weight.detach()[fresh].any()
         assert not optimizer.state[weight]["momentum_buffer"][fresh].any()
         alive = sparsifier.masks["0"].clone()

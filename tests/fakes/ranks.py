@@ -69,6 +69,11 @@ def shared_by_weights(rank: int) -> dict[str, Any]:
     return _train(rank, {"init": {"name": "magnitude", "share": "global"}, "grow": "gradient"})
 
 
+def saliency(rank: int) -> dict[str, Any]:
+    """Dense until the first step, whose gradients decide."""
+    return _train(rank, {"init": "snip", "grow": "gradient"})
+
+
 def channel(rank: int) -> dict[str, Any]:
     parts = {"structure": "channel", "grow": "gradient"}
     return _train(rank, parts, net=conv_net, shape=(8, 3, 8, 8), density=0.4)

@@ -13,6 +13,7 @@ import torch
 from dstbench.api import InPlace, Policy, Random, Signal
 from dstbench.testing import check_policy, check_score, check_share
 from dstbench.testing.layers import LAYERS, STATES, tensors, view
+from dstbench_plugins.grow.momentum import Momentum
 
 counter = itertools.count()
 
@@ -141,9 +142,10 @@ def test_many_layers_make_one_problem():
     assert problem.message.endswith(f"(and {len(LAYERS) * len(STATES) - 1} more like it)")
 
 
-def test_an_init_may_not_ask_for_signals():
-    [problem] = check_score(gradient, signals=False)
-    assert (problem.check, "an init runs before there are any" in problem.message) == ("needs", True)
+def test_an_init_may_ask_for_gradients_but_not_for_momentum():
+    assert check_score(gradient, signals=False) == []
+    [problem] = check_score(Momentum(), signals=False)
+    assert (problem.check, "before there is any momentum" in problem.message) == ("needs", True)
 
 
 def test_the_checks_leave_the_global_generators_alone():

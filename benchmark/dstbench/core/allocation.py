@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Spec, Structure
 from dstbench.core.budget import Infeasible, apportion
@@ -31,10 +31,11 @@ def check_count(field: str, value: object, expected: str, least: int = 1) -> Non
         raise BadInput(f"{field}: expected {expected}, got {value!r}")
 
 
-def blank_view(layer: Layer, allocation: int = 0) -> LayerView:
+def blank_view(layer: Layer, allocation: int = 0, signals: Mapping[str, Tensor] | None = None) -> LayerView:
     """A layer before it has a mask: nothing active. The mask costs no memory."""
     empty = torch.zeros((), dtype=torch.bool, device=layer.weight.device).expand(layer.info.shape)
-    return LayerView(layer.info, layer.weight.detach(), empty, empty, 0, allocation)
+    fields: dict[str, Any] = {**(signals or {})}
+    return LayerView(layer.info, layer.weight.detach(), empty, empty, 0, allocation, **fields)
 
 
 def bounds(
@@ -71,7 +72,8 @@ def densities(
     """The density of every maskable layer, without masking anything.
 
     Their weights sum to exactly ``round(density * N)`` over the layers that ``dense_layers`` doesn't leave
-    out. Raises BadInput for a density outside (0, 1] or an unknown init, Infeasible where no allocation exists.
+    out. Raises BadInput for a density outside (0, 1], an unknown init or one that reads gradients, Infeasible
+    where no allocation exists.
     """
     from dstbench.core.method import build_policy
     from dstbench.core.update import initial_masks
@@ -81,6 +83,11 @@ def densities(
     structures: dict[str, Structure] = dict.fromkeys(layers, Unstructured())
     n = round(check_density(density) * sum(info.numel for info in infos.values()))
     policy = build_policy("init", init, registry)
+    if policy.needs:
+        raise BadInput(
+            f"init: {policy} reads gradients, which only a training has: its densities are those of a "
+            "Sparsifier's summary() after the first step"
+        )
     try:
         _, budget = initial_masks(
             layers, structures, policy, n, seed=0, masks_wanted=not by_shape(policy.share)

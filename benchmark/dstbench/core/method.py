@@ -28,7 +28,7 @@ class Method:
 
     @property
     def needs(self) -> Signal:
-        """The signals that topology updates read."""
+        """The signals that topology updates read; what the init reads is read once."""
         return self.prune.needs | self.grow.needs
 
     @property
@@ -87,8 +87,8 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
     parts = as_recipe(recipe, registry)
     source = _registry(registry)
     init = build_policy("init", parts.init, source)
-    if init.needs:
-        raise BadInput(f"init: {init} needs {init.needs}, and before the training there is no gradient")
+    if Signal.MOMENTUM in init.needs:
+        raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
     return Method(
         init=init,
         structure=as_structure(_build(source, "structure", parts.structure)),

@@ -34,7 +34,7 @@ class Signals:
                 self.momentum[name].mul_(_EMA_DECAY).add_(gradient)
 
     def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """The fields of LayerView that an update asked for, the same on every rank; then forget the gradients.
+        """The fields of LayerView that a decision asked for, the same on every rank.
 
         masks: 0/1 floats [*w] by layer.
         """
@@ -48,8 +48,11 @@ class Signals:
         if Signal.MOMENTUM in needs:
             fields["momentum"] = {name: average.clone() for name, average in self.momentum.items()}
             ranks.average(fields["momentum"])
-        self._dense = {}
         return fields
+
+    def forget(self) -> None:
+        """The step is over: free its gradients."""
+        self._dense = {}
 
     def move(self, weights: Mapping[str, Tensor]) -> None:
         """Follow weights to another device or dtype."""

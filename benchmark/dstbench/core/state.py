@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstbench.core.select import count
+from dstbench.core.rows import alive_rows
+from dstbench.core.topology import Topology
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "steps": sparsifier.steps,
         "final": sparsifier._final,
         "leaky": sparsifier._leaky,
+        "undecided": sparsifier._undecided,
         "budget": dict(sparsifier.budget),
         "allocation": dict(sparsifier.allocation),
         "proportions": dict(sparsifier._proportions),
-        "masks": {name: pack(mask) for name, mask in sparsifier._masks.items()},
-        "explored": {name: pack(mask) for name, mask in sparsifier._explored.items()},
-        "kept": {name: pack(mask) for name, mask in sparsifier._kept.items()},
-        "initial": dict(sparsifier._initial),
+        "masks": {name: pack(mask) for name, mask in sparsifier.topology.masks.items()},
+        "explored": {name: pack(mask) for name, mask in sparsifier.topology.explored.items()},
+        "kept": {name: pack(mask) for name, mask in sparsifier.topology.kept.items()},
+        "initial": dict(sparsifier.topology.initial),
         "momentum": {name: average.clone() for name, average in sparsifier.signals.momentum.items()},
         "history": [asdict(report) for report in sparsifier.history],
     }
@@ -93,13 +95,12 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     history = [UpdateReport(**report) for report in saved["history"]]
     # everything is read: from here on nothing fails, so nothing is half adopted
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
+    sparsifier._undecided = saved["undecided"]
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
     sparsifier._proportions = dict(saved["proportions"])
-    sparsifier.set_masks(masks)
-    sparsifier._explored, sparsifier._kept = explored, kept
-    sparsifier._initial = dict(saved["initial"])
-    sparsifier._explored_counts = {name: count(mask) for name, mask in explored.items()}
+    sparsifier.topology = Topology.of(masks, explored, kept, saved["initial"], weights)
+    sparsifier._alive = alive_rows(masks, sparsifier._rows)
     sparsifier.signals.momentum, sparsifier.history = momentum, history
     with torch.no_grad():
         if not sparsifier.method.dense:
-            sparsifier._zero(sparsifier._floats)
+            sparsifier._zero(sparsifier.topology.floats)

@@ -73,16 +73,21 @@ def initial_masks(
     n: int,
     seed: int,
     masks_wanted: bool = True,
+    fields: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> tuple[Masks, Budget]:
     """Masks and exact budgets with n active weights in all, at least one unit in every layer.
 
+    fields: the signals that the init reads, as LayerView's field -> layer name -> float [*w].
     Raises Infeasible if n is less than one unit a layer or more than the structures' capacity, and
     StrategyError if a strategy breaks its contract.
     """
     infos = {name: layer.info for name, layer in layers.items()}
     lower, upper = bounds(infos, structures)
     uniform = uniform_budget(infos, n, lower, upper)
-    views = {name: blank_view(layer, uniform[name]) for name, layer in layers.items()}
+    views = {
+        name: blank_view(layer, uniform[name], {kind: v[name] for kind, v in (fields or {}).items()})
+        for name, layer in layers.items()
+    }
 
     def draw(name: str, role: str) -> Generator:
         return generator(seed, name, 0, role)

@@ -257,12 +257,12 @@ def _epoch(session: RunningTrial, epoch: int, set_rate: Any) -> float:
                 loss = criterion(session.model(images), labels)
             accelerator.backward(loss)
             samples += len(labels)
+            before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
             if accelerator.sync_gradients and training.clip_norm is not None:
                 accelerator.unscale_gradients()
                 sparsifier.mask_gradients()  # inactive weights don't count towards the norm
                 nn.utils.clip_grad_norm_(session.model.parameters(), training.clip_norm)
             total += loss.detach()
-            before, active = sparsifier.steps, sparsifier.active
             _step(session, total)
             session.optimizer.zero_grad()
         steps += 1

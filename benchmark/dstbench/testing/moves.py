@@ -46,7 +46,10 @@ def movement(
     structures = _fit(structure or Unstructured(), layers)
     n = round(density * sum(layer.info.numel for layer in layers.values()))
     try:
-        masks, budget = initial_masks(layers, structures, init or Policy(), n, seed=0)
+        first = init or Policy()
+        masks, budget = initial_masks(
+            layers, structures, first, n, seed=0, fields=_gradients(layers, first.needs)
+        )
         yield from _legality(layers, structures, masks, "at init")
         changed = 0
         for step in range(1, updates + 1):
@@ -78,6 +81,15 @@ def _network() -> dict[str, Layer]:
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=draw)
     return maskable_layers(model)
+
+
+def _gradients(layers: dict[str, Layer], needs: Signal) -> dict[str, dict[str, Tensor]]:
+    """The signals that an init may ask for: dense gradients, everything being active before it."""
+    dense = {
+        name: torch.randn(layer.info.shape, generator=generator(1, name, 0)) for name, layer in layers.items()
+    }
+    kinds = {"grad": Signal.GRAD, "active_grad": Signal.ACTIVE_GRAD}
+    return {kind: dense for kind, signal in kinds.items() if signal in needs}
 
 
 def _fit(structure: Structure, layers: dict[str, Layer]) -> dict[str, Structure]:

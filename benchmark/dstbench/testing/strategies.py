@@ -19,7 +19,7 @@ _NO_SIGNALS = "; a signal that `needs` doesn't declare is None"
 def check_score(score: Score, name: str = "", *, signals: bool = True) -> list[Problem]:
     """Problems of a score on awkward layers: shape, dtype, device, NaN, purity, determinism, global RNG.
 
-    ``signals=False`` checks it in the role of an init, where no layer has a gradient yet.
+    ``signals=False`` checks it in the role of an init, before there is any mask or momentum.
     """
     return summarise(label(score, name), _score_findings(score, signals))
 
@@ -40,8 +40,8 @@ def _declared(strategy: Any, signals: bool) -> Signal | str:
     needs = getattr(strategy, "needs", Signal.NONE)
     if not isinstance(needs, Signal):
         return f"needs must be a Signal, got {needs!r}"
-    if needs and not signals:
-        return f"asks for {needs}: an init runs before there are any"
+    if Signal.MOMENTUM in needs and not signals:
+        return f"asks for {needs}: an init runs before there is any momentum"
     return needs
 
 

@@ -18,6 +18,11 @@ def static(init: str = "erk", structure: Spec = "unstructured") -> Recipe:
     return Recipe(init=init, structure=structure, grow="random", schedule="never")
 
 
+def snip() -> Recipe:
+    """SNIP (arXiv 1810.02340): the weights of largest |g·w| at the first batch, over the whole network, for good."""
+    return Recipe(init="snip", schedule="never")
+
+
 def set_(
     zeta: float = 0.3, delta_t: int = 100, unit: str = "steps", stop: float = 0.75, init: str = "erk"
 ) -> Recipe:

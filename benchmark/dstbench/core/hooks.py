@@ -1,0 +1,82 @@
+"""Being told of an optimizer's steps: before each, once its gradients are final, and after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dstbench.errors import BadInput
+
+
+class StepHooks:
+    """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it.
+
+    A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
+    parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        weights: Iterable[Tensor],
+        prepare: Callable[[], None],
+        done: Callable[[], None],
+    ) -> None:
+        self._prepare, self._done = prepare, done
+        self._prepared = False  # what the coming step needs is done already
+        self._depth = 0  # of steps within steps
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+            *[
+                weight.register_post_accumulate_grad_hook(self._renew)  # type: ignore[no-untyped-call]
+                for weight in weights
+                if weight.requires_grad
+            ],
+        ]
+
+    def prepare(self) -> None:
+        """Prepare the coming step now rather than when it comes; harmless to call twice."""
+        if not self._prepared:
+            self._prepared = True
+            self._prepare()
+
+    def remove(self) -> None:
+        """Hear of no further step."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._depth += 1
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self.prepare()
+            return None
+
+        def prepared() -> Any:
+            depth, loss = self._depth, closure()
+            self._depth = depth  # its backward pass renewed the gradients
+            self.prepare()
+            return loss
+
+        return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
+            self._prepared = False
+            self._done()
+
+    def _renew(self, weight: Tensor) -> None:
+        """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
+        self._prepared, self._depth = False, 0
+
+
+def check_unhooked(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that another Sparsifier listens to."""
+    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", {}).values()
+    if any(isinstance(getattr(hook, "__self__", None), StepHooks) for hook in hooks):
+        raise BadInput("optimizer: it has a Sparsifier already; detach() that one first")
