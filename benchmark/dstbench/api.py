@@ -27,6 +27,7 @@ __all__ = [
     "DatasetFactory",
     "ImageData",
     "InPlace",
+    "Infeasible",
     "LayerInfo",
     "LayerView",
     "Layout",
@@ -54,6 +55,10 @@ class StrategyError(ValueError):
     """A strategy broke its contract, or was asked for something it can't do. Names it and the layer."""
 
 
+class Infeasible(StrategyError):
+    """No allocation meets the bounds; the message gives the figures. A trial that meets it is skipped."""
+
+
 class DataUnavailable(FileNotFoundError):
     """A data set's files aren't there: what was looked for, where, and how to get them."""
 
@@ -75,6 +80,7 @@ class LayerInfo:
     shape: tuple[int, ...]  # [out, in / groups, *kernel]
     kind: Literal["conv", "conv_transpose", "linear"]
     classifier: bool = False  # the layer that makes the logits: its output rows are classes
+    first_conv: bool = False  # the convolution that sees the images
 
     @property
     def numel(self) -> int:
@@ -121,6 +127,9 @@ class Score(Protocol):
     Pure: reads its layer, writes nothing. ``-inf`` marks a position that may not be taken at all. NaN,
     another shape or a non-float dtype is refused by name. Draws come from ``rng``, a CPU generator made
     from (seed, layer name, step).
+
+    An init's score may declare ``full = True``: training then starts as dense as the structure allows,
+    whatever the schedule says, and falls to its density at the first topology update.
     """
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
@@ -291,7 +300,7 @@ class Recipe:
     prune: Spec = "magnitude"
     grow: Spec = "gradient"
     schedule: Spec = "cosine"
-    dense_layers: tuple[str, ...] = ()  # glob patterns of layers left out of N and of the budget
+    dense_layers: tuple[str, ...] = ()  # layers left out of N and of the budget: see budgeted_layers
     dense: bool = False  # no masks at all
     narrow: bool = False  # no masks: a narrower model with as many parameters as the sparse one has weights
     multiplier: float = 1.0  # extended training: the runner scales epochs and learning-rate milestones by it

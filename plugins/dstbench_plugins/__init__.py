@@ -20,6 +20,13 @@ def register_init(register: Register) -> None:
         f"{_HERE}.init.uniform:Uniform",
         summary="the same density in every layer, random positions",
     )
+    register("er", f"{_HERE}.init.er:ER", summary="Erdős–Rényi allocation, kernels ignored (SET)")
+    register(
+        "uniform_plus",
+        f"{_HERE}.init.uniform_plus:UniformPlus",
+        summary="first convolution dense, classifier at least 0.2, the rest uniform",
+    )
+    register("dense", f"{_HERE}.init.dense:dense_init", summary="all weights, until the first update")
     register(
         "magnitude", f"{_HERE}.init.magnitude:magnitude_init", summary="ERK allocation, largest initial |w|"
     )
@@ -73,6 +80,7 @@ def register_share(register: Register) -> None:
     """Share: how many weights in which layer."""
     register("erk", f"{_HERE}.init.erk:ERK", summary="by Σ shape: Erdős–Rényi-kernel")
     register("uniform", f"{_HERE}.init.uniform:Uniform", summary="by the number of weights")
+    register("er", f"{_HERE}.init.er:ER", summary="by (in + out) · kernel: Erdős–Rényi")
     register("in_place", "dstbench.api:InPlace", summary="each layer goes back to its own allocation")
     register("global", f"{_HERE}.share.rank:Global", summary="by rank among the scores of all layers")
     register(
@@ -101,6 +109,9 @@ def register_schedule(register: Register) -> None:
         "soft_memory",
         f"{_HERE}.schedule.soft_memory:SoftMemory",
         summary="prune to d, then grow above it (MEST EM&S)",
+    )
+    register(
+        "elastic", f"{_HERE}.schedule.elastic:Elastic", summary="exploration falls in steps (MEST EM, EM&S)"
     )
     register(
         "lengthening",

@@ -5,13 +5,14 @@ from fractions import Fraction
 
 import pytest
 import timm
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dstbench
 from dstbench.api import StrategyError
 from dstbench.core.budget import Infeasible, apportion
-from dstbench.core.layers import maskable_layers
+from dstbench.core.layers import budgeted_layers, maskable_layers
 from dstbench.errors import BadInput
 
 
@@ -228,6 +229,51 @@ def test_dense_layers_are_left_out_of_the_sum(resnet50, names):
     assert "conv1" not in found
     rest = 25_502_912 - names["conv1"].numel
     assert sum(round(found[n] * names[n].numel) for n in found) == round(0.1 * rest)
+
+
+@pytest.mark.parametrize(("density", "whole"), [(0.2, 0.2003), (0.1, 0.1003)])
+def test_rigls_uniform_keeps_the_first_convolution_dense_and_compensates_nothing(
+    resnet50, names, density, whole
+):
+    """Over all 54 tensors that is 0.2003 and 0.1003."""
+    found = dstbench.densities(resnet50, density, init="uniform", dense_layers=["@first_conv"])
+    assert set(names) - set(found) == {"conv1"}
+    active = names["conv1"].numel + sum(found[n] * names[n].numel for n in found)
+    assert active / 25_502_912 == pytest.approx(whole, abs=5e-5)
+
+
+def test_special_patterns_name_a_layer_in_every_model(resnet50):
+    assert set(budgeted_layers(resnet50, ["@first_conv", "@classifier"])[1]) == {"conv1", "fc"}
+    mlp = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    assert set(budgeted_layers(mlp, ["@first_conv", "@classifier"])[1]) == {"1"}  # it has no convolution
+    with pytest.raises(BadInput, match=r"'@first'.*did you mean '@first_conv'"):
+        budgeted_layers(mlp, ["@first"])
+
+
+def test_er_ignores_the_kernel(resnet50, names):
+    """Weights of unclipped layers are in proportion to (in + out) times the kernel's size."""
+    found = dstbench.densities(resnet50, 0.1, init="er")
+    assert sum(round(found[n] * names[n].numel) for n in names) == round(0.1 * 25_502_912)
+    level = found["fc"] * 2048 * 1000 / (2048 + 1000)
+    for name in ("layer3.1.conv2", "layer4.2.conv1", "layer2.1.conv3"):
+        out, fan_in = names[name].shape[:2]
+        expected = level * (out + fan_in) / (out * fan_in)
+        assert found[name] == pytest.approx(expected, abs=2 / names[name].numel)
+
+
+@pytest.mark.parametrize(("density", "fc"), [(0.1, 0.2), (0.4, 0.4)])
+def test_uniform_plus_is_dense_first_and_never_thin_last(resnet50, names, density, fc):
+    found = dstbench.densities(resnet50, density, init="uniform_plus")
+    assert (found["conv1"], found["fc"]) == (1, pytest.approx(fc, abs=1e-6))
+    rest = (density * 25_502_912 - 9408 - fc * 2_048_000) / (25_502_912 - 9408 - 2_048_000)
+    others = [n for n in names if n not in ("conv1", "fc")]
+    assert all(found[n] == pytest.approx(rest, abs=1.01 / names[n].numel) for n in others)
+    assert sum(round(found[n] * names[n].numel) for n in names) == round(density * 25_502_912)
+
+
+def test_uniform_plus_says_what_is_infeasible(resnet50):
+    with pytest.raises(Infeasible, match=r"255029 weights.*9408 for 'conv1', 409600 for 'fc'"):
+        dstbench.densities(resnet50, 0.01, init="uniform_plus")
 
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan"), "0.1", True])

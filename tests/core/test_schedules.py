@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dstbench.api import Clock, StrategyError, Target
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from dstbench_plugins.schedule.dst import Constant, Cosine, Never
+from dstbench_plugins.schedule.elastic import Elastic
 from dstbench_plugins.schedule.lengthening import Lengthening
 from dstbench_plugins.schedule.soft_memory import SoftMemory
 
@@ -233,3 +234,50 @@ def test_floor_is_the_drop_fraction_at_the_end():
     schedule = Cosine(alpha=0.5, delta_t=1, stop=1.0, floor=0.005)
     assert schedule(Clock(50, 100), 0.1).keep == pytest.approx(0.1 * (1 - 0.2525))
     assert schedule(Clock(99, 100), 0.1).keep == pytest.approx(0.1 * (1 - 0.005), abs=1e-4)
+
+
+# MEST
+
+
+def test_elastic_prunes_below_the_density_and_grows_back_ever_less():
+    made = targets(Elastic(delta_t=100, unit="steps"), 1600, 0.1)
+    assert list(made) == list(range(100, 1200, 100))  # from 120 of 160 epochs on there is nothing to explore
+    assert all(target.final == 0.1 for target in made.values())
+    assert [made[step].keep for step in (800, 900, 1100)] == pytest.approx([0.08, 0.09, 0.09])
+
+
+def test_soft_elastic_trains_above_the_density_and_returns_to_it():
+    made = targets(Elastic(mu=(0.5, 0.25, 0.0), soft=True, delta_t=100, unit="steps"), 1600, 0.1)
+    assert list(made) == list(range(0, 1300, 100))
+    assert all(target.keep == 0.1 for step, target in made.items() if step)
+    finals = [made[step].final for step in (0, 100, 800, 900, 1100, 1200)]
+    assert finals == pytest.approx([0.15, 0.15, 0.15, 0.125, 0.125, 0.1])
+
+
+def test_elastic_counts_epochs_of_the_papers_training():
+    clocks = [Clock(step, 160 * 7, 7) for step in range(160 * 7 + 1)]
+    made = [clock.epoch for clock in clocks if Elastic()(clock, 0.1)]
+    assert made == list(range(5, 120, 5))
+    with pytest.raises(StrategyError, match="steps_per_epoch"):
+        Elastic()(Clock(0, 100), 0.1)
+
+
+def test_soft_elastic_returns_at_the_last_step_if_nothing_else_does():
+    made = targets(Elastic(soft=True, delta_t=300, unit="steps"), 500, 0.1)
+    assert list(made) == [0, 300, 500]
+    assert made[500] == Target(0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mu": (0.2, 0.1)}, r"mu.*3 values"),
+        ({"mu": (0.2, 0.1, 0.1), "soft": True}, r"mu.*end at 0"),
+        ({"mu": (0.2, 1.1, 0.0)}, r"mu.*1\.1"),
+        ({"boundaries": (0.75, 0.5)}, r"boundaries.*increasing"),
+        ({"unit": "hours"}, "unit"),
+    ],
+)
+def test_an_elastic_bound_that_is_none_is_refused(fields, message):
+    with pytest.raises(StrategyError, match=message):
+        Elastic(**fields)

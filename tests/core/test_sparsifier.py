@@ -437,3 +437,18 @@ def test_one_optimizer_has_one_sparsifier():
         dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
     first.detach()
     dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+
+
+def test_a_dense_start_falls_to_its_density_at_the_first_update():
+    model = mlp()
+    parts = recipe("constant", 3, init={"name": "dense", "share": "uniform"})
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, density=0.25, total_steps=8)
+    assert sparsifier.density == 1
+    train(model, sparsifier, 8)
+    n = round(0.25 * sparsifier.size)
+    assert [(r.step, r.active) for r in sparsifier.history] == [(3, n), (6, n)]
+    assert all(
+        abs(count - 0.25 * sparsifier.layers[name].info.numel) < 1
+        for name, count in sparsifier.active.items()
+    )
+    assert_masked(sparsifier)

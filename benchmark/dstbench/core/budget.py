@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from dstbench.api import StrategyError
+from dstbench.api import Infeasible, StrategyError
 
-
-class Infeasible(StrategyError):
-    """No allocation meets the bounds; the message gives the figures."""
+__all__ = ["Infeasible", "apportion"]
 
 
 def apportion(

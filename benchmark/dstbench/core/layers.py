@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import dropwhile
@@ -14,6 +14,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from dstbench.api import LayerInfo
 from dstbench.errors import BadInput, nearest
+
+SPECIAL: dict[str, Callable[[LayerInfo], bool]] = {
+    "@first_conv": lambda info: info.first_conv,
+    "@classifier": lambda info: info.classifier,
+}
+"""Patterns of ``dense_layers`` for layers that have another name in every model."""
 
 _WRAPPERS = ("module", "_orig_mod")  # of DistributedDataParallel and torch.compile
 
@@ -61,9 +67,12 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
             raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
         seen.add(id(weight))
         found[name] = (module, weight, _kind(module))
-    classifier = _classifier(model, {name: module for name, (module, _, _) in found.items()})
+    modules = {name: module for name, (module, _, _) in found.items()}
+    classifier, first = _classifier(model, modules), _first_conv(model, modules)
     return {
-        name: Layer(LayerInfo(name, tuple(weight.shape), kind, name == classifier), module, weight)
+        name: Layer(
+            LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module, weight
+        )
         for name, (module, weight, kind) in found.items()
     }
 
@@ -71,21 +80,29 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
 def budgeted_layers(
     model: nn.Module, dense_layers: Sequence[str] = ()
 ) -> tuple[dict[str, Layer], dict[str, Layer]]:
-    """Split the maskable layers into those in the budget and those that ``dense_layers`` (globs) leaves out.
+    """Split the maskable layers into those in the budget and those that ``dense_layers`` leaves out.
 
-    Raises BadInput for a pattern that matches nothing, or if nothing is left to mask.
+    Patterns are globs on layer names, ``"@first_conv"`` and ``"@classifier"``; these two name nothing in a
+    model that has no such layer. Raises BadInput for a glob that matches nothing, or if nothing is left to mask.
     """
     layers = maskable_layers(model)
+    dense: dict[str, Layer] = {}
     for pattern in dense_layers:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise BadInput(f"dense_layers: no layer matches {pattern!r}{nearest(pattern, layers)}")
-    dense = {
-        n: layer for n, layer in layers.items() if any(fnmatchcase(n, pattern) for pattern in dense_layers)
-    }
+        matched = {name: layer for name, layer in layers.items() if _matches(layer.info, pattern)}
+        if not matched and pattern not in SPECIAL:
+            raise BadInput(
+                f"dense_layers: no layer matches {pattern!r}{nearest(pattern, [*layers, *SPECIAL])}"
+            )
+        dense |= matched
     sparse = {name: layer for name, layer in layers.items() if name not in dense}
     if not sparse:
         raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask")
     return sparse, dense
+
+
+def _matches(info: LayerInfo, pattern: str) -> bool:
+    special = SPECIAL.get(pattern)
+    return fnmatchcase(info.name, pattern) if special is None else special(info)
 
 
 def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
@@ -104,3 +121,11 @@ def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
             return name
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
+
+
+def _first_conv(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
+    """The convolution that sees the images: what timm says it is, else the first to be defined."""
+    declared = getattr(unwrap(model), "pretrained_cfg", None)
+    declared = declared.get("first_conv") if isinstance(declared, Mapping) else None
+    convolutions = [name for name, module in modules.items() if isinstance(module, _ConvNd)]
+    return declared if declared in convolutions else next(iter(convolutions), None)

@@ -32,6 +32,11 @@ class Method:
         return self.prune.needs | self.grow.needs
 
     @property
+    def starts_full(self) -> bool:
+        """Whether training starts as dense as the structure allows, whatever the schedule says."""
+        return bool(getattr(self.init.score, "full", False))
+
+    @property
     def retiles(self) -> bool:
         """Whether masks may change at an update that adds nothing."""
         return bool(getattr(self.structure, "retiles", False))

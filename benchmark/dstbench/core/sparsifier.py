@@ -230,7 +230,10 @@ class Sparsifier:
             return
         infos = {name: layer.info for name, layer in self.layers.items()}
         last = round(self.target_density * self.size)
-        uniform_budget(infos, last, *bounds(infos, self._structures))  # raises now, not when it gets there
+        limits = bounds(infos, self._structures)
+        uniform_budget(infos, last, *limits)  # raises now, not when it gets there
+        if self.method.starts_full:
+            self._final = sum(limits[1].values()) / self.size
         if not self.method.init.needs:
             self._decide({})
 
