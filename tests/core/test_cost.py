@@ -1,133 +1,16 @@
-"""Theoretical cost: ResNet-50's published ratios, other kinds of convolutions by hand, training added up."""
+"""Theoretical cost: every kind of layer by hand and against torch's own counter, conventions, bad input."""
 
 import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-import dstbench
-from dstbench.api import Clock
-from dstbench.core.cost import cost, flops, layer_costs
-from dstbench.core.cost_training import TrainingMeter
+from dstbench.core.cost import cost, counted, layer_costs
 from dstbench.errors import BadInput
-from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from fakes.engine import mlp
 
-IMAGENET = (3, 224, 224)
-
-
-@pytest.fixture(scope="module")
-def resnet50():
-    return timm.create_model("resnet50").eval()
-
-
-@pytest.fixture(scope="module")
-def costs(resnet50):
-    return layer_costs(resnet50, IMAGENET)
-
-
-def test_resnet50_dense(resnet50, costs):
-    assert sum(layer.weights for layer in costs.values()) == 25_502_912
-    assert sum(layer.macs for layer in costs.values()) == 4_089_184_256
-    assert sum(flops(costs, {}, "mac").values()) == 4_089_184_256
-    assert sum(flops(costs, {}, "rigl").values()) == 8_189_483_496
-    dense = cost(resnet50, input_shape=IMAGENET)
-    assert dense.inference_ratio == 1
-    assert dense.hardware_flops == dense.inference_flops == 4_089_184_256
-    assert dense.training_flops == 3 * 4_089_184_256
-    assert dense.parameters == dense.active_parameters == 25_557_032
-    assert dense.convention == "mac"
-
-
-# (init, density, dense layers, ratio by "mac", ratio by "rigl")
-TABLE = [
-    ("erk", 0.2, (), 0.4138, 0.4146),
-    ("erk", 0.1, (), 0.2418, 0.2429),
-    ("erk", 0.05, (), 0.122, 0.123),
-    ("erk", 0.035, (), 0.085, 0.086),
-    ("erk", 0.01, ("conv1",), 0.052, 0.053),
-    ("uniform", 0.2, ("conv1",), 0.2231, 0.2241),
-    ("uniform", 0.1, ("conv1",), 0.1260, 0.1272),
-    ("uniform", 0.1, (), 0.1000, 0.1012),
-]
-
-
-@pytest.mark.parametrize(("init", "density", "dense_layers", "mac", "rigl"), TABLE)
-def test_resnet50_ratios(resnet50, costs, init, density, dense_layers, mac, rigl):
-    densities = dstbench.densities(resnet50, density, init=init, dense_layers=dense_layers)
-    for convention, expected in (("mac", mac), ("rigl", rigl)):
-        ratio = sum(flops(costs, densities, convention).values()) / sum(flops(costs, {}, convention).values())
-        digits = len(f"{expected}".split(".")[1])
-        assert ratio == pytest.approx(expected, abs=5e-4 if digits > 3 else 1e-3)
-
-
-@pytest.mark.parametrize(
-    ("density", "dense_layers", "megabytes"),
-    [(1.0, (), 102.122), (0.2, (), 23.684), (0.1, (), 13.499), (0.05, (), 8.399), (0.01, ("conv1",), 4.354)],
-)
-def test_resnet50_bits(resnet50, density, dense_layers, megabytes):
-    """RigL's sizes: 32 bits a weight and a bias, 1 bit a mask entry of a layer that is sparse."""
-    densities = dstbench.densities(resnet50, density, init="erk", dense_layers=dense_layers)
-    assert cost(resnet50, densities, IMAGENET).bits / 8e6 == pytest.approx(megabytes, abs=1e-3)
-
-
-# Training
-
-
-def meter(costs, steps):
-    """Steps as (densities, dense gradient, how many)."""
-    metered = TrainingMeter(costs, "rigl")
-    for density, dense_gradient, count in steps:
-        active = {name: round(density.get(name, 1.0) * layer.weights) for name, layer in costs.items()}
-        metered.add(active, 10 * count, dense_gradient)
-    return metered.sparse / metered.dense
-
-
-@pytest.mark.parametrize(
-    ("density", "static", "rigl", "snfs"), [(0.2, 0.415, 0.417, 0.610), (0.1, 0.243, 0.245, 0.495)]
-)
-def test_training_ratios_of_rigl_and_snfs(resnet50, costs, density, static, rigl, snfs):
-    """Static 3 f_S, RigL (3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1) at ΔT = 100, SNFS 2 f_S + f_D, over 3 f_D."""
-    erk = dstbench.densities(resnet50, density)
-    forward = sum(flops(costs, erk, "rigl").values())
-    dense = sum(flops(costs, {}, "rigl").values())
-    by_formula = (300 * forward + 2 * forward + dense) / 101 / (3 * dense)
-    assert meter(costs, [(erk, False, 100), (erk, True, 1)]) == pytest.approx(by_formula, rel=1e-6)
-    assert by_formula == pytest.approx(rigl, abs=1e-3)
-    assert meter(costs, [(erk, True, 7)]) == pytest.approx((2 * forward + dense) / (3 * dense), rel=1e-6)
-    assert meter(costs, [(erk, True, 7)]) == pytest.approx(snfs, abs=1e-3)
-    assert meter(costs, [(erk, False, 7)]) == pytest.approx(static, abs=1e-3)
-
-
-@pytest.mark.parametrize(("density", "published"), [(0.2, 0.560), (0.1, 0.505)])
-def test_training_ratio_of_gradual_pruning(costs, density, published):
-    """From 10k to 25k of 32k steps; conv1 dense, the classifier at its target from the start. Updates come
-    every 100 steps here: at 1000, as published, the mean depends on which end of a period it is taken at."""
-    schedule, now, steps = Cubic(delta_t=100, start=10 / 32, stop=25 / 32), 1.0, []
-    for step in range(0, 32_000, 100):
-        target = schedule(Clock(step, 32_000), density)
-        now = now if target is None else target.final
-        layers = {name: {"conv1": 1.0, "fc": density}.get(name, now) for name in costs}
-        steps.append((layers, False, 100))
-    assert meter(costs, steps) == pytest.approx(published, abs=4e-3)
-
-
-def test_a_meter_follows_the_masks_and_can_be_saved():
-    costs = layer_costs(mlp(), (12,))
-    one, two = TrainingMeter(costs), TrainingMeter(costs)
-    full = {name: layer.weights for name, layer in costs.items()}
-    half = {name: count // 2 for name, count in full.items()}
-    one.add(full, 8, False)
-    assert (one.sparse, one.dense) == (8 * 3 * 736, 8 * 3 * 736)
-    two.load_state_dict(one.state_dict())
-    for metered in (one, two):
-        metered.add(half, 8, False)
-        metered.add(half, 8, True)
-        assert metered.sparse == 8 * (3 * 736 + 3 * 368 + 2 * 368 + 736)
-        assert metered.dense == 3 * 8 * 3 * 736
-
-
-# Other layers by hand
+# Layers by hand
 
 
 @pytest.mark.parametrize(
@@ -173,6 +56,71 @@ def test_a_layer_that_runs_twice_is_charged_twice():
             return self.layer(self.layer(x))
 
     assert layer_costs(Twice(), (4,))["layer"].macs == 32
+
+
+TIMM = {
+    "resnet18": 64, "vgg11": 32, "mobilenetv3_small_100": 64, "efficientnet_b0": 64, "convnext_atto": 64,
+    "regnetx_002": 64, "densenet121": 64, "resnext50_32x4d": 64, "vit_tiny_patch16_224": 224,
+    "mixer_s32_224": 224,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_macs_are_those_of_torchs_counter(name):
+    """Two operations a multiply-accumulate, in convolutions and matrix products; attention's are left out."""
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+        image = torch.zeros(1, 3, TIMM[name], TIMM[name])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    per_operation = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    expected = sum(per_operation.get(f"aten.{op}", 0) for op in ("convolution", "mm", "addmm"))
+    assert 2 * sum(layer.macs for layer in layer_costs(model, image.shape[1:]).values()) == expected > 0
+
+
+# Conventions
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "padded"),
+    [
+        (nn.Conv2d(3, 4, 7, stride=2, padding=3), 224, 4 * 115**2),  # ResNet's
+        (nn.Conv2d(3, 4, 3, stride=2, padding=1), 9, 4 * 6**2),  # ceil(11 / 2), which runs at 5
+        (nn.Conv2d(3, 4, 3, stride=(2, 1), padding=(0, 1)), 9, 4 * 5 * 11),
+        (nn.Conv2d(3, 4, 3, padding=1), 9, None),  # no stride
+        (nn.Conv2d(3, 4, 4, stride=4), 16, None),  # no padding: patches
+        (nn.Conv2d(3, 4, 3, padding="same"), 9, None),
+        (nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1), 9, None),
+    ],
+    ids=str,
+)
+def test_a_padded_stem_is_counted_at_its_padded_input(layer, side, padded):
+    image = (3, side, side)
+    (stem,) = layer_costs(layer, image).values()
+    assert stem.padded_outputs == padded
+    plain = 2 * stem.macs + stem.outputs
+    assert cost(layer, None, image, "rigl").inference_flops == plain
+    expected = plain if padded is None else padded * (2 * stem.macs // stem.outputs + 1)
+    assert cost(layer, None, image, "rigl-notebook").inference_flops == expected
+
+
+def test_only_the_first_convolution_is_a_stem():
+    strided = [nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(2)]
+    padded = [layer.padded_outputs for layer in layer_costs(nn.Sequential(*strided), (3, 9, 9)).values()]
+    assert padded == [3 * 6 * 6, None]
+    same = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), *strided)
+    assert not any(layer.padded_outputs for layer in layer_costs(same, (3, 9, 9)).values())
+    twice = nn.Sequential(strided[0], strided[0])  # it runs again, on another size
+    assert [layer.padded_outputs for layer in layer_costs(twice, (3, 9, 9)).values()] == [None]
+
+
+def test_one_count_gives_every_convention():
+    model = mlp()
+    found = counted(model, {"0": 0.25}, (12,))
+    for convention in ("mac", "rigl", "rigl-notebook"):
+        assert found.cost(convention) == cost(model, {"0": 0.25}, (12,), convention)
+    assert found.cost("mac").inference_flops == 72 + 384 + 64
+    assert found.cost("rigl").inference_flops == 2 * 520 + 44
 
 
 def test_masks_and_densities_cost_the_same():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, isinf
 from typing import TYPE_CHECKING, Any
@@ -135,12 +136,20 @@ def training_cost(
     targets = [method.schedule(clock, check_density(density)) for clock in clocks]
     last = max((step for step, target in enumerate(targets) if target and step), default=0)
     now = targets[0].final if targets[0] else density
-    held = active(now)
+    held, steps = active(now), Counter[bool]()
+
+    def add() -> None:
+        for dense_gradient, count in steps.items():
+            meter.add(held, count, dense_gradient)
+        steps.clear()
+
     for step, due in enumerate(targets[1:], start=1):
         needed = method.signals(due, now, updates_left=step <= last)
-        meter.add(held, 1, bool(needed & (Signal.GRAD | Signal.MOMENTUM)))
+        steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
         if due is not None and due.final != now:
+            add()
             now, held = due.final, active(due.final)
+    add()
     return meter
 
 
