@@ -12,6 +12,7 @@ from torch import nn
 from dstbench.core.cost import cost
 from dstbench.core.graph import edges
 from dstbench.core.layers import maskable_layers
+from dstbench.core.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.runner.narrow import narrow
@@ -20,7 +21,7 @@ from dstbench_plugins.models.lenet import lenet5, lenet300_100
 from dstbench_plugins.models.resnet import cifar_resnet_20, cifar_resnet_32, resnet18, resnet50
 from dstbench_plugins.models.small_cnn import small_cnn
 from dstbench_plugins.models.timm_models import timm_model
-from dstbench_plugins.models.vgg import vgg19, vgg_c, vgg_like
+from dstbench_plugins.models.vgg import vgg19, vgg_c
 from dstbench_plugins.models.wrn import wrn_22_2
 
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -63,10 +64,11 @@ BUILT_IN = [name for name in REGISTRY["model"] if not name.endswith(":")]
 
 
 @functools.cache
-def build(name, classes=10):
+def build(name, classes=10, width=1.0):
     """A registered model on the meta device: layers and shapes without numbers. Shared: not to be changed."""
+    spec = {"name": name, "width": width}
     with torch.device("meta"):
-        return REGISTRY.build("model", name)(num_classes=classes, input_shape=input_shape(name))
+        return REGISTRY.build("model", spec)(num_classes=classes, input_shape=input_shape(name))
 
 
 def input_shape(name):
@@ -89,11 +91,30 @@ def test_counts(name, classes):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_any_number_of_classes_and_logits(name):
-    model = build(name, 7)
-    logits = model(torch.empty(2, *input_shape(name), device="meta"))
-    assert logits.shape == (2, 7)
-    last = list(model.modules())[-1]
+def test_every_model_trains_under_rigl_with_any_number_of_classes(name):
+    channels, height, across = input_shape(name)
+    shape = (channels, min(height, 64), min(across, 64))
+    torch.manual_seed(0)
+    model = REGISTRY.build("model", {"name": name, "width": 0.125})(num_classes=7, input_shape=shape)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recipe = {"name": "rigl", "delta_t": 1}
+    sparsifier = Sparsifier(model, optimizer, recipe=recipe, density=0.5, total_steps=4)
+    before = {layer: mask.clone() for layer, mask in sparsifier.masks.items()}
+    images, labels = torch.rand(4, *shape), torch.arange(4)
+    for _ in range(2):
+        logits = model(images)
+        assert logits.shape == (4, 7)
+        nn.functional.cross_entropy(logits, labels).backward()
+        sparsifier.step()
+        optimizer.zero_grad()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert sum(sparsifier.active.values()) == round(0.5 * sparsifier.size)
+    assert not all(torch.equal(before[layer], mask) for layer, mask in sparsifier.masks.items())
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_last_layer_makes_logits(name):
+    last = list(build(name).modules())[-1]
     assert isinstance(last, nn.Linear)
 
 
@@ -168,11 +189,9 @@ def test_bias_only_where_the_definition_has_one():
         (cifar_resnet_32, (1, 9, 9)),
         (wrn_22_2, (1, 9, 9)),
         (lenet5, (3, 16, 19)),
-        (alexnet_s, (1, 7, 40)),
-        (vgg_c, CIFAR),
-        (vgg_c, (1, 40, 64)),
-        (vgg_like, (1, 32, 70)),
-        (vgg19, (1, 16, 40)),
+        (functools.partial(alexnet_s, width=0.1), (1, 7, 40)),
+        (functools.partial(vgg_c, width=0.1), (1, 40, 64)),
+        (functools.partial(vgg19, width=0.1), (1, 16, 40)),
         (functools.partial(timm_model, variant="resnet10t"), CIFAR),
         (functools.partial(timm_model, variant="vit_tiny_patch16_224"), (1, 32, 48)),
     ],
@@ -185,16 +204,34 @@ def test_forward_and_backward(factory, input_shape):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_width_scales_every_hidden_layer_but_not_the_classes(name):
+    classes = next(classes for counted, classes in COUNTS if counted == name)
+    whole, half = build(name, classes), build(name, classes, 0.5)
+    classifier = list(whole.named_modules())[-1][0]
+    for path, parameter in half.named_parameters():
+        expected = whole.get_parameter(path).shape[0]
+        is_last = path.rpartition(".")[0] == classifier
+        assert parameter.shape[0] == (classes if is_last else expected // 2), path
+
+
 @pytest.mark.parametrize("factory", [small_cnn, lenet300_100, cifar_resnet_20, wrn_22_2])
-def test_width_scales_every_hidden_layer_but_not_the_classes(factory):
-    shape = (1, 8, 8)
-    whole, half, tiny = (factory(10, shape, width=width) for width in (1.0, 0.5, 1e-9))
-    for name, parameter in half.named_parameters():
-        expected = whole.get_parameter(name).shape[0]
-        last = parameter.shape[0] == 10
-        assert parameter.shape[0] == (10 if last else expected // 2), name
+def test_the_narrowest_model_still_runs(factory):
+    tiny = factory(10, DIGITS, width=1e-9)
     assert {p.shape[0] for p in tiny.parameters()} == {1, 10}
-    assert tiny.eval()(torch.rand(2, *shape)).shape == (2, 10)
+    assert tiny.eval()(torch.rand(2, *DIGITS)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("factory", "smallest"), [(small_cnn, 8), (lenet5, 16), (alexnet_s, 7), (vgg_c, 32), (vgg19, 16)]
+)
+def test_smallest_input(factory, smallest):
+    model = factory(3, (1, smallest, smallest + 1), width=0.1).eval()
+    assert model(torch.rand(1, 1, smallest, smallest + 1)).shape == (1, 3)
+    name = factory.__name__.replace("small_cnn", "small.cnn").replace("_", "-")
+    less = smallest - 1
+    with pytest.raises(BadInput, match=f"{name}: expected .* {smallest}x{smallest} pixels, got {less}x40"):
+        factory(3, (1, less, 40))
 
 
 @pytest.mark.parametrize("width", [0, -1, float("inf"), float("nan")])
@@ -208,6 +245,21 @@ def test_cifar_resnet_starts_kaiming_normal():
     weight = cifar_resnet_20(10, CIFAR).get_parameter("stage3.1.conv1.weight")
     fan_in = 64 * 9
     assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "fan_out"),
+    [("vgg19", "conv9.weight", 256 * 9), ("resnet50", "stage4.0.conv1.weight", 256)],
+)
+def test_kaiming_normal_by_fan_out(name, weight, fan_out):
+    torch.manual_seed(0)
+    model = REGISTRY.build("model", {"name": name, "width": 0.5})(num_classes=10, input_shape=CIFAR)
+    assert model.get_parameter(weight).std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+
+
+def test_wide_networks_of_snfs_drop_out():
+    for name, dropout in {"wrn-22-2": 0.0, "wrn-28-2": 0.3, "wrn-16-8": 0.3}.items():
+        assert {m.p for m in build(name).modules() if isinstance(m, nn.Dropout)} == {dropout}
 
 
 def test_wrn_has_rigls_maskable_layers_and_no_dropout_unless_asked():
@@ -229,11 +281,6 @@ def test_wrn_block_takes_its_convolutional_shortcut_from_the_activated_input():
     assert second.shortcut is None
     x = torch.randn(2, 64, 4, 4)
     assert torch.equal(second(x), x)
-
-
-def test_small_cnn_names_the_smallest_input():
-    with pytest.raises(BadInput, match="at least 8x8 pixels, got 7x9"):
-        small_cnn(10, (1, 7, 9))
 
 
 def test_timm_names_the_nearest_model():
