@@ -180,6 +180,12 @@ def register_model(register: Register) -> None:
         input_shape=(1, 28, 28),
     )
     register(
+        "set-mlp",
+        f"{models}.set_mlp:set_mlp",
+        summary="3072-4000-1000-4000-10 perceptron of SET, SReLU",
+        input_shape=(3, 32, 32),
+    )
+    register(
         "alexnet-s",
         f"{models}.alexnet:alexnet_s",
         summary="five strided convolutions; linear layers of 1024",

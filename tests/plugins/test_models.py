@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
+from dstbench.accel.compact import compact
 from dstbench.core.cost import cost
 from dstbench.core.graph import edges
 from dstbench.core.layers import maskable_layers
@@ -19,6 +20,7 @@ from dstbench.runner.narrow import narrow
 from dstbench_plugins.models.alexnet import alexnet_s
 from dstbench_plugins.models.lenet import lenet5, lenet300_100
 from dstbench_plugins.models.resnet import cifar_resnet_20, cifar_resnet_32, resnet18, resnet50
+from dstbench_plugins.models.set_mlp import SReLU
 from dstbench_plugins.models.small_cnn import small_cnn
 from dstbench_plugins.models.timm_models import timm_model
 from dstbench_plugins.models.vgg import vgg19, vgg_c
@@ -32,6 +34,7 @@ COUNTS = {
     ("small_cnn", 10): (65_514, 65_056, 5, 470_272),
     ("lenet300-100", 10): (266_610, 266_200, 3, 266_200),
     ("lenet5", 10): (431_080, 430_500, 4, 2_293_000),
+    ("set-mlp", 10): (20_328_000 + 9_010 + 4 * 9_000, 20_328_000, 4, 20_328_000),
     ("alexnet-s", 10): (5_077_066, 5_066_784, 8, 57_664_800),
     ("alexnet-b", 10): (8_501_322, 8_484_896, 8, 61_082_912),
     ("vgg-c", 10): (11_323_466, 11_307_712, 16, 310_973_440),
@@ -153,7 +156,29 @@ def test_channels_that_chase_can_remove(name):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_model_can_be_traced(name):
     reasons = {edge.blocked for edge in edges(build(name)).values()}
-    assert reasons <= {None, "its rows meet add", "its rows meet output"}
+    learned = {f"srelu{i} (SReLU) may mix channels" for i in (1, 2, 3)}
+    assert reasons <= {None, "its rows meet add", "its rows meet output"} | learned
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg-d", "vgg19", "wrn-16-8", "resnet50-cifar"])
+def test_channels_that_training_kills_can_be_cut_out(name):
+    torch.manual_seed(0)
+    channels = input_shape(name)[0]
+    images, labels = torch.randn(8, channels, 32, 32), torch.arange(8)
+    model = REGISTRY.build("model", {"name": name, "width": 0.125})(
+        num_classes=8, input_shape=(channels, 32, 32)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recipe = {"structure": "channel", "grow": "gradient", "schedule": {"name": "cosine", "delta_t": 1}}
+    sparsifier = Sparsifier(model, optimizer, recipe=recipe, density=0.4, total_steps=4)
+    for _ in range(4):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        sparsifier.step()
+    small = compact(model, sparsifier.masks, images).eval()
+    expected = model.eval()(images)
+    torch.testing.assert_close(small(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    assert parameters(small) < 0.7 * parameters(model)
 
 
 def test_resnets_for_imagenet_are_torchvisions():
@@ -255,6 +280,15 @@ def test_kaiming_normal_by_fan_out(name, weight, fan_out):
     torch.manual_seed(0)
     model = REGISTRY.build("model", {"name": name, "width": 0.5})(num_classes=10, input_shape=CIFAR)
     assert model.get_parameter(weight).std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+
+
+def test_s_shaped_relu_by_its_definition():
+    unit = SReLU(1)
+    with torch.no_grad():
+        for parameter, value in zip(unit.parameters(), (-1.0, -3.0, 0.25, 2.0), strict=True):
+            parameter.fill_(value)  # thresholds -1 and -1 + |-3| = 2; slopes 1/4 below and 2 above
+    x = torch.tensor([[-5.0], [-1.0], [0.5], [2.0], [3.0]])
+    assert unit(x).flatten().tolist() == [-1 + 0.25 * -4, -1.0, 0.5, 2.0, 2 + 2 * 1]
 
 
 def test_wide_networks_of_snfs_drop_out():
