@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from dstbench.cli.plugins import datasets, models, plugins_app
+from dstbench.cli.published import published
 from dstbench.cli.report import compare, leaderboard, results_app
 from dstbench.cli.run import plan, run
 from dstbench.errors import BadInput
@@ -75,3 +76,4 @@ app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
 app.command()(models)
 app.command()(datasets)
+app.command()(published)

@@ -36,23 +36,27 @@ def leaderboard(
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.page import write_leaderboards
+    from dstbench.report.published_rows import stand_beside
     from dstbench.report.results import load_results
-    from dstbench.report.tables import leaderboards
+    from dstbench.report.tables import arranged, summarise
     from dstbench.report.text import render_text, to_json
 
     files: tuple[Path, ...] = ()
     if out is None:
         results = load_results(folders)
-        tables, rejected = leaderboards(results), results.attrs["rejected"]
+        summary, rejected = summarise(results), results.attrs["rejected"]
+        tables, beside = arranged(summary), stand_beside(summary)
     else:
         written = write_leaderboards(folders, out)
-        tables, rejected, files = written.tables, list(written.rejected), written.files
+        tables, beside, rejected, files = (
+            written.tables, written.beside, list(written.rejected), written.files
+        )  # fmt: skip
     if board not in tables:
         raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
     if as_json:
-        typer.echo(to_json(tables[board]))
+        typer.echo(to_json(beside.within(board, tables[board])))
     else:
-        _print(render_text(tables, limit or None))
+        _print(render_text(tables, limit or None, beside))
         for file in files:
             if file.suffix == ".html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")

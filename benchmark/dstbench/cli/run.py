@@ -6,13 +6,14 @@ import signal
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dstbench.cli.tables import print_json
 
 if TYPE_CHECKING:
+    from dstbench.report.page import Written
     from dstbench.runner.session import Session
 
 INTERRUPTED = 130
@@ -150,9 +151,9 @@ def _report(session: Session, *, as_json: bool) -> None:
     if as_json:
         from dstbench.report.text import to_json
 
-        typer.echo(to_json(written.tables["accuracy"]))
+        typer.echo(to_json(written.beside.within("accuracy", written.tables["accuracy"])))
     else:
-        _print(written.tables)
+        _print(written)
     counts = ", ".join(f"{number} {status}" for status, number in session.counts.items())
     typer.echo(
         f"{len(session.statuses)} trials: {counts} ({session.ran} trained and {session.timed} timed now, "
@@ -164,7 +165,7 @@ def _report(session: Session, *, as_json: bool) -> None:
     )
 
 
-def _print(tables: Any) -> None:
+def _print(written: Written) -> None:
     from rich.console import Console
 
     from dstbench.report.text import render_text
@@ -172,4 +173,4 @@ def _print(tables: Any) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    console.print(render_text(tables))
+    console.print(render_text(written.tables, beside=written.beside))

@@ -28,6 +28,8 @@ class Cell:
     low: str | None = None
     width: str | None = None
     bar: str | None = None
+    link: str = ""
+    mark: str = ""
 
 
 def accuracy_axis(rows: list[Row]) -> Axis:
@@ -43,6 +45,8 @@ def accuracy_axis(rows: list[Row]) -> Axis:
 def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
     """What one cell shows."""
     key, text = column.key, show(column.kind, row[column.key])
+    if row.get("published") and key in ("method", "top1"):
+        return _published(text, row) if key == "method" else Cell(text, sub=row["spread"] or "")
     if key == "method":
         parts = " · ".join(row[name] for name in COMPONENTS if row[name])
         sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
@@ -51,7 +55,7 @@ def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
         tone = "" if not row["reason"] else "warn" if row["seeds"] else "bad"
         details = (
             row["reason"] if row["seeds"] else None,
-            row["note"],
+            None if row.get("published") else row["note"],  # below the table, as footnotes
         )  # nothing finished: beside the method
         return Cell(text, tone, sub="; ".join(filter(None, details)))
     if text == MISSING:
@@ -69,6 +73,14 @@ def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
     badge = "contended" if row["contended"] is True else ""
     tone = "good" if gained(row, key) and not badge else ""
     return Cell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
+
+
+def _published(text: str, row: Row) -> Cell:
+    """A published method: where it was printed, and the mark of its source and footnotes."""
+    cite, _, _ = row["source"].partition(",")
+    return Cell(
+        text, tip=row["source"], badge="published", sub=cite, link=row["address"], mark=row["published"]
+    )
 
 
 def gained(row: Row, key: str) -> bool:

@@ -17,8 +17,10 @@ from dstbench.report.cells import COMPONENTS, accuracy_axis, cell_of
 from dstbench.report.columns import BOARDS, Board, Column, is_missing
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.provenance import provenance, reading
+from dstbench.report.published_rows import Beside, stand_beside
+from dstbench.report.published_text import COMPARED, LEAD, compared
 from dstbench.report.results import Loaded, Paths, frame, read
-from dstbench.report.tables import leaderboards
+from dstbench.report.tables import arranged, summarise
 from dstbench.report.text import to_csv, to_markdown
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ _LOGO = [
 
 @dataclass(frozen=True)
 class Written:
-    """What ``write_leaderboards`` made."""
+    """What ``write_leaderboards`` made: ``tables`` hold our rows alone, files the published ones beside them."""
 
     tables: dict[str, pd.DataFrame]
+    beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
 
@@ -54,22 +57,27 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
     from dstbench.report.picture import render_picture
 
     loaded = read(results)
-    tables = leaderboards(frame(loaded.records))
-    contents = {"index.html": render_page(tables, loaded), "leaderboard.svg": render_picture(tables)}
+    summary = summarise(frame(loaded.records))
+    tables, beside = arranged(summary), stand_beside(summary)
+    contents = {"index.html": render_page(tables, loaded, beside), "leaderboard.svg": render_picture(tables)}
     for board in BOARDS:
-        contents[f"{board.name}.csv"] = to_csv(tables[board.name])
-        contents[f"{board.name}.md"] = to_markdown(tables[board.name], board)
+        whole = beside.within(board.name, tables[board.name])
+        contents[f"{board.name}.csv"] = to_csv(whole)
+        contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8", newline="\n")
-    return Written(tables, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected)))
+    return Written(
+        tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
+    )
 
 
-def render_page(tables: Mapping[str, pd.DataFrame], loaded: Loaded) -> str:
+def render_page(tables: Mapping[str, pd.DataFrame], loaded: Loaded, beside: Beside) -> str:
     """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it."""
-    rows = {board.name: tables[board.name].to_dict("records") for board in BOARDS}
-    accuracy = rows["accuracy"]
+    whole = {name: beside.within(name, table) for name, table in tables.items()}
+    rows = {name: table.to_dict("records") for name, table in whole.items()}
+    accuracy = tables["accuracy"].to_dict("records")  # ours: what summaries, filters and axes go by
     blocks = _blocks(accuracy)
     return (
         templates()
@@ -77,12 +85,16 @@ def render_page(tables: Mapping[str, pd.DataFrame], loaded: Loaded) -> str:
         .render(
             css=_part("page.css"),
             js=_part("page.js"),
-            data=_data(rows, tables, blocks),
+            data=_data(rows, whole, blocks),
             logo=_LOGO,
             facts=facts(accuracy, loaded),
             blocks=[{"title": f"{m} on {d}", "tiles": tiles(_of_block(accuracy, m, d))} for m, d in blocks],
             filters=_filters(accuracy),
             boards=[_board(board, rows[board.name]) for board in BOARDS],
+            sources=beside.sources,
+            published_lead=LEAD,
+            compared=COMPARED,
+            comparisons=compared(beside.comparisons),
             reading=reading(loaded.records),
             provenance=provenance(loaded.records),
             rejected=[f"{'/'.join(item.path.parts[-3:])}: {item.reason}" for item in loaded.rejected],
@@ -161,7 +173,7 @@ def _filters(rows: list[Row]) -> list[dict[str, Any]]:
 
 def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
     columns = [_on_page(column, rows) for column in board.columns if column.key not in _FOLDED]
-    scale = accuracy_axis(rows)
+    scale = accuracy_axis([row for row in rows if not row.get("published")])
     return {
         "name": board.name,
         "title": board.title,
@@ -169,13 +181,19 @@ def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
         "columns": columns,
         "rows": [
             {
-                "control": row["control"],
-                "absent": not row["seeds"],
+                "kind": _kind(row),
                 "cells": [cell_of(column, row, scale) for column in columns],
             }
             for row in rows
         ],
     }
+
+
+def _kind(row: Row) -> str:
+    """What the row's look says."""
+    if row.get("published"):
+        return "published"
+    return "control" if row["control"] else "" if row["seeds"] else "absent"
 
 
 def _on_page(column: Column, rows: list[Row]) -> Column:

@@ -43,7 +43,11 @@ Dense = Mapping[tuple[str, str, str], Mapping[int, float]]
 
 def leaderboards(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables ``accuracy``, ``flops`` and ``throughput`` of a frame from ``load_results``."""
-    summary = summarise(results)
+    return arranged(summarise(results))
+
+
+def arranged(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The three boards of a summary."""
     return {board.name: arrange(summary, board) for board in BOARDS}
 
 
@@ -64,7 +68,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     _correct(rows)
     _mark_front(rows)
     keys = dict.fromkeys(key for column in COLUMNS.values() for key in column.keys)
-    return _typed(pd.DataFrame(rows, columns=[*keys, "group"]))
+    return _typed(pd.DataFrame(rows, columns=[*keys, "group", "trial"]))
 
 
 def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
@@ -117,6 +121,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     setting = [part for part in (first["training"], kept, first["version"] if named else None) if part]
     return {
         "group": f"{first['trial']} {first['version']}",
+        "trial": first["trial"],
         "method": min((trial["label"] for trial in group), key=lambda label: (len(label), label)),
         "control": control,
         **{name: first[name] for name in (*COMPONENTS, *PLACE)},

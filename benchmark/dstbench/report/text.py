@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import EVIDENCE, MISSING, Board, Column, is_missing, show
+from dstbench.report.published_rows import Beside
+from dstbench.report.published_text import line as _line
+from dstbench.report.published_text import markdown as published_markdown
+from dstbench.report.published_text import render as render_published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +30,7 @@ TERMINAL = (
     Column("train_throughput_ratio", "train", "", "ratio"),
     Column("inference_throughput_ratio", "infer", "", "ratio"),
 )
+NOTHING = Beside()
 _GROUPS = {"training_flops_ratio": "FLOPs", "inference_flops_ratio": "FLOPs"} | dict.fromkeys(
     ("train_throughput_ratio", "inference_throughput_ratio"), "speed"
 )
@@ -36,8 +41,11 @@ def to_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
 
 
-def to_markdown(table: pd.DataFrame, board: Board) -> str:
-    """The board's main columns as one Markdown table; the CSV beside it has all of them."""
+def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> str:
+    """The board's main columns as one Markdown table; the CSV beside it has all of them.
+
+    ``beside`` says where the published rows that ``table`` holds are from.
+    """
     columns = [column for column in board.columns if not column.extra and column.key not in _SAID]
     rows = table.to_dict("records")
     lines = [
@@ -50,6 +58,8 @@ def to_markdown(table: pd.DataFrame, board: Board) -> str:
         _line("--:" if column.numeric else ":--" for column in columns),
         *(_line(_markdown(column, row) for column in columns) for row in rows),
     ]
+    if "published" in table:
+        lines += published_markdown(beside, compare=board.name == "accuracy")
     return "\n".join(lines) + "\n"
 
 
@@ -62,15 +72,18 @@ def to_json(table: pd.DataFrame) -> str:
     )
 
 
-def render_text(tables: Mapping[str, pd.DataFrame], limit: int | None = 20) -> RenderableType:
+def render_text(
+    tables: Mapping[str, pd.DataFrame], limit: int | None = 20, beside: Beside = NOTHING
+) -> RenderableType:
     """The boards in about 110 terminal columns: a table per model and data set, best first.
 
-    ``limit`` is how many methods a table shows (None: all); controls and failed rows are always there.
+    ``limit`` is how many methods, and how many published ones, a table shows at each density (None: all);
+    controls and failed rows are always there.
     """
     from rich.console import Group
     from rich.text import Text
 
-    table = tables["accuracy"]
+    table = beside.within("accuracy", tables["accuracy"])
     if table.empty:
         return Text("No results yet.")
     blocks = [
@@ -86,7 +99,8 @@ def render_text(tables: Mapping[str, pd.DataFrame], limit: int | None = 20) -> R
         legend += (
             "\none seed (n = 1): in order of top-1 but not numbered, for such differences are no evidence"
         )
-    return Group(*blocks, Text(legend, style="dim"))
+    parts = [*blocks, Text(legend, style="dim")]
+    return Group(*parts, *render_published(beside)) if beside.rows else Group(*parts)
 
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:
@@ -138,18 +152,23 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     from rich.text import Text
 
     table = _frame(f"{model} on {dataset}")
-    hidden = 0
+    hidden = more_published = 0
     for density in dict.fromkeys(row["density_requested"] for row in rows):
         here = [row for row in rows if row["density_requested"] == density]
+        published = [row for row in here if row.get("published")]
+        here = [row for row in here if not row.get("published")]
         methods = [row for row in here if row["seeds"] and not row["control"]]
         _add(table, [row for row in here if row["seeds"] and row["control"]], "cyan")
         _add(table, methods[:limit], "")
+        _add(table, published[:limit], "magenta")
         table.add_section()
+        more_published += len(published) - len(published[:limit])
         hidden += len(methods) - len(methods[:limit])
     troubled = [row for row in rows if row["reason"]]
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
     more = [
         (hidden, "methods"),
+        (more_published, "published figures"),
         (len(troubled) - len(troubled[:limit]), "rows with failed or skipped trials"),
     ]
     notes += [Text(f"… and {count} more {what}", style="dim") for count, what in more if count]
@@ -182,17 +201,24 @@ def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
     from rich.text import Text
 
     for place, row in enumerate(rows, 1):
-        first = "" if row["control"] else str(place) if row["seeds"] >= EVIDENCE else MISSING
+        first = "" if row["control"] or row.get("published") else str(place)
+        if first and row["seeds"] < EVIDENCE:
+            first = MISSING
         method = f"{row['method']} ◂" if row["control"] else row["method"]
+        if row.get("published"):
+            method += f" published {row['published']}"
         cells = [first, method, *(_compact(column, row) for column in TERMINAL[2:])]
         table.add_row(*map(Text, cells), style=style)
 
 
 def _compact(column: Column, row: Mapping[Any, Any]) -> str:
     """A cell with its symmetric interval as ``91.23 ±0.44``; a contended speed in brackets."""
-    text = show(column.kind, row[column.key])
+    key = "density_requested" if column.key == "density" and row.get("published") else column.key
+    text = show(column.kind, row[key])
     if column.key == "top1" and not is_missing(row["top1_high"]):
         text += f" ±{row['top1_high'] - row['top1']:.2f}"
+    if column.key == "top1" and row.get("spread"):
+        text += f" {row['spread']}"
     contended = column.key.endswith("throughput_ratio") and row["contended"] is True and text != MISSING
     return f"({text})" if contended else text
 
@@ -202,11 +228,18 @@ _SAID = ("control", "contended")  # Markdown says these with italics and beside 
 
 def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
     text = column.text(row) or MISSING
+    if row.get("published"):
+        text = _published(column, row, text)
     if column.key.endswith("throughput_ratio") and row.get("contended") is True:
         text += " (contended)"
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
     return f"*{text}*" if column.key == "method" and row["control"] else text
 
 
-def _line(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
+def _published(column: Column, row: Mapping[Any, Any], text: str) -> str:
+    """A published row's cell in Markdown; its footnotes stand below the table."""
+    if column.key == "method":
+        return f"{text}, *published* {row['published']}"
+    if column.key == "top1" and row["spread"]:
+        return f"{text} ({row['spread']})"
+    return MISSING if column.key == "note" else text

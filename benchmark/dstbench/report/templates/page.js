@@ -127,7 +127,7 @@
     const plot = $("plot");
     plot.replaceChildren();
     if (!block) return;
-    const here = boards[0].rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && matches(r));
+    const here = boards[0].rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && !r.published && matches(r));
     const dense = here.find((r) => r.control === "dense");
     const points = here.filter((r) => r[state.x] > 0).map((r) => ({ r, x: r[state.x], y: r.top1 }));
     const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 46, R = 16, T = 14, B = 44;
