@@ -138,14 +138,13 @@ def test_uniform_does_not_compensate_a_dense_stem(resnet50, costs, density, over
 
 
 @pytest.mark.parametrize(("density", "expected"), [(0.2, 0.223), (0.1, 0.117)])
-def test_uniform_plus(costs, density, expected):
+def test_uniform_plus(resnet50, costs, density, expected):
     """Gale et al. 2019: a dense stem, a classifier of at least 0.2, the rest makes up for both."""
-    weights = {name: layer.weights for name, layer in costs.items()}
-    fixed = {"conv1": 1.0, "fc": max(0.2, density)}
-    spent = sum(fixed[name] * weights[name] for name in fixed)
-    rest = sum(weights.values()) - sum(weights[name] for name in fixed)
-    inner = (density * sum(weights.values()) - spent) / rest
-    assert ratio(costs, dict.fromkeys(weights, inner) | fixed) == pytest.approx(expected, abs=5e-4)
+    found = dstbench.densities(resnet50, density, init="uniform_plus")
+    assert (found["conv1"], found["fc"]) == (1, pytest.approx(0.2, abs=1e-6))
+    active = sum(each * costs[name].weights for name, each in found.items())
+    assert active == pytest.approx(density * 25_502_912, abs=1)
+    assert ratio(costs, found) == pytest.approx(expected, abs=5e-4)
 
 
 @pytest.mark.parametrize(("density", "expected"), [(0.2, 0.401), (0.1, 0.236)])

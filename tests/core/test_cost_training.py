@@ -152,6 +152,7 @@ def test_layers_left_out_are_dense():
     [
         ({"recipe": "small-dense"}, "narrower model"),
         ({"recipe": "rigle"}, "rigl"),
+        ({"recipe": "snip"}, "allocation: .*gradients"),
         ({"total_steps": 0}, "total_steps"),
         ({"density": 1.5}, "density"),
     ],
@@ -202,6 +203,9 @@ RECIPES = {
     "granet": {"name": "granet", "delta_t": 5},
     "mest": {"name": "mest", "delta_t": 5},
     "dense": "dense",
+    "from full": {"init": "dense", "schedule": {"name": "cubic", "delta_t": 5, "initial": 0.5}},
+    "from full channels": {"init": "dense", "structure": "channel", "grow": "random", "schedule": "never"},
+    "by weight": {"init": "magnitude", "schedule": {"name": "cubic", "delta_t": 5, "initial": 0.5}},
 }
 
 
@@ -215,7 +219,17 @@ def test_a_plan_is_what_the_run_then_meters(name):
         tolerance = 1e-3 if name == "gmp" else 1e-12
         assert meter.ratio(convention) == pytest.approx(planned.ratio(convention), rel=tolerance)
     moves = len({tuple(each.values()) for each in counts}) > 1
-    assert moves is (name in {"gmp", "granet", "mest"})
+    assert moves is (name in {"gmp", "granet", "mest", "from full", "by weight"})
+
+
+def test_saliency_of_the_first_batch_costs_one_dense_step():
+    """SNIP: that step runs the dense network; what is left then is the data's to say."""
+    meter, counts, _ = trained("snip")
+    assert counts[0] != counts[1] == counts[-1]
+    kept = {name: count / meter.costs[name].weights for name, count in counts[-1].items()}
+    planned = training_cost(mlp(), "snip", 0.25, 60, (12,), allocation=lambda _: kept)
+    assert meter.ratio() == pytest.approx(planned.ratio(), rel=1e-12)
+    assert meter.ratio() == pytest.approx((1 + 59 * ratio(meter.costs, kept, "mac")) / 60, rel=1e-12)
 
 
 def test_a_meter_follows_the_masks_and_can_be_saved():

@@ -54,6 +54,10 @@ def test_the_record_of_a_good_trial(tmp_path):
     # 57 steps, 8 of them with a dense weight gradient: (57 * 3 f + 8 (1 - f)) / (57 * 3)
     f = measures["inference_flops_ratio"]
     assert measures["training_flops_ratio"] == pytest.approx((57 * 3 * f + 8 * (1 - f)) / (57 * 3), rel=1e-6)
+    by_convention = measures["flops_by_convention"]
+    assert list(by_convention) == ["mac", "rigl", "rigl-notebook"]
+    assert by_convention["mac"] == {key: measures[key] for key in by_convention["mac"]}
+    assert by_convention["rigl"]["inference_flops_ratio"] > f  # an operation an output is never spared
     assert record["provenance"]["dataset_fingerprint"]
     assert record["provenance"]["components"]["grow"]["distribution"] == "dstbench"
     curve = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
@@ -102,6 +106,8 @@ def test_controls(recipe, tmp_path):
         == measures["density_all"]
         == pytest.approx(1 if "dense" in recipe else 0.1, abs=0.02)
     )
+    for ratios in measures["flops_by_convention"].values():
+        assert ratios["training_flops_ratio"] == pytest.approx(ratios["inference_flops_ratio"], rel=1e-12)
     if "narrow" in recipe:
         rigl = run(config(), tmp_path / "rigl")["measures"]
         assert measures["parameters"] == pytest.approx(rigl["active_parameters"], rel=0.05)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from dstbench.api import Clock, Recipe, Signal
+from dstbench.api import Clock, Recipe, Signal, Target
 from dstbench.core.allocation import bounds, by_shape, check_count, check_density
 from dstbench.core.budget import apportion
 from dstbench.core.cost import LayerCost, flops, get_convention, layer_costs
@@ -116,8 +116,10 @@ def training_cost(
     allocation: the layers' densities at a density of the network, for methods that divide weights otherwise
     than the recipe's init; layers it leaves out are dense. Without it, each density is divided as the init
     does: exact for methods that keep every layer at its own, while redistribution, which depends on the data,
-    is not foreseen. Budgets are taken as they are, not rounded to a structure's units.
-    Raises BadInput for a bad density, an unknown recipe, or one that trains a narrower model.
+    is not foreseen. Budgets are taken as they are, not rounded to a structure's units. ``total_steps`` are the
+    steps really made: the ratio is to dense training of that length, so a recipe's multiplier comes on top.
+    Raises BadInput for a bad density, an unknown recipe, one that trains a narrower model, and one whose init
+    divides weights by gradients if there is no allocation.
     """
     check_count("total_steps", total_steps, "the number of optimizer steps of the training")
     recipe = as_recipe(recipe, registry)
@@ -127,48 +129,69 @@ def training_cost(
     if method.dense:
         meter.add({}, total_steps, False)
         return meter
-    divide = allocation or _divided(model, method, dense_layers)
-
-    def active(now: float) -> dict[str, int]:
-        return {name: round(each * meter.costs[name].weights) for name, each in divide(now).items()}
-
+    division = _Division(model, method, dense_layers)
+    if allocation is None and method.init.needs and not division.by_shapes:
+        raise BadInput(f"allocation: {method.init} divides weights by gradients: say what it will be")
     clocks = [Clock(step, total_steps, steps_per_epoch) for step in range(total_steps + 1)]
     targets = [method.schedule(clock, check_density(density)) for clock in clocks]
-    last = max((step for step, target in enumerate(targets) if target and step), default=0)
-    now = targets[0].final if targets[0] else density
-    held, steps = active(now), Counter[bool]()
-
-    def add() -> None:
-        for dense_gradient, count in steps.items():
-            meter.add(held, count, dense_gradient)
-        steps.clear()
-
-    for step, due in enumerate(targets[1:], start=1):
-        needed = method.signals(due, now, updates_left=step <= last)
-        steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
-        if due is not None and due.final != now:
-            add()
-            now, held = due.final, active(due.final)
-    add()
+    start = targets[0].final if targets[0] else density
+    _integrate(meter, method, targets, division.full if method.starts_full else start, allocation or division)
     return meter
 
 
-def _divided(model: nn.Module, method: Method, dense_layers: Sequence[str]) -> Allocation:
+def _integrate(
+    meter: TrainingMeter,
+    method: Method,
+    targets: Sequence[Target | None],
+    density: float,
+    allocation: Allocation,
+) -> None:
+    """Add every step as the Sparsifier makes it. targets: of steps 0, 1, ...; density: before the first."""
+
+    def active() -> dict[str, int]:
+        return {name: round(d * meter.costs[name].weights) for name, d in allocation(density).items()}
+
+    last = max((step for step, target in enumerate(targets) if target and step), default=0)
+    undecided = bool(method.init.needs)  # the first batch goes through the dense network
+    held, steps = {} if undecided else active(), Counter[bool]()
+    for step, due in enumerate(targets[1:], start=1):
+        needed = method.signals(due, density, updates_left=step <= last)
+        needed |= method.init.needs if undecided else Signal.NONE
+        steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
+        moves = due is not None and due.final != density
+        if not (moves or undecided or step == len(targets) - 1):
+            continue
+        for dense_gradient, count in steps.items():
+            meter.add(held, count, dense_gradient)
+        density = due.final if due else density
+        held, undecided = active(), False
+        steps.clear()
+
+
+class _Division:
     """How the engine divides a density among layers: by shapes anew, otherwise in proportion to the start."""
-    layers, _ = budgeted_layers(model, (*method.dense_layers, *dense_layers))
-    infos = {name: layer.info for name, layer in layers.items()}
-    structures = {name: fitted(method.structure, info)[0] for name, info in infos.items()}
-    size, shapes = sum(info.numel for info in infos.values()), by_shape(method.init.share)
-    limits = bounds(infos, structures)
-    start: dict[str, float] = {}
 
-    def divide(density: float) -> dict[str, float]:
-        n = round(density * size)
-        if shapes or not start:
-            _, budget = initial_masks(layers, structures, method.init, n, seed=0, masks_wanted=not shapes)
-            start.update(budget)
+    def __init__(self, model: nn.Module, method: Method, dense_layers: Sequence[str]) -> None:
+        self.layers, _ = budgeted_layers(model, (*method.dense_layers, *dense_layers))
+        self.infos = {name: layer.info for name, layer in self.layers.items()}
+        self.structures = {name: fitted(method.structure, info)[0] for name, info in self.infos.items()}
+        self.size = sum(info.numel for info in self.infos.values())
+        self.init, self.by_shapes = method.init, by_shape(method.init.share)
+        self.limits = bounds(self.infos, self.structures)
+        self.start: dict[str, float] = {}  # of an init that ranks weights
+
+    @property
+    def full(self) -> float:
+        """The most that the structure allows."""
+        return sum(self.limits[1].values()) / self.size
+
+    def __call__(self, density: float) -> dict[str, float]:
+        """The density of each layer in the budget."""
+        n = round(density * self.size)
+        if self.start:
+            budget = apportion(self.start, n, *self.limits)
         else:
-            budget = apportion(start, n, *limits)
-        return {name: count / infos[name].numel for name, count in budget.items()}
-
-    return divide
+            wanted = not self.by_shapes
+            _, budget = initial_masks(self.layers, self.structures, self.init, n, seed=0, masks_wanted=wanted)
+            self.start |= budget if wanted else {}
+        return {name: count / self.infos[name].numel for name, count in budget.items()}

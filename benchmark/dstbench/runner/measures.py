@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dstbench.api import StrategyError
-from dstbench.core.cost import Cost, cost
+from dstbench.core.cost import CONVENTIONS, Cost, Counted, counted
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.runner.build import Blueprint
 from dstbench.runner.exploration import Exploration, channel_statistics, plain
@@ -24,9 +24,10 @@ def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str,
     sparsifier, data = session.sparsifier, session.data
     check_budget(sparsifier)
     inner = session.accelerator.unwrap_model(session.model)
-    mine = cost(inner, sparsifier.masks, data.input_shape)
+    my_count = counted(inner, sparsifier.masks, data.input_shape)
     blueprint = Blueprint.of(session.trial, session.registry)
-    full = cost(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
+    full_count = counted(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
+    mine, full = my_count.cost(), full_count.cost()
     return {
         "top1": top1,
         "loss": loss,
@@ -34,6 +35,7 @@ def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str,
         "density_requested": 1.0 if blueprint.recipe.dense else session.trial["density"],
         **sparsity(sparsifier, session.progress.exploration, mine, full),
         **_flops(session, mine, full),
+        "flops_by_convention": _by_convention(session, my_count, full_count),
         "parameters": mine.parameters,
         "active_parameters": mine.active_parameters,
         "bits": mine.bits,
@@ -96,17 +98,26 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
 def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
     """Theoretical cost against the full dense model; an extended training is set against the plain length."""
     multiplier = session.trial["recipe"].get("multiplier", 1.0)
-    samples = session.meter.dense / (3 * mine.dense_inference_flops)
-    dense_training = samples * 3 * full.inference_flops / multiplier
+    training, _ = session.meter.flops(mine.convention)
+    dense_training = 3 * session.meter.samples * full.inference_flops / multiplier
     return {
         "convention": mine.convention,
         "inference_flops": mine.inference_flops,
         "dense_inference_flops": full.inference_flops,
         "inference_flops_ratio": mine.inference_flops / full.inference_flops,
-        "training_flops": session.meter.sparse,
+        "training_flops": training,
         "dense_training_flops": dense_training,
-        "training_flops_ratio": session.meter.sparse / dense_training,
+        "training_flops_ratio": training / dense_training,
         "hardware_flops_ratio": mine.hardware_flops / full.inference_flops,
+    }
+
+
+def _by_convention(session: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
+    """The ratios to dense by every convention, so that published ones have something of their own to meet."""
+    found = {name: _flops(session, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    return {
+        name: {key: value for key, value in measures.items() if key.endswith("_ratio")}
+        for name, measures in found.items()
     }
 
 

@@ -96,6 +96,7 @@ class Measures(TypedDict, total=False):
     dense_training_flops: float | None
     training_flops_ratio: float | None
     hardware_flops_ratio: float | None
+    flops_by_convention: dict[str, dict[str, float]] | None  # the same ratios by each convention's name
     parameters: float | None
     active_parameters: float | None
     bits: float | None
