@@ -25,6 +25,7 @@ __all__ = [
     "Clock",
     "DataUnavailable",
     "DatasetFactory",
+    "Files",
     "ImageData",
     "InPlace",
     "Infeasible",
@@ -337,6 +338,41 @@ class Split:
         """The number of images."""
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images of one split as files, read batch by batch in worker processes: for what memory can't hold.
+
+    ``transform`` maps a PIL image (RGB, or grey where ``shape`` has one channel) to uint8 [c, h, w]. Where it
+    draws, it draws from the global generators of ``random``, numpy and torch: the reader sets those from
+    (seed, epoch, image) before each call and puts them back, so a pixel depends neither on the number of
+    workers nor on what was read before. It must pickle. Normalisation, and the data set's ``Augment``, come
+    after it, on the device.
+    """
+
+    root: Path
+    names: tuple[str, ...]  # of the files, below root, with forward slashes
+    labels: Tensor  # int64 [n]
+    shape: tuple[int, int, int]  # channels, height, width of what the transform returns
+    transform: Callable[[Any], Tensor]
+
+    def __post_init__(self) -> None:
+        """Refuse a split whose parts don't belong together."""
+        if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.names),):
+            raise ValueError(
+                f"labels: expected int64 [{len(self.names)}], got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -349,11 +385,15 @@ class Augment:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: three disjoint splits, how to normalise and how to augment."""
+    """A data set: three disjoint splits, how to normalise and how to augment.
 
-    train: Split
-    validation: Split
-    test: Split
+    Each split is in memory or in files. ``validation`` may be empty: then all of the published training set
+    is trained on. Nothing is ever chosen by ``test``.
+    """
+
+    train: Split | Files
+    validation: Split | Files
+    test: Split | Files
     num_classes: int
     mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
     std: tuple[float, ...]
@@ -362,12 +402,16 @@ class ImageData:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+        return self.train.shape
 
 
 class DatasetFactory(Protocol):
-    """A registered data set: a frozen dataclass whose fields are its parameters."""
+    """A registered data set: a frozen dataclass whose fields are its parameters.
+
+    What it is registered with (``train_images``, ``input_shape``, ``num_classes``) holds at its defaults. A
+    property ``declared`` with the same keys, optional, says it at other parameters, so that a plan can count
+    before there is any data.
+    """
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load. Raises DataUnavailable, naming what was looked for, where, and what would fetch it."""

@@ -300,13 +300,15 @@ def register_model(register: Register) -> None:
 
 @hookimpl
 def register_dataset(register: Register) -> None:
-    """Data sets: one that needs no download, torchvision's by folder, and noise for throughput."""
+    """Data sets: one that needs no download, torchvision's, image files by folder, and noise for throughput."""
     data = f"{_HERE}.datasets"
     register(
         "digits",
         f"{data}.digits:Digits",
         summary="scikit-learn's 1,797 real 8x8 scans; ships with it",
         train_images=1258,
+        validation_images=180,
+        test_images=359,
         revision="1",
         input_shape=(1, 8, 8),
         num_classes=10,
@@ -316,6 +318,8 @@ def register_dataset(register: Register) -> None:
         f"{data}.torchvision_sets:MNIST",
         summary="70,000 handwritten digits, 28x28",
         train_images=55000,
+        validation_images=5000,
+        test_images=10000,
         revision="1",
         input_shape=(1, 28, 28),
         num_classes=10,
@@ -325,6 +329,8 @@ def register_dataset(register: Register) -> None:
         f"{data}.torchvision_sets:FashionMNIST",
         summary="70,000 pieces of clothing, 28x28",
         train_images=55000,
+        validation_images=5000,
+        test_images=10000,
         revision="1",
         input_shape=(1, 28, 28),
         num_classes=10,
@@ -334,6 +340,9 @@ def register_dataset(register: Register) -> None:
         f"{data}.torchvision_sets:CIFAR10",
         summary="60,000 photographs of 10 classes, 32x32",
         train_images=45000,
+        validation_images=5000,
+        test_images=10000,
+        presets=("chase", "dsb", "itop", "mest", "plain", "rigl", "snfs"),
         revision="1",
         input_shape=(3, 32, 32),
         num_classes=10,
@@ -343,15 +352,43 @@ def register_dataset(register: Register) -> None:
         f"{data}.torchvision_sets:CIFAR100",
         summary="60,000 photographs of 100 classes, 32x32",
         train_images=45000,
+        validation_images=5000,
+        test_images=10000,
+        presets=("chase", "dsb", "itop", "mest", "plain"),
         revision="1",
         input_shape=(3, 32, 32),
         num_classes=100,
+    )
+    register(
+        "tiny-imagenet",
+        f"{data}.image_folders:TinyImageNet",
+        summary="110,000 photographs of 200 classes, 64x64, read from files",
+        train_images=90_000,
+        validation_images=10_000,
+        test_images=10_000,
+        presets=("dsb", "plain"),
+        revision="1",
+        input_shape=(3, 64, 64),
+        num_classes=200,
+    )
+    register(
+        "imagenet",
+        f"{data}.image_folders:ImageNet",
+        summary="1,331,167 photographs of 1,000 classes, 224x224, read from files",
+        train_images=1_271_167,
+        validation_images=10_000,
+        test_images=50_000,
+        revision="1",
+        input_shape=(3, 224, 224),
+        num_classes=1000,
     )
     register(
         "synthetic",
         f"{data}.synthetic:Synthetic",
         summary="noise with learnable labels, for throughput",
         train_images=2048,
+        validation_images=512,
+        test_images=512,
         revision="1",
         input_shape=(3, 32, 32),
         num_classes=10,

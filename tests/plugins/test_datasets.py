@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dstbench.api import Augment, DataUnavailable
 from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
 from dstbench_plugins.datasets.digits import Digits
 from dstbench_plugins.datasets.splits import hold_out
 from dstbench_plugins.datasets.synthetic import Synthetic
@@ -37,7 +38,7 @@ def rows(split):
 @given(labels=st.lists(st.integers(0, 4), min_size=2, max_size=60), data=st.data())
 def test_hold_out_is_a_stratified_partition(labels, data):
     labels = torch.tensor(labels)
-    count = data.draw(st.integers(1, len(labels) - 1))
+    count = data.draw(st.integers(0, len(labels) - 1))
     rest, held = hold_out(labels, count)
     assert len(held) == count
     assert torch.equal(torch.cat([rest, held]).sort().values, torch.arange(len(labels)))
@@ -50,9 +51,9 @@ def test_hold_out_is_a_stratified_partition(labels, data):
         assert torch.equal(held[labels[held] == label], mine[members - share :])
 
 
-@pytest.mark.parametrize("count", [-1, 0, 5, 6])
-def test_hold_out_leaves_something_on_either_side(count):
-    with pytest.raises(BadInput, match=f"validation: expected a number between 1 and 4, got {count}"):
+@pytest.mark.parametrize("count", [-1, 5, 6])
+def test_hold_out_leaves_something_to_train_on(count):
+    with pytest.raises(BadInput, match=f"validation: expected a number between 0 and 4, got {count}"):
         hold_out(torch.zeros(5, dtype=torch.int64), count)
 
 
@@ -134,8 +135,10 @@ def test_synthetic_refuses_sizes_that_make_no_data_set(fields, message):
 @pytest.mark.parametrize(
     ("factory", "fields", "message"),
     [
-        (MNIST, {"validation": 0}, "validation: expected 1 to 59999 for MNIST, got 0"),
-        (FashionMNIST, {"validation": 60_000}, "validation: expected 1 to 59999 for FashionMNIST, got 60000"),
+        (MNIST, {"validation": -1}, "validation: expected 0 to 59999 for MNIST, got -1"),
+        (FashionMNIST, {"validation": 60_000}, "validation: expected 0 to 59999 for FashionMNIST, got 60000"),
+        (CIFAR10, {"preset": "riggl"}, "preset: no 'riggl'; did you mean 'rigl'"),
+        (CIFAR100, {"preset": "rigl"}, "preset: no 'rigl'; known: chase, dsb, itop, mest, plain"),
         (CIFAR10, {"padding": 32}, "padding: expected 0 to 31 for CIFAR10, got 32"),
         (CIFAR100, {"padding": -1}, "padding: expected 0 to 31 for CIFAR100, got -1"),
     ],
@@ -204,14 +207,22 @@ def test_mnist_files_are_read_and_split(tmp_path):
     assert sorted(rows(data.train) + rows(data.validation)) == sorted(i.tobytes() for i in train)
     assert rows(data.test) == [image.tobytes() for image in test]
     assert torch.bincount(data.validation.labels, minlength=10).tolist() == [1] * 10
-    with pytest.raises(BadInput, match="validation: expected a number between 1 and 39, got 40"):
+    with pytest.raises(BadInput, match="validation: expected a number between 0 and 39, got 40"):
         MNIST(validation=40)(tmp_path, False)
+    published = MNIST(validation=0)(tmp_path, False)
+    assert (len(published.train), len(published.validation)) == (40, 0)
+    assert published.validation.images.shape == (0, 1, 28, 28)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """torchvision takes files of the right format whatever their checksums."""
+    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10._load_meta", lambda self: None)
 
 
 @pytest.mark.parametrize(("factory", "fine"), [(CIFAR10, False), (CIFAR100, True)])
-def test_cifar_files_are_read_and_split(factory, fine, tmp_path, monkeypatch):
-    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.CIFAR10._load_meta", lambda self: None)
+def test_cifar_files_are_read_and_split(factory, fine, tmp_path, unchecked):
     train, test = write_cifar(tmp_path, fine)
     data = factory(validation=10, padding_mode="constant", flip=False)(tmp_path, False)
     assert data.input_shape == (3, 32, 32)
@@ -219,6 +230,72 @@ def test_cifar_files_are_read_and_split(factory, fine, tmp_path, monkeypatch):
     assert sorted(rows(data.train) + rows(data.validation)) == sorted(i.tobytes() for i in train)
     assert rows(data.test) == [image.tobytes() for image in test]
     assert data.test.labels.tolist() == [n % 10 for n in range(len(test))]
+
+
+REFLECT, BLACK = Augment(4, "reflect", flip=True), Augment(4, "constant", flip=True)
+SMALL_STD, STD_100 = (0.2023, 0.1994, 0.2010), (0.2673, 0.2564, 0.2762)
+
+
+@pytest.mark.parametrize(
+    ("factory", "preset", "augment", "std"),
+    [
+        (CIFAR10, None, REFLECT, (0.2470, 0.2435, 0.2616)),
+        (CIFAR10, "chase", REFLECT, SMALL_STD),
+        (CIFAR10, "dsb", BLACK, SMALL_STD),
+        (CIFAR10, "itop", REFLECT, SMALL_STD),
+        (CIFAR10, "mest", BLACK, SMALL_STD),
+        (CIFAR10, "plain", Augment(), (0.2470, 0.2435, 0.2616)),
+        (CIFAR10, "rigl", REFLECT, (0.2470, 0.2435, 0.2616)),
+        (CIFAR10, "snfs", REFLECT, SMALL_STD),
+        (CIFAR100, None, BLACK, STD_100),
+        (CIFAR100, "chase", BLACK, STD_100),
+        (CIFAR100, "plain", Augment(), STD_100),
+    ],
+)
+def test_presets_are_the_papers(factory, preset, augment, std, tmp_path, unchecked):
+    write_cifar(tmp_path, fine=factory is CIFAR100)
+    data = factory(validation=10, preset=preset)(tmp_path, False)
+    assert (data.augment, data.std) == (augment, std)
+    assert data.mean == pytest.approx(
+        (0.4914, 0.4822, 0.4465) if factory is CIFAR10 else (0.5071, 0.4865, 0.4409), abs=2e-4
+    )
+
+
+def test_what_is_set_beside_a_preset_comes_first(tmp_path, unchecked):
+    write_cifar(tmp_path, fine=False)
+    mixed = CIFAR10(validation=10, preset="plain", padding=4, flip=True)(tmp_path, False)
+    assert mixed.augment == Augment(4, "constant", flip=True)
+    assert CIFAR10(validation=10, preset="dsb", flip=False)(tmp_path, False).augment == Augment(4, "constant")
+
+
+@real_data
+def test_the_smaller_deviations_are_means_over_images():
+    """Where .2023 .1994 .2010 come from: they aren't the deviations of all pixels."""
+    data = CIFAR10(validation=0)(Path(ROOT), False)
+    each = (data.train.images.float() / 255).flatten(2).std(2).mean(0)
+    assert torch.allclose(each, torch.tensor(SMALL_STD), atol=1e-4)
+
+
+def test_a_registered_preset_is_one_and_the_other_way_round():
+    from dstbench_plugins.datasets import presets
+
+    tables = {
+        "cifar10": presets.CIFAR10_PRESETS,
+        "cifar100": presets.CIFAR100_PRESETS,
+        "tiny-imagenet": presets.TINY_IMAGENET_PRESETS,
+    }
+    for name, component in registry()["dataset"].items():
+        assert component.metadata.get("presets", ()) == tuple(sorted(tables.get(name, ())))
+
+
+def test_presets_leave_the_keys_of_older_trials_alone():
+    found = registry()
+    assert found.normalise("dataset", "cifar10") == {"name": "cifar10"}
+    assert found.normalise("dataset", {"name": "cifar10", "preset": None}) == {"name": "cifar10"}
+    assert found.normalise("dataset", {"name": "cifar10", "preset": "rigl"}) == {
+        "name": "cifar10",
+        "preset": "rigl",
+    }
 
 
 def write_idx(folder):

@@ -11,6 +11,7 @@ from dstbench.cli.tables import print_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Component, Registry, registry
 
+_SPLITS = ("train", "validation", "test")
 _INPUT = (3, 224, 224)  # where a model was registered without a shape of its own
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -73,12 +74,15 @@ def datasets(
     found = registry()
     if name is None:
         rows = [_dataset_row(each, component) for each, component in found["dataset"].items()]
-        print_rows(rows, ["name", "input_shape", "num_classes", "revision", "summary"], as_json=as_json)
+        if not as_json:
+            rows = [{**row, "presets": ", ".join(row["presets"]) or None} for row in rows]
+        columns = ["name", "input_shape", "num_classes", *_SPLITS, "presets", "summary"]
+        print_rows(rows, columns, as_json=as_json)
         return
     from dstbench.runner.session import load_data
 
     data = load_data(found, name, data_root, download)
-    sizes = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
+    sizes = {split: len(getattr(data, split)) for split in _SPLITS}
     row = _dataset_row(name, found.resolve("dataset", name))
     row |= {"input_shape": list(data.input_shape), "num_classes": data.num_classes, **sizes}
     print_rows([row], ["name", "input_shape", "num_classes", *sizes], as_json=as_json)
@@ -90,6 +94,8 @@ def _dataset_row(name: str, component: Component) -> dict[str, Any]:
         "name": name,
         "input_shape": list(said["input_shape"]) if "input_shape" in said else None,
         "num_classes": said.get("num_classes"),
+        **{split: said.get(f"{split}_images") for split in _SPLITS},
+        "presets": list(said.get("presets", ())),
         "revision": said.get("revision"),
         "distribution": component.distribution,
         "summary": component.summary,

@@ -1,4 +1,4 @@
-"""Batches from image sets that live whole on the device: shuffled, cropped, flipped and normalised there."""
+"""Batches of images: from memory or files, then cropped, flipped and normalised on the device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import Augment, ImageData, Split
+from dstbench.api import Augment, Files, ImageData, Split
 from dstbench.errors import BadInput, nearest
+from dstbench.runner.files import FileSource, digest_of
 
 Batch = tuple[Tensor, Tensor]  # images float32 [b, c, h, w], normalised; labels int64 [b]
 _MODES = ("constant", "reflect")
@@ -19,10 +20,11 @@ _MODES = ("constant", "reflect")
 class Batches:
     """The training batches of one split, epoch by epoch.
 
-    The images stay uint8 on ``device``; only one batch at a time is float. All draws come from a CPU
-    generator made from (seed, epoch), so every device and every restart sees the same batches. With
-    ``world`` ranks, step k of all ranks together is step k of one process with batches ``world`` times as
-    large, augmentation included; shards are disjoint and of equal size.
+    A split in memory stays uint8 on ``device``; only one batch at a time is float. Files are read ahead by
+    ``workers`` processes: by default as many as torch has threads, none beside a single one. All draws come
+    from generators made from (seed, epoch), so every device, every restart and every number of workers sees
+    the same batches. With ``world`` ranks, step k of all ranks together is step k of one process with
+    batches ``world`` times as large, augmentation included; shards are disjoint and of equal size.
 
     ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``drop_last`` leaves out the last,
     incomplete batch. Raises BadInput where no batch would be left, or where padding and images don't fit.
@@ -30,7 +32,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Split,
+        split: Split | Files,
         batch_size: int,
         *,
         mean: Sequence[float],
@@ -41,14 +43,14 @@ class Batches:
         drop_last: bool = True,
         rank: int = 0,
         world: int = 1,
+        workers: int | None = None,
     ) -> None:
         _check_batch_size(batch_size)
         if not 0 <= rank < world:
             raise ValueError(f"rank: expected 0 <= rank < world = {world}, got {rank}")
-        self._images = split.images.to(device)
         self._labels = split.labels.to(device)
-        self._augment = _checked(augment or Augment(), split.images.shape)
-        self._normalise = _Normalise.of(mean, std, split.images.shape[1], device)
+        self._augment = _checked(augment or Augment(), split.shape)
+        self._normalise = _Normalise.of(mean, std, split.shape[0], device)
         self._seed, self._rank, self._world = seed, rank, world
         self._spans = _spans(len(split), batch_size * world, world, drop_last)
         if not self._spans:
@@ -57,6 +59,7 @@ class Batches:
                 f"batch_size: {batch_size}{ranks} is more than the {len(split)} training images: "
                 f"no whole batch; choose at most {len(split) // world}"
             )
+        self._source = _source(split, device, seed, workers, len(self._spans))
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -65,42 +68,86 @@ class Batches:
     def epoch(self, k: int) -> Iterator[Batch]:
         """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]."""
         draws = _Draws.of(len(self._labels), self._augment, _generator(self._seed, k))
-        draws = draws.to(self._images.device)
-        for start, stop in self._spans:
-            size = (stop - start) // self._world
-            first = start + self._rank * size
-            mine = draws.part(first, first + size)
-            images = _crop_and_flip(self._images[mine.order], mine, self._augment)
-            yield self._normalise(images), self._labels[mine.order]
+        order = draws.order.to(self._source.device)
+        draws = draws.to(self._labels.device)
+        parts = [self._mine(start, stop) for start, stop in self._spans]
+        for part, pixels in zip(parts, self._source.batches([order[p] for p in parts], k), strict=True):
+            mine = draws.part(part)
+            images = pixels.to(self._labels.device, non_blocking=True)
+            yield self._normalise(_crop_and_flip(images, mine, self._augment)), self._labels[mine.order]
+
+    def _mine(self, start: int, stop: int) -> slice:
+        """This rank's positions of one step."""
+        size = (stop - start) // self._world
+        first = start + self._rank * size
+        return slice(first, first + size)
 
 
 def evaluation_batches(
-    split: Split,
+    split: Split | Files,
     batch_size: int,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device | str,
+    workers: int | None = None,
 ) -> Iterator[Batch]:
     """Yield every image once, in order, without augmentation; the last batch may be smaller.
 
-    A split that is already on the device isn't copied.
+    A split that is already on the device isn't copied. ``workers`` as for Batches; they end with the pass.
     """
     _check_batch_size(batch_size)
-    normalise = _Normalise.of(mean, std, split.images.shape[1], device)
-    for start in range(0, len(split), batch_size):
-        part = slice(start, start + batch_size)
-        yield normalise(split.images[part].to(device)), split.labels[part].to(device)
+    normalise = _Normalise.of(mean, std, split.shape[0], device)
+    if isinstance(split, Split):
+        for start in range(0, len(split), batch_size):
+            part = slice(start, start + batch_size)
+            yield normalise(split.images[part].to(device)), split.labels[part].to(device)
+        return
+    orders = torch.split(torch.arange(len(split)), batch_size)
+    source = _source(split, device, seed=0, workers=workers, batches=len(orders))
+    for order, pixels in zip(orders, source.batches(orders, epoch=0), strict=True):
+        yield normalise(pixels.to(device, non_blocking=True)), split.labels[order].to(device)
 
 
 def fingerprint(data: ImageData) -> str:
-    """Return the SHA-256 over pixels and labels of the three splits, as 64 hexadecimal digits."""
+    """Return a SHA-256 over the three splits, as 64 hexadecimal digits.
+
+    Over pixels and labels of a split in memory; over names, sizes in bytes and labels of one in files.
+    """
     digest = hashlib.sha256()
     for name in ("train", "validation", "test"):
-        split: Split = getattr(data, name)
-        digest.update(f"{name}{tuple(split.images.shape)}".encode())
+        split: Split | Files = getattr(data, name)
+        digest.update(f"{name}{(len(split), *split.shape)}".encode())
+        if isinstance(split, Files):
+            digest.update(digest_of(split))
+            continue
         for tensor in (split.images, split.labels):
             digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+class _Memory:
+    """Batches of raw pixels from a split that lives whole on the device."""
+
+    def __init__(self, split: Split, device: torch.device | str) -> None:
+        self._images = split.images.to(device)
+        self.device = self._images.device
+
+    def batches(self, orders: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Yield a batch, uint8 [b, c, h, w], for each of the orders, int64 [b]: indices of images."""
+        return (self._images[order] for order in orders)
+
+
+def _source(
+    split: Split | Files, device: torch.device | str, seed: int, workers: int | None, batches: int
+) -> _Memory | FileSource:
+    """Where pixels come from. Processes that would have no batch to read aren't started."""
+    if isinstance(split, Split):
+        return _Memory(split, device)
+    if workers is None:
+        threads = torch.get_num_threads()
+        workers = threads if threads > 1 else 0
+    pin = torch.device(device).type == "cuda"
+    return FileSource(split, seed=seed, workers=min(workers, batches), pin=pin)
 
 
 @dataclass(frozen=True)
@@ -150,9 +197,9 @@ class _Draws:
         """Copy to a device."""
         return _Draws(*(t.to(device) for t in (self.order, self.top, self.left, self.flip)))
 
-    def part(self, start: int, stop: int) -> _Draws:
+    def part(self, where: slice) -> _Draws:
         """The draws of some positions."""
-        return _Draws(*(t[start:stop] for t in (self.order, self.top, self.left, self.flip)))
+        return _Draws(*(t[where] for t in (self.order, self.top, self.left, self.flip)))
 
 
 def _crop_and_flip(images: Tensor, draws: _Draws, augment: Augment) -> Tensor:
@@ -205,13 +252,13 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _checked(augment: Augment, shape: Sequence[int]) -> Augment:
-    """The augmentation, if these images, [n, c, h, w], allow it."""
+    """The augmentation, if images of this shape, (c, h, w), allow it."""
     if augment.mode not in _MODES:
         raise BadInput(f"padding mode: no {augment.mode!r}{nearest(augment.mode, _MODES)}")
-    limit = min(shape[2:]) - 1 if augment.mode == "reflect" else min(shape[2:])
+    limit = min(shape[1:]) - 1 if augment.mode == "reflect" else min(shape[1:])
     if not 0 <= augment.padding <= limit:
         raise BadInput(
-            f"padding: expected 0 to {limit} for images of {shape[2]}x{shape[3]} with mode "
+            f"padding: expected 0 to {limit} for images of {shape[1]}x{shape[2]} with mode "
             f"{augment.mode!r}, got {augment.padding}"
         )
     return augment

@@ -188,9 +188,11 @@ class Prospect:
         return float(3.0 * found.macs * images * trial["training"]["epochs"] * share)
 
     def _declared(self, trial: Mapping[str, Any], what: str) -> Any:
-        """What a data set was registered with; None where it says nothing or its parameters may change it."""
+        """What a data set was registered with, or says of itself at these parameters; None if neither."""
         spec = trial["dataset"]
-        return None if len(spec) > 1 else self._registry.resolve("dataset", spec["name"]).metadata.get(what)
+        if len(spec) == 1:
+            return self._registry.resolve("dataset", spec["name"]).metadata.get(what)
+        return getattr(self._registry.build("dataset", spec), "declared", {}).get(what)
 
 
 def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: tuple[str, ...]) -> Profile:

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import ImageData, Split, StrategyError
+from dstbench.api import Files, ImageData, Split, StrategyError
 from dstbench.core import state
 from dstbench.core.budget import Infeasible
 from dstbench.core.cost import layer_costs
@@ -328,7 +328,7 @@ def _checkpoint(session: RunningTrial) -> None:
 
 
 @torch.no_grad()
-def evaluate(session: RunningTrial, split: Split) -> tuple[float, float]:
+def evaluate(session: RunningTrial, split: Split | Files) -> tuple[float, float]:
     """Top-1 in percent and mean cross-entropy over a whole split."""
     session.model.eval()
     correct, total = torch.zeros(2, device=session.accelerator.device, dtype=torch.float64)

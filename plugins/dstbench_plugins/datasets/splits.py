@@ -14,10 +14,10 @@ def hold_out(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     ``labels`` is int64 [n]. Returns the indices of the rest and of what is held out, both int64 and
     ascending, together exactly 0..n-1. A class gives in proportion to its size: whole examples first, the
     remainder to the largest fractions, so the sum is exact. Draws nothing, so the split is the same for
-    every seed and every version of torch. Raises BadInput where nothing would be left on either side.
+    every seed and every version of torch. Raises BadInput where nothing would be left.
     """
-    if not 0 < count < len(labels):
-        raise BadInput(f"validation: expected a number between 1 and {len(labels) - 1}, got {count}")
+    if not 0 <= count < len(labels):
+        raise BadInput(f"validation: expected a number between 0 and {len(labels) - 1}, got {count}")
     sizes = torch.bincount(labels)
     whole, remainder = sizes * count // len(labels), sizes * count % len(labels)
     extra = torch.argsort(remainder, descending=True, stable=True)[: count - int(whole.sum())]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -34,6 +36,12 @@ class Synthetic:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise BadInput(f"{name}: expected at least {bound}, got {getattr(self, name)}")
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What a plan needs to know at these parameters."""
+        shape = (self.channels, self.size, self.size)
+        return {"train_images": self.images, "input_shape": shape, "num_classes": self.classes}
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Draw the three splits from one generator; needs neither a folder nor a download."""

@@ -1,19 +1,22 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, read from a folder by torchvision's own classes.
 
 Test is the published test set. Validation is the end of each class in the published training set, and is
-never trained on. Mean and standard deviation are those of the published training pixels.
+never trained on; ``validation: 0`` trains on the whole of that set, and reports no validation accuracy. Mean
+and standard deviation are those of the published training pixels, unless a preset has others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
 from dstbench.api import Augment, DataUnavailable, ImageData, Split
 from dstbench.errors import BadInput
+from dstbench_plugins.datasets import presets
 from dstbench_plugins.datasets.splits import hold_out
 
 
@@ -25,19 +28,14 @@ class _Source:
     folder: str  # below the data root
     train: int  # published training images
     size: int  # pixels, height and width
+    channels: int
     num_classes: int
-    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
-    std: tuple[float, ...]
 
 
-_MNIST = _Source("MNIST", "MNIST/raw", 60_000, 28, 10, (0.1307,), (0.3081,))
-_FASHION = _Source("FashionMNIST", "FashionMNIST/raw", 60_000, 28, 10, (0.2860,), (0.3530,))
-_CIFAR10 = _Source(
-    "CIFAR10", "cifar-10-batches-py", 50_000, 32, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-)
-_CIFAR100 = _Source(
-    "CIFAR100", "cifar-100-python", 50_000, 32, 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
-)
+_MNIST = _Source("MNIST", "MNIST/raw", 60_000, 28, 1, 10)
+_FASHION = _Source("FashionMNIST", "FashionMNIST/raw", 60_000, 28, 1, 10)
+_CIFAR10 = _Source("CIFAR10", "cifar-10-batches-py", 50_000, 32, 3, 10)
+_CIFAR100 = _Source("CIFAR100", "cifar-100-python", 50_000, 32, 3, 100)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,13 @@ class MNIST:
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load without augmentation. Raises DataUnavailable."""
-        return _load(_MNIST, root, download, self.validation, Augment())
+        plain = presets.Preset(Augment(), (0.1307,), (0.3081,))
+        return _load(_MNIST, root, download, self.validation, plain)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What a plan needs to know at these parameters."""
+        return _declared(_MNIST, self.validation)
 
 
 @dataclass(frozen=True)
@@ -67,62 +71,100 @@ class FashionMNIST:
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load without augmentation. Raises DataUnavailable."""
-        return _load(_FASHION, root, download, self.validation, Augment())
+        plain = presets.Preset(Augment(), (0.2860,), (0.3530,))
+        return _load(_FASHION, root, download, self.validation, plain)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What a plan needs to know at these parameters."""
+        return _declared(_FASHION, self.validation)
 
 
 @dataclass(frozen=True)
 class CIFAR10:
     """Photographs of 10 classes (Krizhevsky, 2009): 32x32, 50,000 to train and validate, 10,000 to test.
 
-    Pad, crop and flip as RigL and Chase do for this set: the padding reflects.
+    Pad by 4, crop and flip as RigL and Chase do for this set: the padding reflects. A ``preset`` is a
+    paper's augmentation and normalisation; what is set beside it comes first.
     """
 
     validation: int = 5000  # images of the training set that are held out
-    padding: int = 4  # pixels on every side before the random crop; 0 = no crop
-    padding_mode: Literal["constant", "reflect"] = "reflect"
-    flip: bool = True
+    preset: str | None = None  # chase, dsb, itop, mest, plain, rigl, snfs
+    padding: int | None = None  # pixels on every side before the random crop, 0 = none; else the preset's
+    padding_mode: presets.PaddingMode | None = None  # else the preset's
+    flip: bool | None = None  # else the preset's
 
     def __post_init__(self) -> None:
         """Refuse what no image of this set allows."""
-        _check(_CIFAR10, self.validation, self.padding)
+        _check(_CIFAR10, self.validation)
+        presets.check_padding(self._preset, _CIFAR10.size, _CIFAR10.kind)
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load. Raises DataUnavailable."""
-        augment = Augment(self.padding, self.padding_mode, self.flip)
-        return _load(_CIFAR10, root, download, self.validation, augment)
+        return _load(_CIFAR10, root, download, self.validation, self._preset)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What a plan needs to know at these parameters."""
+        return _declared(_CIFAR10, self.validation)
+
+    @property
+    def _preset(self) -> presets.Preset:
+        chosen = presets.pick(presets.CIFAR10_PRESETS, presets.CIFAR10, self.preset)
+        return chosen.but(self.padding, self.padding_mode, self.flip)
 
 
 @dataclass(frozen=True)
 class CIFAR100:
     """Photographs of 100 classes (Krizhevsky, 2009): 32x32, 50,000 to train and validate, 10,000 to test.
 
-    Pad, crop and flip as Chase does for this set: the padding is black.
+    Pad by 4, crop and flip as Chase does for this set: the padding is black. A ``preset`` is a paper's
+    augmentation and normalisation; what is set beside it comes first.
     """
 
     validation: int = 5000  # images of the training set that are held out
-    padding: int = 4  # pixels on every side before the random crop; 0 = no crop
-    padding_mode: Literal["constant", "reflect"] = "constant"
-    flip: bool = True
+    preset: str | None = None  # chase, dsb, itop, mest, plain
+    padding: int | None = None  # pixels on every side before the random crop, 0 = none; else the preset's
+    padding_mode: presets.PaddingMode | None = None  # else the preset's
+    flip: bool | None = None  # else the preset's
 
     def __post_init__(self) -> None:
         """Refuse what no image of this set allows."""
-        _check(_CIFAR100, self.validation, self.padding)
+        _check(_CIFAR100, self.validation)
+        presets.check_padding(self._preset, _CIFAR100.size, _CIFAR100.kind)
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Load. Raises DataUnavailable."""
-        augment = Augment(self.padding, self.padding_mode, self.flip)
-        return _load(_CIFAR100, root, download, self.validation, augment)
+        return _load(_CIFAR100, root, download, self.validation, self._preset)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """What a plan needs to know at these parameters."""
+        return _declared(_CIFAR100, self.validation)
+
+    @property
+    def _preset(self) -> presets.Preset:
+        chosen = presets.pick(presets.CIFAR100_PRESETS, presets.CIFAR100, self.preset)
+        return chosen.but(self.padding, self.padding_mode, self.flip)
 
 
-def _check(source: _Source, validation: int, padding: int = 0) -> None:
-    """Find bad numbers before any file is read. Raises BadInput naming the parameter."""
-    limits = {"validation": (validation, 1, source.train - 1), "padding": (padding, 0, source.size - 1)}
-    for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            raise BadInput(f"{name}: expected {low} to {high} for {source.kind}, got {value}")
+def _check(source: _Source, validation: int) -> None:
+    """Find a bad number before any file is read. Raises BadInput naming the parameter."""
+    if not 0 <= validation < source.train:
+        raise BadInput(f"validation: expected 0 to {source.train - 1} for {source.kind}, got {validation}")
 
 
-def _load(source: _Source, root: Path | None, download: bool, validation: int, augment: Augment) -> ImageData:
+def _declared(source: _Source, validation: int) -> Mapping[str, Any]:
+    return {
+        "train_images": source.train - validation,
+        "input_shape": (source.channels, source.size, source.size),
+        "num_classes": source.num_classes,
+    }
+
+
+def _load(
+    source: _Source, root: Path | None, download: bool, validation: int, preset: presets.Preset
+) -> ImageData:
     """Read both published parts and hold the validation split out of the first."""
     if root is None:
         raise DataUnavailable(
@@ -136,9 +178,9 @@ def _load(source: _Source, root: Path | None, download: bool, validation: int, a
         validation=Split(published.images[held], published.labels[held]),
         test=_read(source, root, download, train=False),
         num_classes=source.num_classes,
-        mean=source.mean,
-        std=source.std,
-        augment=augment,
+        mean=preset.mean,
+        std=preset.std,
+        augment=preset.augment,
     )
 
 
