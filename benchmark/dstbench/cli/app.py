@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
-from dstbench.cli.report import compare, leaderboard, results_app
+from dstbench.cli.report import compare, explore, leaderboard, results_app
 from dstbench.cli.run import plan, run
 from dstbench.errors import BadInput
 
@@ -72,6 +72,7 @@ app.command()(run)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)
+app.command()(explore)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
 app.command()(models)

@@ -58,9 +58,40 @@ def leaderboard(
     else:
         _print(render_text(tables, limit or None, beside))
         for file in files:
-            if file.suffix == ".html":
+            if file.name == "index.html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
     _name(rejected)
+
+
+def explore(
+    folders: Folders,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the page and the CSV files go.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="One table a method, with its layers.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How methods explore: R_s, weights never dropped, sparse and dead channels; with --out plots over time."""
+    from dstbench.report.exploration import (
+        at_the_end,
+        by_layer,
+        render_exploration,
+        settings,
+        write_exploration,
+    )
+    from dstbench.report.results import read
+    from dstbench.report.text import to_json
+
+    loaded = read(folders)
+    found = settings(loaded)
+    files = [] if out is None else write_exploration(loaded, out)
+    if as_json:
+        typer.echo(to_json(by_layer(found) if layers else at_the_end(found)))
+    else:
+        _print(render_exploration(found, layers))
+        for file in files[:1]:
+            typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
+    _name(_lines(loaded.rejected))
 
 
 def compare(

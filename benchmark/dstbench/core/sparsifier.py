@@ -174,6 +174,11 @@ class Sparsifier:
         """Layers whose weights are all zero: grown at zero, and no gradient reaches them any more."""
         return [name for name, layer in self.layers.items() if not bool(layer.weight.detach().any())]
 
+    @property
+    def decided(self) -> bool:
+        """Whether there are initial masks; until then all weights are active (an init that reads gradients)."""
+        return not self._undecided
+
     def summary(self) -> DataFrame:
         """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
         from pandas import DataFrame

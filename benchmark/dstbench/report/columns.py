@@ -91,7 +91,7 @@ _SHOW: dict[str, Callable[[Any], str]] = {
     "rank": lambda value: f"{value:.0f}" if value == round(value) else f"{value:.1f}",
     "percent": lambda value: f"{value:.2f}",
     "points": _signed,
-    "fraction": lambda value: f"{value:.3f}",
+    "fraction": lambda value: f"{round(value, 3) + 0.0:.3f}".replace("-", "−"),
     "ratio": lambda value: f"{value:.3f}×" if value < 1 else f"{value:.2f}×",
     "si": _si,
     "bytes": lambda value: f"{_si(value)}B" if value >= 1000 else f"{value:.0f} B",
@@ -182,6 +182,46 @@ COLUMNS = {
             "R_s",
             "In-time over-parameterisation: share of weights that were ever active.",
             "fraction",
+        ),
+        Column(
+            "never_dropped",
+            "never dropped",
+            "Share of the initially active weights that every topology since has held.",
+            "fraction",
+            extra=True,
+        ),
+        Column(
+            "channel_excess_80",
+            "sparse channels (0.8)",
+            "Share of channels with a density below 0.8 times their layer's mean, minus what chance gives:"
+            " Binomial(fan-in, density). 0: as even as a random mask.",
+            "fraction",
+            extra=True,
+        ),
+        Column(
+            "channel_excess_50",
+            "sparse channels (0.5)",
+            "The same with densities below half of their layer's mean.",
+            "fraction",
+            extra=True,
+        ),
+        Column(
+            "channel_gini",
+            "channel Gini",
+            "Gini coefficient of the channels' densities within a layer; 0: all channels are equally dense.",
+            "fraction",
+            extra=True,
+        ),
+        Column(
+            "channel_dead", "dead channels", "Share of channels without a weight.", "fraction", extra=True
+        ),
+        Column(
+            "bottom_early",
+            "bottom set early",
+            "Share of the final bottom set (each layer's 30 % of channels with the least mean |w|) that was in"
+            " it after a quarter of the training. Chance: 0.3.",
+            "fraction",
+            extra=True,
         ),
         Column("updates", "updates", "Topology updates in one training run.", "integer", extra=True),
         Column(
@@ -328,7 +368,8 @@ BOARDS = (
         "Test accuracy of the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
         "top1", True,
         (*_METHOD, *_PLACE, "seeds", "top1", "difference", "p_holm", "top1_validation", "loss", "r_s",
-         "updates", "churn", "collapsed", "training_flops_ratio", "train_throughput_ratio",
+         "never_dropped", "channel_excess_80", "channel_excess_50", "channel_gini", "channel_dead",
+         "bottom_early", "updates", "churn", "collapsed", "training_flops_ratio", "train_throughput_ratio",
          "inference_flops_ratio", "inference_throughput_ratio", "path", "contended",
          "active_parameters", *_END),
     ),

@@ -50,16 +50,20 @@ class Written:
 
 
 def write_leaderboards(results: Paths, out: str | Path) -> Written:
-    """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``.
+    """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``,
+    and the page and the tables about exploration where records say how it went.
 
     Raises BadInput where a results folder doesn't exist.
     """
+    from dstbench.report.exploration import exploration_files
     from dstbench.report.picture import render_picture
 
     loaded = read(results)
     summary = summarise(frame(loaded.records))
     tables, beside = arranged(summary), stand_beside(summary)
-    contents = {"index.html": render_page(tables, loaded, beside), "leaderboard.svg": render_picture(tables)}
+    explored = exploration_files(loaded)
+    page = render_page(tables, loaded, beside, explored=bool(explored))
+    contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
         contents[f"{board.name}.csv"] = to_csv(whole)
@@ -73,8 +77,13 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
     )
 
 
-def render_page(tables: Mapping[str, pd.DataFrame], loaded: Loaded, beside: Beside) -> str:
-    """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it."""
+def render_page(
+    tables: Mapping[str, pd.DataFrame], loaded: Loaded, beside: Beside, explored: bool = False
+) -> str:
+    """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it.
+
+    explored: whether there is a page about exploration beside it, to link to.
+    """
     whole = {name: beside.within(name, table) for name, table in tables.items()}
     rows = {name: table.to_dict("records") for name, table in whole.items()}
     accuracy = tables["accuracy"].to_dict("records")  # ours: what summaries, filters and axes go by
@@ -83,8 +92,9 @@ def render_page(tables: Mapping[str, pd.DataFrame], loaded: Loaded, beside: Besi
         templates()
         .get_template("page.html.j2")
         .render(
-            css=_part("page.css"),
-            js=_part("page.js"),
+            explored=explored,
+            css=part("page.css"),
+            js=part("page.js"),
             data=_data(rows, whole, blocks),
             logo=_LOGO,
             facts=facts(accuracy, loaded),
@@ -113,7 +123,7 @@ def templates() -> jinja2.Environment:
     )
 
 
-def _part(name: str) -> Any:
+def part(name: str) -> Any:
     """Our own CSS or script, put into the page as it is."""
     from markupsafe import Markup
 

@@ -20,11 +20,12 @@ Paths = str | Path | Iterable[str | Path]
 
 COMPONENTS = ("init", "structure", "prune", "grow", "schedule")
 MEASURES = (
-    "top1", "top1_validation", "loss", "density", "density_all", "r_s", "updates", "churn", "changed",
-    "collapsed", "convention", "inference_flops", "dense_inference_flops", "inference_flops_ratio",
-    "training_flops", "dense_training_flops", "training_flops_ratio", "hardware_flops_ratio", "parameters",
-    "active_parameters", "bits", "peak_memory", "seconds", "epochs", "steps",
+    "top1", "top1_validation", "loss", "density", "density_all", "r_s", "never_dropped", "bottom_early",
+    "updates", "churn", "changed", "collapsed", "convention", "inference_flops", "dense_inference_flops",
+    "inference_flops_ratio", "training_flops", "dense_training_flops", "training_flops_ratio",
+    "hardware_flops_ratio", "parameters", "active_parameters", "bits", "peak_memory", "seconds", "epochs", "steps",
 )  # fmt: skip
+CHANNELS = ("channel_excess_80", "channel_excess_50", "channel_gini", "channel_dead")
 SPEED = ("images_per_second", "dense_images_per_second", "ratio", "ratio_low", "ratio_high")
 CONDITIONS = ("device", "threads", "batch_size", "precision")
 
@@ -75,7 +76,11 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
     rows = [_row(record) for record in records]
     table = pd.DataFrame(rows, columns=list(_row(_NOTHING)))
-    numeric = [*MEASURES, *(f"{kind}_{name}" for kind in ("train", "inference") for name in _speed_names())]
+    numeric = [
+        *MEASURES,
+        *CHANNELS,
+        *(f"{kind}_{name}" for kind in ("train", "inference") for name in _speed_names()),
+    ]
     numeric.remove("convention")
     for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
         values = table[name]
@@ -115,6 +120,7 @@ def _row(record: Record) -> dict[str, Any]:
         "trial": canonical({name: value for name, value in trial.items() if name != "seed"}),
         "versions": _versions(provenance),
         **{name: measures.get(name) for name in MEASURES},
+        **_channels(measures.get("channels") or {}),
         "fallbacks": ", ".join(measures.get("fallbacks") or ()) or None,
         **_throughput(measures.get("throughput") or {}),
         "dataset_fingerprint": provenance.get("dataset_fingerprint"),
@@ -138,6 +144,16 @@ def _versions(provenance: Mapping[str, Any]) -> str | None:
 
 def _version(part: Any) -> str:
     return str(part.get("version")) if isinstance(part, Mapping) else str(part)
+
+
+def _channels(pooled: Mapping[str, float]) -> dict[str, float | None]:
+    """Channel statistics as columns: fractions below a threshold less what chance gives."""
+
+    def excess(percent: int) -> float | None:
+        below, chance = pooled.get(f"below_{percent}"), pooled.get(f"null_{percent}")
+        return None if below is None or chance is None else below - chance
+
+    return dict(zip(CHANNELS, (excess(80), excess(50), pooled.get("gini"), pooled.get("dead")), strict=True))
 
 
 def _throughput(speeds: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import BOARDS, COLUMNS, EVIDENCE, Board, is_missing, may_gain
-from dstbench.report.results import COMPONENTS
+from dstbench.report.results import CHANNELS, COMPONENTS
 from dstbench.report.statistics import (
     Estimate,
     differences,
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEANS = (
-    "density", "top1_validation", "loss", "r_s", "updates", "churn", "collapsed", "training_flops_ratio",
+    "density", "top1_validation", "loss", "r_s", "never_dropped", *CHANNELS, "bottom_early",
+    "updates", "churn", "collapsed", "training_flops_ratio",
     "inference_flops_ratio", "hardware_flops_ratio", "training_flops", "inference_flops", "parameters",
     "active_parameters", "bits", "peak_memory", "seconds",
 )  # fmt: skip
@@ -58,7 +59,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    trials = _with_versions(results.to_dict("records"))
+    trials = with_versions(results.to_dict("records"))
     dense = _dense_control(trials)
     groups: dict[tuple[str, str], Trials] = {}
     for trial in sorted(trials, key=lambda trial: trial["seed"]):
@@ -89,7 +90,7 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
     return table[list(keys)].reset_index(drop=True)
 
 
-def _with_versions(trials: Trials) -> Trials:
+def with_versions(trials: Trials) -> Trials:
     """Add ``version``; a trial that failed before it had one joins its siblings where they agree."""
     known: dict[str, set[str]] = {}
     for trial in trials:

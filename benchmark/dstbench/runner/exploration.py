@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,17 @@ Point = dict[str, Any]
 
 @dataclass
 class Exploration:
-    """One point an epoch, the first before training; checkpointed with the trial. A dense training has none."""
+    """One point an epoch, the first before training; checkpointed with the trial.
+
+    A dense training has none, nor has one before its first step if the init waits for a gradient.
+    """
 
     points: list[Point] = field(default_factory=list)
     bottoms: list[Tensor] = field(default_factory=list)  # uint8: bits of the channels of all layers in turn
 
     def observe(self, epoch: int, sparsifier: Sparsifier) -> Point:
         """Add the point of an epoch that ended, and return it."""
-        if sparsifier.method.dense:
+        if sparsifier.method.dense or not sparsifier.decided:
             return {}
         bottoms = [
             explore.bottom_set(explore.umm(layer.weight))
@@ -52,7 +54,7 @@ class Exploration:
         if not self.points:
             return {}
         final = [self._overlap(-1, index) for index in range(len(self.bottoms))]
-        last, early = self.points[-1], ceil(EARLY * (len(self.points) - 1))
+        last, early = self.points[-1], _early([point["epoch"] for point in self.points])
         figures = [
             {
                 **{name: value for name, value in point.items() if name != "channels"},
@@ -75,6 +77,11 @@ class Exploration:
         sets = [np.unpackbits(self.bottoms[index].cpu().numpy()).astype(np.bool_) for index in (one, other)]
         share = explore.overlap(*sets)
         return None if share is None else round(share, 5)
+
+
+def _early(epochs: list[int]) -> int:
+    """The index of the first epoch after a quarter of the training."""
+    return next(index for index, epoch in enumerate(epochs) if epoch >= EARLY * epochs[-1])
 
 
 def channel_statistics(sparsifier: Sparsifier) -> dict[str, ChannelStatistics | None]:

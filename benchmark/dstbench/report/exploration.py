@@ -1,0 +1,311 @@
+"""How methods explore, over time and by layer: a table a trial's epochs, one of its layers, and a page of plots.
+
+All from records alone, like the leaderboards; those that were made before trajectories were recorded, and
+dense trainings, have nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import fsum, prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstbench.report.columns import Column
+from dstbench.report.lines import Line, Plot, plot
+from dstbench.report.results import Loaded, frame
+from dstbench.report.tables import PLACE, summarise, with_versions
+from dstbench.report.text import to_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+Row = dict[Any, Any]
+Records = list[Mapping[str, Any]]
+
+SETTING = ("model", "dataset", "density_requested", "method", "control", "setting", "seeds")
+CHANNEL_FIGURES = (
+    "below_100", "null_100", "below_80", "null_80", "below_50", "null_50", "gini", "cv", "dead",
+)  # fmt: skip
+FIGURES = ("r_s", "never_dropped", "bottom_previous", "bottom_final", *CHANNEL_FIGURES)
+CHANCE = 0.3  # the overlap of random bottom sets: the fraction of channels that they hold
+REST = "rest"
+COLOURED = 6  # lines with a colour of their own; more can't be told apart
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a block: a figure over epochs, and what chance gives for it."""
+
+    figure: str
+    title: str
+    help: str
+    null: str | None = None  # a figure, drawn dashed in the line's colour
+    level: float | None = None  # a constant
+
+
+PANELS = (
+    Panel("r_s", "R_s", "Share of all weights that were ever active."),
+    Panel("never_dropped", "Never dropped", "Share of the initial weights that every topology since has held."),
+    Panel(
+        "bottom_final", "Bottom set found",
+        "Share of the final bottom set of channels that is in it already; dashed: by chance.", level=CHANCE,
+    ),
+    Panel(
+        "below_80", "Channels below 0.8 × mean",
+        "Share of channels with a density below 0.8 times their layer's mean; dashed: by chance.", "null_80",
+    ),
+    Panel(
+        "below_50", "Channels below 0.5 × mean",
+        "The same with densities below half of the mean; dashed: by chance.", "null_50",
+    ),
+    Panel("dead", "Dead channels", "Share of channels without a weight."),
+)  # fmt: skip
+
+COLUMNS = (
+    Column("method", "method", "The recipe's name, or init · structure · prune · grow."),
+    Column("seeds", "n", "Seeds in the means.", "integer"),
+    Column("epoch", "epochs", "How long it was trained.", "integer"),
+    Column("r_s", "R_s", PANELS[0].help, "fraction"),
+    Column("never_dropped", "never dropped", PANELS[1].help, "fraction"),
+    Column("bottom_early", "bottom set early", "Of the final bottom set, what was in it after a quarter of the "
+           "training. Chance: 0.3.", "fraction"),
+    Column("below_100", "below mean", "Share of channels with a density below their layer's mean.", "fraction"),
+    Column("null_100", "chance", "The same by chance: Binomial(fan-in, density).", "fraction"),
+    Column("below_80", "below 0.8×", "Below 0.8 times the mean.", "fraction"),
+    Column("null_80", "chance", "The same by chance.", "fraction"),
+    Column("below_50", "below 0.5×", "Below half of the mean.", "fraction"),
+    Column("null_50", "chance", "The same by chance.", "fraction"),
+    Column("gini", "Gini", "Of the channels' densities within a layer; 0: all are equally dense.", "fraction"),
+    Column("dead", "dead", PANELS[5].help, "fraction"),
+)  # fmt: skip
+LAYER_COLUMNS = (
+    Column("layer", "layer", "A layer with a mask, in the order of the model."),
+    Column("shape", "shape", "Of its weight."),
+    Column("density", "density", "Active weights at the end / all.", "fraction"),
+    *(column for column in COLUMNS if column.key not in ("method", "seeds", "epoch", "bottom_early")),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method on a model, a data set and a density, and its finished trials: the seeds."""
+
+    row: Row  # SETTING
+    records: Records
+
+    @property
+    def curve(self) -> list[Row]:
+        """One row an epoch: the means over seeds of FIGURES."""
+        trials = [record["measures"]["exploration"] for record in self.records]
+        return [
+            {"epoch": epoch, **{name: _mean(trials, name, index) for name in FIGURES}}
+            for index, epoch in enumerate(trials[0]["epoch"])
+        ]
+
+    @property
+    def end(self) -> Row:
+        """The last epoch, and what of the bottom set was found early."""
+        early = [record["measures"].get("bottom_early") for record in self.records]
+        return {**self.curve[-1], "bottom_early": _average(early)}
+
+    @property
+    def layers(self) -> list[Row]:
+        """One row a layer, at the end."""
+        listed = [record["measures"].get("layers") or [] for record in self.records]
+        return [_layer(seeds) for seeds in zip(*listed, strict=False)]
+
+
+def settings(loaded: Loaded) -> list[Setting]:
+    """What has a trajectory, by model, data set and density, the most accurate first; rows as on the boards."""
+    known = [
+        record
+        for record in loaded.records
+        if record["status"] == "ok" and (record["measures"].get("exploration") or {}).get("epoch")
+    ]
+    if not known:
+        return []
+    table = frame(known)
+    groups: dict[str, Records] = {}
+    for record, trial in zip(known, with_versions(table.to_dict("records")), strict=True):
+        groups.setdefault(f"{trial['trial']} {trial['version']}", []).append(record)
+    order = ["model", "dataset", "density_requested", "top1", "method", "group"]
+    summary = summarise(table).sort_values(order, ascending=[True, True, False, False, True, True])
+    return [
+        Setting({name: row[name] for name in SETTING}, groups[row["group"]])
+        for row in summary.to_dict("records")
+    ]
+
+
+def over_time(found: Sequence[Setting]) -> pd.DataFrame:
+    """One row an epoch of every setting."""
+    return _table([{**one.row, **point} for one in found for point in one.curve], ("epoch", *FIGURES))
+
+
+def at_the_end(found: Sequence[Setting]) -> pd.DataFrame:
+    """One row a setting."""
+    return _table([{**one.row, **one.end} for one in found], ("epoch", *FIGURES, "bottom_early"))
+
+
+def by_layer(found: Sequence[Setting]) -> pd.DataFrame:
+    """One row a layer of every setting, at the end."""
+    rows = [{**one.row, **layer} for one in found for layer in one.layers]
+    return _table(rows, ("layer", "shape", "density", "r_s", "never_dropped", *CHANNEL_FIGURES))
+
+
+def exploration_files(loaded: Loaded) -> dict[str, str]:
+    """The texts of ``exploration.html``, ``.csv`` and ``exploration_layers.csv``; {} where nothing is known."""
+    found = settings(loaded)
+    if not found:
+        return {}
+    return {
+        "exploration.html": _page(found),
+        "exploration.csv": to_csv(over_time(found)),
+        "exploration_layers.csv": to_csv(by_layer(found)),
+    }
+
+
+def write_exploration(loaded: Loaded, out: str | Path) -> list[Path]:
+    """Write these files into ``out``, the page first; none where nothing is known."""
+    folder, contents = Path(out), exploration_files(loaded)
+    if contents:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8", newline="\n")
+    return [folder / name for name in contents]
+
+
+def render_exploration(found: Sequence[Setting], layers: bool = False) -> RenderableType:
+    """For the terminal: a table per model, data set and density, or one per method with its layers.
+
+    Without what lies below the mean itself: by chance that is half of the channels, whatever the method.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def drawn(title: str, columns: Sequence[Column], rows: list[Row]) -> Table:
+        table = Table(title=title, title_justify="left", box=None)
+        columns = [one for one in columns if one.key not in ("epoch", "below_100", "null_100")]
+        for column in columns:
+            first = column.key in ("method", "layer")
+            table.add_column(
+                column.title, justify="right" if column.numeric else "left", min_width=18 if first else None
+            )
+        for row in rows:
+            table.add_row(*(column.text(row) for column in columns))
+        return table
+
+    if not found:
+        return Text("No trajectories yet: dense trainings have none, nor have older records.")
+    tables: list[RenderableType] = []
+    for title, members in _blocks(found):
+        if layers:
+            names = zip(members, _names(members), strict=True)
+            tables += [drawn(f"{name}: {title}", LAYER_COLUMNS, one.layers) for one, name in names]
+        else:
+            tables.append(drawn(title, COLUMNS, _ends(members)))
+    legend = (
+        "below: share of channels sparser than that × their layer's mean · chance: Binomial(fan-in, density)"
+    )
+    return Group(*tables, Text(legend, style="dim"))
+
+
+def _blocks(found: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Settings by model, data set and density, with a title."""
+    groups = groupby(found, lambda one: tuple(one.row[name] for name in PLACE))
+    return [(f"{place[0]} on {place[1]} at density {place[2]:g}", list(members)) for place, members in groups]
+
+
+def _ends(members: Sequence[Setting]) -> list[Row]:
+    return [
+        {**one.row, **one.end, "method": name} for one, name in zip(members, _names(members), strict=True)
+    ]
+
+
+def _table(rows: list[Row], keys: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=[*SETTING, *keys])
+
+
+def _layer(seeds: Sequence[Mapping[str, Any]]) -> Row:
+    """One layer's figures, means over seeds."""
+    shape, channels = seeds[0]["shape"], [one.get("channels") or {} for one in seeds]
+    return {
+        "layer": seeds[0]["name"],
+        "shape": "×".join(map(str, shape)),
+        "density": _average([one["active"] / prod(shape) for one in seeds]),
+        **{name: _average([one.get(name) for one in seeds]) for name in ("r_s", "never_dropped")},
+        **{name: _average([one.get(name) for one in channels]) for name in CHANNEL_FIGURES},
+    }
+
+
+def _mean(trials: Sequence[Mapping[str, Any]], name: str, index: int) -> float | None:
+    return _average([trial[name][index] for trial in trials if trial.get(name)])
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fsum(known) / len(known) if known else None
+
+
+# The page
+
+
+def _page(found: Sequence[Setting]) -> str:
+    from dstbench.report.page import part, templates
+
+    blocks = [_block(title, members) for title, members in _blocks(found)]
+    return (
+        templates()
+        .get_template("exploration.html.j2")
+        .render(css=part("page.css"), blocks=blocks, columns=COLUMNS, layer_columns=LAYER_COLUMNS)
+    )
+
+
+def _block(title: str, members: list[Setting]) -> Row:
+    """What the page shows of one model, data set and density."""
+    names, colours = _names(members), _colours(members)
+    curves = [one.curve for one in members]
+    drawn = list(zip(names, colours, curves, strict=True))
+    return {
+        "title": title,
+        "key": [(name, colour) for name, colour, _ in drawn if colour != REST],
+        "others": colours.count(REST),
+        "panels": [(panel, shown) for panel in PANELS if (shown := _plot(panel, drawn))],
+        "rows": _ends(members),
+        "layers": [(name, one.layers) for one, name in zip(members, names, strict=True)],
+    }
+
+
+def _names(members: Sequence[Setting]) -> list[str]:
+    """The methods' names, with their settings where they would read the same."""
+    methods = [one.row["method"] for one in members]
+    return [
+        f"{one.row['method']} ({one.row['setting']})"
+        if methods.count(one.row["method"]) > 1
+        else one.row["method"]
+        for one in members
+    ]
+
+
+def _colours(members: Sequence[Setting]) -> list[str]:
+    """CSS classes: the most accurate methods have a colour of their own."""
+    own = iter([*(f"s{place}" for place in range(COLOURED)), *[REST] * len(members)])
+    return ["control" if one.row["control"] else next(own) for one in members]
+
+
+def _plot(panel: Panel, drawn: Sequence[tuple[str, str, list[Row]]]) -> Plot | None:
+    """A panel's lines, the most accurate on top; None where no method has the figure."""
+    lines = [
+        Line(name, colour, points, dashed=figure == panel.null)
+        for name, colour, curve in reversed(drawn)
+        for figure in (panel.null, panel.figure)
+        if figure and not (figure == panel.null and colour == REST)
+        if (points := tuple((row["epoch"], row[figure]) for row in curve if row[figure] is not None))
+    ]
+    return plot(lines, panel.level) if lines else None
