@@ -16,7 +16,7 @@ from dstbench.registration.registry import registry
 from dstbench.report import published_rows
 from dstbench.report.page import write_leaderboards
 from dstbench.report.published import figures, load_table, published_tables
-from dstbench.report.published_rows import bare, same_method, stand_beside
+from dstbench.report.published_rows import bare, protocol, same_method, stand_beside
 from dstbench.report.results import load_results
 from dstbench.report.tables import arranged, leaderboards, summarise
 from dstbench.report.text import render_text
@@ -191,6 +191,17 @@ def test_the_difference_says_what_differs_in_training(alone, ours):
     assert row["protocol"] == "epochs 12 (theirs 100), nesterov true (false)"
 
 
+def test_settings_of_a_schedule_are_told_only_between_equal_schedules():
+    theirs = {"schedule": "multistep", "milestones": [30], "lr": 0.1, "label_smoothing": 0.1}
+    other = json.dumps({"training": {"epochs": 1}})
+    same = json.dumps({"training": {"epochs": 1, "schedule": "multistep", "milestones": [20]}})
+    assert protocol(other, theirs) == "schedule cosine (theirs multistep), label_smoothing 0 (0.1)"
+    assert protocol(same, theirs) == "milestones [20] (theirs [30]), label_smoothing 0 (0.1)"
+    assert protocol(other, {"lr": 0.1}) == "same lr; the rest is not compared"
+    assert protocol(other, {}) == "theirs is not known"
+    assert protocol('{"training": {"epoch": 1}}', theirs) == "ours is not known"
+
+
 def test_measured_speeds_have_no_published_rows(alone, ours):
     summary = summarise(load_results(ours))
     table = arranged(summary)["throughput"]
@@ -231,6 +242,7 @@ def test_every_file_marks_them_and_names_their_source(alone, ours, tmp_path):
     assert "| 90.50 (sd 0.25) |" in read["accuracy.md"]
     assert "| 89.00 | 90.50 | −1.50 | epochs 12 (theirs 100)" in read["accuracy.md"]
     assert "- **b** and this is too" in read["accuracy.md"]
+    assert "| 0.20× |" in read["accuracy.md"], "as many digits as printed"
     assert "−1.50" not in read["flops.md"].partition("## Published sources")[0]
     assert "published" not in read["throughput.md"] + read["throughput.csv"] + read["leaderboard.svg"]
     page = read["index.html"]

@@ -44,7 +44,7 @@ def accuracy_axis(rows: list[Row]) -> Axis:
 
 def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
     """What one cell shows."""
-    key, text = column.key, show(column.kind, row[column.key])
+    key, text = column.key, column.main(row)
     if row.get("published") and key in ("method", "top1"):
         return _published(text, row) if key == "method" else Cell(text, sub=row["spread"] or "")
     if key == "method":

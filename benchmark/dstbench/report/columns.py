@@ -37,9 +37,15 @@ class Column:
         """Whether its values are numbers."""
         return self.kind not in ("text", "flag")
 
+    def main(self, row: Mapping[Any, Any]) -> str:
+        """A row's value for people, without its interval; published ratios have the two digits of print."""
+        if row.get("published") and self.kind == "ratio" and not is_missing(row[self.key]):
+            return f"{row[self.key]:.2f}×"
+        return show(self.kind, row[self.key])
+
     def text(self, row: Mapping[Any, Any]) -> str:
         """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
-        main = show(self.kind, row[self.key])
+        main = self.main(row)
         if main == MISSING or not self.interval:
             return main
         low, high = (show(self.kind, row[key]).removesuffix("×") for key in self.keys[1:])

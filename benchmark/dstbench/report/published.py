@@ -14,17 +14,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, nearest
 from dstbench.runner.config import Frozen, Training
 from dstbench.runner.validation import validated
 from dstbench.runner.yaml import read_document
 
-GRADES = (
+Grade = Literal[
     "read in the paper",
     "from the authors' repository",
-    "digitised from a figure",
     "as quoted by a later report",
-)
+    "digitised from a figure",
+]
 """How a figure got here, from the surest on."""
 
 Names = Annotated[
@@ -80,12 +80,7 @@ class Table(Frozen):
         default=None, pattern=r"^https://\S+$"
     )  # where there is no arXiv id, or besides it
     where: str = Field(min_length=1)
-    grade: Literal[
-        "read in the paper",
-        "from the authors' repository",
-        "digitised from a figure",
-        "as quoted by a later report",
-    ]
+    grade: Grade
     model: str
     dataset: str
     training: Annotated[dict[str, Any], AfterValidator(_known_settings)] = Field(default_factory=dict)
@@ -148,8 +143,6 @@ def figures(
 
 def require_known(name: str, value: str | None) -> None:
     """Refuse a ``model`` or ``dataset`` of which nothing is published here. Raises BadInput."""
-    from dstbench.errors import nearest
-
     known = {getattr(table, name) for table in published_tables().values()}
     if value is not None and value not in known:
         raise BadInput(f"--{name}: nothing is published here for {value!r}{nearest(value, known)}")

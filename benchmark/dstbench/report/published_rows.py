@@ -25,6 +25,7 @@ Row = dict[Any, Any]
 Place = tuple[str, str, float]  # model, data set and density as our rows say them
 
 PUBLISHED_IN = ("accuracy", "flops")  # speeds are measured here or not at all
+OF_SCHEDULE = ("step_epochs", "milestones", "gamma")  # told only between equal schedules
 COLUMNS = ("published", "spread", "source", "address")
 _VARIANT = re.compile(r"(?:init|structure)=[^,()]+(?:\([^()]*\))?")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -98,13 +99,14 @@ def _of(place: Place) -> list[tuple[str, Figure]]:
     and what was read off a chart, which is no match for printed figures.
     """
     model, dataset, density = place[0].removeprefix("timm:"), bare(place[1]), place[2]
-    return [
+    found = [
         (name, figure)
         for name, table in published_tables().items()
         if (table.model, table.dataset) == (model, dataset) and table.grade != "digitised from a figure"
-        for figure in sorted(table.figures, key=lambda figure: -figure.top1)
+        for figure in table.figures
         if figure.density == density and not figure.copied_from
     ]
+    return sorted(found, key=lambda item: -item[1].top1)
 
 
 def _sources(found: Sequence[tuple[Place, str, Figure]]) -> dict[str, Source]:
@@ -189,11 +191,11 @@ def _comparison(ours: Row, place: Place, figure: Figure, source: Source) -> Row:
         "published_top1": figure.top1,
         "published": _mark(figure, source),
         "difference": ours["top1"] - figure.top1,
-        "protocol": _protocol(ours["trial"], source.table.training),
+        "protocol": protocol(ours["trial"], source.table.training),
     }
 
 
-def _protocol(trial: str, theirs: Mapping[str, Any]) -> str:
+def protocol(trial: str, theirs: Mapping[str, Any]) -> str:
     """What is known to differ in training: ``epochs 1 (theirs 100), nesterov true (false)``."""
     if not theirs:
         return "theirs is not known"
@@ -205,7 +207,7 @@ def _protocol(trial: str, theirs: Mapping[str, Any]) -> str:
     differing = [
         f"{name} {_said(ours[name])} ({_said(value)})"
         for name, value in theirs.items()
-        if ours[name] != value
+        if ours[name] != value and not (name in OF_SCHEDULE and ours["schedule"] != theirs.get("schedule"))
     ]
     if not differing:
         return f"same {', '.join(theirs)}; the rest is not compared"
@@ -213,4 +215,4 @@ def _protocol(trial: str, theirs: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
-    return json.dumps(value).strip('"')
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value).strip('"')

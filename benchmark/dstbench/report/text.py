@@ -213,8 +213,9 @@ def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
 
 def _compact(column: Column, row: Mapping[Any, Any]) -> str:
     """A cell with its symmetric interval as ``91.23 ±0.44``; a contended speed in brackets."""
-    key = "density_requested" if column.key == "density" and row.get("published") else column.key
-    text = show(column.kind, row[key])
+    if column.key == "density" and row.get("published"):
+        return show(column.kind, row["density_requested"])
+    text = column.main(row)
     if column.key == "top1" and not is_missing(row["top1_high"]):
         text += f" ±{row['top1_high'] - row['top1']:.2f}"
     if column.key == "top1" and row.get("spread"):
