@@ -208,6 +208,12 @@ def test_models():
     assert (lenet["input_shape"], lenet["num_classes"]) == ([1, 28, 28], 10)
 
 
+def test_flops_by_another_convention():
+    [row] = json.loads(run("models", "lenet300-100", "--convention", "rigl", "--json"))
+    assert (row["convention"], row["flops"]) == ("rigl", 2 * row["macs"] + 410)
+    assert "532,810" in run("models", "lenet300-100", "--convention", "rigl")
+
+
 def test_one_model_with_other_classes_and_input():
     arguments = ["models", "lenet300-100", "--num-classes", "7", "--input-shape", "1,8,8", "--json"]
     [row] = json.loads(run(*arguments))

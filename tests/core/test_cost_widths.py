@@ -114,6 +114,28 @@ def test_what_removing_chases_channels_leaves(resnet50, pool, allocation, fracti
     assert left.weights_ratio == pytest.approx(weights, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "macs", "weights", "within"), [(0.3, 0.744, 0.532, 1e-3), (0.4, 0.621, 0.444, 6e-3)]
+)
+def test_what_chases_ranking_of_initial_weights_leaves(resnet50, pool, fraction, macs, weights, within):
+    """Mean |w| over the full fan-in, zeros included, ranked over all units, floor β = 0.2. At 0.3 the floors
+    decide, at 0.4 it is one draw against another."""
+    erk, draw = dstbench.densities(resnet50, 0.1), torch.Generator().manual_seed(0)
+    ranked = []
+    for name in pool:
+        shape = resnet50.get_submodule(name).weight.shape
+        values = torch.randn(shape, generator=draw).abs() * (2 / shape[1:].numel()) ** 0.5
+        values *= torch.rand(shape, generator=draw) < erk[name]
+        ranked += [(score, name) for score in values.flatten(1).mean(1).tolist()]
+    rows, left = dict(pool), round(fraction * 7552)
+    for _, name in sorted(ranked):
+        if left and rows[name] > int(pool[name] * (1 - fraction) * 0.2):
+            rows[name], left = rows[name] - 1, left - 1
+    found = compacted(resnet50, rows, IMAGENET)
+    assert found.macs_ratio == pytest.approx(macs, abs=within)
+    assert found.weights_ratio == pytest.approx(weights, abs=within)
+
+
 # By hand
 
 

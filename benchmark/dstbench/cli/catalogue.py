@@ -21,15 +21,17 @@ def models(
     name: Annotated[str | None, typer.Argument(help="Only this one, such as: timm:resnet18")] = None,
     num_classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 10,
     input_shape: Annotated[str | None, typer.Option(help="Such as 3,32,32; its own by default.")] = None,
+    convention: Annotated[str, typer.Option(help="Of FLOPs: mac, rigl or rigl-notebook.")] = "mac",
     as_json: Json = False,
 ) -> None:
     """List the models with their parameters, maskable weights and multiply-accumulates an image."""
     found = registry()
     shape = None if input_shape is None else _shape(input_shape)
     names = [name] if name else [each for each in found["model"] if not each.endswith(":")]
-    rows = [model_row(found, each, num_classes, shape) for each in names]
+    rows = [model_row(found, each, num_classes, shape, convention) for each in names]
+    counts = ["macs"] if convention == "mac" else ["macs", "flops"]
     print_rows(
-        rows, ["name", "parameters", "maskable", "macs", "input_shape", "num_classes"], as_json=as_json
+        rows, ["name", "parameters", "maskable", *counts, "input_shape", "num_classes"], as_json=as_json
     )
     if not as_json and name is None:
         for family in (each for each in found["model"] if each.endswith(":")):
@@ -37,9 +39,9 @@ def models(
 
 
 def model_row(
-    found: Registry, name: str, num_classes: int, shape: tuple[int, int, int] | None
+    found: Registry, name: str, num_classes: int, shape: tuple[int, int, int] | None, convention: str = "mac"
 ) -> dict[str, Any]:
-    """Build a model and count: parameters, weights of convolutions and linear layers, MACs of one image."""
+    """Build a model and count: parameters, weights of convolutions and linear layers, MACs and FLOPs of an image."""
     import torch
 
     from dstbench.core.cost import cost
@@ -49,12 +51,14 @@ def model_row(
     shape = shape or tuple(component.metadata.get("input_shape", _INPUT))
     with torch.random.fork_rng(devices=[]):
         model = found.build("model", name)(num_classes=num_classes, input_shape=shape)
-    totals = cost(model, None, shape)
+    totals = cost(model, None, shape, convention)
     return {
         "name": name,
         "parameters": totals.parameters,
         "maskable": sum(layer.info.numel for layer in maskable_layers(model).values()),
         "macs": totals.macs,
+        "flops": int(totals.inference_flops),
+        "convention": convention,
         "input_shape": list(shape),
         "num_classes": num_classes,
         "distribution": component.distribution,
