@@ -222,7 +222,8 @@ class Structure(Protocol):
     Optional: ``retiles = True`` (``fill`` may drop kept positions), ``misfit(layer) -> str | None`` (why a
     layer can't carry it; that layer is then unstructured and listed), ``merge(kept, keep_scores,
     grow_scores, n)`` (how the two score tensors become the one that ``fill`` sees; the engine's own
-    rank-normalises kept positions into [1, 2] and the others into [0, 1]).
+    rank-normalises kept positions into [1, 2] and the others into [0, 1]), ``allowed(layer, scores) -> int``
+    (how many weights ``fill`` could add where some scores are -inf; the engine's own counts the positions).
     """
 
     def unit(self, layer: LayerInfo) -> int:

@@ -101,7 +101,7 @@ def test_bad_sizes_are_named(make, field):
 def full(density=0.5, **parts):
     """Train with 2:4 in every layer, which holds a density of 0.5 and no more."""
     model = mlp()
-    parts = recipe(parts.pop("schedule", "constant"), 2, structure="n_of_m", **parts)
+    parts = recipe(parts.pop("schedule", "constant"), 2, **{"structure": "n_of_m", **parts})
     sparsifier = dstbench.Sparsifier(
         model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=3
     )
@@ -141,6 +141,17 @@ def test_schedules_that_fall_to_the_capacity_or_stay_below_it_are_fine():
     assert sparsifier.density == 0.25
     _, seen = full(0.4, schedule={"name": "soft_memory", "extra": 0.1, "delta_t": 2})
     assert all(bool((groups_of_four(masks) <= 2).all()) for masks in seen)
+
+
+def test_growth_that_spares_what_was_dropped_uses_only_what_the_groups_leave():
+    """Of a group of 3:4 that lost two weights only one can come back: other groups and layers take the rest."""
+    grow = {"name": "random", "exclude_dropped": True}
+    sparsifier, seen = full(0.6, structure={"name": "n_of_m", "n": 3}, grow=grow)
+    assert sum(report.grown for report in sparsifier.history) > 0
+    assert all(bool((groups_of_four(masks) <= 3).all()) for masks in seen)
+    assert sparsifier.density == pytest.approx(0.6, abs=1 / sparsifier.size)
+    with pytest.raises(Infeasible):
+        full(0.75, structure={"name": "n_of_m", "n": 3}, grow=grow)
 
 
 def test_more_than_the_capacity_is_infeasible_with_the_figures():

@@ -99,6 +99,10 @@ class Partition:
         taken = _nearest(_ranked(means, free), sizes, room, at_least=int(empty))
         return layer.mask | _members(taken, units, sizes)
 
+    def allowed(self, layer: LayerView, scores: Tensor) -> int:
+        """How many weights could be added where some scores are -inf: quotas leave fewer than there are free."""
+        return count(self.fill(layer, scores, layer.info.numel)) - count(layer.mask)
+
     def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
         """Whether every unit is wholly active or wholly inactive, and no group exceeds its quota."""
         units = self.layout.units(layer).to(mask.device)

@@ -95,7 +95,9 @@ def initial_masks(
     scores: dict[str, Tensor] = {}
     if masks_wanted:
         scores = {name: score_layer(init.score, view, draw(name, "init")) for name, view in views.items()}
-        upper = {name: _room(view, scores[name], upper[name]) for name, view in views.items()}
+        upper = {
+            name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()
+        }
         lower = {name: min(lower[name], upper[name]) for name in views}
     candidates = _candidates(init.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
     budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
@@ -182,7 +184,7 @@ def _grow(
         return kept, budget
     scores = {name: score_layer(grow.score, view, draw(name, "grow")) for name, view in views.items()}
     _, upper = bounds({name: view.info for name, view in views.items()}, structures)
-    room = {name: _room(view, scores[name], upper[name]) for name, view in views.items()}
+    room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
     candidates = _candidates(grow.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
     shares = check_shares(grow.share, grow.share(views, candidates, additions), views)
     added = apportion(shares, additions, dict.fromkeys(views, 0), room)
@@ -203,12 +205,13 @@ def _merges(structure: Structure) -> bool:
     return bool(getattr(structure, "retiles", False)) or not hasattr(structure, "merge")
 
 
-def _room(view: LayerView, scores: Tensor, capacity: int) -> int:
+def _room(structure: Structure, view: LayerView, scores: Tensor, capacity: int) -> int:
     """How many weights may still be added: up to capacity, and never where the score forbids it."""
     room = max(0, capacity - view.active)
     if float(scores.min()) == -torch.inf:
-        allowed = count((scores > -torch.inf) & ~view.mask)
-        room = min(room, allowed)
+        allowed = getattr(structure, "allowed", None)
+        free = allowed(view, scores) if allowed else count((scores > -torch.inf) & ~view.mask)
+        room = min(room, free)
     return room
 
 
