@@ -283,3 +283,13 @@ def test_observers_hear_of_every_update(tmp_path):
     )()
     run(config(), tmp_path, registry=monitored)
     assert heard == ["started", 5, 10, 15, 20, 25, 30, 35, 40, "ok"]
+
+
+def test_exploration_begins_with_the_initial_masks_also_where_they_wait_for_gradients(tmp_path):
+    """SNIP is dense until its first step: that isn't a topology, and nothing was explored by it."""
+    record = run(config({**RIGL, "init": {"name": "snip"}}), tmp_path)
+    assert record["status"] == "ok", record["traceback"]
+    over_epochs = record["measures"]["exploration"]
+    assert over_epochs["epoch"] == [1, 2, 3]
+    assert 0.1 < over_epochs["r_s"][0] <= over_epochs["r_s"][-1] < 0.6
+    assert record["measures"]["bottom_early"] == over_epochs["bottom_final"][0]
