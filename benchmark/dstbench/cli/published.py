@@ -61,7 +61,7 @@ def published(
         return
     print_rows(rows, COLUMNS, as_json=False)
     for name, table in tables.items():
-        typer.echo(f"\n[{numbers[name]}] {table.source}: {table.address} ({table.grade})")
+        typer.echo(f"\n[{numbers[name]}] {table.source}: {', '.join(table.places)} ({table.grade})")
         for note in table.notes:
             typer.echo(f"    {note}")
         for letter, text in zip("abcdefghijklmnopqrstuvwxyz", table.footnotes.values(), strict=False):

@@ -111,6 +111,11 @@ class Table(Frozen):
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else str(self.link)
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """All its addresses: of the paper, of the repository."""
+        return (self.address, self.link) if self.arxiv and self.link else (self.address,)
+
+    @property
     def source(self) -> str:
         """The source in one line, without its address."""
         return f"{self.cite}, {self.where}" + (f", arXiv {self.arxiv}" if self.arxiv else "")

@@ -49,8 +49,8 @@ def markdown(beside: Beside, compare: bool) -> list[str]:
     lines += ["", "## Published sources"]
     for source in beside.sources:
         table = source.table
-        lines += ["", f"[{source.number}] {table.cite}, *{table.title}*, {table.where}. [{table.address}]"
-                  f"({table.address}), {table.grade}.", ""]  # fmt: skip
+        lines += ["", f"[{source.number}] {table.cite}, *{table.title}*, {table.where}. "
+                  f"{', '.join(f'<{place}>' for place in table.places)}, {table.grade}.", ""]  # fmt: skip
         lines += [f"- {note}" for note in table.notes]
         lines += [f"- **{letter}** {text}" for letter, text in source.footnotes]
     return lines
@@ -86,7 +86,7 @@ def _is_constant(column: Column, cells: Sequence[str]) -> bool:
 
 def _source(source: Source) -> list[str]:
     table = source.table
-    first = f"[{source.number}] {table.cite}, {table.where}, {table.address} ({table.grade})"
+    first = f"[{source.number}] {table.cite}, {table.where}, {', '.join(table.places)} ({table.grade})"
     notes = [f"    {note}" for note in table.notes]
     return [first, *notes, *(f"    {letter}: {text}" for letter, text in source.footnotes)]
 
