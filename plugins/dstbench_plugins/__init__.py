@@ -124,37 +124,51 @@ def register_schedule(register: Register) -> None:
 @hookimpl
 def register_recipe(register: Register) -> None:
     """Recipes: published methods as named choices of the parts above."""
-    recipes = f"{_HERE}.recipes.published"
-    register("dense", f"{recipes}:dense", summary="no sparsity", control="dense")
+    recipes = f"{_HERE}.recipes"
+    controls, dst = f"{recipes}.controls", f"{recipes}.dst"
+    register("dense", f"{controls}:dense", summary="no sparsity", control="dense")
     register(
         "small-dense",
-        f"{recipes}:small_dense",
+        f"{controls}:small_dense",
         summary="a narrower dense model of as many parameters",
         control="small-dense",
     )
     register(
-        "static", f"{recipes}:static", summary="random sparse from the start, never updated", control="static"
+        "static",
+        f"{controls}:static",
+        summary="random sparse from the start, never updated",
+        control="static",
     )
-    register("snip", f"{recipes}:snip", summary="SNIP: sparse by saliency at the first batch, never updated")
-    register("set", f"{recipes}:set_", summary="SET as in the RigL paper: magnitude, random")
-    register("rigl", f"{recipes}:rigl", summary="RigL: magnitude, gradient, cosine")
+    register("snip", f"{controls}:snip", summary="SNIP: sparse by saliency at the first batch, never updated")
+    register("set", f"{dst}:set_", summary="SET as in the RigL paper: magnitude, random")
     register(
-        "snfs", f"{recipes}:snfs", version="2", summary="SNFS: magnitude, momentum, shared by mean momentum"
+        "set-author", f"{dst}:set_author", summary="SET as its authors': within sign, constant, per epoch"
     )
-    register("dsr", f"{recipes}:dsr", summary="DSR: global magnitude, random, shared by survivors")
-    register("mest", f"{recipes}:mest", summary="MEST with a soft memory bound (EM&S)")
-    register("gmp", f"{recipes}:gmp", summary="gradual magnitude pruning from dense")
-    register("granet", f"{recipes}:granet", summary="GraNet: gradual pruning with gradient regrowth")
+    register("set-itop", f"{dst}:set_itop", summary="SET with long periods over all of the training")
+    register("rigl", f"{dst}:rigl", summary="RigL: magnitude, gradient, cosine")
+    register("rigl-uniform", f"{dst}:rigl_uniform", summary="RigL, uniform with a dense first convolution")
+    register("rigl-5x", f"{dst}:rigl_5x", summary="RigL, trained five times as long")
+    register("rigl-itop", f"{dst}:rigl_itop", summary="RigL with long periods over all of the training")
+    register("rigl-itop-2x", f"{dst}:rigl_itop_2x", summary="RigL-ITOP, trained twice as long")
+    register("snfs", f"{dst}:snfs", version="2", summary="SNFS: magnitude, momentum, shared by mean momentum")
+    register("dsr", f"{dst}:dsr", summary="DSR: global magnitude, random, shared by survivors")
+    register("mest", f"{dst}:mest", version="2", summary="MEST with elastic mutation (EM)")
+    register("mest-ems", f"{dst}:mest_ems", summary="MEST above its density until late (EM&S)")
+    register("mest-1.5x", f"{dst}:mest_1_5x", summary="MEST (EM), trained one and a half times as long")
+    dense_to_sparse = f"{recipes}.dense_to_sparse"
+    register("gmp", f"{dense_to_sparse}:gmp", version="2", summary="gradual magnitude pruning from dense")
+    register("granet", f"{dense_to_sparse}:granet", summary="GraNet: gradual pruning with gradient regrowth")
+    register("srigl", f"{recipes}.srigl:srigl", summary="SRigL: RigL with a constant fan-in")
+    blocks = f"{recipes}.shuffled"
     register(
-        "dsb", f"{recipes}:dsb", summary="dynamic shuffled blocks; dsb-16, dsb-32, dsb-64 set the block size"
+        "dsb", f"{blocks}:dsb", summary="dynamic shuffled blocks; dsb-16, dsb-32, dsb-64 set the block size"
     )
     register(
-        "ssb", f"{recipes}:ssb", summary="static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size"
+        "ssb", f"{blocks}:ssb", summary="static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size"
     )
-    register("srigl", f"{_HERE}.recipes.srigl:srigl", summary="SRigL: RigL with a constant fan-in")
     for size in (16, 32, 64):
-        register(f"dsb-{size}", f"{recipes}:dsb_{size}", summary=f"dynamic shuffled blocks of {size}")
-        register(f"ssb-{size}", f"{recipes}:ssb_{size}", summary=f"static shuffled blocks of {size}")
+        register(f"dsb-{size}", f"{blocks}:dsb_{size}", summary=f"dynamic shuffled blocks of {size}")
+        register(f"ssb-{size}", f"{blocks}:ssb_{size}", summary=f"static shuffled blocks of {size}")
 
 
 @hookimpl

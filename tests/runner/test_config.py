@@ -102,15 +102,51 @@ def test_settings_take_flow_mappings_and_names_with_colons():
         MATRIX, ["model=timm:resnet18", "structure=channel,{name: shuffled_block, block_size: 8}"]
     )
     assert matrix.axes.model == ("timm:resnet18",)
-    assert matrix.axes.structure == ("channel", {"name": "shuffled_block", "block_size": 8})
+    assert [recipe["structure"] for recipe in matrix.axes.recipe] == [
+        "channel",
+        {"name": "shuffled_block", "block_size": 8},
+    ]
 
 
-def test_strategies_on_the_command_line_replace_recipes_and_the_other_way_round():
-    assert load_matrix(MATRIX, ["grow=random"]).axes.recipe is None
+def test_recipes_on_the_command_line_replace_a_product_of_strategies():
     quick = load_matrix("quick", ["recipe=rigl,set"]).axes
     assert (quick.recipe, quick.has_product) == (("rigl", "set"), False)
-    both = load_matrix(MATRIX, ["grow=random", "recipe=set"]).axes
-    assert (both.recipe, both.grow) == (("set",), ("random",))
+
+
+def test_strategies_beside_recipes_on_the_command_line_change_them():
+    """RigL with another growth is not RigL beside a product of everything."""
+    rigl, set_ = ({"name": name, "grow": "momentum"} for name in ("rigl", "set"))
+    for source in (MATRIX, "quick", "cifar10"):
+        for settings in (["recipe=rigl,set", "grow=momentum"], ["grow=momentum", "recipe=rigl,set"]):
+            axes = load_matrix(source, settings).axes
+            assert (axes.recipe, axes.has_product) == ((rigl, set_), False)
+    assert load_matrix("quick", ["recipe=rigl", "grow=momentum", "grow.share=global"]).axes.recipe == (
+        {"name": "rigl", "grow": {"name": "momentum", "share": "global"}},
+    )
+
+
+def test_several_strategies_make_variants_of_a_recipe():
+    axes = load_matrix(MATRIX, ["recipe={name: rigl, alpha: 0.2}", "grow=momentum,random", "init=er"]).axes
+    assert axes.recipe == tuple(
+        {"name": "rigl", "alpha": 0.2, "init": "er", "grow": grow} for grow in ("momentum", "random")
+    )
+
+
+def test_a_strategy_alone_changes_every_recipe_but_the_controls():
+    axes = load_matrix("cifar10", ["grow=momentum"]).axes
+    plain = load_matrix("cifar10").axes
+    assert "static" in plain.recipe
+    assert axes.recipe == tuple(
+        name if name == "static" else {"name": name, "grow": "momentum"} for name in plain.recipe
+    )
+    assert load_matrix("cifar10", ["grow="]).axes.recipe == plain.recipe
+
+
+def test_strategies_on_the_command_line_replace_recipes_that_stand_beside_a_product():
+    mixed = {**MATRIX, "axes": MATRIX["axes"] | {"grow": ["random", "gradient"]}}
+    axes = load_matrix(mixed, ["grow=momentum"]).axes
+    assert (axes.recipe, axes.grow) == (None, ("momentum",))
+    assert load_matrix(MATRIX, ["recipe=", "grow=momentum"]).axes.grow == ("momentum",)
 
 
 def test_nothing_after_the_equals_sign_takes_away():

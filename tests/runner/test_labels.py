@@ -14,6 +14,7 @@ from dstbench.runner.labels import spec_text
         ({"name": "magnitude", "share": {"name": "global"}}, "magnitude(share=global)"),
         ({"name": "a", "x": 2.0, "y": 0.12345678, "z": True}, "a(x=2, y=0.12345678, z=True)"),
         ({"name": "a", "x": [0.1, 2], "y": {"k": 1}}, 'a(x=[0.1, 2], y={"k":1})'),
+        ({"name": "rigl", "dense_layers": ["@first_conv", "fc"]}, "rigl(dense_layers=@first_conv+fc)"),
     ],
 )
 def test_specs_as_people_write_them(spec, text):

@@ -122,6 +122,47 @@ def test_same_method_by_recipe_and_by_its_parts_is_one_trial():
     assert the_key() == the_key(axes={**by_parts, "recipe": None})
 
 
+def test_a_recipe_with_a_piece_changed_is_its_parts_with_a_readable_label():
+    """However the change is written, and whatever of it the recipe has anyway."""
+    parts = {"init": "er", "structure": "unstructured", "prune": "magnitude", "grow": "momentum"}
+    [varied] = planned(axes={"recipe": {"name": "rigl", "grow": "momentum", "init": "er"}}).trials
+    assert (varied.label, varied.control) == ("rigl(grow=momentum, init=er)", None)
+    assert varied.key == the_key(axes={**parts, "recipe": None})
+    spelled = {"init": {"name": "er"}, "grow": {"name": "momentum"}, "prune": "magnitude", "alpha": 0.3}
+    [same] = planned(axes={"recipe": {"name": "rigl", **spelled}}).trials
+    assert (same.key, same.label) == (varied.key, varied.label)
+
+
+def test_every_field_of_a_recipe_can_be_changed():
+    changes = {"schedule": "never", "dense_layers": ["@first_conv"], "multiplier": 2}
+    [trial] = planned(axes={"recipe": {"name": "rigl", **changes}}).trials
+    assert trial.label == "rigl(dense_layers=@first_conv, multiplier=2, schedule=never)"
+    assert trial.trial["recipe"]["schedule"] == {"name": "never"}
+    assert trial.trial["recipe"]["dense_layers"] == ["@first_conv"]
+    assert trial.trial["training"]["epochs"] == 4
+
+
+def test_a_control_that_moves_is_none():
+    recipes = ["static", {"name": "static", "init": "uniform"}, {"name": "static", "schedule": "cosine"}]
+    assert [t.control for t in planned(axes={"recipe": recipes}).trials] == ["static", "static", None]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"name": "rigl", "grw": "random"}, r"unknown parameter 'grw'; did you mean 'grow'\?"),
+        ({"name": "rigl", "grow": "momentun"}, r"unknown grow 'momentun'; did you mean 'momentum'\?"),
+        ({"name": "rigl", "grow": 3}, r"recipe 'rigl': parameter 'grow' expected .*got 3 \(int\)"),
+        ({"name": "rigl", "multiplier": 0}, r"multiplier: expected a number > 0, got 0"),
+        ({"name": "rigl", "dense_layers": "fc"}, r"'dense_layers' expected tuple\[str, ...\], got 'fc'"),
+        ({"name": "dense", "grow": "random"}, r"recipe 'dense': it has no masks, so there is no grow"),
+    ],
+)
+def test_a_change_that_can_not_be_is_refused(recipe, message):
+    with pytest.raises(BadInput, match=rf"axes\.recipe\[0\]: .*{message}"):
+        planned(axes={"recipe": recipe})
+
+
 def test_label_spells_components_as_the_boards_do():
     schedules = [{"name": "cosine", "delta_t": 50, "alpha": 0.123456789}, "never"]
     trial = planned(axes={"recipe": None, "schedule": schedules}).trials[0]

@@ -138,12 +138,11 @@ def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
 def _parts(found: Registry, name: str) -> dict[str, Any]:
     """Return what a recipe chooses, in canonical form; only its flag where it has no masks."""
     recipe = found.build("recipe", name)
-    if recipe.dense:
-        return {"dense": True}
+    if recipe.dense or recipe.narrow:
+        return {"dense" if recipe.dense else "narrow": True, "multiplier": recipe.multiplier}
     kinds = ("init", "structure", "prune", "grow", "schedule")
     parts: dict[str, Any] = {kind: found.normalise(kind, getattr(recipe, kind)) for kind in kinds}
-    flags = {"dense_layers": list(recipe.dense_layers), "narrow": recipe.narrow}
-    return parts | {key: value for key, value in flags.items() if value}
+    return parts | {"dense_layers": list(recipe.dense_layers), "multiplier": recipe.multiplier}
 
 
 def _pick(found: Registry, words: list[str]) -> list[tuple[str, str]]:

@@ -48,7 +48,8 @@ Settings = Annotated[
         "-S",
         metavar="AXIS=VALUE",
         help="Replace an axis (grow=random,gradient), or set a parameter (schedule.delta_t=5, "
-        "training.epochs=3); repeatable.",
+        "training.epochs=3); beside recipes a strategy changes that piece of them (recipe=rigl, then "
+        "grow=momentum); repeatable.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The results folder: one folder a trial.")]

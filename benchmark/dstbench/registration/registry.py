@@ -27,6 +27,7 @@ from dstbench.registration.parameters import (
     check_parameters,
     required_positionals,
 )
+from dstbench.registration.variants import real_changes, split_changes, varied
 
 if TYPE_CHECKING:
     from dstbench.api import Policy, Share, Spec
@@ -121,6 +122,7 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         """
         component, given, share = self._parse(kind, spec)
         what, target = f"{kind} {component.name!r}", component.load()
+        given, changes = split_changes(target, given, what) if kind == "recipe" else (given, {})
         values = check_parameters(kind, target, given, what)
         family = component.name.endswith(":")
         variant = values.pop("variant", "") if family else ""
@@ -130,14 +132,16 @@ class Registry(Mapping[str, Mapping[str, Component]]):
             self.build(kind, spec)
         if share is not None and self.build(kind, spec).share != self.build(kind, _without_share(spec)).share:
             normal["share"] = self.normalise("share", share)
-        return normal
+        return normal | (real_changes(self, self.build(kind, normal), changes) if changes else {})
 
     def build(self, kind: str, spec: Spec) -> Any:
         """Make what a spec describes: a Policy, Share, Structure or Layout, Schedule, Recipe, a model factory
-        with its parameters bound, a DatasetFactory or an executor. Raises BadInput.
+        with its parameters bound, a DatasetFactory or an executor. A recipe's spec may also hold any field of
+        ``api.Recipe``, which changes that piece of it. Raises BadInput.
         """
         component, given, share = self._parse(kind, spec)
         what, target = f"{kind} {component.name!r}", component.load()
+        given, changes = split_changes(target, given, what) if kind == "recipe" else (given, {})
         values = check_parameters(kind, target, given, what)
         try:
             made = bind(kind, target, values)
@@ -146,7 +150,7 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         if kind in POLICIES:
             return _policy(made, None if share is None else self.build("share", share), what)
         _check_role(kind, made, what)
-        return made
+        return varied(self, made, changes, what) if changes else made
 
     def versions(self, kind: str, spec: Spec) -> dict[str, Any]:
         """Return the component's full name and version and its distribution's, with those of its share."""

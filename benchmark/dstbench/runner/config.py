@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from dstbench.errors import BadInput, nearest
-from dstbench.runner.settings import apply_settings
+from dstbench.runner.settings import CONTROLS, apply_settings
 from dstbench.runner.validation import validated
 from dstbench.runner.yaml import read_document
 
@@ -157,7 +157,7 @@ class Matrix(Frozen):
     name: str = Field(min_length=1)
     summary: str = ""
     axes: Axes
-    controls: Annotated[tuple[Spec, ...], BeforeValidator(_listed)] = ("dense", "static", "small-dense")
+    controls: Annotated[tuple[Spec, ...], BeforeValidator(_listed)] = CONTROLS
     training: Training
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)

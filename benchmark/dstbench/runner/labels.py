@@ -20,4 +20,6 @@ def value_text(value: Any) -> str:
     """One parameter; a float that is a whole number reads like the integer, as both make the same key."""
     if isinstance(value, Mapping):
         return spec_text(value) if "name" in value else canonical(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return "+".join(value)
     return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -138,6 +138,7 @@ class _Resolver:
             normal = self.normal("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
             built = self._registry.build("recipe", normal)
             control = self._registry.resolve("recipe", normal["name"]).metadata.get("control")
+            control = None if normal.keys() & _NO_CONTROL else control
             flags: Normal = {"multiplier": built.multiplier} if built.multiplier != 1 else {}
             if built.dense:
                 return {"dense": True, **flags}, spec_text(normal), control
@@ -178,6 +179,9 @@ class _Resolver:
             self._versions[name] = _identity(self._registry.versions(kind, spec))
         return self._versions[name]
 
+
+_NO_CONTROL = ("schedule", "dense", "narrow")
+"""Fields of a recipe that make another method of a control: a static one that moves."""
 
 _SECTIONS = ("training", "measure", "model", "dataset", *STRATEGIES, "recipe")
 

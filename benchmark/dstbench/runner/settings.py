@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
@@ -11,6 +12,9 @@ from dstbench.runner.yaml import parse_yaml
 
 _PRODUCT = ("init", "structure", "prune", "grow", "schedule")
 _AXES = ("model", "dataset", "density", "seed", *_PRODUCT, "recipe")
+CONTROLS = ("dense", "static", "small-dense")
+"""A matrix's controls where it names none."""
+
 _SECTIONS = ("training", "measure", "budget")
 _LISTS = ("controls", "dense_layers", "include", "exclude")
 
@@ -25,20 +29,43 @@ def apply_settings(
     - ``training.epochs=3``, ``measure.throughput=false``, ``budget.trial_seconds=60``: those sections;
     - ``controls=`` (nothing after ``=``) empties a list or takes an axis away.
 
-    Naming recipes alone leaves the product of strategies out, and the other way round: who types
-    ``-S recipe=rigl`` wants RigL, not RigL beside 72 cells. Raises BadInput for an unknown name, suggesting
-    ``known`` ones too.
+    Naming recipes leaves the file's product of strategies out: who types ``-S recipe=rigl`` wants RigL, not RigL
+    beside 72 cells. Together with recipes a strategy changes that piece of each: ``-S recipe=rigl -S
+    grow=momentum`` is RigL with another growth. So it does alone where the file's methods are recipes only,
+    except in those that are its controls too; else it leaves the file's recipes out. Raises BadInput for an
+    unknown name, suggesting ``known`` ones too.
     """
     result = copy.deepcopy(dict(document))
+    before = result.get("axes")
+    crossed = isinstance(before, dict) and any(before.get(axis) for axis in _PRODUCT)
     named = {_apply(result, setting, known) for setting in settings}
     axes = result.get("axes")
     if isinstance(axes, dict):
-        product = named & set(_PRODUCT)
-        if axes.get("recipe") and "recipe" in named and not product:
-            _drop(axes, _PRODUCT)
-        elif product and "recipe" not in named and any(axes.get(axis) for axis in product):
+        chosen, changed = "recipe" in named, [axis for axis in _PRODUCT if axis in named and axes.get(axis)]
+        if axes.get("recipe") and (chosen or not crossed):
+            changes = {axis: axes[axis] for axis in changed}
+            if chosen or changes:
+                _drop(axes, _PRODUCT)
+            if changes:
+                spared = () if chosen else result.get("controls", CONTROLS)
+                axes["recipe"] = _varied(axes["recipe"], changes, spared)
+        elif changed:
             _drop(axes, ("recipe",))
     return result
+
+
+def _varied(recipes: Any, changes: Mapping[str, Sequence[Any]], spared: Any) -> list[Any]:
+    """Every recipe with every choice of the changed pieces, but the spared ones as they are."""
+    choices = [dict(zip(changes, choice, strict=True)) for choice in product(*changes.values())]
+    varied: list[Any] = []
+    for recipe in _listed(recipes):
+        named = {"name": recipe} if isinstance(recipe, str) else recipe
+        varied += [recipe] if recipe in _listed(spared) else [{**named, **choice} for choice in choices]
+    return varied
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _apply(document: dict[str, Any], setting: str, known: Sequence[str]) -> str:
@@ -76,8 +103,7 @@ def _set_parameter(axes: dict[str, Any], axis: str, parameter: str, setting: str
     if not specs or axis in ("density", "seed"):
         raise BadInput(f"-S {setting}: the matrix has no components on the axis {axis!r}")
     value = parse_yaml(text, f"-S {setting}")
-    listed = specs if isinstance(specs, list) else [specs]
-    named = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in listed]
+    named = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in _listed(specs)]
     axes[axis] = [{**spec, parameter: value} for spec in named]
 
 

@@ -3,9 +3,7 @@
 from dstbench.api import Recipe
 
 
-def srigl(
-    alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75, gamma: float = 0.3, init: str = "erk"
-) -> Recipe:
+def srigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75, gamma: float = 0.3) -> Recipe:
     """SRigL (arXiv 2305.02299): RigL where every neuron has equally many weights, and neurons with too few
     salient ones are ablated.
 
@@ -14,7 +12,6 @@ def srigl(
     layer gets its ERK density, the first one too. ``gamma=0`` is constant fan-in without ablation.
     """
     return Recipe(
-        init=init,
         structure={"name": "fan_in", "gamma": gamma},
         schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop},
     )

@@ -1,0 +1,138 @@
+"""Dynamic sparse training: masks that move at a constant density, or near it.
+
+Defaults are the papers' or their authors' code's. What is ours in all of them: a topology update follows the
+weight step, counts are exact integers, and state of the optimizer is cleared wherever the mask changes.
+"""
+
+from typing import Any
+
+from dstbench.api import Recipe
+
+_ITOP_FLOOR = 0.005  # the drop fraction towards the end in the code of SNFS, which ITOP's follows
+
+
+def set_(zeta: float = 0.3, delta_t: int = 100, unit: str = "steps", stop: float = 0.75) -> Recipe:
+    """SET as in the RigL paper: the smallest |w| go, random ones come, per layer, with RigL's cosine."""
+    schedule = {"name": "cosine", "alpha": zeta, "delta_t": delta_t, "unit": unit, "stop": stop}
+    return Recipe(grow="random", schedule=schedule)
+
+
+def set_author(zeta: float = 0.3, delta_t: int = 1, unit: str = "epochs") -> Recipe:
+    """SET as its authors wrote it (arXiv 1707.04780): after every epoch the fraction ζ of the positive and ζ of
+    the negative weights nearest to zero go and random ones come. Erdős–Rényi density, the output layer dense.
+
+    Departures: the density is given rather than ε (20 in their code), and there is no update after the last
+    epoch, since what it grew would never be trained.
+    """
+    return Recipe(
+        init="er",
+        prune="set",
+        grow="random",
+        schedule={"name": "constant", "zeta": zeta, "delta_t": delta_t, "unit": unit},
+        dense_layers=("@classifier",),
+    )
+
+
+def rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
+    """RigL (arXiv 1911.11134) with its defaults. The update follows the weight step rather than replacing it."""
+    return Recipe(schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop})
+
+
+def rigl_uniform(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
+    """RigL at uniform density, as in its paper: the first convolution stays dense and nothing compensates, so
+    ResNet-50 at densities 0.2 and 0.1 holds 0.2003 and 0.1003 of all its weights."""
+    return rigl(alpha, delta_t, stop).but(init="uniform", dense_layers=("@first_conv",))
+
+
+def rigl_5x() -> Recipe:
+    """RigL, trained five times as long: epochs, learning-rate milestones and T_end with them; ΔT stays."""
+    return rigl().but(multiplier=5.0)
+
+
+def rigl_itop(alpha: float = 0.5, delta_t: int = 4000) -> Recipe:
+    """RigL-ITOP (arXiv 2102.02887): RigL with long periods, so that weights mature before they are judged, over
+    all of the training. ΔT is that of the authors' CIFAR and ImageNet runs."""
+    return Recipe(schedule=_itop(alpha, delta_t))
+
+
+def rigl_itop_2x() -> Recipe:
+    """RigL-ITOP, trained twice as long."""
+    return rigl_itop().but(multiplier=2.0)
+
+
+def set_itop(alpha: float = 0.5, delta_t: int = 1500) -> Recipe:
+    """SET-ITOP (arXiv 2102.02887): magnitude and random growth over all of the training; ΔT as in the authors'
+    CIFAR runs.
+
+    Their code prunes by sign with a defect that drops half of the weights whatever the rate; this is SET as
+    in the RigL paper.
+    """
+    return Recipe(grow="random", schedule=_itop(alpha, delta_t))
+
+
+def snfs(alpha: float = 0.5, delta_t: int = 1, unit: str = "epochs") -> Recipe:
+    """SNFS (arXiv 1907.04840): once an epoch, but not after the last, each layer loses the same fraction of its
+    weights, and momentum decides where and how many grow.
+
+    Uniform density at the start, rate and its floor of 0.005 are those of the authors' code. Departures: the
+    momentum is an average of its own, without weight decay; counts are apportioned exactly, where the paper
+    corrects its rounding over the epochs; nearly dense layers have no pruning rate of their own.
+    """
+    return Recipe(
+        init="uniform", grow={"name": "momentum", "share": "momentum"}, schedule=_itop(alpha, delta_t, unit)
+    )
+
+
+def dsr(fraction: float = 0.15, delta_t: int = 100) -> Recipe:
+    """DSR (arXiv 1902.05967): global magnitude pruning; random growth, shared by the survivors, never where
+    weights just were. From uniform density.
+
+    What the paper adapts a threshold to is done exactly: ``fraction`` of the active weights go at an event.
+    It keeps some layers dense (the first convolution; WRN's shortcuts and classifier; ResNet's downsampling),
+    which no pattern fits in every model: here all are sparse unless ``dense_layers`` names them.
+    """
+    return Recipe(
+        init="uniform",
+        prune={"name": "magnitude", "share": "global"},
+        grow={"name": "random", "exclude_dropped": True, "share": "survivors"},
+        schedule={"name": "lengthening", "fraction": fraction, "delta_t": delta_t},
+    )
+
+
+def mest(
+    lam: float = 1.0, mu: tuple[float, ...] = (0.2, 0.1, 0.0), delta_t: int = 5, unit: str = "epochs"
+) -> Recipe:
+    """MEST (arXiv 2110.14032) with elastic mutation (EM): every 5 epochs prune to d - μ by |w| + λ|g| and grow
+    random weights back to d, layer by layer; μ, here a fraction of d, falls in steps at 90/160 and 120/160.
+
+    In the authors' code λ is 0 by default, and the gradient is cleared before it is read, so that no λ has an
+    effect; here the paper's criterion acts. Layers that their configurations leave dense are sparse here.
+    """
+    schedule = {"name": "elastic", "mu": list(mu), "delta_t": delta_t, "unit": unit}
+    return Recipe(init="uniform", prune={"name": "mest", "lam": lam}, grow="random", schedule=schedule)
+
+
+def mest_ems(
+    lam: float = 1.0, mu: tuple[float, ...] = (0.5, 0.25, 0.0), delta_t: int = 5, unit: str = "epochs"
+) -> Recipe:
+    """MEST with elastic mutation and a soft memory bound (EM&S): as ``mest``, but prune to d and grow to d + μ,
+    so that training runs above d until 120/160; μ is that of the authors' script."""
+    soft = {"name": "elastic", "mu": list(mu), "soft": True, "delta_t": delta_t, "unit": unit}
+    return mest(lam).but(schedule=soft)
+
+
+def mest_1_5x() -> Recipe:
+    """MEST (EM), trained one and a half times as long."""
+    return mest().but(multiplier=1.5)
+
+
+def _itop(alpha: float, delta_t: int, unit: str = "steps") -> dict[str, Any]:
+    """A cosine over the whole training that ends at a floor, in steps or epochs."""
+    return {
+        "name": "cosine",
+        "alpha": alpha,
+        "delta_t": delta_t,
+        "unit": unit,
+        "stop": 1.0,
+        "floor": _ITOP_FLOOR,
+    }
