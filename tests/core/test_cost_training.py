@@ -12,7 +12,7 @@ from dstbench.api import Clock, Recipe
 from dstbench.core.cost import CONVENTIONS, flops, layer_costs
 from dstbench.core.cost_training import TrainingMeter, published_cost, training_cost
 from dstbench.errors import BadInput
-from dstbench_plugins.recipes.published import gmp
+from dstbench_plugins.recipes.dense_to_sparse import gmp
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from dstbench_plugins.schedule.soft_memory import SoftMemory
 from fakes.engine import batches, mlp
@@ -201,7 +201,7 @@ RECIPES = {
     "snfs in place": {"grow": "momentum", "schedule": {"name": "cosine", "delta_t": 5}},
     "gmp": {"name": "gmp", "delta_t": 5},
     "granet": {"name": "granet", "delta_t": 5},
-    "mest": {"name": "mest", "delta_t": 5},
+    "mest-ems": {"name": "mest-ems", "delta_t": 5, "unit": "steps"},
     "dense": "dense",
     "from full": {"init": "dense", "schedule": {"name": "cubic", "delta_t": 5, "initial": 0.5}},
     "from full channels": {"init": "dense", "structure": "channel", "grow": "random", "schedule": "never"},
@@ -219,7 +219,7 @@ def test_a_plan_is_what_the_run_then_meters(name):
         tolerance = 1e-3 if name == "gmp" else 1e-12
         assert meter.ratio(convention) == pytest.approx(planned.ratio(convention), rel=tolerance)
     moves = len({tuple(each.values()) for each in counts}) > 1
-    assert moves is (name in {"gmp", "granet", "mest", "from full", "by weight"})
+    assert moves is (name in {"gmp", "granet", "mest-ems", "from full", "by weight"})
 
 
 def test_saliency_of_the_first_batch_costs_one_dense_step():
