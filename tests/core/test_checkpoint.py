@@ -14,7 +14,7 @@ METHODS = {
     "rigl": recipe("cosine", 4, grow="gradient"),
     "set": recipe("constant", 4, prune="set"),
     "snfs": recipe("constant", 4, grow={"name": "momentum", "share": "momentum"}),
-    "mest": {"name": "mest", "delta_t": 4},
+    "mest": {"name": "mest-ems", "delta_t": 4, "unit": "steps"},
     "gmp": {"name": "gmp", "delta_t": 4},
     "channel": recipe("constant", 4, structure="channel", grow="gradient"),
 }
