@@ -236,6 +236,10 @@ def test_datasets(site):
     rows = {row["name"]: row for row in json.loads(run("datasets", "--json"))}
     assert rows["digits"]["input_shape"] == [1, 8, 8]
     assert rows["cifar100"]["num_classes"] == 100
+    assert rows["imagenet"]["train"] == 1_271_167
+    assert "chase" in rows["cifar10"]["presets"]
+    assert "chase" in run("plugins", "show", "dataset", "cifar10")
+    assert "chase, dsb, itop, mest, plain" in run("datasets")
     [digits] = json.loads(run("datasets", "digits", "--json"))
     assert digits["train"] + digits["validation"] + digits["test"] == 1797
     assert "unknown dataset 'digts'" in refused("datasets", "digts")

@@ -361,3 +361,32 @@ def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
 def test_how_speed_is_measured_is_no_part_of_a_trial():
     [plain], [fast] = (planned(measure={"rounds": rounds}).trials for rounds in (3, 9))
     assert plain.key == fast.key
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images"),
+    [
+        ("imagenet", 1_271_167),
+        ({"name": "imagenet", "validation": 0}, 1_281_167),
+        ({"name": "tiny-imagenet", "preset": "dsb"}, 90_000),
+        ({"name": "cifar10", "preset": "chase", "validation": 0}, 50_000),
+        ({"name": "synthetic", "images": 100}, 100),
+    ],
+)
+def test_estimates_need_no_data(dataset, images, tmp_path):
+    trials = planned(axes={"dataset": dataset}).trials
+    prospect = Prospect(registry())
+    found = prospect.estimate(trials, tmp_path, workers=1)
+    assert found.macs == 3 * prospect.profile(trials[0].trial).macs * images * 2
+
+
+def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate(tmp_path):
+    trials = planned(axes={"dataset": {"name": "tiny-imagenet", "classes": 10, "validation": 100}}).trials
+    prospect = Prospect(registry())
+    assert prospect.profile(trials[0].trial).parameters > 0
+    assert prospect.estimate(trials, tmp_path, workers=1).macs is None
+
+
+def test_a_wrong_preset_stops_a_plan():
+    with pytest.raises(BadInput, match="dataset 'cifar10': preset: no 'chas'; did you mean 'chase'"):
+        planned(axes={"dataset": {"name": "cifar10", "preset": "chas"}})

@@ -168,7 +168,8 @@ def _dataset_findings(factory: Callable[..., Any], metadata: Mapping[str, Any]) 
 
 
 def _image_findings(data: ImageData, metadata: Mapping[str, Any]) -> Findings:
-    for key, actual in (("input_shape", data.input_shape), ("num_classes", data.num_classes)):
+    sizes = {f"{split}_images": len(getattr(data, split)) for split in ("train", "validation", "test")}
+    for key, actual in {"input_shape": data.input_shape, "num_classes": data.num_classes, **sizes}.items():
         declared = metadata.get(key, actual)
         if (tuple(declared) if isinstance(declared, list) else declared) != actual:
             yield "metadata", f"registered with {key} {declared}, but it is {actual}"
