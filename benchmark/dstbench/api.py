@@ -9,7 +9,7 @@ name says units. Densities are fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from pathlib import Path
@@ -23,6 +23,7 @@ from dstbench.errors import BadInput
 __all__ = [
     "Augment",
     "Clock",
+    "Coupling",
     "DataUnavailable",
     "DatasetFactory",
     "Files",
@@ -45,6 +46,7 @@ __all__ = [
     "Split",
     "StrategyError",
     "Structure",
+    "Support",
     "Target",
 ]  # fmt: skip
 
@@ -57,7 +59,8 @@ class StrategyError(ValueError):
 
 
 class Infeasible(StrategyError):
-    """No allocation meets the bounds; the message gives the figures. A trial that meets it is skipped."""
+    """What was asked for can't exist here, such as a budget outside all bounds; the message gives the figures.
+    A trial that meets it is skipped."""
 
 
 class DataUnavailable(FileNotFoundError):
@@ -110,6 +113,7 @@ class LayerView:
     grad: Tensor | None = None  # float [*w], with Signal.GRAD
     active_grad: Tensor | None = None  # float [*w], with Signal.ACTIVE_GRAD
     momentum: Tensor | None = None  # float [*w], with Signal.MOMENTUM
+    support: Tensor | None = None  # bool [*w]: the positions that may ever be active again; None = all
 
     @property
     def name(self) -> str:
@@ -244,6 +248,42 @@ class Structure(Protocol):
 
     def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
         """Whether a mask, bool [*w], obeys this structure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Channels that exist as one: a layer's output rows, the norms behind them, and the columns that they feed.
+
+    Behind a flatten each row feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
+    """
+
+    producer: str  # layer name
+    norms: tuple[str, ...]  # module paths
+    consumers: tuple[str, ...]  # layer names
+
+
+@runtime_checkable
+class Support(Protocol):
+    """The network-wide part of a structure: positions that are removed for good, at its own times.
+
+    On its own it is a structure whose masks are any within the support; a Layout or Structure may have these
+    two methods besides its own. After a removal fewer weights are active than the budget asks for: the next
+    topology update grows the rest, among what is left. On a common step the removal comes first.
+    """
+
+    def events(self, clock: Clock) -> bool:
+        """Whether something may be removed after this step. Pure; asked about steps to come, too."""
+        ...
+
+    def support(
+        self, layers: Mapping[str, LayerView], couplings: Sequence[Coupling], clock: Clock
+    ) -> Mapping[str, Tensor]:
+        """Return the new support, bool [*w], of the layers that lose positions: a subset of what they had.
+
+        couplings: the channels that can be removed exactly. Called at each event and once at step 0, where
+        nothing can be removed yet, but Infeasible raised for a network without anything to remove.
+        """
         ...
 
 

@@ -45,6 +45,11 @@ def register_structure(register: Register) -> None:
         summary="whole output channels (rows of a linear layer)",
     )
     register(
+        "emergent_channel",
+        f"{_HERE}.structure.emergent_channel:EmergentChannel",
+        summary="weak channels go for good, one after another; the rest is unstructured (Chase)",
+    )
+    register(
         "shuffled_block",
         f"{_HERE}.structure.shuffled_block:ShuffledBlock",
         summary="dense blocks over scattered rows and columns (DSB/SSB)",
@@ -118,6 +123,11 @@ def register_schedule(register: Register) -> None:
         f"{_HERE}.schedule.lengthening:Lengthening",
         summary="constant fraction, rewiring ever more rarely (DSR)",
     )
+    register(
+        "soft_then_hard",
+        f"{_HERE}.schedule.soft_then_hard:SoftThenHard",
+        summary="above the density until T_A, then exactly at it (Chase)",
+    )
     register("never", f"{_HERE}.schedule.dst:Never", summary="static: the mask of the start")
 
 
@@ -166,6 +176,14 @@ def register_recipe(register: Register) -> None:
     register(
         "ssb", f"{blocks}:ssb", summary="static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size"
     )
+    chase = f"{recipes}.chase"
+    register("chase", f"{chase}:chase", summary="Chase: soft memory bound, weak channels removed for good")
+    for name, percent in (("0", 0), ("03", 30), ("04", 40), ("05", 50)):
+        label = name if name == "0" else f"0.{name[1]}"
+        register(f"chase-{label}", f"{chase}:chase_{name}", summary=f"Chase, {percent} % of channels removed")
+        if percent < 50:
+            summary = f"Chase, {percent} % of channels removed, 1.5 times as long"
+            register(f"chase-1.5x-{label}", f"{chase}:chase_long_{name}", summary=summary)
     for size in (16, 32, 64):
         register(f"dsb-{size}", f"{blocks}:dsb_{size}", summary=f"dynamic shuffled blocks of {size}")
         register(f"ssb-{size}", f"{blocks}:ssb_{size}", summary=f"static shuffled blocks of {size}")

@@ -9,7 +9,8 @@ from torch import nn
 import dstbench
 from dstbench.api import StrategyError
 from dstbench.core.budget import Infeasible
-from dstbench.core.cost import TrainingMeter, layer_costs
+from dstbench.core.cost import layer_costs
+from dstbench.core.cost_training import TrainingMeter
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, bits, conv_net, mlp, recipe, sgd, train
 

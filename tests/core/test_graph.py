@@ -74,6 +74,51 @@ def test_a_dead_row_that_still_sends_a_constant_stays():
     assert found(model, {"0": [1, 5]}) == {}
 
 
+def test_a_row_that_nobody_reads_can_go_whatever_it_sends():
+    """Its norm and bias are as they were, and it may even have weights: all columns that it feeds are dead."""
+    model = chain()
+    with torch.no_grad():
+        model[1].bias.fill_(0.5)
+    masks = masks_with_dead_rows(model, {"0": [1]})
+    masks["3"][:, [1, 4]] = False
+    assert removable_rows(model, masks)["0"].nonzero().flatten().tolist() == [1, 4]
+    masks["3"][2, 4, 1, 1] = True
+    assert removable_rows(model, masks)["0"].nonzero().flatten().tolist() == [1]
+    del masks["3"]  # unmasked, it reads everything
+    assert "0" not in removable_rows(model, masks)
+
+
+def test_behind_a_flatten_a_row_goes_when_all_its_columns_are_dead():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    masks = masks_with_dead_rows(model, {})
+    masks["3"][:, 4:9] = False  # the columns of channel 1, and one of channel 2
+    assert removable_rows(model, masks)["0"].tolist() == [False, True, False, False]
+    model[0].bias.data.fill_(1.0)
+    small = compact(model, masks, torch.randn(2, 3, 4, 4))
+    assert (small[0].out_channels, small[3].in_features) == (3, 12)
+
+
+def test_a_consumer_used_twice_keeps_its_columns():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.two = nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.two(self.one(x)) + self.two(self.other(x))
+
+    model = Shared()
+    assert edges(model)["one"].blocked == edges(model)["other"].blocked == "two runs more than once"
+    assert found(model, {"one": [0]}) == {}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_transposed_convolutions_stay(place):
+    layers = [nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False)]
+    layers[place] = nn.ConvTranspose2d(4, 4, 3, bias=False)
+    assert "transposed" in edges(nn.Sequential(*layers))["0"].blocked
+
+
 def test_classes_are_not_channels():
     assert found(chain(), {"7": [0]}) == {}
 

@@ -53,7 +53,7 @@ def test_structured_density_is_within_half_a_unit_a_layer(structure, grow):
     def check():
         assert sum(sparsifier.budget.values()) == round(0.5 * sparsifier.size)
         for name, mask in sparsifier.masks.items():
-            kind = sparsifier._structures[name]
+            kind = sparsifier.structures[name]
             info = sparsifier.layers[name].info
             assert abs(int(mask.sum()) - sparsifier.budget[name]) <= kind.unit(info) / 2
             assert kind.is_legal(info, mask)

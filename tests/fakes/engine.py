@@ -41,6 +41,26 @@ def conv_net(seed: int = 0) -> nn.Sequential:
     )
 
 
+def chain_net(seed: int = 0) -> nn.Sequential:
+    """Three convolutions, of which two feed just the next one; 3 x 8 x 8 in, 5 logits out."""
+    return settle(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, padding=1, bias=False),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(48, 5),
+        ),
+        seed,
+    )
+
+
 def settle(model: nn.Module, seed: int = 0) -> nn.Module:
     """Draw the weights of a model from a generator of their own, whatever the global one holds."""
     draw = torch.Generator().manual_seed(seed)

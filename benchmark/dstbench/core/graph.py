@@ -1,14 +1,14 @@
 """Which channels could be removed: a network's producers, norms and consumers, found by tracing it.
 
-A layer's output row is removable when it is dead (no active weight) and everything between it and the next
-maskable layers keeps channels apart: norms, activations, pooling, dropout, flattening. Rows that meet an
+A layer's output row is removable when it is dead (no active weight) or read by nobody, and everything between it
+and the next maskable layers keeps channels apart: norms, activations, pooling, dropout, flattening. Rows that meet an
 addition, a concatenation or anything unknown stay.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvTransposeNd
 
+from dstbench.api import Coupling, Infeasible
 from dstbench.core.layers import clean_name, maskable_layers
 
 _CHANNELWISE = (
@@ -55,12 +56,39 @@ def edges(model: nn.Module) -> dict[str, Edge]:
             name = clean_name(node.target)
             calls[name] = calls.get(name, 0) + 1
             found[name] = Edge() if calls[name] == 1 else Edge(blocked="it runs more than once")
-            if getattr(modules[node.target], "groups", 1) > 1:
-                found[name].blocked = "it is a grouped convolution"
+            if reason := _unusual(modules[node.target]):
+                found[name].blocked = f"it is a {reason}"
             if calls[name] == 1:
                 for user in node.users:
                     _follow(user, modules, layers, found[name])
+    for edge in found.values():
+        shared = [consumer for consumer in edge.consumers if calls.get(consumer, 0) > 1]
+        if shared and edge.blocked is None:
+            edge.blocked = f"{shared[0]} runs more than once"
     return found
+
+
+def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
+    """The channels of the named layers that can be removed exactly, with the named layers that consume them.
+
+    Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
+    """
+    found = {name: edge for name, edge in edges(model).items() if name in names}
+    reasons = {edge.blocked for edge in found.values()}
+    if None not in reasons and len(reasons) == 1:
+        raise Infeasible(f"channels can't be followed through {type(model).__name__}: {reasons.pop()}")
+    return tuple(
+        Coupling(name, tuple(edge.norms), tuple(edge.consumers))
+        for name, edge in found.items()
+        if not edge.blocked and edge.consumers and set(edge.consumers) <= set(names)
+    )
+
+
+def _unusual(module: nn.Module) -> str | None:
+    """Why a layer's rows and columns aren't those of a plain convolution or linear layer."""
+    if isinstance(module, _ConvTransposeNd):
+        return "transposed convolution"
+    return "grouped convolution" if getattr(module, "groups", 1) > 1 else None
 
 
 def _follow(
@@ -71,8 +99,8 @@ def _follow(
         target = str(node.target)
         module, name = modules[target], clean_name(target)
         if name in layers:
-            if isinstance(module, _ConvNd) and module.groups > 1:
-                edge.blocked = f"{name} is a grouped convolution"
+            if reason := _unusual(module):
+                edge.blocked = f"{name} is a {reason}"
             edge.consumers.append(name)
             return
         if isinstance(module, _BatchNorm):
@@ -101,22 +129,37 @@ def _spatial(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The dead rows of each layer that can be cut out exactly: bool [out], only layers that have any.
+    """The rows of each layer that can be cut out exactly: bool [out], only layers that have any.
 
-    Dead by its mask isn't enough: what the layer's bias and the norms behind it make of zero must be zero.
+    A row is one if nobody reads it, all columns that it feeds being dead, or if it is dead and sends on zero:
+    by its mask isn't enough, what the layer's bias and the norms behind it make of zero must be zero.
     """
     found, layers = edges(model), maskable_layers(model)
     modules = dict(model.named_modules())
     rows = {}
-    for name, mask in masks.items():
-        edge = found.get(name)
-        if edge is None or edge.blocked or not edge.consumers:
+    for name, edge in found.items():
+        if edge.blocked or not edge.consumers:
             continue
-        dead = ~mask.flatten(1).any(1)
-        dead &= _constant(layers[name].module, [modules[norm] for norm in edge.norms], dead) == 0
-        if bool(dead.any()) and not bool(dead.all()):
-            rows[name] = dead
+        out = layers[name].info.shape[0]
+        gone = ~_read(masks, edge.consumers, out)
+        if name in masks:
+            dead = ~masks[name].flatten(1).any(1)
+            silent = _constant(layers[name].module, [modules[norm] for norm in edge.norms], dead) == 0
+            gone = gone.to(dead.device) | (dead & silent)
+        if bool(gone.any()) and not bool(gone.all()):
+            rows[name] = gone
     return rows
+
+
+def _read(masks: Mapping[str, Tensor], consumers: Sequence[str], rows: int) -> Tensor:
+    """Which output rows a consumer has an active weight for: bool [rows]. Without a mask it reads them all."""
+    read = torch.zeros(rows, dtype=torch.bool)
+    for consumer in consumers:
+        if consumer not in masks:
+            return torch.ones(rows, dtype=torch.bool)
+        columns = masks[consumer].transpose(0, 1).flatten(1).any(1)  # behind a flatten, several of each row
+        read = read.to(columns.device) | columns.view(rows, -1).any(1)
+    return read
 
 
 @torch.no_grad()

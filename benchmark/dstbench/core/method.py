@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure, Target
+from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure, Support, Target
 from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput, nearest
 
@@ -25,6 +25,7 @@ class Method:
     schedule: Schedule
     dense_layers: tuple[str, ...] = ()
     dense: bool = False  # no masks: dense and small-dense
+    support: Support | None = None  # what the structure removes for good
 
     @property
     def needs(self) -> Signal:
@@ -47,7 +48,7 @@ class Method:
         always = self.needs & Signal.MOMENTUM if updates_left else Signal.NONE
         if due is None:
             return always
-        grows = due.final > min(due.keep, density) or self.retiles
+        grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
         return always | self.prune.needs | (self.grow.needs if grows else Signal.NONE)
 
 
@@ -91,17 +92,19 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
     """The components of a recipe. Raises BadInput for unknown names and parameters."""
     parts = as_recipe(recipe, registry)
     source = _registry(registry)
+    structure = _build(source, "structure", parts.structure)
     init = build_policy("init", parts.init, source)
     if Signal.MOMENTUM in init.needs:
         raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
     return Method(
         init=init,
-        structure=as_structure(_build(source, "structure", parts.structure)),
+        structure=as_structure(structure),
         prune=build_policy("prune", parts.prune, source),
         grow=build_policy("grow", parts.grow, source),
         schedule=_build(source, "schedule", parts.schedule),
         dense_layers=tuple(parts.dense_layers),
         dense=parts.dense or parts.narrow,
+        support=structure if isinstance(structure, Support) else None,
     )
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Target
+from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Support, Target
 from dstbench.core import ranks, state
 from dstbench.core.allocation import bounds, check_count, check_density, uniform_budget
+from dstbench.core.graph import couplings
 from dstbench.core.hooks import StepHooks, check_unhooked
-from dstbench.core.layers import Layer, budgeted_layers, clean_name
+from dstbench.core.layers import Layer, budgeted_layers, clean_name, unwrap
 from dstbench.core.method import build_method
 from dstbench.core.optimizers import check_owner, innermost, multiply, overflowed
 from dstbench.core.random import generator
@@ -22,7 +23,9 @@ from dstbench.core.select import count
 from dstbench.core.signals import Signals
 from dstbench.core.state import UpdateReport
 from dstbench.core.structures import fitted
-from dstbench.core.topology import Topology
+from dstbench.core.summary import summarise
+from dstbench.core.support import Removal, check_support, shrunk
+from dstbench.core.topology import Change, Topology
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.errors import BadInput
 
@@ -71,7 +74,8 @@ class Sparsifier:
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.seed, self.total_steps, self.steps_per_epoch = seed, total_steps, steps_per_epoch
         self.steps = 0  # applied optimizer steps
-        self.history: list[UpdateReport] = []
+        self.history: list[UpdateReport] = []  # topology updates
+        self.removals: list[Removal] = []  # what the structure took away for good
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._outer, self.optimizer = optimizer, innermost(optimizer)
         patterns = (
@@ -82,12 +86,13 @@ class Sparsifier:
         check_unhooked(self.optimizer)
         check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
-        self._structures = {name: self._structure(layer) for name, layer in self.layers.items()}
-        silenced = [name for name, structure in self._structures.items() if whole_rows(structure)]
+        self.structures = {name: self._structure(layer) for name, layer in self.layers.items()}
+        silenced = [name for name, structure in self.structures.items() if whole_rows(structure)]
         self._rows: list[RowVector] = [] if self.method.dense else row_vectors(model, silenced)
         self.signals, self._needed = Signals(), Signal.NONE  # by the coming step
         self._due: Target | None = None
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
+        self._couplings = couplings(unwrap(model), self.layers) if self.method.support else ()
         self._start()
         self._hooks = StepHooks(self.optimizer, self._weights.values(), self._prepare_step, self._finish_step)
 
@@ -155,6 +160,11 @@ class Sparsifier:
         return sum(self.topology.explored_counts.values()) / self.size
 
     @property
+    def support(self) -> Masks:
+        """{layer name: bool [*w]} where a layer may ever be active again, for layers that lost positions for good."""
+        return dict(self.topology.support)
+
+    @property
     def initial(self) -> Budget:
         """The number of weights of each layer that were active at the start."""
         return dict(self.topology.initial)
@@ -181,26 +191,7 @@ class Sparsifier:
 
     def summary(self) -> DataFrame:
         """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
-        from pandas import DataFrame
-
-        kept = self.kept
-        return DataFrame(
-            {
-                "layer": name,
-                "shape": layer.info.shape,
-                "weights": layer.info.numel,
-                "structure": "unstructured: " + self.fallbacks[name]
-                if name in self.fallbacks
-                else type(getattr(self._structures[name], "layout", self._structures[name])).__name__.lower(),
-                "target": self.budget[name] / layer.info.numel,
-                "measured": self.topology.active[name] / layer.info.numel,
-                "active": self.topology.active[name],
-                "r_s": self.topology.explored_counts[name] / layer.info.numel,
-                "never_dropped": kept[name] / self.topology.initial[name],
-                "dead_rows": layer.info.shape[0] - count(self.topology.masks[name].flatten(1).any(1)),
-            }
-            for name, layer in self.layers.items()
-        )
+        return summarise(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
@@ -225,7 +216,7 @@ class Sparsifier:
     @torch.no_grad()
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
-        first = self.method.schedule(Clock(0, self.total_steps, self.steps_per_epoch), self.target_density)
+        first = self.method.schedule(self._clock(0), self.target_density)
         self._final = first.final if first else self.target_density
         self._undecided = not self.method.dense  # until there are initial masks
         self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
@@ -235,12 +226,17 @@ class Sparsifier:
             return
         infos = {name: layer.info for name, layer in self.layers.items()}
         last = round(self.target_density * self.size)
-        limits = bounds(infos, self._structures)
+        limits = bounds(infos, self.structures)
         uniform_budget(infos, last, *limits)  # raises now, not when it gets there
         if self.method.starts_full:
             self._final = sum(limits[1].values()) / self.size
         if not self.method.init.needs:
             self._decide({})
+        if self.method.support:
+            check_support(self.method.support, self._clock, self.last_update)
+            shrunk(
+                self.method.support, self._views({}), self._couplings, self._clock(0)
+            )  # may refuse the network
 
     def set_masks(self, masks: Masks) -> None:
         """Hold other masks, bool [*w] by layer name, from now on. Weights are not touched."""
@@ -255,7 +251,7 @@ class Sparsifier:
         """Initial masks, the same on every rank, and zeros where they are inactive."""
         n = round(self._final * self.size)
         masks, budget = initial_masks(
-            self.layers, self._structures, self.method.init, n, self.seed, fields=fields
+            self.layers, self.structures, self.method.init, n, self.seed, fields=fields
         )
         ranks.broadcast(masks)
         self.budget = ranks.broadcast_counts(budget, next(iter(masks.values())).device)
@@ -264,9 +260,13 @@ class Sparsifier:
         self._undecided = False
         self._zero(self.topology.floats)
 
+    def _clock(self, step: int) -> Clock:
+        return Clock(step, self.total_steps, self.steps_per_epoch)
+
     def _target(self, step: int) -> Target | None:
-        clock = Clock(step, self.total_steps, self.steps_per_epoch)
-        return None if step > self.total_steps else self.method.schedule(clock, self.target_density)
+        return (
+            None if step > self.total_steps else self.method.schedule(self._clock(step), self.target_density)
+        )
 
     @torch.no_grad()
     def _prepare_step(self) -> None:
@@ -325,6 +325,8 @@ class Sparsifier:
             self._leaky = self._leaky or self.topology.leaks(self._weights)
         if self._leaky:
             self._zero(self.topology.floats)
+        if self.method.support and self.method.support.events(self._clock(self.steps)):
+            self._remove(self.method.support)
         if self._due is not None:
             self._update(self._due)
         self.signals.forget()
@@ -333,24 +335,45 @@ class Sparsifier:
         """One topology update, decided by the pure engine, then written."""
         fields = self.signals.read(self._needed, self.topology.floats)
         self._check_complete(fields, "a topology update at this step needs")
-        views = {name: self._view(layer, fields) for name, layer in self.layers.items()}
+        views = self._views(fields)
 
         def draw(name: str, role: str) -> Generator:
             return generator(self.seed, name, self.steps, role)
 
         method = self.method
-        goal = make_goal(target, self._final, views, self._structures, method.init.share, self._proportions)
-        masks, self.budget = update_masks(views, self._structures, method.prune, method.grow, goal, draw)
+        goal = make_goal(target, self._final, views, self.structures, method.init.share, self._proportions)
+        masks, self.budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
         self._due = None
         self.allocation, self._final = goal.final_allocation, target.final
         ranks.check_equal(masks)
         change = self.topology.change(masks, self._weights)
-        self._alive = alive_rows(masks, self._rows)
-        self._zero(change.survivors)
+        self._write(change)
         active = sum(self.topology.active.values())
         self.history.append(
             UpdateReport(self.steps, self.density, active, change.grown, change.dropped, self.r_s)
         )
+
+    def _remove(self, component: Support) -> None:
+        """One event of the structure's own: positions go for good, with the weights that were active there."""
+        support = shrunk(component, self._views({}), self._couplings, self._clock(self.steps))
+        ranks.check_equal({name: support.get(name, mask) for name, mask in self.topology.masks.items()})
+        if not support:
+            return
+        held, supported = self.active, self.topology.supported
+        change = self.topology.restrict(support, self._weights)
+        lost = {name: held[name] - now for name, now in self.topology.active.items()}
+        self.budget = {name: max(0, budget - lost[name]) for name, budget in self.budget.items()}
+        self._write(change)
+        active, left = sum(self.topology.active.values()), self.topology.supported
+        self.removals.append(Removal(self.steps, supported - left, change.dropped, active, left))
+
+    def _write(self, change: Change) -> None:
+        """Follow a change of the masks: weights, optimizer state, rows."""
+        self._alive = alive_rows(self.topology.masks, self._rows)
+        self._zero(change.survivors)
+
+    def _views(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[str, LayerView]:
+        return {name: self._view(layer, fields) for name, layer in self.layers.items()}
 
     def _view(self, layer: Layer, fields: Mapping[str, Mapping[str, Tensor]]) -> LayerView:
         name = layer.info.name
@@ -362,6 +385,7 @@ class Sparsifier:
             self.budget[name],
             self.allocation[name],
             self.steps / self.total_steps,
+            support=self.topology.support.get(name),
             **{kind: values[name] for kind, values in fields.items()},
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dstbench.core.rows import alive_rows
+from dstbench.core.support import Removal
 from dstbench.core.topology import Topology
 from dstbench.errors import BadInput
 
@@ -62,9 +63,11 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "masks": {name: pack(mask) for name, mask in sparsifier.topology.masks.items()},
         "explored": {name: pack(mask) for name, mask in sparsifier.topology.explored.items()},
         "kept": {name: pack(mask) for name, mask in sparsifier.topology.kept.items()},
+        "support": {name: pack(support) for name, support in sparsifier.topology.support.items()},
         "initial": dict(sparsifier.topology.initial),
         "momentum": {name: average.clone() for name, average in sparsifier.signals.momentum.items()},
         "history": [asdict(report) for report in sparsifier.history],
+        "removals": [asdict(removal) for removal in sparsifier.removals],
     }
 
 
@@ -91,16 +94,19 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     masks = {name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()}
     explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
     kept = {name: unpack(bits, weights[name]) for name, bits in saved["kept"].items()}
+    support = {name: unpack(bits, weights[name]) for name, bits in saved["support"].items()}
     momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
     history = [UpdateReport(**report) for report in saved["history"]]
+    removals = [Removal(**removal) for removal in saved["removals"]]
     # everything is read: from here on nothing fails, so nothing is half adopted
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
     sparsifier._undecided = saved["undecided"]
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
     sparsifier._proportions = dict(saved["proportions"])
-    sparsifier.topology = Topology.of(masks, explored, kept, saved["initial"], weights)
+    sparsifier.topology = Topology.of(masks, explored, kept, saved["initial"], support, weights)
     sparsifier._alive = alive_rows(masks, sparsifier._rows)
     sparsifier.signals.momentum, sparsifier.history = momentum, history
+    sparsifier.removals = removals
     with torch.no_grad():
         if not sparsifier.method.dense:
             sparsifier._zero(sparsifier.topology.floats)

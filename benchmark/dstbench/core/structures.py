@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, Layout, Quota, StrategyError, Structure
+from dstbench.api import LayerInfo, LayerView, Layout, Quota, StrategyError, Structure, Support
 from dstbench.core.select import count, take_top
 
 
@@ -132,9 +132,11 @@ class Partition:
         return quota(layer) if callable(quota) else None
 
 
-def as_structure(component: Layout | Structure) -> Structure:
-    """A structure as the engine uses it; a mere layout becomes a Partition."""
-    return component if isinstance(component, Structure) else Partition(component)
+def as_structure(component: Layout | Structure | Support) -> Structure:
+    """A structure as the engine uses it: a mere layout becomes a Partition, a mere support leaves any mask legal."""
+    if isinstance(component, Structure):
+        return component
+    return Partition(component) if isinstance(component, Layout) else Unstructured()
 
 
 def fitted(structure: Structure, layer: LayerInfo) -> tuple[Structure, str | None]:

@@ -28,6 +28,7 @@ class Topology:
         self.explored = {name: mask.clone() for name, mask in masks.items()}  # ever active
         self.kept = {name: mask.clone() for name, mask in masks.items()}  # always active
         self.initial, self.explored_counts = dict(self.active), dict(self.active)
+        self.support: dict[str, Tensor] = {}  # of the layers that lost positions for good
 
     @classmethod
     def of(
@@ -36,10 +37,12 @@ class Topology:
         explored: dict[str, Tensor],
         kept: dict[str, Tensor],
         initial: Mapping[str, int],
+        support: dict[str, Tensor],
         weights: Mapping[str, Tensor],
     ) -> Topology:
         """As a checkpoint left it."""
         restored = cls(masks, weights)
+        restored.support = support
         restored.explored, restored.kept, restored.initial = explored, kept, dict(initial)
         restored.explored_counts = {name: count(mask) for name, mask in explored.items()}
         return restored
@@ -65,12 +68,23 @@ class Topology:
         self.adopt(masks, weights)
         return Change(survivors, grown, dropped)
 
+    @property
+    def supported(self) -> int:
+        """The positions, of all layers, that may still be active."""
+        return sum(count(self.support[n]) if n in self.support else m.numel() for n, m in self.masks.items())
+
+    def restrict(self, support: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Change:
+        """Adopt a smaller support of some layers: their masks lose what lies outside."""
+        self.support |= support
+        return self.change({n: m & support[n] if n in support else m for n, m in self.masks.items()}, weights)
+
     def follow(self, weights: Mapping[str, Tensor]) -> None:
         """Go where the weights went, as when Accelerate's ``prepare`` moves or casts them."""
         if all((f.device, f.dtype) == (weights[n].device, weights[n].dtype) for n, f in self.floats.items()):
             return
         self.explored = {name: mask.to(weights[name].device) for name, mask in self.explored.items()}
         self.kept = {name: mask.to(weights[name].device) for name, mask in self.kept.items()}
+        self.support = {name: mask.to(weights[name].device) for name, mask in self.support.items()}
         self.adopt({name: mask.to(weights[name].device) for name, mask in self.masks.items()}, weights)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import LayerView, Policy, Score, Share, StrategyError, Structure, Target
+from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Structure, Target
 from dstbench.core.allocation import blank_view, bounds, by_shape, uniform_budget
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer
@@ -45,23 +45,27 @@ def make_goal(
 ) -> Goal:
     """Totals and allocations, in weights, of a target in densities; ``before`` is the density until now.
 
-    A share that depends on shapes alone is solved again at a new density; another keeps the ``proportions``
-    of the start, since scaling the last allocation would add up rounding. Pruning in place takes every layer
-    to the same fraction of what it holds, corrected by how its allocation moves, so that redistributed
-    layers aren't pulled back. It leaves every layer one unit.
+    A share that depends on shapes alone is solved again at a new density, or where a layer can no longer hold
+    its allocation; another keeps the ``proportions`` of the start, since scaling the last allocation would add
+    up rounding. Pruning in place takes every layer to the same fraction of what it holds, corrected by how its
+    allocation moves, so that redistributed layers aren't pulled back. It leaves every layer one unit.
     """
-    infos = {name: view.info for name, view in views.items()}
     budget = {name: view.active for name, view in views.items()}
     old = {name: view.allocation for name, view in views.items()}
-    size = sum(info.numel for info in infos.values())
-    lower, upper = bounds(infos, structures)
-    floor = {name: min(lower[name], budget[name]) for name in infos}
+    size = sum(view.info.numel for view in views.values())
+    lower, upper = supported_bounds(views, structures)
+    floor = {name: min(lower[name], budget[name]) for name in views}
     final, keep = round(target.final * size), max(round(target.keep * size), sum(floor.values()))
     allocation = old
-    if target.final != before:
-        weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in infos}
+    if final > sum(upper.values()):
+        raise Infeasible(
+            f"density {target.final:g}: {final} weights are asked for, and only {sum(upper.values())} of {size} may "
+            "still be active"
+        )
+    if target.final != before or any(old[name] > upper[name] for name in views):
+        weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in views}
         allocation = apportion(weights, final, lower, upper)
-    drift = {name: budget[name] * allocation[name] / old[name] for name in infos}
+    drift = {name: budget[name] * allocation[name] / old[name] for name in views}
     keep_allocation = budget if keep >= sum(budget.values()) else apportion(drift, keep, floor, budget)
     return Goal(keep, final, keep_allocation, allocation)
 
@@ -152,7 +156,7 @@ def _prune(
         for name in views:
             keep_scores(name)
     candidates = _candidates(prune.share, scores, {name: view.mask for name, view in views.items()}, -1)
-    lower, _ = bounds({name: view.info for name, view in views.items()}, structures)
+    lower, _ = supported_bounds(views, structures)
     removable = {name: max(0, active[name] - lower[name]) for name in views}
     shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
     removals = apportion(shares, excess, dict.fromkeys(views, 0), removable)
@@ -182,12 +186,15 @@ def _grow(
     }
     if additions <= 0 and not any(getattr(structures[name], "retiles", False) for name in views):
         return kept, budget
-    scores = {name: score_layer(grow.score, view, draw(name, "grow")) for name, view in views.items()}
-    _, upper = bounds({name: view.info for name, view in views.items()}, structures)
+    scores = {
+        name: _within(view, score_layer(grow.score, view, draw(name, "grow"))) for name, view in views.items()
+    }
+    lower, upper = supported_bounds(views, structures)
     room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
-    candidates = _candidates(grow.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
+    candidates = _candidates(grow.share, scores, {name: _free(view) for name, view in views.items()}, +1)
     shares = check_shares(grow.share, grow.share(views, candidates, additions), views)
-    added = apportion(shares, additions, dict.fromkeys(views, 0), room)
+    least = {name: 0 if budget[name] else min(lower[name], room[name]) for name in views}
+    added = apportion(shares, additions, least, room)
     target = {name: budget[name] + added[name] for name in views}
 
     def fill(name: str) -> Tensor:
@@ -198,6 +205,27 @@ def _grow(
         )
 
     return {name: fill(name) for name in views}, target
+
+
+def supported_bounds(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure]
+) -> tuple[Budget, Budget]:
+    """The least and the most weights of each layer within its support."""
+    lower, upper = bounds({name: view.info for name, view in views.items()}, structures)
+    for name, view in views.items():
+        if view.support is not None:
+            upper[name] = min(upper[name], count(view.support))
+    return {name: min(lower[name], upper[name]) for name in views}, upper
+
+
+def _within(view: LayerView, scores: Tensor) -> Tensor:
+    """Scores that forbid what lies outside the support."""
+    return scores if view.support is None else scores.masked_fill(~view.support, -torch.inf)
+
+
+def _free(view: LayerView) -> Tensor:
+    """The positions that may become active, bool [*w]."""
+    return ~view.mask if view.support is None else view.support & ~view.mask
 
 
 def _merges(structure: Structure) -> bool:
@@ -302,6 +330,10 @@ def check_masks(
             raise StrategyError(
                 f"{structure!r}, layer {name!r}: expected bool {tuple(view.weight.shape)}, "
                 f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if view.support is not None and bool((mask & ~view.support).any()):
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: weights that were removed for good are active"
             )
         active, unit = count(mask), structure.unit(view.info)
         if active == 0:

@@ -243,12 +243,12 @@ def _policy(made: Any, share: Share | None, what: str) -> Policy:
 
 def _check_role(kind: str, made: Any, what: str) -> None:
     """Refuse at once what the engine could not call."""
-    from dstbench.api import Layout, Recipe, Structure
+    from dstbench.api import Layout, Recipe, Structure, Support
 
     if kind == "recipe" and not isinstance(made, Recipe):
         raise BadInput(f"{what}: expected a Recipe, got {made!r}")
-    if kind == "structure" and not isinstance(made, (Layout, Structure)):
-        raise BadInput(f"{what}: expected a Layout (units) or a Structure, got {made!r}")
+    if kind == "structure" and not isinstance(made, (Layout, Structure, Support)):
+        raise BadInput(f"{what}: expected a Layout (units), a Structure or a Support, got {made!r}")
     if kind in _CALLED_WITH and len(required_positionals(made)) != len(_CALLED_WITH[kind]):
         raise BadInput(f"{what}: expected to be called with ({', '.join(_CALLED_WITH[kind])}), got {made!r}")
     if not callable(made) and kind in ("model", "dataset", "executor"):

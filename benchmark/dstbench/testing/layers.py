@@ -68,7 +68,7 @@ def view(info: LayerInfo, state: str = "half", needs: Signal = Signal.NONE) -> L
 
 def tensors(layer: LayerView) -> Mapping[str, Tensor]:
     """The tensors that a strategy gets to see, by field name."""
-    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum")
+    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum", "support")
     return {name: value for name in fields if (value := getattr(layer, name)) is not None}
 
 

@@ -7,25 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, Layout, Structure
+from dstbench.api import LayerInfo, LayerView, Layout, Structure, Support
 from dstbench.core.structures import as_structure, misfit
 from dstbench.core.update import merge
 from dstbench.testing.layers import LAYERS, rng
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise
+from dstbench.testing.supports import support_findings
 
 
-def check_structure(structure: Structure | Layout, name: str = "") -> list[Problem]:
+def check_structure(structure: Structure | Layout | Support, name: str = "") -> list[Problem]:
     """Problems of a structure, or of a layout as the engine wraps it, on awkward layers.
 
     capacity >= unit >= 1; ``fill`` legal, within half a unit of n, a superset of what was kept (unless the
     structure retiles), at one unit, in between and full; ``shrink`` a subset near n (a structure that
-    retiles may keep more); ``is_legal`` tells a scrambled mask; all of it pure and deterministic.
+    retiles may keep more); ``is_legal`` tells a scrambled mask; a support only ever shrinks, within its events;
+    all of it pure and deterministic.
     """
     return summarise(label(structure, name), _findings(structure))
 
 
-def _findings(component: Structure | Layout) -> Findings:
-    if not isinstance(component, Structure):
+def _findings(component: Structure | Layout | Support) -> Findings:
+    if isinstance(component, Support):
+        yield from support_findings(component)
+    if isinstance(component, Layout) and not isinstance(component, Structure):
         broken = [finding for info in LAYERS for finding in _layout_findings(component, info)]
         if broken:
             yield from broken
