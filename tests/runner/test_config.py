@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from dstbench.api import Recipe
 from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
 from dstbench.runner.config import Axes, Matrix, Training, load_matrix, suites
+from dstbench.runner.plan import plan
 
 MATRIX = {
     "schema": 1,
@@ -239,3 +241,26 @@ def test_extended_training_moves_its_milestones():
 def test_multiplier_without_a_length_is_refused(multiplier):
     with pytest.raises(BadInput, match="multiplier: expected a number > 0"):
         Recipe(multiplier=multiplier)
+
+
+RULES = {
+    "axes": {**MATRIX["axes"], "recipe": ["rigl", "set"]},
+    "overrides": [
+        {"when": {"recipe": "set"}, "set": {"schedule.delta_t": 5}},
+        {"when": {"recipe": "rigl", "density": [0.2, 0.1]}, "set": {"training.lr": 0.2}},
+    ],
+    "exclude": [{"density": 0.1, "recipe": "set"}],
+}
+
+
+def test_narrowing_an_axis_drops_the_rules_for_what_left_it():
+    matrix = load_matrix({**MATRIX, **RULES}, ["recipe=rigl", "density=0.2"])
+    assert [rule.when for rule in matrix.overrides] == [{"recipe": ["rigl"], "density": [0.2]}]
+    assert matrix.exclude == ()
+    assert plan(matrix, registry()).trials
+
+
+def test_narrowing_an_axis_hides_no_typing_error():
+    rules = {**RULES, "exclude": [{"recipe": "sett"}]}
+    with pytest.raises(BadInput, match="'sett' is not on that axis of the matrix"):
+        plan(load_matrix({**MATRIX, **rules}, ["recipe=rigl"]), registry())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.runner.config import STRATEGIES, Matrix
+from dstbench.runner.matching import matches, same, several
 
 SETTING_AXES = ("seed", "model", "dataset", "density")
 """In the order in which they vary, slowest first: the first seed of everything is done before the second."""
@@ -49,14 +50,6 @@ def cells(matrix: Matrix) -> tuple[list[Cell], int]:
     return found, len(every) - len(kept)
 
 
-def matches(axes: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether a cell agrees with a partial match: by name, by number, or by a mapping of parameters."""
-    return all(
-        axis in axes and any(_same(axes[axis], value) for value in _several(wanted))
-        for axis, wanted in where.items()
-    )
-
-
 def _combinations(matrix: Matrix) -> Iterator[dict[str, Any]]:
     axes = matrix.axes
     settings = [getattr(axes, axis) for axis in SETTING_AXES]
@@ -78,19 +71,6 @@ def _wanted(cell: Cell, matrix: Matrix) -> bool:
     return included and not any(matches(cell.axes, where) for where in matrix.exclude)
 
 
-def _several(wanted: Any) -> Sequence[Any]:
-    return wanted if isinstance(wanted, list | tuple) else (wanted,)
-
-
-def _same(spec: Any, wanted: Any) -> bool:
-    if isinstance(wanted, str) and isinstance(spec, Mapping):
-        return bool(spec["name"] == wanted)
-    if isinstance(wanted, Mapping):
-        given = {"name": spec} if isinstance(spec, str) else spec
-        return isinstance(given, Mapping) and all(given.get(key) == value for key, value in wanted.items())
-    return bool(spec == wanted)
-
-
 def _check_matches(matrix: Matrix) -> None:
     """Refuse a match on a value that its axis doesn't hold: a typing error there would do nothing."""
     listed = [(f"include[{i}]", where) for i, where in enumerate(matrix.include)]
@@ -99,8 +79,8 @@ def _check_matches(matrix: Matrix) -> None:
     for path, where in listed:
         for axis, wanted in where.items():
             held = _held(matrix, axis)
-            for value in _several(wanted):
-                if not any(_same(spec, value) for spec in held):
+            for value in several(wanted):
+                if not any(same(spec, value) for spec in held):
                     names = [str(spec["name"] if isinstance(spec, Mapping) else spec) for spec in held]
                     hint = nearest(str(value), names)
                     raise BadInput(f"{path}.{axis}: {value!r} is not on that axis of the matrix{hint}")

@@ -9,10 +9,11 @@ from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
-from dstbench.runner.cells import Cell, cells, matches
+from dstbench.runner.cells import Cell, cells
 from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
 from dstbench.runner.estimate import Prospect
 from dstbench.runner.labels import spec_text
+from dstbench.runner.matching import matches
 from dstbench.runner.record import canonical
 from dstbench.runner.validation import validated
 

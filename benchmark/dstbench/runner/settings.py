@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.runner.matching import same, several
 from dstbench.runner.yaml import parse_yaml
 
 _PRODUCT = ("init", "structure", "prune", "grow", "schedule")
@@ -32,8 +33,9 @@ def apply_settings(
     Naming recipes leaves the file's product of strategies out: who types ``-S recipe=rigl`` wants RigL, not RigL
     beside 72 cells. Together with recipes a strategy changes that piece of each: ``-S recipe=rigl -S
     grow=momentum`` is RigL with another growth. So it does alone where the file's methods are recipes only,
-    except in those that are its controls too; else it leaves the file's recipes out. Raises BadInput for an
-    unknown name, suggesting ``known`` ones too.
+    except in those that are its controls too; else it leaves the file's recipes out. What the file excludes or
+    overrides for values that are no longer on an axis goes with them. Raises BadInput for an unknown name,
+    suggesting ``known`` ones too.
     """
     result = copy.deepcopy(dict(document))
     before = result.get("axes")
@@ -51,7 +53,42 @@ def apply_settings(
                 axes["recipe"] = _varied(axes["recipe"], changes, spared)
         elif changed:
             _drop(axes, ("recipe",))
+        _forget(result, document)
     return result
+
+
+def _forget(document: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Drop what the file excludes or overrides for values that its axes held and hold no more. What they never
+    held stays, to be refused: it is a typing error."""
+    if isinstance(document.get("exclude"), list):
+        left = [_left(where, before, document) for where in document["exclude"]]
+        document["exclude"] = [where for where in left if where is not None]
+    if isinstance(document.get("overrides"), list):
+        rules = [rule for rule in document["overrides"] if isinstance(rule, Mapping) and "when" in rule]
+        for rule in rules:
+            where = _left(rule["when"], before, document)
+            at = document["overrides"].index(rule)
+            document["overrides"][at : at + 1] = [] if where is None else [{**rule, "when": where}]
+
+
+def _left(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
+    """What is left of a partial match; None if an axis no longer holds any value that it asks for."""
+    if not isinstance(where, Mapping):
+        return where
+    left = {
+        axis: [v for v in several(wanted) if _held(after, axis, v) or not _held(before, axis, v)]
+        for axis, wanted in where.items()
+    }
+    return left if all(left.values()) else None
+
+
+def _held(document: Mapping[str, Any], axis: str, wanted: Any) -> bool:
+    """Whether an axis of a document, or among recipes its controls, holds a value."""
+    axes = document.get("axes")
+    specs = _listed(axes.get(axis)) if isinstance(axes, Mapping) and axes.get(axis) is not None else []
+    if axis == "recipe":
+        specs = specs + _listed(document.get("controls", CONTROLS))
+    return any(same(spec, wanted) for spec in specs)
 
 
 def _varied(recipes: Any, changes: Mapping[str, Sequence[Any]], spared: Any) -> list[Any]:

@@ -1,0 +1,29 @@
+"""Partial matches of ``include``, ``exclude`` and ``overrides`` with what the axes of a matrix hold. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def matches(axes: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether a cell agrees with a partial match: by name, by number, or by a mapping of parameters."""
+    return all(
+        axis in axes and any(same(axes[axis], value) for value in several(wanted))
+        for axis, wanted in where.items()
+    )
+
+
+def same(spec: Any, wanted: Any) -> bool:
+    """Whether one value on an axis agrees with one that is wanted: by name, number or some parameters."""
+    if isinstance(wanted, str) and isinstance(spec, Mapping):
+        return bool(spec["name"] == wanted)
+    if isinstance(wanted, Mapping):
+        given = {"name": spec} if isinstance(spec, str) else spec
+        return isinstance(given, Mapping) and all(given.get(key) == value for key, value in wanted.items())
+    return bool(spec == wanted)
+
+
+def several(wanted: Any) -> Sequence[Any]:
+    """What is wanted, one value or several, as several."""
+    return wanted if isinstance(wanted, list | tuple) else (wanted,)
