@@ -76,7 +76,10 @@ def register_model(register: Register) -> None:
 
 @hookspec
 def register_dataset(register: Register) -> None:
-    """Data sets: a DatasetFactory. Metadata ``revision``, ``input_shape``, ``num_classes``, ``summary``."""
+    """Data sets: a DatasetFactory. Metadata ``revision``, ``input_shape``, ``num_classes``, ``summary``.
+
+    For estimates and listings also ``train_images``, ``validation_images``, ``test_images``, ``presets``.
+    """
 
 
 @hookspec

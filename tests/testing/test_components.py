@@ -74,6 +74,8 @@ def register_recipe(register):
 @hookimpl
 def register_dataset(register):
     register("void", lambda root, download: None, summary="nothing", revision="1", num_classes=2)
+    said = {"revision": "1", "input_shape": (1, 8, 8), "num_classes": 10, "train_images": 5}
+    register("miscounted", "dstbench_plugins.datasets.digits:Digits", summary="not five images", **said)
 """
 
 
@@ -89,6 +91,7 @@ def register_dataset(register):
         ("recipe", "unknown-parts", "grow", "unknown grow 'gradeint'; did you mean 'gradient'"),
         ("dataset", "void", "metadata", "isn't registered with 'input_shape'"),
         ("dataset", "void", "type", "expected ImageData, got NoneType"),
+        ("dataset", "miscounted", "metadata", "registered with train_images 5, but it is 1258"),
     ],
 )
 def test_broken_components(site, kind, name, check, message):
