@@ -31,3 +31,12 @@ def test_the_quick_board_holds_the_whole_suite():
     assert {record["key"] for record in loaded.records} == planned
     assert {record["status"] for record in loaded.records} == {"ok"}
     assert not any(record["measures"]["throughput"]["contended"] for record in loaded.records)
+
+
+@pytest.mark.parametrize("board", [board for board in BOARDS if board.name != "quick"], ids=lambda b: b.name)
+def test_committed_records_are_trials_of_the_suite_that_names_the_board(board):
+    """Long suites are committed as far as they got: what is missing is missing, but nothing is of another suite."""
+    records = read([board / "results"]).records
+    planned = {trial.key for trial in plan(load_matrix(board.name), registry()).trials}
+    assert records
+    assert {record["key"] for record in records} <= planned
