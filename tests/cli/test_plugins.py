@@ -88,7 +88,7 @@ def test_show():
     assert details["parameters"] == [
         {"name": "exclude_dropped", "type": "bool", "default": False, "required": False}
     ]
-    assert details["file"].endswith("api.py")
+    assert details["file"].endswith("strategies.py")
     assert details["line"] > 1
     assert details["documentation"].startswith("Uniformly random")
     text = run("plugins", "show", "grow", "random")

@@ -1,0 +1,65 @@
+"""All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``),
+and those of data sets and models (``data``).
+
+A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
+label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
+
+``*w`` is the shape of a layer's weight, ``[out, in, *kernel]``. Counts are numbers of *weights* unless a
+name says units. Densities are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
+from dstbench.api.strategies import (
+    Clock,
+    Coupling,
+    Infeasible,
+    InPlace,
+    LayerInfo,
+    LayerView,
+    Layout,
+    Policy,
+    Quota,
+    Random,
+    Recipe,
+    Schedule,
+    Score,
+    Share,
+    Signal,
+    Spec,
+    StrategyError,
+    Structure,
+    Support,
+    Target,
+)
+
+__all__ = [
+    "Augment",
+    "Clock",
+    "Coupling",
+    "DataUnavailable",
+    "DatasetFactory",
+    "Files",
+    "ImageData",
+    "InPlace",
+    "Infeasible",
+    "LayerInfo",
+    "LayerView",
+    "Layout",
+    "ModelFactory",
+    "Policy",
+    "Quota",
+    "Random",
+    "Recipe",
+    "Schedule",
+    "Score",
+    "Share",
+    "Signal",
+    "Spec",
+    "Split",
+    "StrategyError",
+    "Structure",
+    "Support",
+    "Target",
+]
