@@ -62,24 +62,27 @@ def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full:
     history, active = sparsifier.history, sparsifier.active
     unmasked = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
     of_full = (sum(active.values()) + unmasked) / full.weights
+    rows = layer_rows(sparsifier)
     narrower = mine.weights != full.weights  # it has no masks: its weights against the full model's
     return {
         "density": of_full if narrower else sparsifier.density,
         "density_all": of_full,
-        "layers": layer_rows(sparsifier),
+        "layers": rows,
         "r_s": None if sparsifier.method.dense else sparsifier.r_s,
         **exploration.measures(),
         "updates": len(history),
         "changed": sum(report.grown + report.dropped for report in history),
         "churn": fmean(report.grown / report.active for report in history) if history else 0.0,
+        "channels_removed": sum(row["removed"] for row in rows),
         "collapsed": len(sparsifier.collapsed),
         "fallbacks": sorted(sparsifier.fallbacks),
     }
 
 
 def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
-    """One object a layer: requested and measured numbers of weights, exploration, and its channels if it has any."""
-    kept, initial = sparsifier.kept, sparsifier.initial
+    """One object a layer: requested and measured numbers of weights, exploration, rows removed for good, and its
+    channels if it has any."""
+    kept, initial, support = sparsifier.kept, sparsifier.initial, sparsifier.support
     statistics = {} if sparsifier.method.dense else channel_statistics(sparsifier)
     return [
         {
@@ -89,6 +92,7 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
             "active": sparsifier.active[name],
             "r_s": sparsifier.explored[name] / layer.info.numel,
             "never_dropped": kept[name] / initial[name],
+            "removed": int((~support[name].flatten(1).any(1)).sum()) if name in support else 0,
             "channels": plain(statistics.get(name)),
         }
         for name, layer in sparsifier.layers.items()

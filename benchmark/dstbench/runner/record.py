@@ -86,6 +86,7 @@ class Measures(TypedDict, total=False):
     updates: float | None
     churn: float | None  # mean fraction of active weights replaced in one update
     changed: float | None
+    channels_removed: float | None  # output rows that a structure took away for good
     collapsed: float | None
     fallbacks: list[str] | None
     convention: str | None
