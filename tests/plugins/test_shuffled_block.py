@@ -19,7 +19,6 @@ from dstbench_plugins.structure.shuffled_extract import (
     cluster_rows,
     column_scores,
     equal_columns,
-    largest,
 )
 from dstbench_plugins.structure.shuffled_layout import layout, to_mask
 
@@ -83,9 +82,6 @@ def test_smaller_group_competes_by_the_worth_of_a_weight():
 
 
 def test_ties_go_to_the_lowest_index():
-    flat = torch.tensor([1.0, 2, 2, 2, -torch.inf])
-    assert largest(flat, 2).tolist() == [False, True, True, False, False]
-    assert largest(flat, 9).tolist() == [True, True, True, True, False]
     assert equal_columns(torch.tensor([[1.0, 2, 2], [0, 0, 0]]), 2).tolist() == [
         [False, True, True],
         [True, True, False],

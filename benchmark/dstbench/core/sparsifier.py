@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Support, Target
+from dstbench.api.select import count
 from dstbench.core import ranks, state
 from dstbench.core.allocation import bounds, check_count, check_density, uniform_budget
 from dstbench.core.graph import couplings
@@ -19,7 +20,6 @@ from dstbench.core.method import build_method
 from dstbench.core.optimizers import check_owner, innermost, multiply, overflowed
 from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
-from dstbench.core.select import count
 from dstbench.core.signals import Signals
 from dstbench.core.state import UpdateReport
 from dstbench.core.structures import fitted

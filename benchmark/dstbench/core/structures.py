@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo, LayerView, Layout, Quota, StrategyError, Structure, Support
-from dstbench.core.select import count, take_top
+from dstbench.api.select import count, take_top
 
 
 @dataclass(frozen=True)

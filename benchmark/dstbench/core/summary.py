@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dstbench.core.select import count
+from dstbench.api.select import count
 
 if TYPE_CHECKING:
     from pandas import DataFrame

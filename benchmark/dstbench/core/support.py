@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api import Clock, Coupling, Infeasible, LayerView, StrategyError, Support
-from dstbench.core.select import count
+from dstbench.api.select import count
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstbench.core.select import count
+from dstbench.api.select import count
 
 
 @dataclass(frozen=True)

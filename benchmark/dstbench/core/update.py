@@ -14,11 +14,11 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Structure, Target
+from dstbench.api.select import count
 from dstbench.core.allocation import blank_view, bounds, by_shape, uniform_budget
 from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer
 from dstbench.core.random import generator
-from dstbench.core.select import count
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
 Budget = dict[str, int]  # layer name -> weights

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from dstbench.api import Clock, LayerInfo, LayerView, Support
+from dstbench.api.select import count
 from dstbench.core.graph import couplings
 from dstbench.core.layers import maskable_layers
 from dstbench.core.random import generator
-from dstbench.core.select import count
 from dstbench.core.support import shrunk
 from dstbench.testing.layers import tensors
 from dstbench.testing.problem import Findings, call_purely, describe

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerView
+from dstbench.api import LayerView, kth_largest
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Global:
         n = min(n, len(pooled))
         if n == 0:
             return dict.fromkeys(candidates, 0.0)
-        cut = pooled.kthvalue(len(pooled) - n + 1).values
+        cut = kth_largest(pooled, n)
         counts = {name: int((values > cut).count_nonzero()) for name, values in candidates.items()}
         left = n - sum(counts.values())
         for name, values in candidates.items():

@@ -9,8 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, StrategyError
-from dstbench_plugins.structure.shuffled_extract import largest
+from dstbench.api import LayerInfo, LayerView, StrategyError, take_top
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,12 @@ class FanIn:
 
     def shrink(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
         """The layer's n best active weights, whatever rows they are in: bool [*w], not yet of constant fan-in."""
-        kept = torch.zeros_like(layer.mask)
-        kept[layer.mask] = largest(scores[layer.mask], n)
-        return kept
+        return take_top(scores, n, layer.mask, at_most=True)
 
     def merge(self, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
         """Ranks in three tiers, float64 [*w]: kept weights in [2, 3), the other salient ones in [1, 2), the
         rest in [0, 1)."""
-        salient = kept | largest(grow_scores.flatten(), n - int(kept.count_nonzero())).view_as(kept)
+        salient = kept | take_top(grow_scores, n - int(kept.count_nonzero()), at_most=True)
         merged = _ranks(grow_scores) + salient
         return merged if keep_scores is None else torch.where(kept, _ranks(keep_scores) + 2, merged)
 

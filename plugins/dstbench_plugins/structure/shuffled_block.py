@@ -25,13 +25,12 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, StrategyError
+from dstbench.api import LayerInfo, LayerView, StrategyError, take_top
 from dstbench_plugins.structure.shuffled_extract import (
     best_columns,
     cluster_rows,
     column_scores,
     equal_columns,
-    largest,
 )
 from dstbench_plugins.structure.shuffled_layout import (
     Columns,
@@ -104,8 +103,7 @@ class ShuffledBlock:
             active = self._by_column(layer.shape, mask.flatten(1), perm, torch.any)
             worth = worth.clamp(min=torch.finfo(worth.dtype).min).masked_fill(~active, -torch.inf)
             return mask & self._best(layer.shape, worth, perm, n)
-        marks = torch.zeros_like(mask)
-        marks[mask] = ~largest(scores[mask], n)
+        marks = mask & ~take_top(scores, n, mask, at_most=True)
         if self.block_filter:
             marks = _filtered(mask.flatten(1), marks.flatten(1), self.block_size).view_as(mask)
         return mask & ~marks
@@ -116,8 +114,7 @@ class ShuffledBlock:
         Grown are the best n - kept by ``grow_scores``. With nothing kept (init) the best n carry their own
         scores. All are shifted above zero if need be: a weight of zero in the mask still counts as active.
         """
-        candidates = grow_scores.masked_fill(kept, -torch.inf).flatten()
-        grown = largest(candidates, n - int(kept.count_nonzero())).view_as(kept)
+        grown = take_top(grow_scores, n - int(kept.count_nonzero()), ~kept, at_most=True)
         if keep_scores is None or not bool(kept.any()):
             return _positive(grow_scores, grown)
         values = _positive(keep_scores, kept)

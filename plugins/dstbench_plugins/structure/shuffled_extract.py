@@ -10,22 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dstbench.api import take_top
 from dstbench_plugins.structure.shuffled_layout import reduce_groups
 
-__all__ = ["best_columns", "cluster_rows", "column_scores", "equal_columns", "largest"]
-
-
-def largest(scores: Tensor, n: int) -> Tensor:
-    """Mark the n largest of a vector, the lower index first among equals, never -inf: bool [len]."""
-    n = min(n, scores.numel())
-    if n <= 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = _nth_largest(scores, n)
-    taken = scores > threshold
-    if threshold > -torch.inf:
-        ties = (scores == threshold).nonzero()[: n - int(taken.sum()), 0]
-        taken[ties] = True
-    return taken
+__all__ = ["best_columns", "cluster_rows", "column_scores", "equal_columns"]
 
 
 def cluster_rows(support: Tensor, block_size: int) -> Tensor:
@@ -68,7 +56,7 @@ def best_columns(scores: Tensor, sizes: Tensor, n: int) -> Tensor:
     groups, columns = scores.shape
     flat = scores.T.reshape(-1)
     smaller = columns if int(sizes[-1]) < int(sizes[0]) else 0
-    candidates = largest(flat, n // int(sizes[0]) + 1 + smaller).nonzero()[:, 0]
+    candidates = take_top(flat, n // int(sizes[0]) + 1 + smaller, at_most=True).nonzero()[:, 0]
     ranked = candidates[flat[candidates].sort(descending=True, stable=True).indices]
     active = sizes[ranked % groups].cumsum(0)
     end = min(int(torch.searchsorted(active, n)), len(ranked) - 1)
@@ -84,14 +72,6 @@ def equal_columns(scores: Tensor, count: int) -> Tensor:
     threshold = scores.topk(count, dim=1).values[:, -1:]
     above, ties = scores > threshold, scores == threshold
     return above | (ties & (ties.cumsum(1) <= count - above.sum(1, keepdim=True)))
-
-
-def _nth_largest(scores: Tensor, n: int) -> float:
-    if scores.is_cuda:
-        return float(scores.topk(n, sorted=False).values.min())
-    values = scores.detach()
-    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    return float(np.partition(values.numpy(), len(values) - n)[-n])  # many times faster than kthvalue
 
 
 def _distances(support: Tensor) -> np.ndarray:

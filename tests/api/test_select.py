@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstbench.core.select import kth_largest, take_top
+from dstbench.api.select import kth_largest, take_top
 
 
 def oracle(scores, n, eligible=None):
@@ -49,6 +49,15 @@ def test_only_eligible_positions_are_taken():
         True,
         False,
     ]
+
+
+def test_at_most_takes_what_there_is():
+    scores = torch.tensor([1.0, 2, 2, 2, -torch.inf])
+    assert take_top(scores, 2, at_most=True).tolist() == [False, True, True, False, False]
+    assert take_top(scores, 9, at_most=True).tolist() == [True, True, True, True, False]
+    eligible = torch.tensor([False, False, False, True, True])
+    assert take_top(scores, 3, eligible, at_most=True).tolist() == [False, False, False, True, False]
+    assert not take_top(scores, 3, eligible & (scores < 0), at_most=True).any()
 
 
 def test_minus_infinity_is_never_taken():

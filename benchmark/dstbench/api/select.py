@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-def take_top(scores: Tensor, n: int, eligible: Tensor | None = None) -> Tensor:
+def take_top(scores: Tensor, n: int, eligible: Tensor | None = None, *, at_most: bool = False) -> Tensor:
     """Mark the ``n`` highest of ``scores``.
 
     scores: float, any shape; ``-inf`` is never taken. eligible: bool, same shape; None = everywhere.
     Returns bool of the same shape with exactly n true. Equal scores: the lowest flat index first.
-    Raises ValueError if fewer than n positions can be taken.
+    Where fewer than n positions can be taken it takes these if ``at_most`` is set, else raises ValueError.
     """
     if n <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
@@ -24,6 +24,10 @@ def take_top(scores: Tensor, n: int, eligible: Tensor | None = None) -> Tensor:
         values = flat[where]  # few: gather them, since selecting among mostly equal values is slow
     else:
         values = flat = flat.masked_fill(~where, -torch.inf)
+    if at_most:
+        n = min(n, count(values > -torch.inf))
+        if n == 0:
+            return torch.zeros_like(scores, dtype=torch.bool)
     if n > len(values):
         raise ValueError(f"asked for the top {n} of {len(values)} positions")
     cut = kth_largest(values, n)
@@ -49,10 +53,12 @@ def count(mask: Tensor) -> int:
 def kth_largest(values: Tensor, k: int) -> float:
     """The k-th largest of ``values``, float [m], 1 <= k <= m, exactly.
 
-    numpy's quickselect is vectorised and twenty times faster than torch's on a CPU; elsewhere torch's runs
-    where the tensor is.
+    numpy's quickselect is vectorised and twenty times faster than torch's on a CPU; on a GPU ``topk`` works on
+    all of its parts, ``kthvalue`` on one.
     """
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
-        array = values.detach().numpy()
-        return float(np.partition(array, len(array) - k)[len(array) - k])
+    if values.device.type == "cpu":
+        wide = values if values.dtype == torch.float64 else values.float()  # exact: numpy has no bfloat16
+        return float(np.partition(wide.detach().numpy(), len(wide) - k)[len(wide) - k])
+    if values.is_cuda:
+        return float(values.topk(k, sorted=False).values.min())
     return float(values.kthvalue(values.numel() - k + 1).values)
