@@ -224,7 +224,7 @@ def test_delta_t_in_epochs_needs_the_length_of_one():
 
 def test_unit_of_delta_t_is_steps_or_epochs():
     with pytest.raises(
-        StrategyError, match="unit: expected steps or epochs, got 'epoch'; did you mean 'epochs'"
+        StrategyError, match="unit: expected one of steps, epochs, got 'epoch'; did you mean 'epochs'"
     ):
         Constant(unit="epoch")
 

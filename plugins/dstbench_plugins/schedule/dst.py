@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import cos, pi
 
 from dstbench.api import Clock, Target
-from dstbench_plugins.schedule.checks import Unit, check_fraction, check_period, check_unit, is_due
+from dstbench_plugins.checks import check_fraction
+from dstbench_plugins.schedule.periods import Unit, check_period, is_due
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a schedule."""
-        check_period(self.delta_t)
-        check_unit(self.unit)
+        check_period(self.delta_t, self.unit)
         check_fraction("alpha", self.alpha)
         check_fraction("floor", self.floor)
         check_fraction("stop", self.stop)
@@ -46,8 +46,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a schedule."""
-        check_period(self.delta_t)
-        check_unit(self.unit)
+        check_period(self.delta_t, self.unit)
         check_fraction("zeta", self.zeta)
         check_fraction("stop", self.stop)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from dstbench.api import Clock, StrategyError, Target
-from dstbench_plugins.schedule.checks import Unit, check_fraction, check_period, check_unit, is_due
+from dstbench_plugins.checks import check_fraction
+from dstbench_plugins.schedule.periods import Unit, check_boundaries, check_period, is_due
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,10 @@ class Elastic:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a schedule."""
-        check_period(self.delta_t)
-        check_unit(self.unit)
+        check_period(self.delta_t, self.unit)
         for mu in self.mu:
             check_fraction("mu", mu)
-        for boundary in self.boundaries:
-            check_fraction("boundaries", boundary)
-        if list(self.boundaries) != sorted(set(self.boundaries)):
-            raise StrategyError(f"boundaries: expected increasing fractions, got {list(self.boundaries)}")
+        check_boundaries(self.boundaries)
         if len(self.mu) != len(self.boundaries) + 1:
             raise StrategyError(
                 f"mu: expected {len(self.boundaries) + 1} values, one more than boundaries, got {list(self.mu)}"

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from math import ceil
 
-from dstbench.api import Clock, StrategyError, Target
-from dstbench_plugins.schedule.checks import check_fraction, check_period
+from dstbench.api import Clock, Target
+from dstbench_plugins.checks import check_fraction
+from dstbench_plugins.schedule.periods import check_boundaries, check_period
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,7 @@ class Lengthening:
         check_period(self.delta_t)
         check_fraction("fraction", self.fraction)
         check_fraction("stop", self.stop)
-        for boundary in self.boundaries:
-            check_fraction("boundaries", boundary)
-        if list(self.boundaries) != sorted(set(self.boundaries)):
-            raise StrategyError(f"boundaries: expected increasing fractions, got {list(self.boundaries)}")
+        check_boundaries(self.boundaries)
 
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """(d - moved, d) every ΔT·2^i steps from the i-th boundary on.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import ceil, cos, pi
 
 from dstbench.api import Clock, Target
-from dstbench_plugins.schedule.checks import check_fraction, check_period
+from dstbench_plugins.checks import check_fraction
+from dstbench_plugins.schedule.periods import check_period
 
 
 @dataclass(frozen=True)

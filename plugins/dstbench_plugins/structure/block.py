@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo
-from dstbench_plugins.structure.checks import check_size
+from dstbench_plugins.checks import check_integer
+from dstbench_plugins.structure.misfits import transposed
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class Block:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a tile."""
-        check_size("block_size", self.block_size)
+        check_integer("block_size", self.block_size)
         if self.columns is not None:
-            check_size("columns", self.columns)
+            check_integer("columns", self.columns)
 
     @property
     def width(self) -> int:
@@ -35,8 +36,8 @@ class Block:
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Layers that tiles don't fill exactly."""
-        if layer.kind == "conv_transpose":
-            return "the rows of a transposed convolution are its inputs"
+        if reason := transposed(layer):
+            return reason
         rows, columns = layer.shape[0], prod(layer.shape[1:])
         if rows % self.block_size or columns % self.width:
             return (

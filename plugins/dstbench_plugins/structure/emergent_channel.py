@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dstbench.api import Clock, Coupling, Infeasible, LayerView, StrategyError
+from dstbench.api import Clock, Coupling, Infeasible, LayerView
+from dstbench_plugins.checks import check_choice, check_fraction, check_integer
 from dstbench_plugins.structure.channel_scores import SCORES, ChannelScore
 
 
@@ -41,16 +42,13 @@ class EmergentChannel:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a removal."""
-        for field, low, high in (("channel_sparsity", 0, 1), ("floor", 0, 1), ("stop", 0, 1)):
-            value = getattr(self, field)
-            if not low <= value <= high or (field == "channel_sparsity" and value == 1):
-                raise StrategyError(f"{field}: expected a fraction from 0 to 1, got {value!r}")
-        if isinstance(self.delta_t, bool) or not isinstance(self.delta_t, int) or self.delta_t < 1:
-            raise StrategyError(f"delta_t: expected a number of steps >= 1, got {self.delta_t!r}")
-        if self.offset is not None and not 0 <= self.offset < self.delta_t:
-            raise StrategyError(f"offset: expected steps from 0 to below delta_t, got {self.offset!r}")
-        if self.score not in SCORES:
-            raise StrategyError(f"score: expected one of {', '.join(SCORES)}, got {self.score!r}")
+        check_fraction("channel_sparsity", self.channel_sparsity, below=True)
+        check_fraction("floor", self.floor)
+        check_fraction("stop", self.stop)
+        check_integer("delta_t", self.delta_t)
+        if self.offset is not None:
+            check_integer("offset", self.offset, least=0, most=self.delta_t - 1)
+        check_choice("score", self.score, tuple(SCORES))
 
     def events(self, clock: Clock) -> bool:
         """Half a ΔT before its multiples, so midway between topology updates of the same period, until T."""

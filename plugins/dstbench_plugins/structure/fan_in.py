@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, StrategyError, take_top
+from dstbench.api import LayerInfo, LayerView, take_top
+from dstbench_plugins.checks import check_fraction
+from dstbench_plugins.structure.misfits import transposed
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,11 @@ class FanIn:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a fraction."""
-        if (
-            isinstance(self.gamma, bool)
-            or not isinstance(self.gamma, int | float)
-            or not 0 <= self.gamma <= 1
-        ):
-            raise StrategyError(f"gamma: expected a number in [0, 1], got {self.gamma!r}")
+        check_fraction("gamma", self.gamma)
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Only a transposed convolution doesn't fit."""
-        return (
-            "the rows of a transposed convolution are its inputs" if layer.kind == "conv_transpose" else None
-        )
+        return transposed(layer)
 
     def unit(self, layer: LayerInfo) -> int:
         """One weight in every row: the step of F."""

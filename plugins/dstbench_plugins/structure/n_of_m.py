@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo, Quota
-from dstbench_plugins.structure.checks import check_size
+from dstbench_plugins.checks import check_integer
+from dstbench_plugins.structure.misfits import transposed
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class NOfM:
 
     def __post_init__(self) -> None:
         """Refuse what isn't n of m."""
-        check_size("m", self.m)
-        check_size("n", self.n, most=self.m)
+        check_integer("m", self.m)
+        check_integer("n", self.n, most=self.m)
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Layers whose inputs don't fall into groups of m."""
-        if layer.kind == "conv_transpose":
-            return "the rows of a transposed convolution are its inputs"
+        if reason := transposed(layer):
+            return reason
         inputs = layer.shape[1]
         return f"its {inputs} inputs don't divide into groups of {self.m}" if inputs % self.m else None
 

@@ -25,7 +25,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, StrategyError, take_top
+from dstbench.api import LayerInfo, LayerView, take_top
+from dstbench_plugins.checks import check_choice, check_integer
+from dstbench_plugins.structure.misfits import transposed
 from dstbench_plugins.structure.shuffled_extract import (
     best_columns,
     cluster_rows,
@@ -60,20 +62,13 @@ class ShuffledBlock:
 
     def __post_init__(self) -> None:
         """Refuse what isn't a block."""
-        if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
-            raise StrategyError(f"block_size: expected an integer >= 1, got {self.block_size!r}")
-        for name, value, choices in (
-            ("columns", self.columns, get_args(Columns)),
-            ("drop", self.drop, get_args(Drop)),
-        ):
-            if value not in choices:
-                raise StrategyError(f"{name}: expected one of {choices}, got {value!r}")
+        check_integer("block_size", self.block_size)
+        check_choice("columns", self.columns, get_args(Columns))
+        check_choice("drop", self.drop, get_args(Drop))
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Only a transposed convolution doesn't fit: its weight's rows are inputs."""
-        return (
-            "the rows of a transposed convolution are its inputs" if layer.kind == "conv_transpose" else None
-        )
+        return transposed(layer)
 
     def unit(self, layer: LayerInfo) -> int:
         """Weights of one column: of a whole group, or of all groups where they must be equal."""
