@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
-from dstbench.report.exploration import at_the_end, by_layer, exploration_files, over_time, settings
+from dstbench.core.explore import BOTTOM
+from dstbench.report.exploration import CHANCE, at_the_end, by_layer, exploration_files, over_time, settings
 from dstbench.report.lines import Line, plot, ticks
 from dstbench.report.page import write_leaderboards
 from dstbench.report.results import load_results, read
@@ -180,3 +181,7 @@ def test_a_plot_reaches_from_its_first_point_to_its_last_and_starts_at_zero():
 
 def test_a_flat_line_at_zero_still_has_an_axis():
     assert plot([Line("a", "s0", ((0, 0.0), (1, 0.0)))]).y_ticks[0][1] == "0"
+
+
+def test_chance_is_the_fraction_that_a_bottom_set_holds():
+    assert CHANCE == BOTTOM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,6 @@ def published(
     numbers = {name: number for number, name in enumerate(tables, 1)}
     rows: list[dict[str, Any]] = []
     for name, table, figure in found:
-        letters = list(table.footnotes)
         row = {
             "table": name,
             "model": table.model,
@@ -53,7 +53,8 @@ def published(
                 "source": table.source, "address": table.address, "link": table.link, "grade": table.grade,
             }  # fmt: skip
         else:
-            marks = ",".join(chr(ord("a") + letters.index(key)) for key in figure.footnotes)
+            letters = dict(zip(table.footnotes, ascii_lowercase, strict=False))
+            marks = ",".join(letters[key] for key in figure.footnotes)
             row |= {"spread": figure.spread, "source": f"[{numbers[name]}{marks}]"}
         rows.append(row)
     if as_json:
@@ -64,5 +65,5 @@ def published(
         typer.echo(f"\n[{numbers[name]}] {table.source}: {', '.join(table.places)} ({table.grade})")
         for note in table.notes:
             typer.echo(f"    {note}")
-        for letter, text in zip("abcdefghijklmnopqrstuvwxyz", table.footnotes.values(), strict=False):
+        for letter, text in zip(ascii_lowercase, table.footnotes.values(), strict=False):
             typer.echo(f"    {letter}: {text}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
-from dstbench.report.columns import MISSING, Column, is_missing, may_gain, show
+from dstbench.report.columns import may_gain
+from dstbench.report.values import MISSING, Column, is_missing, show
 
 Row = dict[Any, Any]
 Axis = tuple[float, float]

@@ -2,109 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-MISSING = "–"
-EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
-
-Kind = Literal[
-    "text", "integer", "rank", "percent", "points", "fraction", "ratio", "si", "bytes", "seconds", "p", "flag"
-]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: ``interval`` adds ``<key>_low`` and ``<key>_high`` (95 % over seeds, of speeds quartiles
-    over timing rounds); ``extra`` starts hidden on the page."""
-
-    key: str
-    title: str
-    help: str
-    kind: Kind = "text"
-    interval: bool = False
-    extra: bool = False
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The data columns behind it."""
-        return (self.key, f"{self.key}_low", f"{self.key}_high") if self.interval else (self.key,)
-
-    @property
-    def numeric(self) -> bool:
-        """Whether its values are numbers."""
-        return self.kind not in ("text", "flag")
-
-    def main(self, row: Mapping[Any, Any]) -> str:
-        """A row's value for people, without its interval; published ratios have the two digits of print."""
-        if row.get("published") and self.kind == "ratio" and not is_missing(row[self.key]):
-            return f"{row[self.key]:.2f}×"
-        return show(self.kind, row[self.key])
-
-    def text(self, row: Mapping[Any, Any]) -> str:
-        """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
-        main = self.main(row)
-        if main == MISSING or not self.interval:
-            return main
-        low, high = (show(self.kind, row[key]).removesuffix("×") for key in self.keys[1:])
-        return main if MISSING in (low, high) else f"{main} [{low}, {high}]"
-
-
-def show(kind: Kind, value: Any) -> str:
-    """A value for people; a dash where it is missing."""
-    if is_missing(value):
-        return MISSING
-    return _SHOW[kind](value)
-
-
-def is_missing(value: Any) -> bool:
-    """None, NaN, pandas' NA, or no text."""
-    return (
-        value is None
-        or value == ""
-        or str(value) == "<NA>"
-        or (isinstance(value, float) and math.isnan(value))
-    )
-
-
-def may_gain(path: Any) -> bool:
-    """Whether a network timed on this execution path can differ from dense by more than timing noise."""
-    return not is_missing(path) and {"dense", "masked-dense"}.isdisjoint(str(path).split("; "))
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
-
-
-def _si(value: float) -> str:
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.3g}" if value % 1 else f"{value:.0f}"
-
-
-def _seconds(value: float) -> str:
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-_SHOW: dict[str, Callable[[Any], str]] = {
-    "text": str,
-    "integer": lambda value: f"{value:,.0f}",
-    "rank": lambda value: f"{value:.0f}" if value == round(value) else f"{value:.1f}",
-    "percent": lambda value: f"{value:.2f}",
-    "points": _signed,
-    "fraction": lambda value: f"{round(value, 3) + 0.0:.3f}".replace("-", "−"),
-    "ratio": lambda value: f"{value:.3f}×" if value < 1 else f"{value:.2f}×",
-    "si": _si,
-    "bytes": lambda value: f"{_si(value)}B" if value >= 1000 else f"{value:.0f} B",
-    "seconds": _seconds,
-    "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
-    "flag": lambda value: "yes" if value else "",
-}
+from dstbench.report.values import Column, is_missing
 
 COLUMNS = {
     column.key: column
@@ -397,3 +298,8 @@ BOARDS = (
          "difference", *_END),
     ),
 )  # fmt: skip
+
+
+def may_gain(path: Any) -> bool:
+    """Whether a network timed on this execution path can differ from dense by more than timing noise."""
+    return not is_missing(path) and {"dense", "masked-dense"}.isdisjoint(str(path).split("; "))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import is_missing
 from dstbench.report.results import COMPONENTS, Paths, load_results
 from dstbench.report.statistics import FEWEST, Estimate, differences, holm, p_value, paired
+from dstbench.report.values import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from math import fsum, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import Column
 from dstbench.report.lines import Line, Plot, plot
 from dstbench.report.results import Loaded, frame
 from dstbench.report.tables import PLACE, summarise, with_versions
 from dstbench.report.text import to_csv
+from dstbench.report.values import Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,9 @@ CHANNEL_FIGURES = (
     "below_100", "null_100", "below_80", "null_80", "below_50", "null_50", "gini", "cv", "dead",
 )  # fmt: skip
 FIGURES = ("r_s", "never_dropped", "bottom_previous", "bottom_final", *CHANNEL_FIGURES)
-CHANCE = 0.3  # the overlap of random bottom sets: the fraction of channels that they hold
+CHANCE = (
+    0.3  # the overlap of random bottom sets: core.explore.BOTTOM, said again so that a report needs no torch
+)
 REST = "rest"
 COLOURED = 6  # lines with a colour of their own; more can't be told apart
 

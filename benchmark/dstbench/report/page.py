@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.cells import COMPONENTS, accuracy_axis, cell_of
-from dstbench.report.columns import BOARDS, Board, Column, is_missing
+from dstbench.report.columns import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.provenance import provenance, reading
 from dstbench.report.published_rows import Beside, stand_beside
@@ -22,6 +22,7 @@ from dstbench.report.published_text import COMPARED, LEAD, compared
 from dstbench.report.results import Loaded, Paths, frame, read
 from dstbench.report.tables import arranged, summarise
 from dstbench.report.text import to_csv, to_markdown
+from dstbench.report.values import Column, is_missing
 
 if TYPE_CHECKING:
     import jinja2

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import EVIDENCE, MISSING, is_missing, show
+from dstbench.report.statistics import EVIDENCE
+from dstbench.report.values import MISSING, is_missing, show
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dstbench.report.columns import is_missing
 from dstbench.report.published import Figure, Table, published_tables
+from dstbench.report.values import is_missing
 from dstbench.runner.config import Training
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ PUBLISHED_IN = ("accuracy", "flops")  # speeds are measured here or not at all
 OF_SCHEDULE = ("step_epochs", "milestones", "gamma")  # told only between equal schedules
 COLUMNS = ("published", "spread", "source", "address")
 _VARIANT = re.compile(r"(?:init|structure)=[^,()]+(?:\([^()]*\))?")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _sources(found: Sequence[tuple[Place, str, Figure]]) -> dict[str, Source]:
             tables[name],
             tuple(
                 zip(
-                    LETTERS,
+                    ascii_lowercase,
                     (text for key, text in tables[name].footnotes.items() if key in used[name]),
                     strict=False,
                 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import COLUMNS, Column, show
+from dstbench.report.columns import COLUMNS
+from dstbench.report.markdown import escaped, header, line
 from dstbench.report.published_rows import Beside, Source
+from dstbench.report.values import Column, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,18 +36,12 @@ def compared(comparisons: Sequence[Mapping[Any, Any]]) -> list[list[str]]:
     return [[show(column.kind, row[column.key]) for column in COMPARED] for row in comparisons]
 
 
-def line(cells: Iterable[str]) -> str:
-    """One line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
 def markdown(beside: Beside, compare: bool) -> list[str]:
     """The lines below a Markdown board."""
     lines = ["", LEAD]
     if compare and beside.comparisons:
-        lines += ["", "## Ours and published", "", line(column.title for column in COMPARED)]
-        lines.append(line("--:" if column.numeric else ":--" for column in COMPARED))
-        lines += [line(_escaped(cell) for cell in cells) for cells in compared(beside.comparisons)]
+        lines += ["", "## Ours and published", "", *header(COMPARED)]
+        lines += [line(escaped(cell) for cell in cells) for cells in compared(beside.comparisons)]
     lines += ["", "## Published sources"]
     for source in beside.sources:
         table = source.table
@@ -67,7 +63,7 @@ def render(beside: Beside) -> list[RenderableType]:
         table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
         lines = compared(beside.comparisons)
         shown = [
-            i for i, column in enumerate(COMPARED) if not _is_constant(column, [line[i] for line in lines])
+            i for i, column in enumerate(COMPARED) if not _is_constant(column, [cells[i] for cells in lines])
         ]
         for column in (COMPARED[i] for i in shown):
             table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold",
@@ -89,7 +85,3 @@ def _source(source: Source) -> list[str]:
     first = f"[{source.number}] {table.cite}, {table.where}, {', '.join(table.places)} ({table.grade})"
     notes = [f"    {note}" for note in table.notes]
     return [first, *notes, *(f"    {letter}: {text}" for letter, text in source.footnotes)]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -14,6 +14,7 @@ from functools import cache
 
 CONFIDENCE = 0.95
 FEWEST = 3  # seeds below which nothing is ever called a difference
+EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import BOARDS, COLUMNS, EVIDENCE, Board, is_missing, may_gain
+from dstbench.report.columns import BOARDS, COLUMNS, Board, may_gain
 from dstbench.report.results import CHANNELS, COMPONENTS
 from dstbench.report.statistics import (
+    EVIDENCE,
     Estimate,
     differences,
     estimate,
@@ -20,6 +21,7 @@ from dstbench.report.statistics import (
     paired,
     pareto,
 )
+from dstbench.report.values import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd

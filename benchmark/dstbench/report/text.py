@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import EVIDENCE, MISSING, Board, Column, is_missing, show
+from dstbench.report.columns import Board
+from dstbench.report.markdown import escaped, header, line
 from dstbench.report.published_rows import Beside
-from dstbench.report.published_text import line as _line
 from dstbench.report.published_text import markdown as published_markdown
 from dstbench.report.published_text import render as render_published
+from dstbench.report.statistics import EVIDENCE
+from dstbench.report.values import MISSING, Column, is_missing, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +56,8 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
         f"{board.summary} Controls are in italics. [low, high] is a 95 % t-interval over n seeds, for speed "
         f"the quartiles over timing rounds; {MISSING} is not measured or, under #, not ranked.",
         "",
-        _line(column.title for column in columns),
-        _line("--:" if column.numeric else ":--" for column in columns),
-        *(_line(_markdown(column, row) for column in columns) for row in rows),
+        *header(columns),
+        *(line(_markdown(column, row) for column in columns) for row in rows),
     ]
     if "published" in table:
         lines += published_markdown(beside, compare=board.name == "accuracy")
@@ -233,7 +234,7 @@ def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
         text = _published(column, row, text)
     if column.key.endswith("throughput_ratio") and row.get("contended") is True:
         text += " (contended)"
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    text = escaped(text)
     return f"*{text}*" if column.key == "method" and row["control"] else text
 
 
