@@ -53,7 +53,7 @@ def register_share(register: Register) -> None:
 
 @hookspec
 def register_structure(register: Register) -> None:
-    """Structures: a Layout (a partition into units) or a full Structure."""
+    """Structures: a Layout (a partition into units), a full Structure, or a Support (what goes for good)."""
 
 
 @hookspec
@@ -104,3 +104,5 @@ def trial_finished(trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 KINDS = ("init", "structure", "prune", "grow", "share", "schedule", "recipe", "model", "dataset", "executor")
 """What can be registered, in the order in which listings show it."""
+STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
+"""The kinds of which a method is one choice each, as a recipe names them."""

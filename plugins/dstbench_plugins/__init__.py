@@ -97,7 +97,7 @@ def register_schedule(register: Register) -> None:
     add("cosine", "dst:Cosine", "drop fraction falls as a cosine until T_end (RigL)")
     add("constant", "dst:Constant", "constant drop fraction ζ (SET)")
     add("cubic", "dense_to_sparse:Cubic", "density falls cubically (GMP, GraNet)")
-    add("soft_memory", "soft_memory:SoftMemory", "prune to d, then grow above it (MEST EM&S)")
+    add("soft_memory", "soft_memory:SoftMemory", "prune to d, then grow above it, ever less (MEST, Chase)")
     add("elastic", "elastic:Elastic", "exploration falls in steps (MEST EM, EM&S)")
     add("lengthening", "lengthening:Lengthening", "constant fraction, rewiring ever more rarely (DSR)")
     summary = "above the density until T_A, then exactly at it (Chase)"

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 import dstbench
-from dstbench.api import Random, Signal
+from dstbench.api import Infeasible, Random, Signal
 from dstbench.core import sparsifier as engine
-from dstbench.core.budget import Infeasible
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, chain_net, conv_net, recipe, sgd, train
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dstbench
-from dstbench.api import StrategyError
-from dstbench.core.budget import Infeasible, apportion
+from dstbench.api import Infeasible, StrategyError
+from dstbench.core.budget import apportion
 from dstbench.core.layers import budgeted_layers, maskable_layers
 from dstbench.errors import BadInput
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import StrategyError
-from dstbench.core.budget import Infeasible
+from dstbench.api import Infeasible, StrategyError
 from dstbench.core.cost import layer_costs
 from dstbench.core.cost_training import TrainingMeter
 from dstbench.errors import BadInput

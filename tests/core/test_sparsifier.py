@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import Recipe, StrategyError
-from dstbench.core.budget import Infeasible
+from dstbench.api import Infeasible, Recipe, StrategyError
 from dstbench.core.layers import clean_name, maskable_layers
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from dstbench.api import InPlace, Policy, Random, Signal, StrategyError
-from dstbench.core.budget import Infeasible
+from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError
 from dstbench.core.layers import maskable_layers
 from dstbench.core.structures import Unstructured, as_structure
 from dstbench.core.update import Goal, initial_masks, merge, score_layer, update_masks

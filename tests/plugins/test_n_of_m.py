@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import dstbench
-from dstbench.api import LayerInfo, StrategyError
-from dstbench.core.budget import Infeasible
+from dstbench.api import Infeasible, LayerInfo, StrategyError
 from dstbench.core.structures import as_structure
 from dstbench_plugins.structure.block import Block
 from dstbench_plugins.structure.n_of_m import NOfM

@@ -11,7 +11,7 @@ import typer
 from dstbench.cli.catalogue import datasets, models
 from dstbench.cli.tables import print_json, print_rows
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import KINDS
+from dstbench.hookspecs import KINDS, STRATEGIES
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
 
@@ -140,8 +140,7 @@ def _parts(found: Registry, name: str) -> dict[str, Any]:
     recipe = found.build("recipe", name)
     if recipe.dense or recipe.narrow:
         return {"dense" if recipe.dense else "narrow": True, "multiplier": recipe.multiplier}
-    kinds = ("init", "structure", "prune", "grow", "schedule")
-    parts: dict[str, Any] = {kind: found.normalise(kind, getattr(recipe, kind)) for kind in kinds}
+    parts: dict[str, Any] = {kind: found.normalise(kind, getattr(recipe, kind)) for kind in STRATEGIES}
     return parts | {"dense_layers": list(recipe.dense_layers), "multiplier": recipe.multiplier}
 
 

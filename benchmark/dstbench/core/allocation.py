@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Spec, Structure
-from dstbench.core.budget import Infeasible, apportion
+from dstbench.api import Infeasible, InPlace, LayerInfo, LayerView, Policy, Spec, Structure
+from dstbench.core.budget import apportion
 from dstbench.core.layers import Layer, budgeted_layers
 from dstbench.core.structures import Unstructured
 from dstbench.errors import BadInput

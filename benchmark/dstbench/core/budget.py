@@ -7,8 +7,6 @@ from fractions import Fraction
 
 from dstbench.api import Infeasible, StrategyError
 
-__all__ = ["Infeasible", "apportion"]
-
 
 def apportion(
     weights: Mapping[str, float], n: int, lower: Mapping[str, int], upper: Mapping[str, int]

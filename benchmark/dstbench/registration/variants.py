@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import STRATEGIES
 from dstbench.registration.parameters import check_parameters, read_parameters
 
 if TYPE_CHECKING:
     from dstbench.api import Recipe
     from dstbench.registration.registry import Registry
-
-PIECES = ("init", "structure", "prune", "grow", "schedule")
 
 
 def split_changes(target: Any, given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,7 +36,7 @@ def split_changes(target: Any, given: Mapping[str, Any], what: str) -> tuple[dic
 def varied(registry: Registry, made: Recipe, changes: Mapping[str, Any], what: str) -> Recipe:
     """The recipe with its pieces changed. Raises BadInput for a piece of a recipe that has no masks."""
     changed = made.but(**{key: _normal(registry, key, value) for key, value in changes.items()})
-    pieces = [key for key in PIECES if key in changes]
+    pieces = [key for key in STRATEGIES if key in changes]
     if pieces and (changed.dense or changed.narrow):
         raise BadInput(f"{what}: it has no masks, so there is no {pieces[0]} to change")
     return changed
@@ -54,4 +53,4 @@ def real_changes(registry: Registry, made: Recipe, changes: Mapping[str, Any]) -
 
 
 def _normal(registry: Registry, key: str, value: Any) -> Any:
-    return registry.normalise(key, value) if key in PIECES else value
+    return registry.normalise(key, value) if key in STRATEGIES else value

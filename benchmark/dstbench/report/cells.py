@@ -13,7 +13,7 @@ Row = dict[Any, Any]
 Axis = tuple[float, float]
 
 NOTICEABLE = 1.05  # a speed-up worth pointing at: timings of equal networks differ by a few percent
-COMPONENTS = ("init", "structure", "prune", "grow")
+METHOD_PARTS = ("init", "structure", "prune", "grow")  # said in the cell of the method
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
     if row.get("published") and key in ("method", "top1"):
         return _published(text, row) if key == "method" else Cell(text, sub=row["spread"] or "")
     if key == "method":
-        parts = " · ".join(row[name] for name in COMPONENTS if row[name])
+        parts = " · ".join(row[name] for name in METHOD_PARTS if row[name])
         sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
         return Cell(text, badge="control" if row["control"] else "", sub=sub or "")
     if key == "statuses":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.results import COMPONENTS, Paths, load_results
+from dstbench.hookspecs import STRATEGIES
+from dstbench.report.results import Paths, load_results
 from dstbench.report.statistics import FEWEST, Estimate, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1.0
 COLUMNS = (
-    "method", *COMPONENTS, "model", "dataset", "density", "setting", "control", "seeds", "before", "after",
+    "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "seeds", "before", "after",
     "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
     verdict, basis = _verdict(old, new, change, tolerance)
     return {
         "method": min((trial["label"] for trial in (*old, *new)), key=lambda label: (len(label), label)),
-        **{name: first[name] for name in (*COMPONENTS, "model", "dataset", "control")},
+        **{name: first[name] for name in (*STRATEGIES, "model", "dataset", "control")},
         "density": first["density_requested"],
         "setting": first["training"] or None,
         "seeds": len(common),

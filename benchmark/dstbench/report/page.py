@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.cells import COMPONENTS, accuracy_axis, cell_of
+from dstbench.report.cells import METHOD_PARTS, accuracy_axis, cell_of
 from dstbench.report.columns import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.provenance import provenance, reading
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]
 
 
-FILTERS = (*COMPONENTS, "model", "dataset", "density_requested")
+FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested")
 _FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 _LOGO = [
     (x, y, on)
@@ -210,4 +210,4 @@ def _kind(row: Row) -> str:
 def _on_page(column: Column, rows: list[Row]) -> Column:
     """Components stand in the method's cell, and a model or data set that is the same everywhere in the title."""
     constant = column.key in ("model", "dataset") and len({row[column.key] for row in rows}) < 2
-    return replace(column, extra=True) if constant or column.key in COMPONENTS else column
+    return replace(column, extra=True) if constant or column.key in METHOD_PARTS else column

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
+from dstbench.hookspecs import STRATEGIES
 from dstbench.runner.labels import spec_text, value_text
 from dstbench.runner.record import Record, Rejected, canonical, read_record, record_files
 
@@ -18,7 +19,6 @@ __all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots"]
 
 Paths = str | Path | Iterable[str | Path]
 
-COMPONENTS = ("init", "structure", "prune", "grow", "schedule")
 MEASURES = (
     "top1", "top1_validation", "loss", "density", "density_all", "r_s", "never_dropped", "bottom_early",
     "updates", "churn", "changed", "collapsed", "convention", "inference_flops", "dense_inference_flops",
@@ -110,7 +110,7 @@ def _row(record: Record) -> dict[str, Any]:
         "phase": record["phase"],
         "label": record["label"],
         "control": record["control"],
-        **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in COMPONENTS},
+        **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in STRATEGIES},
         "model": spec_text(trial["model"]),
         "dataset": spec_text(trial["dataset"]),
         "density_requested": float(trial["density"]),

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
+from dstbench.hookspecs import STRATEGIES
 from dstbench.report.columns import BOARDS, COLUMNS, Board, may_gain
-from dstbench.report.results import CHANNELS, COMPONENTS
+from dstbench.report.results import CHANNELS
 from dstbench.report.statistics import (
     EVIDENCE,
     Estimate,
@@ -127,7 +128,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         "trial": first["trial"],
         "method": min((trial["label"] for trial in group), key=lambda label: (len(label), label)),
         "control": control,
-        **{name: first[name] for name in (*COMPONENTS, *PLACE)},
+        **{name: first[name] for name in (*STRATEGIES, *PLACE)},
         "setting": ", ".join(setting) or None,
         "seeds": len(finished),
         **_interval("top1", estimate(list(top1.values()))),
@@ -240,7 +241,7 @@ def _is_noise(row: Mapping[Any, Any]) -> bool:
 
 def _identity(row: Mapping[Any, Any]) -> str:
     """What makes a method the same method on another model, data set or density."""
-    return str([row[name] for name in ("method", *COMPONENTS, "setting")])
+    return str([row[name] for name in ("method", *STRATEGIES, "setting")])
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.runner.config import STRATEGIES, Matrix
+from dstbench.hookspecs import STRATEGIES
+from dstbench.runner.config import Matrix
 from dstbench.runner.matching import matches, same, several
 
 SETTING_AXES = ("seed", "model", "dataset", "density")

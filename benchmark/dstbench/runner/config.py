@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import STRATEGIES
 from dstbench.runner.settings import CONTROLS, apply_settings
 from dstbench.runner.validation import validated
 from dstbench.runner.yaml import read_document
 
-STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
-"""The axes whose product makes methods; a recipe is one choice of each."""
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 """Built from torch.optim; any other name is timm's."""
 LR_SCHEDULES = ("cosine", "step", "multistep", "constant")

@@ -101,8 +101,8 @@ class Prospect:
         self, name: str, layers: Sequence[LayerInfo], spec: Mapping[str, Any], density: float
     ) -> str | None:
         """Why a structure can't leave every layer a unit at this density, or hold so many; None if it can."""
+        from dstbench.api import Infeasible
         from dstbench.core.allocation import bounds, uniform_budget
-        from dstbench.core.budget import Infeasible
         from dstbench.core.structures import as_structure, fitted
 
         infos = {layer.name: layer for layer in layers}

@@ -16,6 +16,7 @@ from dstbench.core.sparsifier import Sparsifier
 EARLY = 0.25  # of the epochs, rounded up: when ``bottom_early`` looks
 
 Point = dict[str, Any]
+_NONE = np.zeros(0, dtype=np.bool_)  # the bottom sets of a network without channels
 
 
 @dataclass
@@ -97,9 +98,6 @@ def channel_statistics(sparsifier: Sparsifier) -> dict[str, ChannelStatistics | 
 def plain(statistics: ChannelStatistics | None) -> dict[str, float] | None:
     """Statistics as the fields of a record."""
     return None if statistics is None else {name: _round(value) for name, value in vars(statistics).items()}
-
-
-_NONE = np.zeros(0, dtype=np.bool_)
 
 
 def _round(value: Any) -> Any:

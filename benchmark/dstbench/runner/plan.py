@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import STRATEGIES
 from dstbench.registration.registry import Registry
 from dstbench.runner.cells import Cell, cells
-from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, STRATEGIES, Matrix, Measure, Training
+from dstbench.runner.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
 from dstbench.runner.estimate import Prospect
 from dstbench.runner.labels import spec_text
 from dstbench.runner.matching import matches

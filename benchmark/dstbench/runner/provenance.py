@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dstbench
+from dstbench.hookspecs import STRATEGIES
 from dstbench.registration.registry import Registry
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate")
@@ -45,8 +46,7 @@ def machine() -> dict[str, Any]:
 def components(trial: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     """Full name, version and distribution of everything a trial names."""
     named = {kind: trial[kind] for kind in ("model", "dataset")}
-    parts = ("init", "structure", "prune", "grow", "schedule")
-    named |= {kind: trial["recipe"][kind] for kind in parts if kind in trial["recipe"]}
+    named |= {kind: trial["recipe"][kind] for kind in STRATEGIES if kind in trial["recipe"]}
     return {kind: registry.versions(kind, spec) for kind, spec in named.items()}
 
 

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import STRATEGIES
 from dstbench.runner.matching import same, several
 from dstbench.runner.yaml import parse_yaml
 
-_PRODUCT = ("init", "structure", "prune", "grow", "schedule")
-_AXES = ("model", "dataset", "density", "seed", *_PRODUCT, "recipe")
+_AXES = ("model", "dataset", "density", "seed", *STRATEGIES, "recipe")
 CONTROLS = ("dense", "static", "small-dense")
 """A matrix's controls where it names none."""
 
@@ -39,15 +39,15 @@ def apply_settings(
     """
     result = copy.deepcopy(dict(document))
     before = result.get("axes")
-    crossed = isinstance(before, dict) and any(before.get(axis) for axis in _PRODUCT)
+    crossed = isinstance(before, dict) and any(before.get(axis) for axis in STRATEGIES)
     named = {_apply(result, setting, known) for setting in settings}
     axes = result.get("axes")
     if isinstance(axes, dict):
-        chosen, changed = "recipe" in named, [axis for axis in _PRODUCT if axis in named and axes.get(axis)]
+        chosen, changed = "recipe" in named, [axis for axis in STRATEGIES if axis in named and axes.get(axis)]
         if axes.get("recipe") and (chosen or not crossed):
             changes = {axis: axes[axis] for axis in changed}
             if chosen or changes:
-                _drop(axes, _PRODUCT)
+                _drop(axes, STRATEGIES)
             if changes:
                 spared = () if chosen else result.get("controls", CONTROLS)
                 axes["recipe"] = _varied(axes["recipe"], changes, spared)

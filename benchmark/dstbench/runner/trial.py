@@ -16,9 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import Files, ImageData, Split, StrategyError
+from dstbench.api import Files, ImageData, Infeasible, Split, StrategyError
 from dstbench.core import state
-from dstbench.core.budget import Infeasible
 from dstbench.core.cost import layer_costs
 from dstbench.core.cost_training import TrainingMeter
 from dstbench.core.sparsifier import Sparsifier

@@ -12,7 +12,7 @@ from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
 from dstbench.core.layers import maskable_layers
 from dstbench.core.structures import as_structure
 from dstbench.errors import BadInput
-from dstbench.hookspecs import KINDS
+from dstbench.hookspecs import KINDS, STRATEGIES
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
 from dstbench.testing.moves import movement
@@ -111,7 +111,7 @@ def _schedule(title: str, built: Any, component: Component, source: Registry) ->
 def _recipe(title: str, built: Recipe, component: Component, source: Registry) -> list[Problem]:
     """Every part must be registered with these parameters."""
     found = []
-    for kind in ("init", "structure", "prune", "grow", "schedule"):
+    for kind in STRATEGIES:
         try:
             source.normalise(kind, getattr(built, kind))
         except BadInput as error:

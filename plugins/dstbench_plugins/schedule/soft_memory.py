@@ -12,8 +12,9 @@ from dstbench_plugins.schedule.periods import check_period
 class SoftMemory:
     """Prune to d, then grow to d + μ(t), in one event; at the stop prune to d for good.
 
-    MEST's EM&S (arXiv 2110.14032) and the first phase of Chase (arXiv 2305.19454): μ falls from ``extra`` to 0
-    as a half cosine.
+    The idea of MEST's EM&S (arXiv 2110.14032) and of Chase's first phase (arXiv 2305.19454) on its own: μ falls
+    from ``extra`` to 0 as a half cosine. As published they are ``elastic`` with ``soft``, whose μ falls in steps,
+    and ``soft_then_hard``, which goes on at d.
     """
 
     extra: float = 0.05  # μ at the start, as a density
