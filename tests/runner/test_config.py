@@ -144,6 +144,23 @@ def test_a_strategy_alone_changes_every_recipe_but_the_controls():
     assert load_matrix("cifar10", ["grow="]).axes.recipe == plain.recipe
 
 
+@pytest.mark.parametrize("source", [MATRIX, "quick", "cifar10"])
+def test_a_parameter_of_a_piece_beside_recipes_reaches_every_trial(source):
+    """Never dropped with the file's product, and stronger than what the file says of a recipe."""
+    settings = ["schedule.delta_t=5", "recipe=rigl,{name: set, grow: momentum}", "controls=static"]
+    trials = plan(load_matrix(source, settings), registry()).trials
+    recipes = [trial.trial["recipe"]["schedule"] for trial in trials]
+    assert {recipe.get("delta_t") for recipe in recipes if recipe["name"] == "cosine"} == {5}
+    assert any(recipe == {"name": "never"} for recipe in recipes)
+
+
+def test_a_parameter_of_a_piece_alone_spares_the_controls():
+    rule = load_matrix("cifar10", ["schedule.delta_t=5"]).overrides[-1]
+    assert rule.set == {"schedule.delta_t": 5}
+    assert "static" in load_matrix("cifar10").axes.recipe
+    assert "static" not in rule.when["recipe"]
+
+
 def test_strategies_on_the_command_line_replace_recipes_that_stand_beside_a_product():
     mixed = {**MATRIX, "axes": MATRIX["axes"] | {"grow": ["random", "gradient"]}}
     axes = load_matrix(mixed, ["grow=momentum"]).axes
@@ -163,7 +180,7 @@ def test_nothing_after_the_equals_sign_takes_away():
         ("grow", "expected axis=value"),
         ("grw=random", r"unknown name 'grw'; did you mean 'grow'\?"),
         ("lr=0.1", r"unknown name 'lr'; did you mean 'training\.lr'\?"),
-        ("schedule.delta_t=5", "no components on the axis 'schedule'"),
+        ("schedule.delta_t", "expected axis=value"),
         ("training.epoch=5", r"training\.epoch: unknown key; did you mean 'epochs'"),
         ("grow=[", "-S grow="),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -32,29 +32,54 @@ def apply_settings(
 
     Naming recipes leaves the file's product of strategies out: who types ``-S recipe=rigl`` wants RigL, not RigL
     beside 72 cells. Together with recipes a strategy changes that piece of each: ``-S recipe=rigl -S
-    grow=momentum`` is RigL with another growth. So it does alone where the file's methods are recipes only,
-    except in those that are its controls too; else it leaves the file's recipes out. What the file excludes or
-    overrides for values that are no longer on an axis goes with them. Raises BadInput for an unknown name,
-    suggesting ``known`` ones too.
+    grow=momentum`` is RigL with another growth, and ``-S schedule.delta_t=5`` its schedule with another ΔT. So it
+    does alone where the file's methods are recipes only, except in those that are its controls too; else it
+    leaves the file's recipes out. What the file excludes or overrides for values that are no longer on an axis
+    goes with them. Raises BadInput for an unknown name, suggesting ``known`` ones too.
     """
     result = copy.deepcopy(dict(document))
     before = result.get("axes")
     crossed = isinstance(before, dict) and any(before.get(axis) for axis in STRATEGIES)
-    named = {_apply(result, setting, known) for setting in settings}
+    replaced = {name.strip() for name, _, text in (each.partition("=") for each in settings) if text.strip()}
+    of_recipes = bool(result.get("axes")) and ("recipe" in replaced or not crossed)
+    pieces = [setting for setting in settings if of_recipes and _of_a_piece(setting, replaced)]
+    named = {_apply(result, setting, known) for setting in settings if setting not in pieces}
     axes = result.get("axes")
     if isinstance(axes, dict):
         chosen, changed = "recipe" in named, [axis for axis in STRATEGIES if axis in named and axes.get(axis)]
+        spared = () if chosen else result.get("controls", CONTROLS)
         if axes.get("recipe") and (chosen or not crossed):
             changes = {axis: axes[axis] for axis in changed}
             if chosen or changes:
                 _drop(axes, STRATEGIES)
             if changes:
-                spared = () if chosen else result.get("controls", CONTROLS)
                 axes["recipe"] = _varied(axes["recipe"], changes, spared)
         elif changed:
             _drop(axes, ("recipe",))
         _forget(result, document)
+        for setting in pieces:
+            _override(result, setting, spared)
     return result
+
+
+def _of_a_piece(setting: str, replaced: Collection[str]) -> bool:
+    """Whether a setting is a parameter on a strategy axis that no other setting gives components to."""
+    name, equals, _ = setting.partition("=")
+    head, dot, _ = name.strip().partition(".")
+    return bool(equals and dot) and head in STRATEGIES and head not in replaced
+
+
+def _override(document: dict[str, Any], setting: str, spared: Any) -> None:
+    """Set a parameter of one piece of every recipe on the axis, but of the spared ones."""
+    name, _, text = setting.partition("=")
+    recipes = [
+        recipe for recipe in _listed(document["axes"].get("recipe") or []) if recipe not in _listed(spared)
+    ]
+    if not recipes:
+        axis = name.partition(".")[0].strip()
+        raise BadInput(f"-S {setting}: the matrix has no components on the axis {axis!r}")
+    rule = {"when": {"recipe": recipes}, "set": {name.strip(): parse_yaml(text, f"-S {setting}")}}
+    document["overrides"] = [*_listed(document.get("overrides") or []), rule]
 
 
 def _forget(document: dict[str, Any], before: Mapping[str, Any]) -> None:
