@@ -379,3 +379,10 @@ def test_narrow_draws_as_if_built_directly():
 def test_narrow_names_a_model_without_width():
     with pytest.raises(BadInput, match="model timm_model, variant='resnet18' takes no `width`"):
         narrow(functools.partial(timm_model, variant="resnet18"), 10, CIFAR, 1000)
+
+
+def test_lenet_with_batch_norm_has_the_same_weights_and_no_biases():
+    plain, normed = lenet300_100(10, MNIST), lenet300_100(10, MNIST, batch_norm=True)
+    count = lambda model: sum(layer.info.numel for layer in maskable_layers(model).values())  # noqa: E731
+    assert count(plain) == count(normed) == 266_200
+    assert sum(p.numel() for p in normed.parameters()) == 266_200 + 2 * (300 + 100 + 10)

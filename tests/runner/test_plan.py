@@ -390,3 +390,9 @@ def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate(tmp_path):
 def test_a_wrong_preset_stops_a_plan():
     with pytest.raises(BadInput, match="dataset 'cifar10': preset: no 'chas'; did you mean 'chase'"):
         planned(axes={"dataset": {"name": "cifar10", "preset": "chas"}})
+
+
+def test_an_override_that_names_another_component_drops_the_old_ones_parameters():
+    rules = [{"when": {"recipe": "rigl"}, "set": {"schedule.name": "constant", "schedule.zeta": 0.1}}]
+    [trial] = planned(axes={"recipe": [{"name": "rigl", "alpha": 0.5}]}, overrides=rules).trials
+    assert trial.trial["recipe"]["schedule"] == {"name": "constant", "zeta": 0.1}

@@ -43,7 +43,7 @@ def published(
     for name, table, figure in found:
         row = {
             "table": name,
-            "model": table.model,
+            "model": table.model[0],
             "dataset": table.dataset,
             **figure.model_dump(mode="json"),
         }

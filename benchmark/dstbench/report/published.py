@@ -81,7 +81,7 @@ class Table(Frozen):
     )  # where there is no arXiv id, or besides it
     where: str = Field(min_length=1)
     grade: Grade
-    model: str
+    model: Names  # ours: the source's network, or where it doesn't say which, every one that it may be
     dataset: str
     training: Annotated[dict[str, Any], AfterValidator(_known_settings)] = Field(default_factory=dict)
     notes: Names = ()  # on all figures
@@ -139,7 +139,7 @@ def figures(
     """(table's name, table, figure) of a model and a data set; ``method`` is part of a name, in any case."""
     wanted = (method or "").lower()
     for name, table in published_tables().items():
-        if model not in (None, table.model) or dataset not in (None, table.dataset):
+        if (model is not None and model not in table.model) or dataset not in (None, table.dataset):
             continue
         for figure in table.figures:
             if wanted in figure.method.lower() or wanted in (figure.recipe or ""):
@@ -148,6 +148,7 @@ def figures(
 
 def require_known(name: str, value: str | None) -> None:
     """Refuse a ``model`` or ``dataset`` of which nothing is published here. Raises BadInput."""
-    known = {getattr(table, name) for table in published_tables().values()}
+    tables = published_tables().values()
+    known = {table.dataset for table in tables} if name == "dataset" else {m for t in tables for m in t.model}
     if value is not None and value not in known:
         raise BadInput(f"--{name}: nothing is published here for {value!r}{nearest(value, known)}")

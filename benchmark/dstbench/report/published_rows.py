@@ -102,7 +102,7 @@ def _of(place: Place) -> list[tuple[str, Figure]]:
     found = [
         (name, figure)
         for name, table in published_tables().items()
-        if (table.model, table.dataset) == (model, dataset) and table.grade != "digitised from a figure"
+        if model in table.model and table.dataset == dataset and table.grade != "digitised from a figure"
         for figure in table.figures
         if figure.density == density and not figure.copied_from
     ]

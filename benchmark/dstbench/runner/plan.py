@@ -207,10 +207,11 @@ TIMM_SCHEDULES = ("tanh", "poly", "plateau")
 
 
 def _with(spec: Any, parameters: Mapping[str, Any]) -> Any:
-    """A spec with some parameters set."""
+    """A spec with some parameters set; another ``name`` among them is another component, without the old one's."""
     if not parameters:
         return spec
-    return {**({"name": spec} if isinstance(spec, str) else spec), **parameters}
+    base = {"name": spec} if isinstance(spec, str) else spec
+    return {**(base if parameters.get("name", base["name"]) == base["name"] else {}), **parameters}
 
 
 def _identity(versions: Mapping[str, Any]) -> Normal:

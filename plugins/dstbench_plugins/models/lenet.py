@@ -10,21 +10,29 @@ from torch import nn
 from dstbench_plugins.models import at_least, widen
 
 
-def lenet300_100(num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0) -> nn.Module:
+def lenet300_100(
+    num_classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0, batch_norm: bool = False
+) -> nn.Module:
     """LeNet-300-100: 784-300-100-10, ReLU; 266,610 parameters at 28x28 and 10 classes.
 
     LeCun et al., "Gradient-based learning applied to document recognition", 1998. ``width`` multiplies 300
-    and 100; any input shape is flattened.
+    and 100; any input shape is flattened. ``batch_norm`` puts one behind every layer, the last included, in
+    place of the biases: the network of DSR's code (arXiv 1902.05967).
     """
     first, second = widen(300, width), widen(100, width)
+
+    def layer(place: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
+        linear = {f"fc{place}": nn.Linear(inputs, outputs, bias=not batch_norm)}
+        return {**linear, **({f"bn{place}": nn.BatchNorm1d(outputs)} if batch_norm else {})}
+
     return nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),
-            fc1=nn.Linear(math.prod(input_shape), first),
+            **layer(1, math.prod(input_shape), first),
             relu1=nn.ReLU(),
-            fc2=nn.Linear(first, second),
+            **layer(2, first, second),
             relu2=nn.ReLU(),
-            fc3=nn.Linear(second, num_classes),
+            **layer(3, second, num_classes),
         )
     )
 
