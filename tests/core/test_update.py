@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError
+from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError, Target
 from dstbench.core.layers import maskable_layers
 from dstbench.core.structures import Unstructured, as_structure
-from dstbench.core.update import Goal, initial_masks, merge, score_layer, update_masks
+from dstbench.core.update import Goal, initial_masks, make_goal, merge, score_layer, update_masks
 from dstbench_plugins.grow.gradient import Gradient
 from dstbench_plugins.grow.momentum import Momentum
 from dstbench_plugins.init.erk import ERK
@@ -481,3 +481,20 @@ def test_in_place_gives_back_what_each_layer_lost():
     }
     assert InPlace()(layers, {}, 2) == {"a": 2.0, "b": 0.0}
     assert Policy(Gradient(), MeanMomentum()).needs == Signal.GRAD | Signal.MOMENTUM
+
+
+@pytest.mark.parametrize(("density", "final"), [(0.5, 6), (0.6, 6), (0.7, None)])
+def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density, final):
+    """6 of 10 positions are left: a soft bound of 0.8 becomes 0.6, and density 0.7 can not be held."""
+    mask = torch.tensor([[True] * 4 + [False] * 6])
+    support = torch.tensor([[True] * 6 + [False] * 4])
+    views = {"a": replace(view(torch.ones(1, 10), mask), support=support, allocation=5)}
+    arguments = (Target(0.4, 0.8), 0.8, views, {"a": Unstructured()}, ERK(), {"a": 5}, density)
+    if final is None:
+        with pytest.raises(
+            Infeasible, match="density 0.7: 7 weights are asked for, and 6 of 10 may be active"
+        ):
+            make_goal(*arguments)
+    else:
+        goal = make_goal(*arguments)
+        assert (goal.keep, goal.final, goal.final_allocation) == (4, final, {"a": final})

@@ -136,12 +136,20 @@ def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
 
 
 def _parts(found: Registry, name: str) -> dict[str, Any]:
-    """Return what a recipe chooses, in canonical form; only its flag where it has no masks."""
+    """Return what a recipe chooses, defaults included; only its flag where it has no masks."""
     recipe = found.build("recipe", name)
     if recipe.dense or recipe.narrow:
         return {"dense" if recipe.dense else "narrow": True, "multiplier": recipe.multiplier}
-    parts: dict[str, Any] = {kind: found.normalise(kind, getattr(recipe, kind)) for kind in STRATEGIES}
+    parts: dict[str, Any] = {kind: _in_full(found, kind, getattr(recipe, kind)) for kind in STRATEGIES}
     return parts | {"dense_layers": list(recipe.dense_layers), "multiplier": recipe.multiplier}
+
+
+def _in_full(found: Registry, kind: str, spec: Any) -> dict[str, Any]:
+    """Return a component's name with all its parameters."""
+    normal = found.normalise(kind, spec)
+    parameters = found.resolve(kind, normal["name"]).parameters()
+    defaults = {p.name: p.default for p in parameters if not p.required}
+    return {"name": normal["name"], **defaults, **normal}
 
 
 def _pick(found: Registry, words: list[str]) -> list[tuple[str, str]]:

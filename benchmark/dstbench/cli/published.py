@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dstbench.cli.tables import print_json, print_rows
+from dstbench.errors import BadInput, nearest
 
 COLUMNS = (
     "model",
@@ -37,6 +38,9 @@ def published(
     require_known("model", model)
     require_known("dataset", dataset)
     found = list(figures(model, dataset, method))
+    if method and not found:
+        known = {figure.method for _, _, figure in figures(model, dataset)}
+        raise BadInput(f"--method: nothing is published here under {method!r}{nearest(method, known)}")
     tables = {name: table for name, table, _ in found}
     numbers = {name: number for number, name in enumerate(tables, 1)}
     rows: list[dict[str, Any]] = []

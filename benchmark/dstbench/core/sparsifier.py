@@ -341,7 +341,8 @@ class Sparsifier:
             return generator(self.seed, name, self.steps, role)
 
         method = self.method
-        goal = make_goal(target, self._final, views, self.structures, method.init.share, self._proportions)
+        share, density = method.init.share, self.target_density
+        goal = make_goal(target, self._final, views, self.structures, share, self._proportions, density)
         masks, self.budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
         self._due = None
         self.allocation, self._final = goal.final_allocation, target.final

@@ -42,8 +42,12 @@ def make_goal(
     structures: Mapping[str, Structure],
     init: Share,
     proportions: Budget,
+    density: float,
 ) -> Goal:
     """Totals and allocations, in weights, of a target in densities; ``before`` is the density until now.
+
+    Where positions were removed for good, a schedule's excursion above ``density``, the training's own, goes no
+    further than what is left of them. Raises Infeasible if there is less room than that, or than the target.
 
     A share that depends on shapes alone is solved again at a new density, or where a layer can no longer hold
     its allocation; another keeps the ``proportions`` of the start, since scaling the last allocation would add
@@ -55,13 +59,15 @@ def make_goal(
     size = sum(view.info.numel for view in views.values())
     lower, upper = supported_bounds(views, structures)
     floor = {name: min(lower[name], budget[name]) for name in views}
-    final, keep = round(target.final * size), max(round(target.keep * size), sum(floor.values()))
-    allocation = old
-    if final > sum(upper.values()):
+    removed = any(view.support is not None for view in views.values())
+    least = min(target.final, density) if removed else target.final
+    room, needed = sum(upper.values()), round(least * size)
+    if needed > room:
         raise Infeasible(
-            f"density {target.final:g}: {final} weights are asked for, and only {sum(upper.values())} of {size} may "
-            "still be active"
+            f"density {least:g}: {needed} weights are asked for, and {room} of {size} may be active"
         )
+    final, keep = min(round(target.final * size), room), max(round(target.keep * size), sum(floor.values()))
+    allocation = old
     if target.final != before or any(old[name] > upper[name] for name in views):
         weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in views}
         allocation = apportion(weights, final, lower, upper)
