@@ -492,7 +492,7 @@ def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density
     arguments = (Target(0.4, 0.8), 0.8, views, {"a": Unstructured()}, ERK(), {"a": 5}, density)
     if final is None:
         with pytest.raises(
-            Infeasible, match="density 0.7: 7 weights are asked for, and 6 of 10 may be active"
+            Infeasible, match=r"density 0\.7: 7 weights are asked for, and 6 of 10 may be active"
         ):
             make_goal(*arguments)
     else:

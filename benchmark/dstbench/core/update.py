@@ -68,7 +68,8 @@ def make_goal(
         )
     final, keep = min(round(target.final * size), room), max(round(target.keep * size), sum(floor.values()))
     allocation = old
-    if target.final != before or any(old[name] > upper[name] for name in views):
+    moved = target.final != before or final != sum(old.values())
+    if moved or any(old[name] > upper[name] for name in views):
         weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in views}
         allocation = apportion(weights, final, lower, upper)
     drift = {name: budget[name] * allocation[name] / old[name] for name in views}
