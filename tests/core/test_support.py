@@ -94,7 +94,7 @@ def test_layers_that_can_no_longer_hold_their_share_pass_it_on():
 
 def test_a_density_that_the_support_can_not_hold_is_infeasible_with_the_figures():
     model, sparsifier = sparsify(Cut(at=(1, 2)), density=0.6)
-    with pytest.raises(Infeasible, match=r"density 0.6: 185 weights are asked for, and only 164 of 308"):
+    with pytest.raises(Infeasible, match=r"density 0.6: 185 weights are asked for, and 164 of 308"):
         train(model, sparsifier, 4, shape=IMAGES)
 
 

@@ -22,7 +22,7 @@ def test_installed_wheel_is_listed(outsider_site, run_in):
     rows = json.loads(done.stdout)
     mine = {(row["kind"], row["name"]): row for row in rows if row["distribution"] == "dstbench-outsider"}
     assert set(mine) == {
-        ("structure", "n_of_m"),
+        ("structure", "ragged_n_of_m"),
         ("grow", "snr"),
         ("grow", "dstbench-outsider/gradient"),  # a built-in owns the short name
         ("share", "square_root"),

@@ -8,7 +8,7 @@ import pytest
 
 SETTINGS = [
     "init=erk",
-    "structure=unstructured,n_of_m",
+    "structure=unstructured,ragged_n_of_m",
     "prune=magnitude",
     "grow=gradient,snr",
     "schedule=linear",
@@ -29,7 +29,7 @@ def test_outside_strategies_stand_beside_the_built_in_ones(outsider_site, run_in
     cells = {(row["structure"], row["grow"]) for row in rows if not row["control"]}
     assert cells == {
         (structure, grow)
-        for structure in ("unstructured", "dstbench-outsider/n_of_m")
+        for structure in ("unstructured", "dstbench-outsider/ragged_n_of_m")
         for grow in ("gradient", "dstbench-outsider/snr")
     }
     for file in out.glob("??/*/result.json"):

@@ -22,7 +22,9 @@ def register_grow(register: Register) -> None:
 def register_structure(register: Register) -> None:
     """A layout."""
     register(
-        "n_of_m", "dstbench_outsider.strategies:NOfM", summary="at most n of m neighbouring inputs (2:4)"
+        "ragged_n_of_m",
+        "dstbench_outsider.strategies:RaggedNOfM",
+        summary="at most n of m neighbouring inputs (2:4)",
     )
 
 

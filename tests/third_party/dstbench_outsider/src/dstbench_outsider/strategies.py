@@ -33,7 +33,7 @@ shrunk_gradient.needs = Signal.GRAD
 
 
 @dataclass(frozen=True)
-class NOfM:
+class RaggedNOfM:
     """N:M along the input: of every m neighbouring inputs of an output, at most n are active."""
 
     n: int = 2
@@ -95,7 +95,7 @@ class Linear:
 def outsider(delta_t: int = 100) -> Recipe:
     """Every strategy of this package at once."""
     return Recipe(
-        structure="dstbench-outsider/n_of_m",
+        structure="dstbench-outsider/ragged_n_of_m",
         grow={"name": "dstbench-outsider/snr", "share": "dstbench-outsider/square_root"},
         schedule={"name": "dstbench-outsider/linear", "delta_t": delta_t},
     )
