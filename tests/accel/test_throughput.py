@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.accel import throughput as module
-from dstbench.accel.throughput import throughput, time_interleaved
+from dstbench.accel.throughput import throughput
+from dstbench.core import timing
+from dstbench.core.timing import time_interleaved
 from dstbench.errors import BadInput
 
 
@@ -34,7 +35,7 @@ def test_a_call_that_turns_slow_is_repeated_no_more(monkeypatch):
         calls += 1
         now += 1e-6 if calls <= 2 else 1.0  # the calibration is quick
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
     [seconds] = time_interleaved([call], rounds=3, warmup=0)
     assert seconds == pytest.approx([1.0, 1.0, 1.0])
     assert calls == 5

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dstbench
+from dstbench.accel.groups import layout, to_mask
 from dstbench.api import LayerInfo, LayerView, StrategyError, Structure
 from dstbench_plugins.structure.shuffled_block import ShuffledBlock
 from dstbench_plugins.structure.shuffled_extract import (
@@ -20,7 +21,6 @@ from dstbench_plugins.structure.shuffled_extract import (
     column_scores,
     equal_columns,
 )
-from dstbench_plugins.structure.shuffled_layout import layout, to_mask
 
 
 def view(weight: Tensor, mask: Tensor | None = None, kind: str = "conv") -> LayerView:

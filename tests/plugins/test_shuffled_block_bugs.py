@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import dstbench
+from dstbench.accel.groups import layout
 from dstbench.api import LayerInfo, LayerView, StrategyError
 from dstbench.runner.config import Training
 from dstbench.runner.optimization import build_schedule
 from dstbench_plugins.structure.shuffled_block import ShuffledBlock
-from dstbench_plugins.structure.shuffled_layout import layout
 from fakes.engine import assert_masked, settle, sgd, train
 
 STEPS, DELTA_T, LAST = 24, 3, 17  # updates at 3, 6, …, 15, since T_end is at three quarters

@@ -1,5 +1,5 @@
 """All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``),
-those of data sets and models (``data``), and exact top-k (``select``).
+those of data sets and models (``data``), exact top-k (``select``), and fast paths (``execution``).
 
 A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
 label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
@@ -11,6 +11,7 @@ name says units. Densities are fractions in [0, 1].
 from __future__ import annotations
 
 from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
+from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.select import kth_largest, take_top
 from dstbench.api.strategies import (
     Clock,
@@ -41,10 +42,12 @@ __all__ = [
     "Coupling",
     "DataUnavailable",
     "DatasetFactory",
+    "Execution",
     "Files",
     "ImageData",
     "InPlace",
     "Infeasible",
+    "LayerCall",
     "LayerInfo",
     "LayerView",
     "Layout",

@@ -180,7 +180,8 @@ class Structure(Protocol):
     """Which masks are legal. Needed in full only where units are not a fixed partition (see Layout).
 
     Optional: ``retiles = True`` (``fill`` may drop kept positions), ``misfit(layer) -> str | None`` (why a
-    layer can't carry it; that layer is then unstructured and listed), ``merge(kept, keep_scores,
+    layer can't carry it; that layer is then unstructured and listed), ``accelerate(call: LayerCall, mask) ->
+    Sequence[Execution]`` (ways to compute with the active weights alone, likeliest first), ``merge(kept, keep_scores,
     grow_scores, n)`` (how the two score tensors become the one that ``fill`` sees; the engine's own
     rank-normalises kept positions into [1, 2] and the others into [0, 1]), ``allowed(layer, scores) -> int``
     (how many weights ``fill`` could add where some scores are -inf; the engine's own counts the positions).

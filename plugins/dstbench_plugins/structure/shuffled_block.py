@@ -25,6 +25,13 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from dstbench.accel.groups import (
+    Columns,
+    group_rows,
+    is_blocked,
+    reduce_groups,
+    taps,
+)
 from dstbench.api import LayerInfo, LayerView, take_top
 from dstbench_plugins.checks import check_choice, check_integer
 from dstbench_plugins.structure.misfits import transposed
@@ -33,13 +40,6 @@ from dstbench_plugins.structure.shuffled_extract import (
     cluster_rows,
     column_scores,
     equal_columns,
-)
-from dstbench_plugins.structure.shuffled_layout import (
-    Columns,
-    group_rows,
-    is_blocked,
-    reduce_groups,
-    taps,
 )
 
 __all__ = ["ShuffledBlock"]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dstbench.accel.groups import reduce_groups
 from dstbench.api import take_top
-from dstbench_plugins.structure.shuffled_layout import reduce_groups
 
 __all__ = ["best_columns", "cluster_rows", "column_scores", "equal_columns"]
 

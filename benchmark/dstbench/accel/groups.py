@@ -1,4 +1,4 @@
-"""Where a shuffled-block mask keeps its weights: groups of rows that share one set of columns.
+"""Row groups: where a shuffled-block mask keeps its weights: groups of rows that share one set of columns.
 
 A weight ``[out, in, *kernel]`` is the matrix ``[out, in · taps]``; a group is ``block_size`` of its rows (one
 group may be smaller), and inside a group every column is active in all rows or in none. A *column* is one

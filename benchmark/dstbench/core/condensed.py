@@ -1,0 +1,131 @@
+"""A layer that stores and trains its active weights only, and computes with an execution of its structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import grad
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from dstbench.api import Execution, LayerCall, LayerInfo, StrategyError
+
+
+class Condensed(nn.Module):
+    """Stands in for a convolution or linear layer. Its parameter ``weight`` has the shape of the execution's
+    positions; its ``state_dict`` is the layer's own, a dense weight with zeros, and either form loads it.
+    """
+
+    def __init__(self, layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution) -> None:
+        super().__init__()
+        self.call, self.shape = call, call.info.shape
+        self.execution = execution
+        self.collecting = False  # whether backward passes add to ``dense_gradient``
+        self.dense_gradient: Tensor | None = None  # float [*w]
+        stored = condense(layer.weight.detach(), execution.positions)
+        self.weight = nn.Parameter(stored, requires_grad=layer.weight.requires_grad)
+        self.bias: nn.Parameter | None = layer.bias
+        self.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        out: Tensor = self._run(x)
+        return out
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+    def _run(self, x: Tensor) -> Tensor:
+        values: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, values = x.to(dtype), values.to(dtype)
+            bias = bias if bias is None else bias.to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.execution(x, self.execution.pack(values), bias)
+        if self.collecting and out.requires_grad:
+            out.register_hook(partial(self._collect, x.detach()))  # type: ignore[no-untyped-call]
+        return out
+
+    def logical(self) -> Tensor:
+        """The dense weight, with zeros: float [*w]."""
+        return expand(self.weight.detach(), self.execution.positions, self.shape)
+
+    def extra_repr(self) -> str:
+        """What it stands for."""
+        return f"{'x'.join(map(str, self.shape))}, {self.execution.path}"
+
+    @torch.no_grad()
+    def _collect(self, x: Tensor, gradient: Tensor) -> None:
+        found = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
+        self.dense_gradient = found if self.dense_gradient is None else self.dense_gradient.add_(found)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Condensed:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.weight.device != self.execution.positions.device:
+            raise StrategyError(
+                f"layer {self.call.info.name!r} was condensed on {self.execution.positions.device} and can't move to "
+                f"{self.weight.device}: move the model first, then condense it"
+            )
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.logical()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        key = f"{prefix}weight"
+        dense = state_dict.get(key)
+        if isinstance(dense, Tensor) and tuple(dense.shape) == self.shape:
+            state_dict[key] = condense(dense.to(self.weight.device), self.execution.positions)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if dense is not None:
+            state_dict[key] = dense
+
+
+def condense(dense: Tensor, positions: Tensor) -> Tensor:
+    """The entries of a tensor [*w] at ``positions``, 0 where that is -1: [*positions]."""
+    taken = dense.flatten()[positions.clamp(min=0)]
+    return taken.masked_fill_(positions < 0, 0)
+
+
+def expand(values: Tensor, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor [*w] with ``values`` at ``positions`` and 0 elsewhere."""
+    flat = values.new_zeros(torch.Size(shape).numel() + 1)  # the last takes what stands at -1
+    flat[positions.flatten()] = values.flatten()
+    return flat[:-1].view(shape)
+
+
+def layer_call(
+    layer: nn.Module, info: LayerInfo, *, device: torch.device, dtype: torch.dtype, training: bool
+) -> LayerCall | None:
+    """What a layer computes, or None where no execution could: transposed, or not padded with zeros."""
+    if isinstance(layer, nn.Linear):
+        return LayerCall(info, device=device, dtype=dtype, training=training)
+    if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd):
+        return None
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    return LayerCall(
+        info,
+        tuple(layer.stride),
+        tuple(layer.padding),
+        tuple(layer.dilation),
+        layer.groups,
+        device,
+        dtype,
+        training,
+    )
+
+
+def weight_gradient(call: LayerCall, x: Tensor, gradient: Tensor) -> Tensor:
+    """The dense gradient of the weight, float [*w], from a layer's input and its output's gradient."""
+    if not call.stride:
+        return gradient.flatten(0, -2).T @ x.flatten(0, -2)
+    compute = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)[len(call.stride) - 1]
+    found: Tensor = compute(  # type: ignore[no-untyped-call]
+        x, call.info.shape, gradient, call.stride, call.padding, call.dilation, call.groups
+    )
+    return found

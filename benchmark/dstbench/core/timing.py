@@ -1,0 +1,47 @@
+"""Timing calls side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+Call = Callable[[], object]
+_SHORTEST = 5e-3  # seconds; shorter calls are repeated within one timing until they last this long
+_LONGEST = 0.2  # seconds after which no call is repeated: a machine that turns busy can make one very slow
+
+
+def time_interleaved(calls: Sequence[Call], rounds: int, warmup: int) -> list[list[float]]:
+    """Seconds of each call in each round. Every round times all of them, in an order that rotates."""
+    repeats = max(1, *(_repeats(call) for call in calls))
+    for _ in range(warmup):
+        for call in calls:
+            call()
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds):
+        for index in [(turn + offset) % len(calls) for offset in range(len(calls))]:
+            seconds[index].append(_timed(calls[index], repeats))
+    return seconds
+
+
+def _repeats(call: Call) -> int:
+    """How often a call must be repeated to outlast the clock's noise."""
+    call()
+    return max(1, round(_SHORTEST / max(1e-7, _timed(call, 1))))
+
+
+def _timed(call: Call, repeats: int) -> float:
+    _wait()
+    start = time.perf_counter()
+    done = 0
+    while done < repeats and (done == 0 or time.perf_counter() - start < _LONGEST):
+        call()
+        done += 1
+    _wait()
+    return (time.perf_counter() - start) / done
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
