@@ -27,7 +27,7 @@ class Condensed(nn.Module):
         self.dense_gradient: Tensor | None = None  # float [*w]
         stored = condense(layer.weight.detach(), execution.positions)
         self.weight = nn.Parameter(stored, requires_grad=layer.weight.requires_grad)
-        self.bias: nn.Parameter | None = layer.bias
+        self.register_parameter("bias", layer.bias)
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
