@@ -128,9 +128,9 @@ def test_accumulated_steps_count_once_and_growth_reads_their_sum():
     grads = []
     keep = sparsifier.signals.keep
 
-    def spy(gradients, needs, scale):
+    def spy(gradients, scale):
         grads.append(gradients["0"].clone())
-        keep(gradients, needs, scale)
+        keep(gradients, scale)
 
     sparsifier.signals.keep = spy
     accumulate(model, sparsifier, optimizer, steps=2, parts=3)
@@ -251,7 +251,7 @@ def test_weights_cast_after_construction_are_followed():
         sparsifier.step()
         model.zero_grad()
     assert sparsifier.steps == 9
-    assert {mask.dtype for mask in sparsifier.topology.floats.values()} == {torch.float64}
+    assert {mask.dtype for mask in sparsifier.weights.floats.values()} == {torch.float64}
     assert {average.dtype for average in sparsifier.signals.momentum.values()} == {torch.float64}
     dead = ~sparsifier.masks["0"].flatten(1).any(1)
     assert dead.any()

@@ -196,7 +196,8 @@ def test_a_final_density_that_can_not_be_is_refused_at_once():
         ({"recipe": {"schedule": {"name": "cosine", "alfa": 0.3}}}, r"alfa.*alpha"),
         ({"dense_layers": ["layer9"]}, r"dense_layers.*'layer9'"),
         ({"dense_layers": ["*"]}, r"no convolution or linear weight left"),
-        ({"storage": "condensed"}, r"storage.*masked.*condensed"),
+        ({"storage": "compressed"}, r"storage.*masked.*compressed"),
+        ({"storage": "condensed"}, r"example_input.*batch.*NoneType"),
         ({"recipe": {"init": {"name": "magnitude", "share": "momentum"}}}, r"init.*MOMENTUM"),
     ],
 )

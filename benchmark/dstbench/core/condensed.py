@@ -25,13 +25,20 @@ class Condensed(nn.Module):
         self.execution = execution
         self.collecting = False  # whether backward passes add to ``dense_gradient``
         self.dense_gradient: Tensor | None = None  # float [*w]
+        self.loaded: Tensor | None = (
+            None  # float [*w]: a checkpoint's weights, of another mask than this one's
+        )
         stored = condense(layer.weight.detach(), execution.positions)
         self.weight = nn.Parameter(stored, requires_grad=layer.weight.requires_grad)
-        self.register_parameter("bias", layer.bias)
+        self.bias = layer.bias
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
+        """The layer's output. Raises StrategyError where weights of another mask were loaded without that mask."""
+        if self.loaded is not None:
+            raise StrategyError(
+                f"layer {self.call.info.name!r}: the weights loaded are of another mask; load the Sparsifier's state"
+            )
         out: Tensor = self._run(x)
         return out
 
@@ -59,8 +66,11 @@ class Condensed(nn.Module):
 
     @torch.no_grad()
     def _collect(self, x: Tensor, gradient: Tensor) -> None:
+        """Add to the dense gradient, or start anew where the weight's own gradient was cleared."""
         found = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
-        self.dense_gradient = found if self.dense_gradient is None else self.dense_gradient.add_(found)
+        if self.dense_gradient is not None and self.weight.grad is not None:
+            found += self.dense_gradient
+        self.dense_gradient = found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Condensed:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -79,7 +89,9 @@ class Condensed(nn.Module):
         key = f"{prefix}weight"
         dense = state_dict.get(key)
         if isinstance(dense, Tensor) and tuple(dense.shape) == self.shape:
-            state_dict[key] = condense(dense.to(self.weight.device), self.execution.positions)
+            held = condense(dense.to(self.weight.device), self.execution.positions)
+            outside = int(held.count_nonzero()) < int(dense.count_nonzero())
+            state_dict[key], self.loaded = held, dense.to(self.weight, copy=True) if outside else None
         super()._load_from_state_dict(state_dict, prefix, *args)
         if dense is not None:
             state_dict[key] = dense
@@ -91,9 +103,9 @@ def condense(dense: Tensor, positions: Tensor) -> Tensor:
     return taken.masked_fill_(positions < 0, 0)
 
 
-def expand(values: Tensor, positions: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor [*w] with ``values`` at ``positions`` and 0 elsewhere."""
-    flat = values.new_zeros(torch.Size(shape).numel() + 1)  # the last takes what stands at -1
+def expand(values: Tensor, positions: Tensor, shape: tuple[int, ...], absent: float = 0.0) -> Tensor:
+    """A tensor [*w] with ``values`` at ``positions`` and ``absent`` elsewhere."""
+    flat = values.new_full((torch.Size(shape).numel() + 1,), absent)  # the last takes what stands at -1
     flat[positions.flatten()] = values.flatten()
     return flat[:-1].view(shape)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
 
 from dstbench.api import Execution, LayerCall
 from dstbench.core.condensed import Condensed
@@ -48,6 +49,30 @@ def choose(
         if _measured[key] >= _GAIN and _measured[key] > best.speedup:
             best = Choice(execution.path, _measured[key], execution)
     return best
+
+
+@torch.no_grad()
+def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Tensor) -> dict[str, Tensor]:
+    """What each module sees of ``example_input`` in eval mode; only modules called once, with one tensor."""
+    seen: dict[str, list[tuple[object, ...]]] = {name: [] for name in modules}
+
+    def listen(name: str) -> RemovableHandle:
+        return modules[name].register_forward_pre_hook(lambda _, args: seen[name].append(args))
+
+    handles = [listen(name) for name in modules]
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()(example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    return {
+        name: calls[0][0]
+        for name, calls in seen.items()
+        if len(calls) == 1 and len(calls[0]) == 1 and isinstance(calls[0][0], Tensor)
+    }
 
 
 def speedup(

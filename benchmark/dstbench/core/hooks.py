@@ -18,24 +18,24 @@ class StepHooks:
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        weights: Iterable[Tensor],
-        prepare: Callable[[], None],
-        done: Callable[[], None],
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, prepare: Callable[[], None], done: Callable[[], None]) -> None:
         self._prepare, self._done = prepare, done
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
-            *[
-                weight.register_post_accumulate_grad_hook(self._renew)  # type: ignore[no-untyped-call]
-                for weight in weights
-                if weight.requires_grad
-            ],
+        ]
+        self._heard: list[Any] = []  # handles on weights
+
+    def listen(self, weights: Iterable[Tensor]) -> None:
+        """Hear of new gradients of these weights, and of no others any more."""
+        for handle in self._heard:
+            handle.remove()
+        self._heard = [
+            weight.register_post_accumulate_grad_hook(self._renew)  # type: ignore[no-untyped-call]
+            for weight in weights
+            if weight.requires_grad
         ]
 
     def prepare(self) -> None:
@@ -46,7 +46,7 @@ class StepHooks:
 
     def remove(self) -> None:
         """Hear of no further step."""
-        for handle in self._handles:
+        for handle in self._handles + self._heard:
             handle.remove()
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

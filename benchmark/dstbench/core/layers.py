@@ -29,7 +29,7 @@ class Layer:
     """A maskable weight and the module that owns it."""
 
     info: LayerInfo
-    module: nn.Module
+    module: nn.Linear | _ConvNd
     weight: nn.Parameter
 
 
@@ -54,7 +54,9 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     A weight that two modules share appears once, under its first name. Biases, norms, embeddings and
     weights that a parametrization computes are never masked.
     """
-    found: dict[str, tuple[nn.Module, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]] = {}
+    found: dict[
+        str, tuple[nn.Linear | _ConvNd, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]
+    ] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear):
@@ -111,7 +113,7 @@ def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
     return "conv_transpose" if isinstance(module, _ConvTransposeNd) else "conv"
 
 
-def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
+def _classifier(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | None:
     """The layer that makes the logits: what timm says it is, else the last linear layer."""
     inner = unwrap(model)
     get_classifier: Any = getattr(inner, "get_classifier", None)
@@ -123,7 +125,7 @@ def _classifier(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
     return linear[-1] if linear else None
 
 
-def _first_conv(model: nn.Module, modules: dict[str, nn.Module]) -> str | None:
+def _first_conv(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | None:
     """The convolution that sees the images: what timm says it is, else the first to be defined."""
     declared = getattr(unwrap(model), "pretrained_cfg", None)
     declared = declared.get("first_conv") if isinstance(declared, Mapping) else None

@@ -35,11 +35,3 @@ def overflowed(optimizer: Optimizer) -> bool:
     """Whether a fused optimizer is about to skip this step inside its kernel."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and float(found) > 0
-
-
-def multiply(optimizer: Optimizer, tensor: Tensor, survivor: Tensor) -> None:
-    """Multiply a parameter, and every state tensor of its shape, by 0/1 floats of its shape, in place."""
-    tensor.mul_(survivor)
-    for value in optimizer.state.get(tensor, {}).values():
-        if isinstance(value, Tensor) and value.shape == tensor.shape:
-            value.mul_(survivor.to(value.dtype))

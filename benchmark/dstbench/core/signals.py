@@ -20,10 +20,9 @@ class Signals:
         self.momentum: dict[str, Tensor] = {}  # float [*w] by layer
         self._dense: dict[str, Tensor] = {}  # float [*w] by layer, of the coming step
 
-    def keep(self, gradients: Mapping[str, Tensor], needs: Signal, scale: Tensor | None) -> None:
-        """Copy this step's gradients if anything reads them; ``scale`` is a loss scale they still carry."""
-        wanted = gradients if needs else {}
-        self._dense = {name: g.clone() if scale is None else g / scale for name, g in wanted.items()}
+    def keep(self, gradients: Mapping[str, Tensor], scale: Tensor | None) -> None:
+        """Copy those of this step's gradients that something reads; ``scale`` is a loss scale they still carry."""
+        self._dense = {name: g.clone() if scale is None else g / scale for name, g in gradients.items()}
 
     def fold(self, needs: Signal) -> None:
         """The step is being applied: its gradients enter the average. A skipped step's never do."""
@@ -36,7 +35,7 @@ class Signals:
     def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """The fields of LayerView that a decision asked for, the same on every rank.
 
-        masks: 0/1 floats [*w] by layer.
+        masks: bool [*w] by layer.
         """
         fields: dict[str, dict[str, Tensor]] = {}
         if needs & (Signal.GRAD | Signal.ACTIVE_GRAD):

@@ -13,21 +13,31 @@ from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Struct
 from dstbench.api.select import count
 from dstbench.core import ranks, state
 from dstbench.core.allocation import bounds, check_count, check_density, uniform_budget
+from dstbench.core.compacting import Compacting
+from dstbench.core.condensing import Condensing, check_condensable
 from dstbench.core.graph import couplings
 from dstbench.core.hooks import StepHooks, check_unhooked
 from dstbench.core.layers import Layer, budgeted_layers, clean_name, unwrap
 from dstbench.core.method import build_method
-from dstbench.core.optimizers import check_owner, innermost, multiply, overflowed
+from dstbench.core.optimizers import check_owner, innermost, overflowed
 from dstbench.core.random import generator
 from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
 from dstbench.core.signals import Signals
 from dstbench.core.state import UpdateReport
+from dstbench.core.storage import (
+    Arrangement,
+    Masked,
+    Storage,
+    Weights,
+    check_storage,
+    keep_checkpoints_logical,
+    multiply,
+)
 from dstbench.core.structures import fitted
 from dstbench.core.summary import summarise
 from dstbench.core.support import Removal, check_support, shrunk
 from dstbench.core.topology import Change, Topology
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
-from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,7 +54,13 @@ class Sparsifier:
     Calling the optimizer's own ``step`` does the same, so ``scaler.step(optimizer)`` and Accelerate's
     wrapper work: everything happens in hooks around the applied step, and a step that a loss scaler skips
     or that accumulates gradients doesn't count. Gradients are masked before the step, so inactive weights
-    and their optimizer state stay exactly zero; parameters keep their storage (``data_ptr``) for good.
+    and their optimizer state stay exactly zero; parameters keep their memory (``data_ptr``) for good.
+
+    storage: what the optimizer's parameters hold. "masked": the dense weights. "condensed": the active weights only,
+    in the layers that run faster so than masked dense, as measured on ``example_input``, a batch like those to come
+    (under autocast, if that is how they will run). "compact": what a structure that removes channels for good has
+    left. Masks, draws, ``state_dict`` of model and optimizer, and so training itself, are the same in all three; load
+    the Sparsifier's state after theirs. The last two want the model before DDP or ``torch.compile`` wrap it.
 
     Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
     and Infeasible where the density is less than one unit a layer.
@@ -61,11 +77,12 @@ class Sparsifier:
         steps_per_epoch: int | None = None,
         dense_layers: Sequence[str] = (),
         seed: int = 0,
-        storage: str = "masked",
+        storage: Storage = "masked",
+        example_input: Tensor | None = None,
         registry: Registry | None = None,
     ) -> None:
-        if storage != "masked":
-            raise BadInput(f"storage: expected 'masked', the only one implemented, got {storage!r}")
+        check_storage(storage, model, example_input)
+        inner = unwrap(model)
         check_count("total_steps", total_steps, "the number of optimizer steps of the training")
         if steps_per_epoch is not None:
             check_count("steps_per_epoch", steps_per_epoch, "the number of optimizer steps of an epoch")
@@ -92,9 +109,20 @@ class Sparsifier:
         self.signals, self._needed = Signals(), Signal.NONE  # by the coming step
         self._due: Target | None = None
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
-        self._couplings = couplings(unwrap(model), self.layers) if self.method.support else ()
+        self._couplings = couplings(inner, self.layers) if self.method.support else ()
+        self.weights = Weights(self.layers, self.optimizer)
+        self.arrangement: Arrangement = Masked()
+        if storage == "compact":
+            self.arrangement = Compacting(inner, self._couplings, self.weights)
         self._start()
-        self._hooks = StepHooks(self.optimizer, self._weights.values(), self._prepare_step, self._finish_step)
+        if example_input is not None and storage == "condensed" and not self.method.dense:
+            check_condensable(self.method)
+            self.arrangement = condensing = Condensing(inner, self.layers, self.structures, self.weights)
+            condensing.choose(self.masks, example_input)
+            self._hold()
+        self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
+        keep_checkpoints_logical(self.optimizer, self.arrangement.stored)
+        self._listen()
 
     # What a training loop calls
 
@@ -112,7 +140,7 @@ class Sparsifier:
     def apply_masks(self, model: nn.Module) -> None:
         """Zero the inactive weights of a copy of the model, such as an average of its weights."""
         for path, module in model.named_modules():
-            mask = self.topology.masks.get(clean_name(path))
+            mask = self.weights.floats.get(clean_name(path))
             if mask is not None and isinstance(getattr(module, "weight", None), Tensor):
                 module.weight.mul_(mask.to(module.weight.device))
 
@@ -182,7 +210,7 @@ class Sparsifier:
     @property
     def collapsed(self) -> list[str]:
         """Layers whose weights are all zero: grown at zero, and no gradient reaches them any more."""
-        return [name for name, layer in self.layers.items() if not bool(layer.weight.detach().any())]
+        return [name for name, values in self.weights.values.items() if not bool(values.detach().any())]
 
     @property
     def decided(self) -> bool:
@@ -203,10 +231,6 @@ class Sparsifier:
 
     # Inside
 
-    @property
-    def _weights(self) -> dict[str, nn.Parameter]:
-        return {name: layer.weight for name, layer in self.layers.items()}
-
     def _structure(self, layer: Layer) -> Structure:
         structure, reason = fitted(self.method.structure, layer.info)
         if reason is not None:
@@ -221,7 +245,7 @@ class Sparsifier:
         self._undecided = not self.method.dense  # until there are initial masks
         self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
         self.allocation, self._proportions = dict(self.budget), dict(self.budget)
-        self._begin({n: torch.ones_like(p, dtype=torch.bool) for n, p in self._weights.items()})
+        self._begin({n: torch.ones_like(p, dtype=torch.bool) for n, p in self.weights.values.items()})
         if self.method.dense:
             return
         infos = {name: layer.info for name, layer in self.layers.items()}
@@ -240,12 +264,24 @@ class Sparsifier:
 
     def set_masks(self, masks: Masks) -> None:
         """Hold other masks, bool [*w] by layer name, from now on. Weights are not touched."""
-        self.topology.adopt(masks, self._weights)
-        self._alive = alive_rows(masks, self._rows)
+        self.topology.adopt({name: masks[name] for name in self.layers})
+        self._hold()
 
     def _begin(self, masks: Masks) -> None:
-        self.topology = Topology(masks, self._weights)
-        self._alive = alive_rows(masks, self._rows)
+        self.topology = Topology(masks)
+        self._hold()
+
+    def _listen(self) -> None:
+        """Hear of new gradients of the weights as they are stored now, and ask for those that the next step needs."""
+        self._hooks.listen(self.weights.values.values())
+        self.arrangement.collect(Signal.GRAD in self._needs())
+
+    def _hold(self) -> None:
+        """Bring what is stored, and what masks it, in line with the topology."""
+        self.arrangement.follow(self.topology.masks, self.topology.support)
+        self.weights.hold(self.topology.masks)
+        alive, left = alive_rows(self.topology.masks, self._rows), self.arrangement.rows
+        self._alive = {name: rows[left[name]] if name in left else rows for name, rows in alive.items()}
 
     def _decide(self, fields: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Initial masks, the same on every rank, and zeros where they are inactive."""
@@ -258,7 +294,7 @@ class Sparsifier:
         self.allocation, self._proportions = dict(self.budget), dict(self.budget)
         self._begin(masks)
         self._undecided = False
-        self._zero(self.topology.floats)
+        self._zero(masks)
 
     def _clock(self, step: int) -> Clock:
         return Clock(step, self.total_steps, self.steps_per_epoch)
@@ -273,25 +309,38 @@ class Sparsifier:
         """Collect what the step's updates read, then mask the gradients."""
         if self.method.dense:
             return
-        self.topology.follow(self._weights)
-        self.signals.move(self._weights)
+        if self.weights.moved:
+            values = self.weights.values
+            self.topology.follow({name: value.device for name, value in values.items()})
+            self.signals.move(values)
+            self._hold()
         self._due = self._target(self.steps + 1)
-        self._needed = self.method.signals(self._due, self._final, self.steps < self.last_update)
-        if self._undecided:
-            self._needed |= self.method.init.needs
-        gradients = {n: p.grad for n, p in self._weights.items() if p.grad is not None}
-        self.signals.keep(gradients, self._needed, getattr(self.optimizer, "grad_scale", None))
+        self._needed = self._needs()
+        gradients = {n: p.grad for n, p in self.weights.values.items() if p.grad is not None}
+        wanted = {n: self._gradient(n, g) for n, g in gradients.items()} if self._needed else {}
+        self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if self._undecided and not overflowed(self.optimizer):
             self._decide_from_gradients()
-        pairs = [(gradient, self.topology.floats[name]) for name, gradient in gradients.items()]
+        pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
         if self._silent:
             pairs += [(v.values.grad, self._alive[v.layer]) for v in self._rows if v.values.grad is not None]
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
 
+    def _needs(self) -> Signal:
+        """What the coming step must collect."""
+        target = self._target(self.steps + 1)
+        needed = self.method.signals(target, self._final, self.steps < self.last_update)
+        return needed | self.method.init.needs if self._undecided else needed
+
+    def _gradient(self, name: str, stored: Tensor) -> Tensor:
+        """A layer's gradient in the logical shape, float [*w], as dense as this step needs it."""
+        dense = self.arrangement.dense_gradient(name)
+        return self.weights.stored[name].logical(stored) if dense is None else dense
+
     def _decide_from_gradients(self) -> None:
         """Decide the initial masks, unless a loss scaler is about to skip the step for its gradients."""
-        fields = self.signals.read(self.method.init.needs, self.topology.floats)
+        fields = self.signals.read(self.method.init.needs, self.topology.masks)
         self._check_complete(fields, "the initial masks need")
         if all(bool(g.isfinite().all()) for values in fields.values() for g in values.values()):
             self._decide(fields)
@@ -322,18 +371,19 @@ class Sparsifier:
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
         if self.steps & (self.steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
-            self._leaky = self._leaky or self.topology.leaks(self._weights)
+            self._leaky = self._leaky or self.weights.leak(self.topology.active)
         if self._leaky:
-            self._zero(self.topology.floats)
+            self._zero(self.topology.masks)
         if self.method.support and self.method.support.events(self._clock(self.steps)):
             self._remove(self.method.support)
         if self._due is not None:
             self._update(self._due)
         self.signals.forget()
+        self.arrangement.collect(Signal.GRAD in self._needs())
 
     def _update(self, target: Target) -> None:
         """One topology update, decided by the pure engine, then written."""
-        fields = self.signals.read(self._needed, self.topology.floats)
+        fields = self.signals.read(self._needed, self.topology.masks)
         self._check_complete(fields, "a topology update at this step needs")
         views = self._views(fields)
 
@@ -347,7 +397,7 @@ class Sparsifier:
         self._due = None
         self.allocation, self._final = goal.final_allocation, target.final
         ranks.check_equal(masks)
-        change = self.topology.change(masks, self._weights)
+        change = self.topology.change(masks)
         self._write(change)
         active = sum(self.topology.active.values())
         self.history.append(
@@ -361,7 +411,7 @@ class Sparsifier:
         if not support:
             return
         held, supported = self.active, self.topology.supported
-        change = self.topology.restrict(support, self._weights)
+        change = self.topology.restrict(support)
         lost = {name: held[name] - now for name, now in self.topology.active.items()}
         self.budget = {name: max(0, budget - lost[name]) for name, budget in self.budget.items()}
         self._write(change)
@@ -370,7 +420,7 @@ class Sparsifier:
 
     def _write(self, change: Change) -> None:
         """Follow a change of the masks: weights, optimizer state, rows."""
-        self._alive = alive_rows(self.topology.masks, self._rows)
+        self._hold()
         self._zero(change.survivors)
 
     def _views(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[str, LayerView]:
@@ -380,7 +430,7 @@ class Sparsifier:
         name = layer.info.name
         return LayerView(
             layer.info,
-            layer.weight.detach(),
+            self.weights.logical(name),
             self.topology.masks[name],
             self.topology.masks[name],
             self.budget[name],
@@ -391,8 +441,7 @@ class Sparsifier:
         )
 
     def _zero(self, survivors: Mapping[str, Tensor]) -> None:
-        """Multiply weights and every optimizer state tensor of their shape by 0/1 floats, in place."""
-        for name, survivor in survivors.items():
-            multiply(self.optimizer, self.layers[name].weight, survivor)
+        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
+        self.weights.zero(survivors)
         for vector in self._rows if self._silent else ():
             multiply(self.optimizer, vector.values, self._alive[vector.layer])

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstbench.core.rows import alive_rows
+from dstbench.core.compacting import Compacting, check_loadable
+from dstbench.core.condensing import Condensing
 from dstbench.core.support import Removal
 from dstbench.core.topology import Topology
 from dstbench.errors import BadInput
@@ -68,6 +69,7 @@ def save(sparsifier: Sparsifier) -> dict[str, Any]:
         "momentum": {name: average.clone() for name, average in sparsifier.signals.momentum.items()},
         "history": [asdict(report) for report in sparsifier.history],
         "removals": [asdict(removal) for removal in sparsifier.removals],
+        "paths": dict(sparsifier.arrangement.paths),  # measured: exact continuation needs the same
     }
 
 
@@ -90,23 +92,28 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
     if saved["shapes"] != shapes:
         different = sorted(n for n in shapes | saved["shapes"] if saved["shapes"].get(n) != shapes.get(n))
         raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(different)}")
-    weights = {name: layer.weight for name, layer in sparsifier.layers.items()}
-    masks = {name: unpack(bits, weights[name]) for name, bits in saved["masks"].items()}
-    explored = {name: unpack(bits, weights[name]) for name, bits in saved["explored"].items()}
-    kept = {name: unpack(bits, weights[name]) for name, bits in saved["kept"].items()}
-    support = {name: unpack(bits, weights[name]) for name, bits in saved["support"].items()}
-    momentum = {n: v.to(weights[n].device, copy=True) for n, v in saved["momentum"].items()}
+    held = sparsifier.masks
+    masks, explored, kept, support = (
+        {name: unpack(bits, held[name]) for name, bits in saved[kind].items()}
+        for kind in ("masks", "explored", "kept", "support")
+    )
+    if isinstance(sparsifier.arrangement, Compacting):
+        check_loadable(sparsifier.topology.support, support)
+    momentum = {n: v.to(held[n].device, copy=True) for n, v in saved["momentum"].items()}
     history = [UpdateReport(**report) for report in saved["history"]]
     removals = [Removal(**removal) for removal in saved["removals"]]
+    if isinstance(sparsifier.arrangement, Condensing):
+        sparsifier.arrangement.adopt(saved.get("paths", {}), masks)
     # everything is read: from here on nothing fails, so nothing is half adopted
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]
     sparsifier._undecided = saved["undecided"]
     sparsifier.budget, sparsifier.allocation = dict(saved["budget"]), dict(saved["allocation"])
     sparsifier._proportions = dict(saved["proportions"])
-    sparsifier.topology = Topology.of(masks, explored, kept, saved["initial"], support, weights)
-    sparsifier._alive = alive_rows(masks, sparsifier._rows)
+    sparsifier.topology = Topology.of(masks, explored, kept, saved["initial"], support)
     sparsifier.signals.momentum, sparsifier.history = momentum, history
     sparsifier.removals = removals
     with torch.no_grad():
+        sparsifier._hold()
         if not sparsifier.method.dense:
-            sparsifier._zero(sparsifier.topology.floats)
+            sparsifier._zero(masks)
+    sparsifier._listen()
