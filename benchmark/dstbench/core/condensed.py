@@ -33,17 +33,14 @@ class Condensed(nn.Module):
         self.bias = layer.bias
         self.train(layer.training)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output. Raises StrategyError where weights of another mask were loaded without that mask."""
         if self.loaded is not None:
+            name = self.call.info.name
             raise StrategyError(
-                f"layer {self.call.info.name!r}: the weights loaded are of another mask; load the Sparsifier's state"
+                f"layer {name!r}: the weights loaded are of another mask; load the Sparsifier's state, too"
             )
-        out: Tensor = self._run(x)
-        return out
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
-    def _run(self, x: Tensor) -> Tensor:
         values: Tensor = self.weight
         bias: Tensor | None = self.bias
         if torch.is_autocast_enabled(x.device.type):
