@@ -114,6 +114,33 @@ def test_controls(recipe, tmp_path):
     assert measure_throughput(record, tmp_path, device="cpu", threads=1)["path"] == "dense"
 
 
+@pytest.mark.parametrize(
+    ("storage", "recipe"),
+    [("compact", {"name": "chase", "channel_sparsity": 0.5, "delta_t": 5, "channel_delta_t": 5})],
+)
+def test_whatever_is_stored_the_record_is_the_same(storage, recipe, tmp_path):
+    records, states = [], []
+    for each in ("masked", storage):
+        records.append(run(config(recipe, storage=each), tmp_path / each)["measures"])
+        states.append(torch.load(tmp_path / each / STATE, weights_only=True))
+    masked, stored = records
+    assert abs(masked["top1"] - stored["top1"]) < 1
+    assert masked["changed"] > 0
+    same = (
+        "density",
+        "layers",
+        "changed",
+        "r_s",
+        "channels_removed",
+        "inference_flops",
+        "hardware_flops_ratio",
+    )
+    assert {name: stored[name] for name in same} == {name: masked[name] for name in same}
+    assert all(torch.equal(mask, states[1]["masks"][name]) for name, mask in states[0]["masks"].items())
+    shapes = ({name: value.shape for name, value in state["model"].items()} for state in states)
+    assert next(shapes) == next(shapes)
+
+
 @pytest.mark.parametrize("grow", ["gradient", "momentum"])
 def test_an_interrupted_trial_continues_bit_for_bit(tmp_path, monkeypatch, grow):
     trial = config({**RIGL, "grow": {"name": grow}})

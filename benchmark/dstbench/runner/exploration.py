@@ -34,8 +34,8 @@ class Exploration:
         if sparsifier.method.dense or not sparsifier.decided:
             return {}
         bottoms = [
-            explore.bottom_set(explore.umm(layer.weight))
-            for layer in sparsifier.layers.values()
+            explore.bottom_set(explore.umm(sparsifier.weights.logical(name)))
+            for name, layer in sparsifier.layers.items()
             if explore.has_channels(layer.info)
         ]
         self.bottoms.append(torch.from_numpy(np.packbits(np.concatenate([_NONE, *bottoms]))))

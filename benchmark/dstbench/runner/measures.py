@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from dstbench.api import StrategyError
 from dstbench.core.cost import CONVENTIONS, Cost, Counted, counted
@@ -23,8 +24,7 @@ def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str,
     """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
     sparsifier, data = session.sparsifier, session.data
     check_budget(sparsifier)
-    inner = session.accelerator.unwrap_model(session.model)
-    my_count = counted(inner, sparsifier.masks, data.input_shape)
+    my_count = counted(logical_model(session), sparsifier.masks, data.input_shape)
     blueprint = Blueprint.of(session.trial, session.registry)
     full_count = counted(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
     mine, full = my_count.cost(), full_count.cost()
@@ -44,6 +44,17 @@ def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str,
         "epochs": session.training.epochs,
         "steps": sparsifier.steps,
     }
+
+
+def logical_model(session: RunningTrial) -> nn.Module:
+    """The network as it was built, with the trained weights: where they are stored otherwise, a copy."""
+    inner: nn.Module = session.accelerator.unwrap_model(session.model)
+    if session.training.storage == "masked":
+        return inner
+    blueprint = Blueprint.of(session.trial, session.registry)
+    whole = blueprint.model(session.data.input_shape, session.data.num_classes)
+    whole.load_state_dict(inner.state_dict())
+    return whole.to(session.accelerator.device)
 
 
 def check_budget(sparsifier: Sparsifier) -> None:

@@ -174,22 +174,31 @@ def _build(
             f"training.gradient_accumulation: {training.gradient_accumulation} is more than the "
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
-    sparsifier = Sparsifier(
-        model,
-        optimizer,
-        blueprint.recipe,
-        trial["density"],
-        total_steps=training.epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        seed=trial["seed"],
-        registry=registry,
-    )
+    with accelerator.autocast():  # what is measured on the example must be what will run
+        sparsifier = Sparsifier(
+            model,
+            optimizer,
+            blueprint.recipe,
+            trial["density"],
+            total_steps=training.epochs * per_epoch,
+            steps_per_epoch=per_epoch,
+            seed=trial["seed"],
+            storage=training.storage,
+            example_input=example_batch(data.input_shape, training, accelerator.device),
+            registry=registry,
+        )
     prepared, wrapped = accelerator.prepare(model, optimizer)
     session = RunningTrial(
         trial, folder, data, training, accelerator, prepared, wrapped, sparsifier, batches, meter, registry
     )
     accelerator.register_for_checkpointing(sparsifier, meter, session.progress)
     return session
+
+
+def example_batch(shape: tuple[int, ...], training: Training, device: torch.device) -> torch.Tensor:
+    """A batch of noise like those to come; no draw from the global generator."""
+    noise = torch.randn(training.batch_size, *shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(device).contiguous(memory_format=memory_format(training))
 
 
 def make_accelerator(device: str, training: Training) -> Accelerator:
