@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from dstbench.api import Structure
 from dstbench.core.graph import edges
 from dstbench.core.layers import maskable_layers, unwrap
+from dstbench.core.storage import multiply
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,29 @@ class RowVector:
 def whole_rows(structure: object) -> bool:
     """Whether a structure's units are whole output rows."""
     return bool(getattr(getattr(structure, "layout", structure), "whole_rows", False))
+
+
+class DeadRows:
+    """The vectors behind layers whose structure kills whole rows, and which of their entries are alive."""
+
+    def __init__(self, model: nn.Module, structures: Mapping[str, Structure]) -> None:
+        self.vectors = row_vectors(model, [name for name, each in structures.items() if whole_rows(each)])
+        self._alive: dict[str, Tensor] = {}  # 1 or 0 for each row, float [out as stored], by layer
+
+    def hold(self, masks: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> None:
+        """Take the rows without a weight for dead; ``left``: the rows that are still stored, where some aren't."""
+        alive = alive_rows(masks, self.vectors)
+        self._alive = {name: rows[left[name]] if name in left else rows for name, rows in alive.items()}
+
+    def gradients(self) -> list[tuple[Tensor, Tensor]]:
+        """Every gradient with what to multiply it by."""
+        found = ((vector.values.grad, self._alive[vector.layer]) for vector in self.vectors)
+        return [(gradient, alive) for gradient, alive in found if gradient is not None]
+
+    def zero(self, optimizer: Optimizer) -> None:
+        """Silence the dead rows: values and their optimizer state, in place."""
+        for vector in self.vectors:
+            multiply(optimizer, vector.values, self._alive[vector.layer])
 
 
 def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:

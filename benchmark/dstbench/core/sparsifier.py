@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from dstbench.api import Clock, LayerView, Recipe, Signal, StrategyError, Structure, Support, Target
+from dstbench.api import LayerView, Recipe, Signal, StrategyError, Structure, Support, Target
 from dstbench.api.select import count
 from dstbench.core import ranks, state
 from dstbench.core.allocation import bounds, check_count, check_density, uniform_budget
@@ -17,11 +16,11 @@ from dstbench.core.compacting import Compacting
 from dstbench.core.condensing import Condensing, check_condensable
 from dstbench.core.graph import couplings
 from dstbench.core.hooks import StepHooks, check_unhooked
-from dstbench.core.layers import Layer, budgeted_layers, clean_name, unwrap
+from dstbench.core.layers import Layer, budgeted_layers, unwrap
 from dstbench.core.method import build_method
 from dstbench.core.optimizers import check_owner, innermost, overflowed
 from dstbench.core.random import generator
-from dstbench.core.rows import RowVector, alive_rows, row_vectors, whole_rows
+from dstbench.core.rows import DeadRows
 from dstbench.core.signals import Signals
 from dstbench.core.state import UpdateReport
 from dstbench.core.storage import (
@@ -31,11 +30,11 @@ from dstbench.core.storage import (
     Weights,
     check_storage,
     keep_checkpoints_logical,
-    multiply,
 )
 from dstbench.core.structures import fitted
 from dstbench.core.summary import summarise
 from dstbench.core.support import Removal, check_support, shrunk
+from dstbench.core.timetable import Timetable
 from dstbench.core.topology import Change, Topology
 from dstbench.core.update import Budget, Masks, initial_masks, make_goal, update_masks
 
@@ -83,13 +82,11 @@ class Sparsifier:
     ) -> None:
         check_storage(storage, model, example_input)
         inner = unwrap(model)
-        check_count("total_steps", total_steps, "the number of optimizer steps of the training")
-        if steps_per_epoch is not None:
-            check_count("steps_per_epoch", steps_per_epoch, "the number of optimizer steps of an epoch")
         check_count("seed", seed, "an integer >= 0", least=0)
         self.method = build_method(recipe, registry)
         self.target_density = 1.0 if self.method.dense else check_density(density)
-        self.seed, self.total_steps, self.steps_per_epoch = seed, total_steps, steps_per_epoch
+        self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
+        self.seed, self.total_steps = seed, total_steps
         self.steps = 0  # applied optimizer steps
         self.history: list[UpdateReport] = []  # topology updates
         self.removals: list[Removal] = []  # what the structure took away for good
@@ -104,8 +101,7 @@ class Sparsifier:
         check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
         self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
         self.structures = {name: self._structure(layer) for name, layer in self.layers.items()}
-        silenced = [name for name, structure in self.structures.items() if whole_rows(structure)]
-        self._rows: list[RowVector] = [] if self.method.dense else row_vectors(model, silenced)
+        self._dead = DeadRows(model, {} if self.method.dense else self.structures)
         self.signals, self._needed = Signals(), Signal.NONE  # by the coming step
         self._due: Target | None = None
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
@@ -139,10 +135,7 @@ class Sparsifier:
     @torch.no_grad()
     def apply_masks(self, model: nn.Module) -> None:
         """Zero the inactive weights of a copy of the model, such as an average of its weights."""
-        for path, module in model.named_modules():
-            mask = self.weights.floats.get(clean_name(path))
-            if mask is not None and isinstance(getattr(module, "weight", None), Tensor):
-                module.weight.mul_(mask.to(module.weight.device))
+        self.weights.mask(model)
 
     def detach(self) -> None:
         """Stop: unhook from the optimizer. The model keeps its zeros."""
@@ -150,12 +143,10 @@ class Sparsifier:
 
     # What there is to see
 
-    @cached_property
+    @property
     def last_update(self) -> int:
         """The step of the training's last topology update; 0 if there is none."""
-        if self.method.dense:
-            return 0
-        return next((step for step in range(self.total_steps, 0, -1) if self._target(step)), 0)
+        return self.timetable.last_update
 
     @property
     def masks(self) -> Masks:
@@ -240,7 +231,7 @@ class Sparsifier:
     @torch.no_grad()
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
-        first = self.method.schedule(self._clock(0), self.target_density)
+        first = self.timetable.target(0)
         self._final = first.final if first else self.target_density
         self._undecided = not self.method.dense  # until there are initial masks
         self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
@@ -257,10 +248,9 @@ class Sparsifier:
         if not self.method.init.needs:
             self._decide({})
         if self.method.support:
-            check_support(self.method.support, self._clock, self.last_update)
-            shrunk(
-                self.method.support, self._views({}), self._couplings, self._clock(0)
-            )  # may refuse the network
+            start = self.timetable.clock(0)
+            check_support(self.method.support, self.timetable.clock, self.last_update)
+            shrunk(self.method.support, self._views({}), self._couplings, start)  # may refuse the network
 
     def set_masks(self, masks: Masks) -> None:
         """Hold other masks, bool [*w] by layer name, from now on. Weights are not touched."""
@@ -280,8 +270,7 @@ class Sparsifier:
         """Bring what is stored, and what masks it, in line with the topology."""
         self.arrangement.follow(self.topology.masks, self.topology.support)
         self.weights.hold(self.topology.masks)
-        alive, left = alive_rows(self.topology.masks, self._rows), self.arrangement.rows
-        self._alive = {name: rows[left[name]] if name in left else rows for name, rows in alive.items()}
+        self._dead.hold(self.topology.masks, self.arrangement.rows)
 
     def _decide(self, fields: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Initial masks, the same on every rank, and zeros where they are inactive."""
@@ -296,14 +285,6 @@ class Sparsifier:
         self._undecided = False
         self._zero(masks)
 
-    def _clock(self, step: int) -> Clock:
-        return Clock(step, self.total_steps, self.steps_per_epoch)
-
-    def _target(self, step: int) -> Target | None:
-        return (
-            None if step > self.total_steps else self.method.schedule(self._clock(step), self.target_density)
-        )
-
     @torch.no_grad()
     def _prepare_step(self) -> None:
         """Collect what the step's updates read, then mask the gradients."""
@@ -314,7 +295,7 @@ class Sparsifier:
             self.topology.follow({name: value.device for name, value in values.items()})
             self.signals.move(values)
             self._hold()
-        self._due = self._target(self.steps + 1)
+        self._due = self.timetable.target(self.steps + 1)
         self._needed = self._needs()
         gradients = {n: p.grad for n, p in self.weights.values.items() if p.grad is not None}
         wanted = {n: self._gradient(n, g) for n, g in gradients.items()} if self._needed else {}
@@ -323,14 +304,13 @@ class Sparsifier:
             self._decide_from_gradients()
         pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
         if self._silent:
-            pairs += [(v.values.grad, self._alive[v.layer]) for v in self._rows if v.values.grad is not None]
+            pairs += self._dead.gradients()
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
 
     def _needs(self) -> Signal:
         """What the coming step must collect."""
-        target = self._target(self.steps + 1)
-        needed = self.method.signals(target, self._final, self.steps < self.last_update)
+        needed = self.timetable.needs(self.steps + 1, self._final)
         return needed | self.method.init.needs if self._undecided else needed
 
     def _gradient(self, name: str, stored: Tensor) -> Tensor:
@@ -354,7 +334,7 @@ class Sparsifier:
     def _silent(self) -> bool:
         """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
         bias sends through an activation is what lets a gradient reach them."""
-        return bool(self._rows) and not self._undecided and self.steps >= self.last_update
+        return bool(self._dead.vectors) and not self._undecided and self.steps >= self.last_update
 
     @torch.no_grad()
     def _finish_step(self) -> None:
@@ -374,7 +354,7 @@ class Sparsifier:
             self._leaky = self._leaky or self.weights.leak(self.topology.active)
         if self._leaky:
             self._zero(self.topology.masks)
-        if self.method.support and self.method.support.events(self._clock(self.steps)):
+        if self.method.support and self.timetable.removes(self.steps):
             self._remove(self.method.support)
         if self._due is not None:
             self._update(self._due)
@@ -406,7 +386,7 @@ class Sparsifier:
 
     def _remove(self, component: Support) -> None:
         """One event of the structure's own: positions go for good, with the weights that were active there."""
-        support = shrunk(component, self._views({}), self._couplings, self._clock(self.steps))
+        support = shrunk(component, self._views({}), self._couplings, self.timetable.clock(self.steps))
         ranks.check_equal({name: support.get(name, mask) for name, mask in self.topology.masks.items()})
         if not support:
             return
@@ -443,5 +423,5 @@ class Sparsifier:
     def _zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         self.weights.zero(survivors)
-        for vector in self._rows if self._silent else ():
-            multiply(self.optimizer, vector.values, self._alive[vector.layer])
+        if self._silent:
+            self._dead.zero(self.optimizer)

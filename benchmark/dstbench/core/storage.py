@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dstbench.core.condensed import condense, expand
-from dstbench.core.layers import Layer, unwrap
+from dstbench.core.layers import Layer, clean_name, unwrap
 from dstbench.core.ranks import world
 from dstbench.errors import BadInput, nearest
 
@@ -165,6 +165,13 @@ class Weights:
         """Whether weights are on another device or of another dtype than when the masks were set."""
         values = self.values
         return any((f.device, f.dtype) != (values[n].device, values[n].dtype) for n, f in self.floats.items())
+
+    def mask(self, model: nn.Module) -> None:
+        """Zero the inactive weights of another model of the same layers."""
+        for path, module in model.named_modules():
+            mask = self.floats.get(clean_name(path))
+            if mask is not None and isinstance(getattr(module, "weight", None), Tensor):
+                module.weight.mul_(mask.to(module.weight.device))
 
     def zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
