@@ -27,7 +27,7 @@ dist.destroy_process_group()
 
 SCENARIOS = (
     "random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "unequal_seeds",
-    "unequal_weights", "joined", "without_ddp",
+    "unequal_weights", "joined", "without_ddp", "condensed", "condensed_alone",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "scenario", ["random", "gradient", "momentum", "shared_by_weights", "saliency", "channel"]
+    "scenario", ["random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "condensed"]
 )
 def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, scenario):
     """ITOP and Chase seed by rank and never broadcast: every rank trains a topology of its own."""
@@ -70,6 +70,20 @@ def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, 
     assert zero["budgets"] == one["budgets"]
     assert all(torch.equal(a, b) for a, b in zip(zero["weights"], one["weights"], strict=True))
     assert zero["grown"] == one["grown"] > 0
+
+
+def test_two_ranks_of_condensed_layers_equal_one_process_on_the_joined_batch(results):
+    """Gradients of stored weights go through DDP, dense ones are averaged where an update reads them."""
+    sys.path.insert(0, str(HERE.parent))
+    from fakes import ranks
+
+    alone = ranks.joined(None)
+    for result in results:
+        found = result["condensed_alone"]
+        for a, b in zip(found["masks"], alone["masks"], strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in a)
+        assert found["grown"] == alone["grown"]
+        assert sum(weight.numel() for weight in found["weights"]) < sum(w.numel() for w in alone["weights"])
 
 
 def test_srigl_bug_11_two_ranks_equal_one_process_on_the_joined_batch(results):

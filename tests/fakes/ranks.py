@@ -10,7 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dstbench
 from dstbench.api import StrategyError
+from dstbench.core import dispatch
 from fakes.engine import batches, conv_net, mlp, recipe, sgd
+from fakes.executions import Offering
 
 
 def _train(
@@ -24,6 +26,7 @@ def _train(
     own_weights: bool = True,
     seed: int = 0,
     steps: int = 10,
+    **options: Any,
 ) -> dict[str, Any]:
     """Ten steps with an update at every second one; ranks see data, weights and global seeds of their own."""
     torch.manual_seed(1000 + (rank or 0))
@@ -31,7 +34,7 @@ def _train(
     parts = recipe("constant", 2) | parts
     optimizer = sgd(model, lr=0.1)
     sparsifier = dstbench.Sparsifier(
-        model, optimizer, recipe=parts, density=density, total_steps=steps + 1, seed=seed
+        model, optimizer, recipe=parts, density=density, total_steps=steps + 1, seed=seed, **options
     )
     run = DistributedDataParallel(model) if wrap and rank is not None else model
     masks = [{name: mask.clone() for name, mask in sparsifier.masks.items()}]
@@ -77,6 +80,20 @@ def saliency(rank: int) -> dict[str, Any]:
 def channel(rank: int) -> dict[str, Any]:
     parts = {"structure": "channel", "grow": "gradient"}
     return _train(rank, parts, net=conv_net, shape=(8, 3, 8, 8), density=0.4)
+
+
+def condensed(rank: int) -> dict[str, Any]:
+    """Rank 1 measures masked dense to be faster, and runs as rank 0 does."""
+    dispatch.speedup = lambda *_: 2.0 if rank == 0 else 0.5
+    parts = {"structure": Offering(), "grow": "gradient"}
+    return _train(rank, parts, storage="condensed", example_input=torch.zeros(8, 12))
+
+
+def condensed_alone(rank: int | None) -> dict[str, Any]:
+    """From equal weights, as ``joined``."""
+    dispatch.speedup = lambda *_: 2.0
+    parts = {"structure": Offering(), "grow": "gradient"}
+    return _train(rank, parts, own_weights=False, storage="condensed", example_input=torch.zeros(8, 12))
 
 
 def joined(rank: int | None) -> dict[str, Any]:

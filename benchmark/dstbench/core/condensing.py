@@ -14,6 +14,7 @@ from dstbench.core.condensed import Condensed, layer_call
 from dstbench.core.dispatch import MASKED_DENSE, Choice, choose, inputs_of
 from dstbench.core.layers import Layer
 from dstbench.core.method import Method
+from dstbench.core.ranks import of_rank_0
 from dstbench.core.storage import Stored, Weights, entrywise
 from dstbench.errors import BadInput, nearest
 
@@ -53,12 +54,13 @@ class Condensing:
     def choose(self, masks: Masks, example_input: Tensor) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
         modules = {name: self._layers[name].module for name in self._paths}
+        chosen = dict(self.choices)
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
             if call is not None:
                 offered = executions(self._structures[name], call, masks[name])
-                self.choices[name] = choose(modules[name], call, offered, example)
-                self._swap(name, self.choices[name].execution)
+                chosen[name] = choose(modules[name], call, offered, example)
+        self.adopt(of_rank_0({name: choice.path for name, choice in chosen.items()}), masks)
 
     def adopt(self, paths: Mapping[str, str], masks: Masks) -> None:
         """Run each layer as ``paths`` say, which a checkpoint holds; BadInput, unchanged, where one can't here."""

@@ -45,6 +45,15 @@ def broadcast_counts(counts: Mapping[str, int], device: torch.device) -> dict[st
     return dict(zip(counts, values.tolist(), strict=True))
 
 
+def of_rank_0(value: dict[str, str]) -> dict[str, str]:
+    """Rank 0's value, for what each rank measures for itself."""
+    if world() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
 def check_equal(masks: Mapping[str, Tensor]) -> None:
     """Raise StrategyError, naming the layers, if any rank holds another mask."""
     if world() == 1:
