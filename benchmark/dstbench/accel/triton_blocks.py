@@ -88,7 +88,8 @@ class TritonBlocks:
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's output, in the memory format of x. Raises StrategyError at 2^31 elements and more."""
-        out: Tensor = _Product.apply(x, packed, bias, self)  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            out: Tensor = _Product.apply(x, packed, bias, self)
         return out
 
 
@@ -287,5 +288,5 @@ def _precision(seen: View, dtype: torch.dtype) -> str:
     """How Triton multiplies: float32 by PyTorch's setting for this kind of layer."""
     if dtype != torch.float32:
         return "ieee"
-    setting = torch.backends.cudnn.conv if seen.spatial else torch.backends.cuda.matmul
+    setting = torch.backends.cudnn.conv if seen.spatial else torch.backends.cuda.matmul  # type: ignore[attr-defined]
     return "tf32" if setting.fp32_precision == "tf32" else "tf32x3"

@@ -30,12 +30,14 @@ def _fitting(configs: list[Any], arguments: dict[str, Any], **more: Any) -> list
     if triton.knobs.runtime.interpret:
         return configs[:1]
     given = {**arguments, **more}
-    rows, size = given.get("M", given["B"]), given["w" if "w" in given else "dy"].element_size()
+    size: int = given["w" if "w" in given else "dy"].element_size()
+    rows: int = given.get("M", given["B"])
 
     def fits(config: Any) -> bool:
-        width, depth = config.kwargs.get("N", given["B"]), config.kwargs["K"]
-        buffers = (rows + width) * depth * size * config.num_stages
-        return rows * width <= _ACCUMULATORS * 32 * config.num_warps and buffers <= _SHARED
+        width: int = config.kwargs.get("N", given["B"])
+        buffers: int = (rows + width) * config.kwargs["K"] * size * config.num_stages
+        threads: int = 32 * config.num_warps
+        return rows * width <= _ACCUMULATORS * threads and buffers <= _SHARED
 
     return [config for config in configs if fits(config)]
 
@@ -72,6 +74,17 @@ _SUMS = [
     {"K": k, "warps": warps, "stages": stages}
     for k, warps, stages in [(64, 4, 3), (32, 4, 4), (64, 4, 4), (64, 8, 3), (128, 4, 2), (128, 8, 3)]
 ]
+
+
+_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def _add_product(total, a, b, PRECISION: tl.constexpr):
+    """total + a · b, accumulated in float32."""
+    if _INTERPRETED:  # the interpreter would multiply the bits of bfloat16 as integers
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=PRECISION)
 
 
 @triton.jit
@@ -127,7 +140,7 @@ def multiply(
         weights = tl.load(w + k[:, None] * B + b[None, :], mask=k[:, None] < last, other=0.0)
         seen = (reach[None, :] & tap[:, None]) != 0
         gathered = tl.load(x + (start[None, :] + lanes * at[:, None]), mask=seen, other=0.0)
-        total = tl.dot(tl.trans(weights), gathered, total, input_precision=PRECISION)
+        total = _add_product(total, tl.trans(weights), gathered, PRECISION)
     row = tl.load(rows + group * B + b)
     if BIAS:
         total += tl.load(bias + row, mask=row >= 0, other=0.0).to(tl.float32)[:, None]
@@ -181,14 +194,14 @@ def spread(
     total = tl.zeros((M, N), tl.float32)
     for k in range(0, FOLD * B, STEP):
         tap = k // B
-        b = k % B + tl.arange(0, STEP)
+        b = tl.multiple_of(k % B, STEP) + tl.arange(0, STEP)
         row = tl.load(rows + group * B + b)
         at = row * y_pixels + tl.load(shift + tap)
         seen = (row[:, None] >= 0) & (((reach >> tap) & 1) != 0)[None, :]
         gathered = tl.load(dy + (start[None, :] + y_lanes * at[:, None]), mask=seen, other=0.0)
         entry = u * FOLD + tap
         weights = tl.load(w + entry[:, None] * B + b[None, :], mask=unit[:, None], other=0.0)
-        total = tl.dot(weights, gathered, total, input_precision=PRECISION)
+        total = _add_product(total, weights, gathered, PRECISION)
     written = parts + u.to(tl.int64)[:, None] * points + p[None, :]
     tl.store(written, total.to(parts.dtype.element_ty), mask=unit[:, None] & (p[None, :] < points))
 
@@ -288,7 +301,7 @@ def weigh(
         here = lane + lanes * (image * y_image + pixel)
         live = (row[:, None] >= 0) & (p < end)[None, :]
         gradient = tl.load(dy + (here[None, :] + lanes * pixels * row[:, None]), mask=live, other=0.0)
-        total = tl.dot(gathered, tl.trans(gradient), total, input_precision=PRECISION)
+        total = _add_product(total, gathered, tl.trans(gradient), PRECISION)
     written = parts + (split.to(tl.int64) * entries + k)[:, None] * B + b[None, :]
     tl.store(written, total, mask=entry[:, None])
 

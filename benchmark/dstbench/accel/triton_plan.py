@@ -154,12 +154,12 @@ def is_pointwise(call: LayerCall) -> bool:
 def _geometry(plan: Plan, size: tuple[int, ...]) -> Geometry:
     call, device = plan.call, plan.positions.device
     if is_pointwise(call):
-        size, reached, forward = (1,), (1,), _itself(1, device)
-        backward = forward
+        pixels = out_pixels = 1
+        forward = backward = _itself(1, device)
     else:
         reached = out_size(call, size)
+        pixels, out_pixels = math.prod(size), math.prod(reached)
         forward, backward = _forward(call, size, reached, device), _backward(call, size, reached, device)
-    pixels, out_pixels = math.prod(size), math.prod(reached)
     folded = plan.fold == math.prod(call.info.shape[2:])
     twin_tap = plan.tap[:: plan.fold][plan.twin.long()].int()
     return Geometry(
