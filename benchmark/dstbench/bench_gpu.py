@@ -1,0 +1,285 @@
+"""Shuffled blocks on a GPU: ``python -m dstbench.bench_gpu``.
+
+Layers forward and backward, and a training step of vgg-d, beside cuDNN or cuBLAS in the dense layout that is fastest.
+Everything runs as a CUDA graph, in one process, interleaved, in an order that rotates each round; figures are
+medians. A layer's output and gradients are first compared with those of the masked dense layer. Sparse layers are
+fed in each memory format: what turning activations round costs is in the figure, for the output and its gradient too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.accel.groups import Columns, Groups, taps, to_mask
+from dstbench.accel.triton_blocks import triton_executions
+from dstbench.api import Execution, LayerCall, LayerInfo
+from dstbench.core.condensed import Condensed, layer_call
+from dstbench.core.timing import time_interleaved
+from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
+from dstbench.runner.provenance import machine
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative, against the same dtype
+Step = Callable[[], Any]
+Layer = nn.Linear | _ConvNd
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer at one density."""
+
+    name: str
+    density: float
+    columns: Columns = "channel"
+    block_size: int = 64
+    dtype: torch.dtype = torch.bfloat16
+
+
+CASES = [
+    *(Case("linear", density) for density in (0.1, 0.05)),
+    Case("linear", 0.1, block_size=16, dtype=torch.float32),
+    *(Case("conv3x3", density, columns) for columns in ("channel", "entry") for density in (0.1, 0.05)),
+    Case("conv3x3", 0.1, "channel", block_size=16, dtype=torch.float32),
+]
+LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(4096, 4096), (8192, 4096)),
+    "conv3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (256, 512, 16, 16)),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options."""
+    parser.add_argument("--only", choices=[*LAYERS, "vgg-d"], action="append", help="may be repeated")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All rows. Raises BadInput without a CUDA device."""
+    if not torch.cuda.is_available():
+        raise BadInput("gpu: expected a CUDA device, found none: this benchmark times Triton kernels on one")
+    device = torch.device("cuda")
+    wanted = options.only or [*LAYERS, "vgg-d"]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # float32 means float32
+        rows = [
+            row
+            for case in CASES
+            if case.name in wanted
+            for training in (False, True)
+            for row in _layer_rows(case, training, options, device)
+        ]
+        steps = _step_rows(options, device) if "vgg-d" in wanted else []
+    return {"rows": rows, "steps": steps}
+
+
+def draw_mask(shape: tuple[int, ...], case: Case, device: torch.device) -> Tensor:
+    """Groups of random rows with equally many random columns, bool [*shape]."""
+    random = torch.Generator().manual_seed(0)
+    width = shape[1] * taps(shape, "channel") // taps(shape, case.columns)
+    count, kept = -(-shape[0] // case.block_size), max(1, round(case.density * width))
+    columns = torch.rand(count, width, generator=random).topk(kept).indices.sort().values
+    ptr = torch.arange(count + 1) * kept
+    groups = Groups(torch.randperm(shape[0], generator=random), ptr, columns.flatten().int())
+    return to_mask(groups, shape, case.block_size, case.columns).to(device)
+
+
+def _layer_rows(
+    case: Case, training: bool, options: argparse.Namespace, device: torch.device
+) -> list[dict[str, Any]]:
+    """One row for each memory format of the sparse layer's input, each with the path that is fastest in it."""
+    torch.manual_seed(0)
+    layer, size = LAYERS[case.name][0]().to(device, case.dtype), LAYERS[case.name][1]
+    spatial = isinstance(layer, _ConvNd)
+    info = LayerInfo(case.name, tuple(layer.weight.shape), "conv" if spatial else "linear")
+    mask = draw_mask(info.shape, case, device)
+    with torch.no_grad():
+        layer.weight.mul_(mask)
+    call = layer_call(layer, info, device=device, dtype=case.dtype, training=training)
+    assert call is not None
+    x = torch.randn(size, device=device, dtype=case.dtype)
+    gradient = torch.randn_like(layer(x))
+    sparse = triton_executions(call, mask, case.block_size, case.columns)
+    steps: dict[tuple[str, str], Step] = {}  # by path and memory format
+    for memory_format in ("contiguous", "channels_last", "feature-major"):
+        turned = _turn(x, memory_format, call), _turn(gradient, memory_format, call)
+        if memory_format == "channels_last" and not spatial:
+            continue
+        if memory_format != "feature-major":
+            dense = copy.deepcopy(layer)
+            if memory_format == "channels_last":
+                dense = dense.to(memory_format=torch.channels_last)
+            steps["dense", memory_format] = _graph(_pass(dense, *turned, training))
+        for execution in sparse:
+            fast = Condensed(copy.deepcopy(layer), call, execution)
+            _compare(fast, layer, mask, *turned)
+            steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training))
+    times = time_interleaved(list(steps.values()), options.rounds, options.warmup)
+    medians = {key: statistics.median(t) * 1e3 for key, t in zip(steps, times, strict=True)}
+    return [
+        {
+            "layer": case.name,
+            "pass": "forward+backward" if training else "forward",
+            "dtype": str(case.dtype).removeprefix("torch."),
+            "density": case.density,
+            "block_size": case.block_size,
+            "columns": case.columns,
+            **row,
+        }
+        for row in _ratios(medians)
+    ]
+
+
+def _ratios(medians: dict[tuple[str, str], float]) -> Iterator[dict[str, Any]]:
+    """The fastest path of every memory format beside the fastest dense one."""
+    dense, dense_ms = min(((key, ms) for key, ms in medians.items() if key[0] == "dense"), key=lambda p: p[1])
+    for memory_format in dict.fromkeys(form for _, form in medians):
+        fast = {path: ms for (path, form), ms in medians.items() if form == memory_format and path != "dense"}
+        if not fast:
+            continue
+        path = min(fast, key=fast.__getitem__)
+        yield {
+            "format": memory_format,
+            "path": path,
+            "fast_ms": fast[path],
+            "dense_format": dense[1],
+            "dense_ms": dense_ms,
+            "ratio": dense_ms / fast[path],
+        }
+
+
+def _turn(x: Tensor, memory_format: str, call: LayerCall) -> Tensor:
+    """x in another memory format: [channels, ..., batch] in memory where that is feature-major."""
+    if memory_format == "feature-major":
+        return x.movedim(0, -1).contiguous().movedim(-1, 0) if call.stride else x.mT.contiguous().mT
+    if memory_format == "channels_last" and call.stride:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.clone()
+
+
+def _compare(fast: Condensed, layer: Layer, mask: Tensor, x: Tensor, gradient: Tensor) -> None:
+    """Raise AssertionError unless a condensed layer computes what the masked dense one does."""
+    inputs = [x.detach().requires_grad_() for _ in range(2)]
+    outputs = [module(mine) for module, mine in zip((fast, layer), inputs, strict=True)]
+    for out, mine, module in zip(outputs, inputs, (fast, layer), strict=True):
+        module.zero_grad()
+        out.backward(gradient, inputs=[mine, *module.parameters()])
+    stored = layer.weight.grad.flatten()[fast.execution.positions.clamp(min=0)]  # type: ignore[union-attr]
+    pairs = [
+        tuple(outputs),
+        tuple(mine.grad for mine in inputs),
+        (fast.weight.grad, stored.masked_fill(fast.execution.positions < 0, 0)),
+        (fast.bias.grad, layer.bias.grad),  # type: ignore[union-attr]
+    ]
+    for mine, exact in pairs:
+        assert mine is not None
+        assert exact is not None
+        error = float((mine.float() - exact.float()).norm() / exact.float().norm())
+        assert error < _TOLERANCE[x.dtype], f"{fast.execution.path}: relative error {error:.1e}"
+
+
+def _pass(module: nn.Module, x: Tensor, gradient: Tensor, training: bool) -> Step:
+    """Forward, and all gradients where the layer trains."""
+    leaves = [x.requires_grad_(training), *module.parameters()]
+
+    def run() -> object:
+        if not training:
+            with torch.no_grad():
+                return module(x)
+        return torch.autograd.grad(module(x), leaves, gradient)
+
+    return run
+
+
+def _graph(step: Step) -> Step:
+    """A step as a CUDA graph, after warming up: by then kernels are tuned and tables made."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    replay: Step = graph.replay
+    return replay
+
+
+def _step_rows(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """A training step of vgg-d, CIFAR, batch 128, uniform 10 %, B = 64, under bfloat16 autocast."""
+    torch.manual_seed(0)
+    size = (3, 32, 32)
+    model: nn.Module = registry().build("model", "vgg-d")(num_classes=10, input_shape=size).to(device)
+    images, labels = torch.randn(128, *size, device=device), torch.randint(0, 10, (128,), device=device)
+    steps: dict[tuple[str, str], Step] = {}
+    for name in ("contiguous", "channels_last"):
+        form = torch.channels_last if name == "channels_last" else torch.contiguous_format
+        x = images.contiguous(memory_format=form)
+        dense = copy.deepcopy(model).to(memory_format=form)
+        steps["dense", name] = _graph(_training_step(dense, x, labels))
+        for path in range(2):
+            fast = copy.deepcopy(dense)
+            ran = _condense(fast, path, device)
+            steps[ran, name] = _graph(_training_step(fast, x, labels))
+    times = time_interleaved(list(steps.values()), options.rounds, options.warmup)
+    medians = {key: statistics.median(t) * 1e3 for key, t in zip(steps, times, strict=True)}
+    return [{"model": "vgg-d", **row} for row in _ratios(medians)]
+
+
+def _condense(model: nn.Module, path: int, device: torch.device) -> str:
+    """Replace every convolution but the first, in place, and say what runs: the same path in all."""
+    convolutions = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    ran = ""
+    for name, layer in convolutions[1:]:
+        info = LayerInfo(name, tuple(layer.weight.shape), "conv")
+        call = layer_call(layer, info, device=device, dtype=torch.bfloat16, training=True)
+        assert call is not None
+        mask = draw_mask(info.shape, Case(name, 0.1), device)
+        with torch.no_grad():
+            layer.weight.mul_(mask)
+        execution: Execution = triton_executions(call, mask, 64, "channel")[path]
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, Condensed(layer, call, execution))
+        ran = execution.path
+    return ran
+
+
+def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            "cuda", torch.bfloat16, cache_enabled=False
+        ):  # a graph can't hold autocast's cache
+            loss = nn.functional.cross_entropy(model(images), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return run
+
+
+def main() -> None:
+    """Parse, measure, print JSON with the machine described."""
+    parser = argparse.ArgumentParser(prog="python -m dstbench.bench_gpu", description=__doc__)
+    add_arguments(parser)
+    options = parser.parse_args()
+    try:
+        measured = measure(options)
+    except BadInput as error:
+        parser.error(str(error))
+    print(json.dumps({**vars(options), **measured, "machine": machine()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
