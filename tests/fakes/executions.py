@@ -26,7 +26,8 @@ class Scattered:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         if not self.call.stride:
             return nn.functional.linear(x, packed, bias)
-        return nn.functional.conv2d(x, packed, bias, self.call.stride, self.call.padding, self.call.dilation)
+        convolve = (nn.functional.conv1d, nn.functional.conv2d)[len(self.call.stride) - 1]
+        return convolve(x, packed, bias, self.call.stride, self.call.padding, self.call.dilation)
 
 
 @dataclass(frozen=True)

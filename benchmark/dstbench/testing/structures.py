@@ -10,6 +10,7 @@ from torch import Tensor
 from dstbench.api import LayerInfo, LayerView, Layout, Structure, Support
 from dstbench.core.structures import as_structure, misfit
 from dstbench.core.update import merge
+from dstbench.testing.executions import execution_findings
 from dstbench.testing.layers import LAYERS, rng
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise
 from dstbench.testing.supports import support_findings
@@ -21,7 +22,7 @@ def check_structure(structure: Structure | Layout | Support, name: str = "") -> 
     capacity >= unit >= 1; ``fill`` legal, within half a unit of n, a superset of what was kept (unless the
     structure retiles), at one unit, in between and full; ``shrink`` a subset near n (a structure that
     retiles may keep more); ``is_legal`` tells a scrambled mask; a support only ever shrinks, within its events;
-    all of it pure and deterministic.
+    executions compute what masked dense does; all of it pure and deterministic.
     """
     return summarise(label(structure, name), _findings(structure))
 
@@ -105,6 +106,10 @@ def _layer_findings(structure: Structure, info: LayerInfo) -> Findings:
     }
     for kind, (values, sizes) in targets.items():
         yield from _updates(structure, info, weight, values, sizes, kind)
+    for size in {unit, between[1], capacity}:
+        mask, _ = _fill(structure, info, weight, torch.zeros(info.shape).bool(), distinct, size, "executions")
+        if mask is not None:
+            yield from execution_findings(structure, info, mask)
     if not getattr(structure, "retiles", False):
         yield from _forbidden(structure, info, weight, distinct, capacity)
 
