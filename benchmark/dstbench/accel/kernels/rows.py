@@ -1,0 +1,119 @@
+"""Products of row groups on feature-major input: linear layers, and 1x1 convolutions in NCHW.
+
+A gathered channel is a copied row, and so is an output row put back in its place. The gathered input would be
+density · out / B times the input: it is made in chunks that stay in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dstbench.accel.kernels import channels, workspace
+from dstbench.accel.kernels.table import GroupTable
+
+_CHUNK = 1 << 18  # elements gathered at a time
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRows:
+    """A linear layer. Its output is feature-major in memory, as the next such layer wants its input."""
+
+    path: str
+    positions: Tensor
+    table: GroupTable
+
+    def pack(self, values: Tensor) -> Tensor:
+        """[S, B] -> [G, K, B]."""
+        return self.table.fill(values)
+
+    def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """[batch, ..., in] -> [batch, ..., out]."""
+        flat = x.flatten(0, -2).t()[None]
+        out: Tensor = _RowProduct.apply(flat.contiguous(), packed, self.table)  # type: ignore[no-untyped-call]
+        out = out if bias is None else out.add_(bias[:, None])
+        out = out[0].t()
+        return out if x.dim() == 2 else out.contiguous().view(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class PointwiseRows:
+    """A 1x1 convolution without padding, in NCHW."""
+
+    path: str
+    positions: Tensor
+    table: GroupTable
+    stride: tuple[int, ...]
+
+    def pack(self, values: Tensor) -> Tensor:
+        """[S, B] -> [G, K, B]."""
+        return self.table.fill(values)
+
+    def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """[batch, in, h, w] -> [batch, out, h', w']."""
+        x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous()
+        out: Tensor = _RowProduct.apply(x.flatten(2), packed, self.table)  # type: ignore[no-untyped-call]
+        out = out if bias is None else out.add_(bias[:, None])
+        return out.unflatten(2, x.shape[2:])
+
+
+class _RowProduct(torch.autograd.Function):
+    """[n, in, p] -> [n, out, p], with weights [G, K, B]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, table: GroupTable) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.table = table
+        out = workspace.empty((len(x), len(table.perm), x.shape[2]), x.dtype)
+        for images, whole in _chunks(x, table):
+            lanes = x.new_empty(len(x[images]), table.groups, table.lanes, x.shape[2])
+            for groups in whole:
+                gathered = _gather(x[images], table, groups)
+                product = weight[groups].transpose(1, 2).expand(len(lanes), -1, -1, -1).flatten(0, 1)
+                if len(lanes) == 1:
+                    torch.bmm(product, gathered, out=lanes[0, groups])
+                else:
+                    lanes[:, groups] = torch.bmm(product, gathered).view_as(lanes[:, groups])
+            channels.take(lanes.flatten(1, 2), table.inverse, out[images])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        table: GroupTable = ctx.table
+        gradient = gradient.contiguous()
+        want_x, want_weight, _ = ctx.needs_input_grad
+        grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
+        grad_weight = torch.zeros_like(weight) if want_weight else None
+        for images, whole in _chunks(x, table):
+            lanes = table.to_lanes(gradient[images]).unflatten(1, (table.groups, table.lanes))
+            n = len(lanes)
+            for groups in whole:
+                mine = lanes[:, groups].flatten(0, 1)  # [n * g, B, p]
+                if grad_weight is not None:
+                    found = torch.bmm(_gather(x[images], table, groups), mine.transpose(1, 2))
+                    grad_weight[groups] += found.unflatten(0, (n, -1)).sum(0)
+                if grad_x is not None:
+                    product = weight[groups].expand(n, -1, -1, -1).flatten(0, 1)
+                    back = torch.bmm(product, mine).view(n, -1, x.shape[2])
+                    channels.add(grad_x[images], table.channels_of(groups), back)
+        return grad_x, grad_weight, None
+
+
+def _gather(x: Tensor, table: GroupTable, groups: slice) -> Tensor:
+    """The input of each group's slots: [n * g, K, p]."""
+    return channels.take(x, table.channels_of(groups)).view(-1, table.slots, x.shape[2])
+
+
+def _chunks(x: Tensor, table: GroupTable) -> Iterator[tuple[slice, list[slice]]]:
+    """Runs of images with, for each, the runs of groups whose gathered input is about a chunk."""
+    per_group = table.slots * x.shape[2]
+    images = max(1, _CHUNK // (per_group * table.groups))
+    groups = max(1, _CHUNK // per_group)
+    whole = [slice(start, min(start + groups, table.groups)) for start in range(0, table.groups, groups)]
+    for start in range(0, len(x), images):
+        yield slice(start, start + images), whole
