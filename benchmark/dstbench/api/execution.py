@@ -36,11 +36,15 @@ class Execution(Protocol):
     another one can take over. Values at padding (-1) are zero and stay zero: their gradient is.
     """
 
-    path: str
-    """What ran, as a leaderboard names it: "shuffled-block bmm"."""
+    @property
+    def path(self) -> str:
+        """What ran, as a leaderboard names it: "shuffled-block bmm"."""
+        ...
 
-    positions: Tensor
-    """int64, any shape: where each stored value stands in the flattened weight, each active one once; -1: padding."""
+    @property
+    def positions(self) -> Tensor:
+        """int64, any shape: where stored values stand in the flattened weight, each active one once; -1: padding."""
+        ...
 
     def pack(self, values: Tensor) -> Tensor:
         """``values`` as the kernel wants them; differentiable. Training packs at every call, inference once."""

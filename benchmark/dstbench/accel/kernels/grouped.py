@@ -44,7 +44,7 @@ class GroupedConvolution:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, in, h, w] -> [batch, out, h', w'], in the memory format."""
         x = x.contiguous(memory_format=self.memory_format)
-        out: Tensor = _Grouped.apply(x, packed, bias, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Grouped.apply(x, packed, bias, self)
         return out
 
 

@@ -32,7 +32,7 @@ class PointwisePixels:
         """[batch, in, h, w] -> [batch, out, h', w']."""
         x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous(memory_format=torch.channels_last)
         pixels = channels.as_pixels(x)
-        out: Tensor = _PixelProduct.apply(pixels, packed, self.table)  # type: ignore[no-untyped-call]
+        out: Tensor = _PixelProduct.apply(pixels, packed, self.table)
         out = out if bias is None else out.add_(bias)
         return channels.from_pixels(out, x)
 
@@ -60,7 +60,7 @@ class _PixelProduct(torch.autograd.Function):
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         for chunk in _chunks(x, table):
-            lanes = table.to_lanes(gradient[chunk]).unflatten(1, (table.groups, table.lanes)).transpose(0, 1)
+            lanes = table.to_lanes(gradient[chunk]).view(-1, table.groups, table.lanes).transpose(0, 1)
             if grad_weight is not None:
                 grad_weight.baddbmm_(_gather(x[chunk], table).transpose(1, 2), lanes)
             if grad_x is not None:

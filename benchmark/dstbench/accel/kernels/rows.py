@@ -34,7 +34,7 @@ class LinearRows:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, ..., in] -> [batch, ..., out]."""
         flat = x.flatten(0, -2).t()[None]
-        out: Tensor = _RowProduct.apply(flat.contiguous(), packed, self.table)  # type: ignore[no-untyped-call]
+        out: Tensor = _RowProduct.apply(flat.contiguous(), packed, self.table)
         out = out if bias is None else out.add_(bias[:, None])
         out = out[0].t()
         return out if x.dim() == 2 else out.contiguous().view(*x.shape[:-1], -1)
@@ -56,9 +56,9 @@ class PointwiseRows:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, in, h, w] -> [batch, out, h', w']."""
         x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous()
-        out: Tensor = _RowProduct.apply(x.flatten(2), packed, self.table)  # type: ignore[no-untyped-call]
+        out: Tensor = _RowProduct.apply(x.flatten(2), packed, self.table)
         out = out if bias is None else out.add_(bias[:, None])
-        return out.unflatten(2, x.shape[2:])
+        return out.view(len(x), -1, *x.shape[2:])
 
 
 class _RowProduct(torch.autograd.Function):
@@ -90,13 +90,13 @@ class _RowProduct(torch.autograd.Function):
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         for images, whole in _chunks(x, table):
-            lanes = table.to_lanes(gradient[images]).unflatten(1, (table.groups, table.lanes))
-            n = len(lanes)
+            n = len(x[images])
+            lanes = table.to_lanes(gradient[images]).view(n, table.groups, table.lanes, -1)
             for groups in whole:
                 mine = lanes[:, groups].flatten(0, 1)  # [n * g, B, p]
                 if grad_weight is not None:
                     found = torch.bmm(_gather(x[images], table, groups), mine.transpose(1, 2))
-                    grad_weight[groups] += found.unflatten(0, (n, -1)).sum(0)
+                    grad_weight[groups] += found.view(n, -1, table.slots, table.lanes).sum(0)
                 if grad_x is not None:
                     product = weight[groups].expand(n, -1, -1, -1).flatten(0, 1)
                     back = torch.bmm(product, mine).view(n, -1, x.shape[2])
