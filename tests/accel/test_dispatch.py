@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dstbench.accel.dispatch import Packed, accelerate, condense, describe
-from dstbench.accel.fold import fold_norms
+from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.core import dispatch
 from dstbench.core.condensed import Condensed
 from dstbench.core.sparsifier import Sparsifier
@@ -118,3 +118,36 @@ def test_norms_are_folded_only_where_that_is_exact():
     torch.testing.assert_close(folded(images), expected, rtol=1e-5, atol=1e-6)
     left = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert left == ["norm1", "twice"]
+
+
+class Relus(nn.Module):
+    """ReLUs that may overwrite their input, behind a norm and a sum, and ones that may not."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.behind_norm, self.behind_sum = nn.ReLU(), nn.ReLU()
+        self.read_twice, self.behind_pool, self.often = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.behind_norm(self.norm(self.conv(x)))
+        x = self.behind_sum(x + 1)
+        x = self.behind_pool(self.pool(x))
+        x = x - 0.1
+        x = x + self.read_twice(x)
+        return self.often(self.often(x + 1))
+
+
+def test_relus_work_in_place_only_where_nothing_else_reads_their_input():
+    torch.manual_seed(0)
+    model = Relus()
+    images = torch.randn(5, 3, 8, 8)
+    changed = relus_in_place(copy.deepcopy(model))
+    assert [name for name, module in changed.named_modules() if getattr(module, "inplace", False)] == [
+        "behind_norm", "behind_sum",
+    ]  # fmt: skip
+    for network in (model, changed):
+        network(images).square().sum().backward()
+    for mine, reference in zip(changed.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine.grad, reference.grad)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.compact import compact, masked_copy
-from dstbench.accel.fold import fold_norms
+from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.api import Execution, Layout, Spec, Structure
 from dstbench.core.condensed import Condensed, layer_call
 from dstbench.core.condensed import condense as condensed_values
@@ -79,10 +79,11 @@ def condense(
 
     Every masked layer is measured on the input that ``example_input``, float [batch, ...], brings it. On a CPU
     images are taken to be channels_last, and so is the copy: the fastest layout for what stays dense, and one
-    that layers hand on to each other. Also returns how each masked layer runs, by name.
+    that layers hand on to each other. ReLUs work in place where nothing else reads their input. Also returns
+    how each masked layer runs, by name.
     """
     structure = _built(structure)
-    copied = masked_copy(model, masks).train(training)
+    copied = relus_in_place(masked_copy(model, masks).train(training))
     if example_input.dim() == 4 and example_input.device.type == "cpu":
         copied = copied.to(memory_format=torch.channels_last)
         example_input = example_input.contiguous(memory_format=torch.channels_last)

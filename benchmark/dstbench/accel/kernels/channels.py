@@ -34,7 +34,7 @@ def add(into: Tensor, channels: Tensor, values: Tensor) -> None:
 
 def last(x: Tensor) -> bool:
     """Whether channels stand last in memory, and not, as with one channel or pixel, also first."""
-    return not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+    return x.dim() == 2 or (not x.is_contiguous() and x.movedim(1, -1).is_contiguous())
 
 
 def as_pixels(x: Tensor) -> Tensor:

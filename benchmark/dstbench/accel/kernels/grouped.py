@@ -49,33 +49,39 @@ class GroupedConvolution:
 
 
 class _Grouped(torch.autograd.Function):
+    """Keeps the gathered input for the backward pass where it is no larger than the input, else gathers again."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: GroupedConvolution) -> Tensor:
-        ctx.save_for_backward(x, weight)
         ctx.call, table = call, call.table
         if bias is not None:
             bias = table.to_lanes(bias[None])[0]
         space = _space(x, call)
         out = workspace.empty((len(x), len(table.perm), *space), x.dtype, call.memory_format)
+        kept = []
         for images in _blocks(x, space, table):
-            lanes = functional.conv2d(
-                channels.take(x[images], table.channels), weight, bias, *_geometry(call), table.groups
-            )
+            gathered = channels.take(x[images], table.channels)
+            kept.append(gathered)
+            lanes = functional.conv2d(gathered, weight, bias, *_geometry(call), table.groups)
             channels.take(lanes, table.inverse, out[images])
+            if len(table.channels) > x.shape[1] or not any(ctx.needs_input_grad):
+                kept.clear()
+        ctx.save_for_backward(x, weight, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
+        x, weight, *kept = ctx.saved_tensors
         call: GroupedConvolution = ctx.call
         table = call.table
         gradient = gradient.contiguous(memory_format=call.memory_format)
         want_x, want_weight, want_bias, _ = ctx.needs_input_grad
         grad_x = workspace.empty(x.shape, x.dtype, call.memory_format).zero_() if want_x else None
         grad_weight: Tensor | None = None
-        for images in _blocks(x, gradient.shape[2:], table):
+        for index, images in enumerate(_blocks(x, gradient.shape[2:], table)):
+            gathered = kept[index] if kept else channels.take(x[images], table.channels)
             back, found, _ = torch.ops.aten.convolution_backward(
-                table.to_lanes(gradient[images]), channels.take(x[images], table.channels), weight, None,
+                table.to_lanes(gradient[images]), gathered, weight, None,
                 *_geometry(call), False, [0, 0], table.groups, [want_x, want_weight, False],
             )  # fmt: skip
             if grad_x is not None:

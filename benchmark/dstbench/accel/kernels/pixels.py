@@ -32,31 +32,31 @@ class PointwisePixels:
         """[batch, in, h, w] -> [batch, out, h', w']."""
         x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous(memory_format=torch.channels_last)
         pixels = channels.as_pixels(x)
-        out: Tensor = _PixelProduct.apply(pixels, packed, self.table)
-        out = out if bias is None else out.add_(bias)
+        out: Tensor = _PixelProduct.apply(pixels, packed, bias, self.table)
         return channels.from_pixels(out, x)
 
 
 class _PixelProduct(torch.autograd.Function):
-    """[p, in] -> [p, out], with weights [G, K, B]."""
+    """[p, in] -> [p, out], with weights [G, K, B] and a bias, [out] or None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, table: GroupTable) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.table = table
+        added = table.bias_of(bias, x)[:, None]
         out = workspace.empty((len(x), len(table.perm)), x.dtype)
         for chunk in _chunks(x, table):
-            lanes = torch.bmm(_gather(x[chunk], table), weight)  # [G, p, B]
+            lanes = torch.baddbmm(added, _gather(x[chunk], table), weight)  # [G, p, B]
             lanes = lanes.transpose(0, 1).flatten(1)
             torch.gather(lanes, 1, table.inverse.expand(len(lanes), -1), out=out[chunk])
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         table: GroupTable = ctx.table
         gradient = gradient.contiguous()
-        want_x, want_weight, _ = ctx.needs_input_grad
+        want_x, want_weight, want_bias, _ = ctx.needs_input_grad
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         for chunk in _chunks(x, table):
@@ -66,7 +66,7 @@ class _PixelProduct(torch.autograd.Function):
             if grad_x is not None:
                 back = torch.bmm(lanes, weight.transpose(1, 2)).transpose(0, 1).flatten(1)  # [p, G * K]
                 grad_x[chunk].scatter_add_(1, table.channels.expand(len(back), -1), back)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight, gradient.sum(0) if want_bias else None, None
 
 
 def _gather(x: Tensor, table: GroupTable) -> Tensor:

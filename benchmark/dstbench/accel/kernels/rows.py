@@ -34,9 +34,7 @@ class LinearRows:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, ..., in] -> [batch, ..., out]."""
         flat = x.flatten(0, -2).t()[None]
-        out: Tensor = _RowProduct.apply(flat.contiguous(), packed, self.table)
-        out = out if bias is None else out.add_(bias[:, None])
-        out = out[0].t()
+        out: Tensor = _RowProduct.apply(flat.contiguous(), packed, bias, self.table)[0].t()
         return out if x.dim() == 2 else out.contiguous().view(*x.shape[:-1], -1)
 
 
@@ -56,37 +54,38 @@ class PointwiseRows:
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, in, h, w] -> [batch, out, h', w']."""
         x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous()
-        out: Tensor = _RowProduct.apply(x.flatten(2), packed, self.table)
-        out = out if bias is None else out.add_(bias[:, None])
+        out: Tensor = _RowProduct.apply(x.flatten(2), packed, bias, self.table)
         return out.view(len(x), -1, *x.shape[2:])
 
 
 class _RowProduct(torch.autograd.Function):
-    """[n, in, p] -> [n, out, p], with weights [G, K, B]."""
+    """[n, in, p] -> [n, out, p], with weights [G, K, B] and a bias, [out] or None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, table: GroupTable) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.table = table
+        added = table.bias_of(bias, x)[..., None]
         out = workspace.empty((len(x), len(table.perm), x.shape[2]), x.dtype)
         for images, whole in _chunks(x, table):
-            lanes = x.new_empty(len(x[images]), table.groups, table.lanes, x.shape[2])
+            n = len(x[images])
+            lanes = x.new_empty(n, table.groups, table.lanes, x.shape[2])
             for groups in whole:
-                gathered = _gather(x[images], table, groups)
-                product = weight[groups].transpose(1, 2).expand(len(lanes), -1, -1, -1).flatten(0, 1)
-                if len(lanes) == 1:
-                    torch.bmm(product, gathered, out=lanes[0, groups])
-                else:
-                    lanes[:, groups] = torch.bmm(product, gathered).view_as(lanes[:, groups])
+                product = weight[groups].transpose(1, 2).expand(n, -1, -1, -1).flatten(0, 1)
+                into = lanes[:, groups].view(
+                    -1, table.lanes, x.shape[2]
+                )  # one image, or all groups: contiguous
+                start = added[groups].expand(n, -1, -1, -1).reshape(len(into), -1, 1)
+                torch.baddbmm(start, product, _gather(x[images], table, groups), out=into)
             channels.take(lanes.flatten(1, 2), table.inverse, out[images])
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         table: GroupTable = ctx.table
         gradient = gradient.contiguous()
-        want_x, want_weight, _ = ctx.needs_input_grad
+        want_x, want_weight, want_bias, _ = ctx.needs_input_grad
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         for images, whole in _chunks(x, table):
@@ -101,7 +100,7 @@ class _RowProduct(torch.autograd.Function):
                     product = weight[groups].expand(n, -1, -1, -1).flatten(0, 1)
                     back = torch.bmm(product, mine).view(n, -1, x.shape[2])
                     channels.add(grad_x[images], table.channels_of(groups), back)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight, gradient.sum((0, 2)) if want_bias else None, None
 
 
 def _gather(x: Tensor, table: GroupTable, groups: slice) -> Tensor:

@@ -42,6 +42,12 @@ class GroupTable:
         lanes[:, len(self.perm) :] = 0
         return lanes
 
+    def bias_of(self, bias: Tensor | None, like: Tensor) -> Tensor:
+        """A bias, [out] or None, lane by lane: [G, B], zeros where there is none."""
+        if bias is None:
+            return like.new_zeros(1, 1).expand(self.groups, self.lanes)
+        return self.to_lanes(bias[None]).view(self.groups, self.lanes)
+
     def channels_of(self, groups: slice) -> Tensor:
         """What the slots of a run of groups read."""
         return self.channels[groups.start * self.slots : groups.stop * self.slots]
