@@ -63,7 +63,7 @@ class _Grouped(torch.autograd.Function):
             gathered = channels.take(x[images], table.channels)
             kept.append(gathered)
             lanes = functional.conv2d(gathered, weight, bias, *_geometry(call), table.groups)
-            channels.take(lanes, table.inverse, out[images])
+            table.from_lanes(lanes, out[images])
             if len(table.channels) > x.shape[1] or not any(ctx.needs_input_grad):
                 kept.clear()
         ctx.save_for_backward(x, weight, *kept)

@@ -47,8 +47,7 @@ class _PixelProduct(torch.autograd.Function):
         out = workspace.empty((len(x), len(table.perm)), x.dtype)
         for chunk in _chunks(x, table):
             lanes = torch.baddbmm(added, _gather(x[chunk], table), weight)  # [G, p, B]
-            lanes = lanes.transpose(0, 1).flatten(1)
-            torch.gather(lanes, 1, table.inverse.expand(len(lanes), -1), out=out[chunk])
+            table.from_lanes(lanes.transpose(0, 1).flatten(1), out[chunk])
         return out
 
     @staticmethod

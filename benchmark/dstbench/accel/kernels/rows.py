@@ -77,7 +77,7 @@ class _RowProduct(torch.autograd.Function):
                 )  # one image, or all groups: contiguous
                 start = added[groups].expand(n, -1, -1, -1).reshape(len(into), -1, 1)
                 torch.baddbmm(start, product, _gather(x[images], table, groups), out=into)
-            channels.take(lanes.flatten(1, 2), table.inverse, out[images])
+            table.from_lanes(lanes.flatten(1, 2), out[images])
         return out
 
     @staticmethod

@@ -24,6 +24,7 @@ class GroupTable:
     perm: Tensor  # int64 [out]: the weight's row in each lane, groups one after another; the last may lack lanes
     inverse: Tensor  # int64 [out]: the lane of each row
     channels: Tensor  # int64 [G * K]: what each slot reads
+    ordered: bool  # whether every row has the lane of its number, as in a layer of one group
     stored: Tensor | None  # int64 [G * K * taps]: each slot's rows of the stored values, one past them: none.
     # None: the stored values fill the slots as they are
 
@@ -37,10 +38,17 @@ class GroupTable:
         """Move axis 1 of [n, out, ...] or [n, out] into the order of lanes, 0 in missing ones: [n, G * B, ...]."""
         missing = self.groups * self.lanes - len(self.perm)
         if not missing:
-            return channels.take(rows, self.perm)
+            return rows if self.ordered else channels.take(rows, self.perm)
         lanes = channels.take(rows, torch.cat([self.perm, self.perm.new_zeros(missing)]))
         lanes[:, len(self.perm) :] = 0
         return lanes
+
+    def from_lanes(self, lanes: Tensor, out: Tensor) -> None:
+        """Write lanes, [n, G * B, ...], to the rows they are, [n, out, ...]."""
+        if self.ordered:
+            out.copy_(lanes[:, : len(self.perm)])
+        else:
+            channels.take(lanes, self.inverse, out)
 
     def bias_of(self, bias: Tensor | None, like: Tensor) -> Tensor:
         """A bias, [out] or None, lane by lane: [G, B], zeros where there is none."""
@@ -66,6 +74,8 @@ def group_table(layout: Groups, block_size: int, taps: int) -> GroupTable:
         row = torch.full((*exists.shape, taps), total, device=counts.device)
         row[exists] = torch.arange(total, device=counts.device).view(-1, taps)
         stored = row.flatten()
+    inverse = layout.perm.argsort()
+    ordered = torch.equal(inverse, torch.arange(len(inverse), device=inverse.device))
     return GroupTable(
-        len(counts), block_size, slots, layout.perm, layout.perm.argsort(), channels.flatten(), stored
+        len(counts), block_size, slots, layout.perm, inverse, channels.flatten(), ordered, stored
     )
