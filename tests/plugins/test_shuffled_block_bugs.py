@@ -98,7 +98,9 @@ def test_fast_blocks_move_whole_columns_and_static_ones_stay():
     assert fast.changed("2")
     structure = ShuffledBlock(4, columns="channel", balanced=True)
     for masks in fast.masks:
-        assert all(structure.is_legal(fast.sparsifier.layers[name].info, mask) for name, mask in masks.items())
+        assert all(
+            structure.is_legal(fast.sparsifier.layers[name].info, mask) for name, mask in masks.items()
+        )
     assert not any(still.changed(name) for name in still.masks[0])
 
 

@@ -34,8 +34,12 @@ class Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output."""
-        weight, bias = self.get_buffer("weight"), self._buffers["bias"]
-        return self.execution(x, weight, bias)
+        out: Tensor = self._run(x)
+        return out
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+    def _run(self, x: Tensor) -> Tensor:
+        return self.execution(x, self.get_buffer("weight"), self._buffers["bias"])
 
     def extra_repr(self) -> str:
         """What runs."""

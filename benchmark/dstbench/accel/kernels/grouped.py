@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from dstbench.accel.kernels import channels, workspace
@@ -59,17 +61,18 @@ class _Grouped(torch.autograd.Function):
         space = _space(x, call)
         out = workspace.empty((len(x), len(table.perm), *space), x.dtype, call.memory_format)
         kept = []
+        keep = any(ctx.needs_input_grad) and len(table.channels) <= x.shape[1]
         for images in _blocks(x, space, table):
             gathered = channels.take(x[images], table.channels)
-            kept.append(gathered)
+            if keep:
+                kept.append(gathered)
             lanes = functional.conv2d(gathered, weight, bias, *_geometry(call), table.groups)
             table.from_lanes(lanes, out[images])
-            if len(table.channels) > x.shape[1] or not any(ctx.needs_input_grad):
-                kept.clear()
         ctx.save_for_backward(x, weight, *kept)
         return out
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight, *kept = ctx.saved_tensors
         call: GroupedConvolution = ctx.call
@@ -107,7 +110,7 @@ def _space(x: Tensor, call: GroupedConvolution) -> tuple[int, ...]:
 
 def _blocks(x: Tensor, space: tuple[int, ...], table: GroupTable) -> Iterator[slice]:
     """Runs of images."""
-    per_image = table.groups * (table.slots * x[0, 0].numel() + table.lanes * space[0] * space[1])
+    per_image = table.groups * (table.slots * prod(x.shape[2:]) + table.lanes * prod(space))
     images = max(1, _BLOCK // max(per_image, 1))
     for start in range(0, len(x), images):
         yield slice(start, start + images)

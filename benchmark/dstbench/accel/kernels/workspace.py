@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import mmap
 import sys
 import threading
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _SMALLEST = 1 << 20  # bytes; the C library serves less from memory it has at hand
 _IDLE = 1 << 30  # bytes that may lie unused
-_UNUSED = 3  # references to memory that no tensor uses: the pool's, a loop's and getrefcount's own
-_pool: list[mmap.mmap] = []  # the most recently used last
+
+
+def _references(pool: list[np.ndarray[Any, Any]], index: int) -> int:
+    """References to memory in a pool, counted always in the same way: Python versions differ in their own."""
+    return sys.getrefcount(pool[index])
+
+
+_UNUSED = _references([np.empty(1)], 0)
+_pool: list[np.ndarray[Any, Any]] = []  # uint8 [bytes]; the most recently used last
 _lock = threading.Lock()
 
 
@@ -35,19 +43,18 @@ def empty(
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
-def _take(size: int) -> mmap.mmap:
+def _take(size: int) -> np.ndarray[Any, Any]:
     """Free memory of about this size, from the pool or new; then the pool lets go of what lies idle too much."""
     idle = 0
     for index in reversed(range(len(_pool))):
-        memory = _pool[index]
-        if sys.getrefcount(memory) > _UNUSED:
+        if _references(_pool, index) > _UNUSED:
             continue
-        if size <= len(memory) <= 2 * size:
+        held = _pool[index].nbytes
+        if size <= held <= 2 * size:
             _pool.append(_pool.pop(index))
-            return memory
-        idle += len(memory)
+            return _pool[-1]
+        idle += held
         if idle > _IDLE:
             del _pool[index]
-    memory = mmap.mmap(-1, size)
-    _pool.append(memory)
-    return memory
+    _pool.append(torch.empty(size, dtype=torch.uint8).numpy())  # aligned as torch's kernels like it
+    return _pool[-1]
