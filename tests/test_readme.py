@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -73,13 +74,23 @@ def test_every_command_runs(tmp_path, monkeypatch):
         assert done.exit_code == 0, f"{line}: {done.output}"
 
 
-def test_bench_commands_parse(capsys, monkeypatch):
+BENCH = {
+    "step": "--model small_cnn --size 8 --rounds 2 --warmup 1",
+    "update": "--model small_cnn --size 8 --rounds 2 --warmup 1",
+    "layers": "--only conv1x1-1024 --density 0.1 --rounds 1 --warmup 0",
+    "models": "--model small_cnn --batch 2 --rounds 1 --warmup 0",
+}
+
+
+def test_bench_commands_run(capsys, monkeypatch):
     from dstbench import bench
 
     commands = [line.split()[3:] for line in COMMANDS if line.startswith("python -m dstbench.bench")]
-    assert sorted(commands) == [["step"], ["update"]]
+    assert commands == [[subject] for subject in BENCH]
     for words in commands:
-        small = ["--model", "small_cnn", "--size", "8", "--rounds", "2", "--warmup", "1", "--threads", "1"]
+        small = [*BENCH[words[0]].split(), "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["bench", *words, *small])
         bench.main()
-        assert "_ms" in capsys.readouterr().out
+        measured = json.loads(capsys.readouterr().out)
+        assert measured["machine"]["cores"]
+        assert all(row["ratio"] > 0 for row in measured.get("rows", []))

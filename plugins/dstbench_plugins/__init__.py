@@ -132,6 +132,8 @@ def register_recipe(register: Register) -> None:
     add("srigl", "srigl:srigl", "SRigL: RigL with a constant fan-in")
     add("dsb", "shuffled:dsb", "dynamic shuffled blocks; dsb-16, dsb-32, dsb-64 set the block size")
     add("ssb", "shuffled:ssb", "static shuffled blocks; ssb-16, ssb-32, ssb-64 set the block size")
+    add("dsb-fast", "shuffled:dsb_fast", "dsb of whole in-channels, equally many in every group: runs fast")
+    add("ssb-fast", "shuffled:ssb_fast", "the same, static; ssb-fast-16, ssb-fast-32, ssb-fast-64")
     add("chase", "chase:chase", "Chase: soft memory bound, weak channels removed for good")
     for name, percent in (("0", 0), ("0.3", 30), ("0.4", 40), ("0.5", 50)):
         target, summary = name.replace(".", ""), f"Chase, {percent} % of channels removed"
@@ -141,6 +143,8 @@ def register_recipe(register: Register) -> None:
     for size in (16, 32, 64):
         add(f"dsb-{size}", f"shuffled:dsb_{size}", f"dynamic shuffled blocks of {size}")
         add(f"ssb-{size}", f"shuffled:ssb_{size}", f"static shuffled blocks of {size}")
+        add(f"dsb-fast-{size}", f"shuffled:dsb_fast_{size}", f"fast dynamic shuffled blocks of {size}")
+        add(f"ssb-fast-{size}", f"shuffled:ssb_fast_{size}", f"fast static shuffled blocks of {size}")
 
 
 @hookimpl

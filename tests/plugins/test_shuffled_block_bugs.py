@@ -93,6 +93,17 @@ def test_dsb_bug_3_static_blocks_never_move():
     assert not ssb.sparsifier.history
 
 
+def test_fast_blocks_move_whole_columns_and_static_ones_stay():
+    fast, still = Training24("dsb-fast", block_size=4, delta_t=DELTA_T), Training24("ssb-fast", block_size=4)
+    assert fast.changed("2")
+    structure = ShuffledBlock(4, columns="channel", balanced=True)
+    for masks in fast.masks:
+        assert all(
+            structure.is_legal(fast.sparsifier.layers[name].info, mask) for name, mask in masks.items()
+        )
+    assert not any(still.changed(name) for name in still.masks[0])
+
+
 def test_dsb_bug_4_whatever_becomes_active_starts_at_exactly_zero(dsb):
     """There, most entries that extraction adds carry what is left of a dense step."""
     grown = 0

@@ -81,12 +81,14 @@ def speedup(
     """The median, over interleaved rounds, of the layer's own time over the execution's: > 1 = faster."""
     dense = copy.deepcopy(layer)
     fast = Condensed(copy.deepcopy(layer), call, execution)
-    mine, other = time_interleaved([_call(fast, call, example), _call(dense, call, example)], rounds, _WARMUP)
+    mine, other = time_interleaved(
+        [layer_pass(fast, call, example), layer_pass(dense, call, example)], rounds, _WARMUP
+    )
     return statistics.median(d / m for m, d in zip(mine, other, strict=True))
 
 
-def _call(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
-    """One forward pass, and the backward pass where the layer trains."""
+def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
+    """One forward pass on ``example``, and the backward pass where the layer trains, as a call to time."""
     x = example.detach().clone(memory_format=torch.preserve_format)
     with torch.autocast(call.device.type, call.dtype, enabled=call.dtype != torch.float32), torch.no_grad():
         gradient = torch.ones_like(module(x))

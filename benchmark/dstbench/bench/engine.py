@@ -1,4 +1,4 @@
-"""What the engine costs: ``python -m dstbench.bench step`` and ``... update``.
+"""What the engine costs: a training step and a topology update, beside dense training.
 
 Sparse and dense run in one process, interleaved, in an order that rotates each round; figures are medians.
 ``step`` pairs every sparse step with two dense ones, so a dense-against-dense control comes with the ratio.
@@ -7,7 +7,6 @@ Sparse and dense run in one process, interleaved, in an order that rotates each 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from torch import nn
 
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
-from dstbench.runner.provenance import machine
 
 
 class Trainer:
@@ -105,23 +103,12 @@ def bench_update(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Parse, measure, print JSON with the machine described."""
-    parser = argparse.ArgumentParser(prog="python -m dstbench.bench", description=__doc__)
-    parser.add_argument("what", choices=["step", "update"])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``step`` and ``update``."""
     parser.add_argument("--model", default="timm:resnet50")
     parser.add_argument("--recipe", default="rigl")
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=64, help="pixels, square")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    measured = {"step": bench_step, "update": bench_update}[options.what](options)
-    print(json.dumps({**vars(options), **measured, "machine": machine()}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

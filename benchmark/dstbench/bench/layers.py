@@ -1,0 +1,151 @@
+"""Single layers of shuffled blocks beside masked dense ones, in whichever memory format each runs best in."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.accel.dispatch import Packed
+from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, Structure
+from dstbench.core.condensed import Condensed, layer_call
+from dstbench.core.dispatch import choose, layer_pass
+from dstbench.core.timing import Call, time_interleaved
+from dstbench.core.update import merge
+from dstbench.registration.registry import registry
+
+FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+CASES: dict[str, tuple[nn.Linear | _ConvNd, tuple[int, ...]]] = {
+    "linear": (nn.Linear(2048, 2048), (128, 2048)),
+    "conv3x3-512": (nn.Conv2d(512, 512, 3, padding=1), (64, 512, 8, 8)),
+    "conv3x3-256": (nn.Conv2d(256, 256, 3, padding=1), (64, 256, 16, 16)),
+    "conv1x1-1024": (nn.Conv2d(256, 1024, 1), (64, 256, 14, 14)),
+}
+"""The layers that are measured, with their inputs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute the layer, in one memory format."""
+
+    role: str  # "dense", "fast" or "chosen": by the dispatcher
+    path: str
+    memory_format: str
+    call: Call
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``layers``."""
+    parser.add_argument("--only", choices=CASES, action="append", help="may be repeated")
+    parser.add_argument(
+        "--density", type=float, action="append", help="may be repeated; 0.5, 0.25, 0.1, 0.05"
+    )
+    parser.add_argument("--block-size", type=int, default=64)
+    parser.add_argument("--columns", choices=["entry", "channel"], default="channel")
+    parser.add_argument("--ragged", action="store_true", help="groups needn't have equally many columns")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--warmup", type=int, default=3)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every layer at every density: milliseconds, and how much faster than the best dense layout."""
+    structure: Structure = registry().build(
+        "structure",
+        {
+            "name": "shuffled_block",
+            "block_size": options.block_size,
+            "columns": options.columns,
+            "balanced": not options.ragged,
+        },
+    )
+    rows = [
+        _measure(options, structure, name, density, training)
+        for name in options.only or CASES
+        for density in options.density or (0.5, 0.25, 0.1, 0.05)
+        for training in (False, True)
+    ]
+    return {"rows": rows, "extraction_512x4608_ms": _extraction(structure, options.rounds)}
+
+
+def draw_mask(structure: Structure, shape: tuple[int, ...], density: float) -> Tensor:
+    """The blocks that the structure extracts from random magnitudes: bool [*shape]."""
+    active = round(density * torch.Size(shape).numel())
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    empty = torch.zeros(shape, dtype=torch.bool)
+    info = LayerInfo("layer", shape, "conv" if len(shape) > 2 else "linear")
+    view = LayerView(info, scores, empty, empty, active, active)
+    return structure.fill(view, merge(structure, empty, None, scores, active), active)
+
+
+def _measure(
+    options: argparse.Namespace, structure: Structure, name: str, density: float, training: bool
+) -> dict[str, Any]:
+    """One row: dense, every execution, and what the dispatcher picks, in every memory format."""
+    layer, size = copy.deepcopy(CASES[name][0]), CASES[name][1]
+    info = LayerInfo(name, tuple(layer.weight.shape), "conv" if len(size) == 4 else "linear")
+    mask = draw_mask(structure, info.shape, density)
+    with torch.no_grad():
+        layer.weight.mul_(mask)
+    call = layer_call(layer, info, device=torch.device("cpu"), dtype=torch.float32, training=training)
+    assert call is not None
+    executions: list[Execution] = list(structure.accelerate(call, mask))  # type: ignore[attr-defined]
+    candidates = []
+    for memory_format, x in _inputs(size).items():
+        chosen = choose(layer, call, executions, x)
+        runs = [("dense", "dense", None), ("chosen", chosen.path, chosen.execution)]
+        runs += [("fast", execution.path, execution) for execution in executions]
+        candidates += [
+            Candidate(role, path, memory_format, layer_pass(_module(layer, call, execution, x), call, x))
+            for role, path, execution in runs
+        ]
+    times = time_interleaved([candidate.call for candidate in candidates], options.rounds, options.warmup)
+    medians = [statistics.median(seconds) * 1e3 for seconds in times]
+
+    def best(role: str) -> tuple[Candidate, float]:
+        mine = [pair for pair in zip(candidates, medians, strict=True) if pair[0].role == role]
+        return min(mine, key=lambda pair: pair[1], default=(candidates[0], float("nan")))
+
+    (dense, dense_ms), (fast, fast_ms), (chosen_run, chosen_ms) = best("dense"), best("fast"), best("chosen")
+    return {
+        "layer": name,
+        "density": float(mask.float().mean()),
+        "pass": "forward+backward" if training else "forward",
+        "dense_ms": dense_ms,
+        "dense_format": dense.memory_format,
+        "fast_ms": fast_ms,
+        "ratio": dense_ms / fast_ms,
+        "path": fast.path,
+        "format": fast.memory_format,
+        "dispatched_ratio": dense_ms / chosen_ms,
+        "dispatched": chosen_run.path,
+    }
+
+
+def _inputs(size: tuple[int, ...]) -> dict[str, Tensor]:
+    """One input in each memory format that it can have."""
+    x = torch.randn(size)
+    if x.dim() == 2:
+        return {"rows": x}
+    return {name: x.contiguous(memory_format=memory_format) for name, memory_format in FORMATS.items()}
+
+
+def _module(layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution | None, x: Tensor) -> nn.Module:
+    """What runs: the dense layer in the format of its input, or an execution."""
+    if execution is None:
+        last = x.dim() == 4 and not x.is_contiguous()
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        dense: nn.Module = copy.deepcopy(layer).to(memory_format=memory_format)
+        return dense
+    return Condensed(copy.deepcopy(layer), call, execution) if call.training else Packed(layer, execution)
+
+
+def _extraction(structure: Structure, rounds: int) -> float:
+    """Median milliseconds in which blocks of a 512x4608 weight are extracted at density 0.1."""
+    seconds = time_interleaved([lambda: draw_mask(structure, (512, 512, 3, 3), 0.1)], rounds, 1)[0]
+    return statistics.median(seconds) * 1e3

@@ -1,0 +1,97 @@
+"""Whole models of shuffled blocks beside dense ones: training steps, and inference with batch norms folded."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.accel.dispatch import accelerate, condense, describe
+from dstbench.accel.fold import fold_norms
+from dstbench.accel.throughput import inference_call, training_call
+from dstbench.api import Structure
+from dstbench.core.sparsifier import Sparsifier
+from dstbench.core.timing import Call, time_interleaved
+from dstbench.registration.registry import registry
+
+_CLASSES, _SHAPE = 10, (3, 32, 32)
+FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``models``."""
+    parser.add_argument("--model", action="append", help="may be repeated; vgg-d, resnet18-cifar")
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--block-size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--phase", choices=["training", "inference"], action="append", help="may be repeated")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--warmup", type=int, default=2)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Training step and inference of every model: milliseconds, and how much faster than the best dense layout."""
+    rows = [
+        _measure(options, name, training=phase == "training")
+        for name in options.model or ("vgg-d", "resnet18-cifar")
+        for phase in options.phase or ("training", "inference")
+    ]
+    return {"rows": rows}
+
+
+def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model: nn.Module = registry().build("model", name)(num_classes=_CLASSES, input_shape=_SHAPE)
+    images, labels = torch.randn(options.batch, *_SHAPE), torch.randint(0, _CLASSES, (options.batch,))
+    masks, structure = _masks(model, options)
+    if training:
+        fast, choices = condense(model, masks, structure, images)
+        ran, dense = describe(choices), model
+        fast_call = training_call(fast, _optimizer(fast), _as(images, torch.channels_last), labels)
+    else:
+        fast = accelerate(model, masks, structure, images)
+        ran, dense = str(fast.execution_path), fold_norms(copy.deepcopy(model))
+        fast_call = inference_call(fast, _as(images, torch.channels_last))
+    calls: dict[str, Call] = {}
+    for layout, memory_format in FORMATS.items():
+        copied = copy.deepcopy(dense).to(memory_format=memory_format)
+        x = _as(images, memory_format)
+        calls[layout] = (
+            training_call(copied, _optimizer(copied), x, labels) if training else inference_call(copied, x)
+        )
+    times = time_interleaved([fast_call, *calls.values()], options.rounds, options.warmup)
+    fast_ms, *dense_ms = (statistics.median(seconds) * 1e3 for seconds in times)
+    best, layout = min(zip(dense_ms, calls, strict=True))
+    return {
+        "model": name,
+        "phase": "training step" if training else "inference",
+        "density": sum(int(mask.sum()) for mask in masks.values()) / sum(m.numel() for m in masks.values()),
+        "dense_ms": best,
+        "dense_format": layout,
+        "fast_ms": fast_ms,
+        "ratio": best / fast_ms,
+        "ran": ran,
+    }
+
+
+def _masks(model: nn.Module, options: argparse.Namespace) -> tuple[dict[str, Tensor], Structure]:
+    """Uniform density, the first convolution dense: in channel columns, equally many in every group."""
+    structure = {
+        "name": "shuffled_block", "block_size": options.block_size, "columns": "channel", "balanced": True,
+    }  # fmt: skip
+    recipe = {"name": "ssb", "init": "uniform", "structure": structure, "dense_layers": ["@first_conv"]}
+    copied = copy.deepcopy(model)
+    masks = Sparsifier(copied, _optimizer(copied), recipe, options.density, total_steps=1).masks
+    return dict(masks), registry().build("structure", structure)
+
+
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+
+def _as(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    return images.contiguous(memory_format=memory_format)
