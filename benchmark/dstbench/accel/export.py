@@ -158,12 +158,13 @@ def _write_pt2(network: Network, file: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # the exporter's, about its own internals
         batch = ({0: torch.export.Dim.DYNAMIC},)
         program = torch.export.export(network.running, (network.example,), dynamic_shapes=batch)
-        torch.export.save(program, file, extra_files={"dstbench.json": json.dumps(dict(network.about))})
+        with file.open("wb") as opened:
+            torch.export.save(program, opened, extra_files={"dstbench.json": json.dumps(dict(network.about))})
 
 
 def _load_pt2(network: Network, file: Path) -> Outputs:
-    with warnings.catch_warnings(action="ignore"):
-        return torch.export.load(file).module()
+    with warnings.catch_warnings(action="ignore"), file.open("rb") as opened:
+        return torch.export.load(opened).module()
 
 
 def _write_onnx(network: Network, file: Path) -> None:
