@@ -129,7 +129,10 @@ def inference_call(
     """One forward pass in eval mode. The model is copied, so that timing it changes nothing."""
     frozen = copy.deepcopy(model).eval()
     if channels_last is not None:
-        frozen.to(memory_format=LAYOUTS["channels_last" if channels_last else "contiguous"])
+        layout = LAYOUTS["channels_last" if channels_last else "contiguous"]
+        for module in frozen.modules():
+            if isinstance(module, nn.Conv2d):  # other layers store what they store as suits them
+                module.to(memory_format=layout)
     frozen = _compiled(frozen, compile)
 
     @torch.inference_mode()
