@@ -48,15 +48,28 @@ def trial(structure, recipe=None):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Three finished trials, whose keys begin with a, b and c."""
+    """Four finished trials, whose keys begin with a, b, c and e."""
     root = tmp_path_factory.mktemp("results")
     trials = {"a": trial("unstructured"), "b": trial("channel"), "c": trial(None, {"dense": True})}
+    trials["e"] = trial(None, {"name": "chase", "channel_sparsity": 0.5, "delta_t": 3, "channel_delta_t": 3})
+    trials["e"]["density"] = 0.2
     for letter, settings in trials.items():
         folder = folder_of(root, letter * 64)
         record = run_trial(settings, folder, device="cpu", threads=1)
         assert record["status"] == "ok", record["traceback"]
         write_record({**record, "key": letter * 64, "label": letter, "control": None}, folder)
     return root
+
+
+def test_channels_that_were_removed_for_good_are_cut_out(results, tmp_path):
+    """Chase: any mask within the channels that are left."""
+    sizes = []
+    for key, path in (("e", "compacted"), ("c", "dense")):
+        done = export(key, "pt2", tmp_path / f"{key}.pt2", results=results)
+        assert (done.ok, done.path) == (True, path)
+        weights = torch.export.load(tmp_path / f"{key}.pt2").state_dict
+        sizes.append(sum(value.numel() for value in weights.values()))
+    assert sizes[0] < 0.8 * sizes[1]
 
 
 def call(*arguments):

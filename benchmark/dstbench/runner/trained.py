@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Structure
+from dstbench.api import Layout, Structure
 from dstbench.core import state
 from dstbench.core.layers import maskable_layers
-from dstbench.core.method import build_method
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.build import Blueprint
@@ -31,9 +30,12 @@ class Trained:
     num_classes: int
 
     @property
-    def structure(self) -> Structure:
-        """Which masks were legal."""
-        return build_method(self.blueprint.recipe, self.blueprint.registry).structure
+    def structure(self) -> Layout | Structure:
+        """Which masks were legal, as the recipe names it: the engine's wrapping would hide what it can do."""
+        built: Layout | Structure = self.blueprint.registry.build(
+            "structure", self.blueprint.recipe.structure
+        )
+        return built
 
     def dense(self) -> nn.Module:
         """The full model as it was before training."""
