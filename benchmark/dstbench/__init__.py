@@ -10,6 +10,7 @@ from dstbench.hookspecs import hookimpl
 if TYPE_CHECKING:
     from dstbench.accel.compact import compact as compact
     from dstbench.accel.dispatch import accelerate as accelerate
+    from dstbench.accel.export import load_export as load_export
     from dstbench.accel.throughput import throughput as throughput
     from dstbench.core.allocation import densities as densities
     from dstbench.core.cost import cost as cost
@@ -28,6 +29,7 @@ _LAZY = {
     "training_cost": "dstbench.core.cost_training",
     "compact": "dstbench.accel.compact",
     "accelerate": "dstbench.accel.dispatch",
+    "load_export": "dstbench.accel.export",
     "throughput": "dstbench.accel.throughput",
     "registry": "dstbench.registration.registry",
     "run": "dstbench.runner.session",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.accel.throughput import throughput
+from dstbench.accel.throughput import Runner, figures, race, throughput
 from dstbench.core import timing
 from dstbench.core.timing import time_interleaved
 from dstbench.errors import BadInput
@@ -20,10 +20,121 @@ def test_a_measurement_says_how_it_was_taken():
     assert measured.images_per_second == pytest.approx(8 / measured.latency_median)
 
 
-@pytest.mark.parametrize("bad", [{"rounds": 0}, {"warmup": -1}])
-def test_nothing_to_time_is_refused(bad):
-    with pytest.raises(BadInput, match="rounds and warmup"):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"rounds": 0}, "rounds and warmup"),
+        ({"warmup": -1}, "rounds and warmup"),
+        ({"precision": "bf61"}, "precision: unknown 'bf61'; did you mean 'bf16'"),
+        ({"channels_last": True}, r"channels_last: expected an input .*, got \(8, 4\)"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(bad, message):
+    with pytest.raises(BadInput, match=message):
         throughput(nn.Linear(4, 2), torch.zeros(8, 4), **bad)
+
+
+def test_one_image_is_timed_too():
+    measured = throughput(nn.Linear(4, 2), torch.zeros(8, 4), rounds=2, warmup=0)
+    assert measured.single.batch_size == 1
+    assert measured.single.images_per_second == pytest.approx(1 / measured.single.latency_median)
+    assert measured.single.single is None
+    assert throughput(nn.Linear(4, 2), torch.zeros(1, 4), rounds=1, warmup=0).single is None
+
+
+class Layer(nn.Module):
+    """A layer that remembers what it ran on, in copies too."""
+
+    seen: list = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        out = self.conv(x)
+        weight = self.conv.weight
+        self.seen.append(
+            (x.is_contiguous(), weight.is_contiguous(), out.dtype, self.training, out.requires_grad)
+        )
+        return out
+
+
+@pytest.mark.parametrize(
+    ("channels_last", "precision"), [(None, "no"), (True, "no"), (False, "bf16"), (True, "bf16")]
+)
+def test_layout_and_precision_are_what_ran_and_what_is_recorded(channels_last, precision):
+    Layer.seen.clear()
+    model = Layer().train()
+    measured = throughput(
+        model, torch.randn(2, 3, 8, 8), rounds=1, warmup=0, channels_last=channels_last, precision=precision
+    )
+    dtype = torch.float32 if precision == "no" else torch.bfloat16
+    assert set(Layer.seen) == {(not channels_last, not channels_last, dtype, False, False)}
+    assert measured.channels_last == bool(channels_last)
+    assert measured.precision == ("float32" if precision == "no" else "bf16")
+    assert measured.dtype == "float32"
+    assert f"torch {torch.__version__}" in measured.versions
+    assert model.training
+    assert model.conv.weight.is_contiguous()
+
+
+def test_a_compile_mode_is_passed_on_and_recorded(monkeypatch):
+    modes = []
+
+    def compile(model, mode):
+        modes.append(mode)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile)
+    measured = throughput(nn.Linear(4, 2), torch.zeros(8, 4), rounds=1, warmup=0, compile="reduce-overhead")
+    assert modes == ["reduce-overhead"] * 2
+    assert measured.compile == "reduce-overhead"
+
+
+def clock(monkeypatch):
+    """Calls that take as long as they say, on a clock of their own."""
+    now = 0.0
+
+    def lasting(seconds):
+        turns = iter(seconds)
+
+        def call():
+            nonlocal now
+            now += next(turns)
+
+        return call
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    return lasting
+
+
+def test_ratios_are_taken_within_each_round(monkeypatch):
+    """Those are 4, 2 and 6."""
+    lasting = clock(monkeypatch)
+    calls = [lasting([1, 1, 1, 2, 1]), lasting([1, 1, 4, 4, 6])]
+    mine, dense = time_interleaved(calls, rounds=3, warmup=0)
+    found = figures(mine, dense, batch_size=8)
+    assert (found["ratio"], found["ratio_low"], found["ratio_high"]) == (4, 3, 5)
+    assert found["latency_median"] == 1
+    assert found["dense_images_per_second"] == 2
+
+
+def test_another_model_is_timed_beside_it():
+    measured = throughput(nn.Linear(4, 2), torch.zeros(2, 4), against=nn.Linear(4, 2), rounds=1, warmup=0)
+    assert measured.ratio == measured.ratio_low == measured.ratio_high > 0
+    assert measured.dense_images_per_second == pytest.approx(measured.images_per_second / measured.ratio)
+    assert measured.single.ratio > 0
+    assert throughput(nn.Linear(4, 2), torch.zeros(2, 4), rounds=1, warmup=0).ratio is None
+
+
+def test_each_side_runs_in_its_best_layout(monkeypatch):
+    lasting = clock(monkeypatch)
+    mine = [Runner(lasting([1] * 2 + [m] * 3), "compacted", layout) for m, layout in ((3, "a"), (2, "b"))]
+    dense = [Runner(lasting([1] * 2 + [d] * 3), "dense", layout) for d, layout in ((6, "a"), (8, "b"))]
+    found = race(mine, dense, batch_size=6, rounds=3, warmup=0)
+    assert (found["path"], found["layout"], found["dense_layout"]) == ("compacted", "b", "a")
+    assert (found["ratio"], found["images_per_second"], found["dense_images_per_second"]) == (3, 3, 1)
 
 
 def test_a_call_that_turns_slow_is_repeated_no_more(monkeypatch):

@@ -248,7 +248,7 @@ def test_highlights_call_no_gain_what_is_within_timing_noise(tmp_path, make, put
 @pytest.mark.parametrize(("path", "tone"), [("compacted", "good"), ("masked-dense", ""), ("dense", "")])
 def test_only_a_path_that_skips_zeros_is_coloured_as_a_gain(path, tone):
     key = "inference_throughput_ratio"
-    row = {key: 1.3, f"{key}_low": 1.2, f"{key}_high": 1.4, "path": path, "contended": False}
+    row = {key: 1.3, f"{key}_low": 1.2, f"{key}_high": 1.4, "inference_path": path, "contended": False}
     cell = cell_of(COLUMNS[key], row, (0.0, 1.0))
     assert (cell.tone, cell.tip) == (tone, "quartiles over timing rounds: 1.20× to 1.40×")
 
@@ -271,7 +271,7 @@ def test_numbered_rows_and_no_remark_from_two_seeds_on(tmp_path, make, put):
 
 def test_columns_say_what_their_figures_are():
     assert COLUMNS["loss"].help == "Mean cross-entropy of the final epoch on the test split."
-    for kind in ("train", "inference"):
+    for kind in ("train", "inference", "single"):
         assert "quartiles over timing rounds" in COLUMNS[f"{kind}_throughput_ratio"].help
     assert "an update itself is not in it" in COLUMNS["train_throughput_ratio"].help
 

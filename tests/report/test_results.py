@@ -25,8 +25,27 @@ def test_one_row_a_trial(results, records):
         "gradient",
     )
     assert (rigl["top1"], rigl["density"], rigl["density_requested"]) == (95.0, 0.101, 0.1)
-    assert (rigl["train_throughput_ratio"], rigl["path"], rigl["contended"]) == (0.97, "masked-dense", False)
+    assert (rigl["train_throughput_ratio"], rigl["train_path"], rigl["contended"]) == (
+        0.97,
+        "masked-dense",
+        False,
+    )
     assert rigl["training"] == "epochs=12"
+
+
+def test_a_record_whose_measurements_say_their_path_and_one_of_before(tmp_path, make, put, speed):
+    own = speed(2.0)
+    del own["path"]
+    own["inference"] = own["single"] = own["inference"] | {"path": "compacted", "latency_median": 0.01}
+    own["train"] = own["train"] | {"path": "masked-dense"}
+    records = [make(seed=seed) for seed in range(2)]
+    records[1]["measures"]["throughput"] = own | {"compile": "default"}
+    table = load_results(put(tmp_path, records)).sort_values("seed")
+    assert list(table["train_path"]) == ["masked-dense", "masked-dense"]
+    assert list(table["inference_path"]) == ["masked-dense", "compacted"]
+    assert list(table["single_path"]) == [None, "compacted"]
+    assert table["single_latency_median"].iloc[1] == 0.01
+    assert table["conditions"].iloc[1].endswith("precision float32, compile default")
 
 
 def test_what_was_not_measured_is_missing_not_zero(results):
@@ -34,7 +53,7 @@ def test_what_was_not_measured_is_missing_not_zero(results):
     skipped = table[table["status"] == "skipped"].iloc[0]
     assert pd.isna(skipped["top1"])
     assert pd.isna(skipped["train_throughput_ratio"])
-    assert skipped["path"] is None
+    assert skipped["inference_path"] is None
     assert skipped["reason"].startswith("layer conv1")
 
 

@@ -46,8 +46,24 @@ def test_the_three_boards_hold_the_same_rows_each_in_its_own_order(boards):
 
 def test_theory_and_measurement_are_neighbours(boards):
     columns = list(boards["throughput"].columns)
-    assert columns.index("train_throughput_ratio") == columns.index("training_flops_ratio") + 1
-    assert columns.index("inference_throughput_ratio") == columns.index("hardware_flops_ratio") + 1
+    for kind in ("train", "inference"):
+        at = columns.index(f"{kind}_theory")
+        assert columns[at : at + 3] == [f"{kind}_{n}" for n in ("theory", "hardware", "throughput_ratio")]
+    assert columns.index("single_latency_median") == columns.index("single_throughput_ratio_high") + 1
+
+
+def test_speed_ups_are_dense_over_sparse(tmp_path, make, put):
+    records = [make(seed=seed) for seed in range(2)]
+    for record, flops in zip(records, (0.2, 0.3), strict=True):
+        record["measures"] |= {
+            "training_flops_ratio": flops,
+            "inference_flops_ratio": flops / 2,
+            "hardware_flops_ratio": 0.5,
+        }
+    row = board_of(tmp_path, put, records, "throughput").iloc[0]
+    assert row["train_theory"] == pytest.approx(1 / 0.25)
+    assert row["inference_theory"] == pytest.approx(1 / 0.125)
+    assert (row["inference_hardware"], row["train_hardware"]) == (2, 2)
 
 
 def test_failed_and_skipped_trials_keep_their_row_and_reason(boards):
@@ -108,6 +124,18 @@ def test_speed_of_masked_dense_networks_is_not_ranked(tmp_path, make, put, speed
     assert list(table.index) == ["set", "rigl"]
     assert math.isnan(table.loc["rigl", "rank"])
     assert table.loc["set", "rank"] == 1
+
+
+def test_each_measurement_has_its_own_path(tmp_path, make, put, speed):
+    compacted = speed(2.0)["inference"] | {"path": "compacted", "latency_median": 0.004}
+    record = timed(make, speed, "rigl", "masked-dense", inference=compacted, single=compacted, ratio=1.0)
+    row = board_of(tmp_path, put, [record], "throughput").iloc[0]
+    assert [row[f"{kind}_path"] for kind in ("train", "inference", "single")] == [
+        "masked-dense",
+        "compacted",
+        "compacted",
+    ]
+    assert (row["single_latency_median"], row["single_throughput_ratio"], row["rank"]) == (0.004, 2.0, 1)
 
 
 def test_contended_timings_are_marked_and_not_ranked(tmp_path, make, put, speed):

@@ -86,10 +86,25 @@ def test_the_record_of_a_good_trial(tmp_path):
 def test_throughput_of_a_trial_stands_beside_dense(tmp_path):
     record = run(config(), tmp_path)
     timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
-    assert timed["path"] == "masked-dense"
-    for phase in ("train", "inference"):
-        assert timed[phase]["ratio_low"] <= timed[phase]["ratio"] <= timed[phase]["ratio_high"]
-        assert timed[phase]["dense_images_per_second"] > 0
+    for phase in ("train", "inference", "single"):
+        speed = timed[phase]
+        assert speed["path"] == "masked-dense"
+        assert {speed["layout"], speed["dense_layout"]} <= {"contiguous", "channels_last"}
+        assert speed["ratio_low"] <= speed["ratio"] <= speed["ratio_high"]
+        assert speed["latency_low"] <= speed["latency_median"] <= speed["latency_high"]
+        assert speed["dense_images_per_second"] > 0
+    assert timed["single"]["images_per_second"] == pytest.approx(1 / timed["single"]["latency_median"])
+    assert timed["inference"]["images_per_second"] == pytest.approx(8 / timed["inference"]["latency_median"])
+    assert (timed["batch_size"], timed["threads"], timed["compile"]) == (8, 1, None)
+    measures = {**record["measures"], "throughput": timed}
+    seal({**record, "measures": measures, "key": "0" * 64, "label": "rigl", "control": None})
+
+
+def test_inference_runs_compacted_where_rows_are_gone_and_training_as_it_is_stored(tmp_path):
+    record = run(config({**RIGL, "structure": {"name": "channel"}}, epochs=1), tmp_path)
+    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    paths = [timed[phase]["path"] for phase in ("train", "inference", "single")]
+    assert paths == ["masked-dense", "compacted", "compacted"]
 
 
 @pytest.mark.parametrize("recipe", [{"dense": True}, {**RIGL, "narrow": True}], ids=["dense", "small-dense"])
@@ -111,7 +126,8 @@ def test_controls(recipe, tmp_path):
     if "narrow" in recipe:
         rigl = run(config(), tmp_path / "rigl")["measures"]
         assert measures["parameters"] == pytest.approx(rigl["active_parameters"], rel=0.05)
-    assert measure_throughput(record, tmp_path, device="cpu", threads=1)["path"] == "dense"
+    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    assert {timed[phase]["path"] for phase in ("train", "inference", "single")} == {"dense"}
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from dstbench.core.timing import Call, time_interleaved
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, nearest
 
-_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, by the name that a trial's ``mixed_precision`` has."""
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Steps(Protocol):
@@ -39,35 +43,97 @@ class Throughput:
     device: str
     threads: int
     dtype: str
+    precision: str = "float32"  # what products are computed in: autocast's name, else the dtype
+    channels_last: bool = False  # how the input lies in memory
+    compile: str | None = None  # torch.compile's mode; None: not compiled
+    versions: str = ""  # "torch 2.14.1, Python 3.11.9"
+    dense_images_per_second: float | None = None  # these four: against what ``against`` did, if anything
+    ratio: float | None = None  # median over the rounds; > 1 = faster
+    ratio_low: float | None = None  # quartiles over the rounds
+    ratio_high: float | None = None
+    single: Throughput | None = None  # the same of one image; None where that is what this is
 
 
-def throughput(model: nn.Module, example_input: Tensor, *, rounds: int = 20, warmup: int = 3) -> Throughput:
-    """Measure inference of ``model`` on ``example_input``, [batch, ...], in eval mode without gradients.
+def throughput(
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    against: nn.Module | None = None,
+    rounds: int = 20,
+    warmup: int = 3,
+    precision: str = "no",
+    channels_last: bool | None = None,
+    compile: str | None = None,
+) -> Throughput:
+    """Measure inference of ``model`` on ``example_input``, [batch, ...], and on one image of it, ``single``.
 
-    Raises BadInput where there is no round to time.
+    against: another model, timed in the same rounds: dense, for a sparse one.
+    precision: "no" (the input's), or autocast to "bf16" or "fp16". channels_last: the memory format of input
+    and convolutions; None: as they are. compile: a mode of torch.compile, such as "default".
+    Models are copied and run in eval mode without gradients. Raises BadInput for an unknown precision, a layout
+    that the input can't have, and where there is no round to time.
     """
+    _check(example_input, rounds, warmup, precision, channels_last)
+    if channels_last is not None:
+        layout = LAYOUTS["channels_last" if channels_last else "contiguous"]
+        example_input = example_input.contiguous(memory_format=layout)
+    models = [model] if against is None else [model, against]
+
+    def measured(images: Tensor, single: Throughput | None) -> Throughput:
+        calls = [inference_call(each, images, precision, channels_last, compile) for each in models]
+        return Throughput(
+            **figures(*time_interleaved(calls, rounds, warmup), batch_size=len(images)),
+            batch_size=len(images),
+            rounds=rounds,
+            warmup=warmup,
+            device=str(images.device),
+            threads=torch.get_num_threads(),
+            dtype=(dtype := str(images.dtype).removeprefix("torch.")),
+            precision=dtype if precision == "no" else precision,
+            channels_last=is_channels_last(images),
+            compile=compile,
+            versions=f"torch {torch.__version__}, Python {platform.python_version()}",
+            single=single,
+        )
+
+    return measured(example_input, measured(example_input[:1], None) if len(example_input) > 1 else None)
+
+
+def _check(images: Tensor, rounds: int, warmup: int, precision: str, channels_last: bool | None) -> None:
     if rounds < 1 or warmup < 0:
         raise BadInput(f"rounds and warmup: expected at least 1 and 0, got {rounds} and {warmup}")
-    seconds = time_interleaved([inference_call(model, example_input)], rounds, warmup)[0]
-    quantiles = statistics.quantiles(seconds, n=10, method="inclusive") if rounds > 1 else [seconds[0]] * 9
-    median = statistics.median(seconds)
-    return Throughput(
-        images_per_second=len(example_input) / median,
-        latency_median=median,
-        latency_low=quantiles[0],
-        latency_high=quantiles[-1],
-        batch_size=len(example_input),
-        rounds=rounds,
-        warmup=warmup,
-        device=str(example_input.device),
-        threads=torch.get_num_threads(),
-        dtype=str(example_input.dtype).removeprefix("torch."),
+    if precision not in PRECISIONS:
+        raise BadInput(f"precision: unknown {precision!r}{nearest(precision, PRECISIONS)}")
+    if channels_last and images.dim() != 4:
+        raise BadInput(
+            f"channels_last: expected an input [batch, channels, height, width], got {tuple(images.shape)}"
+        )
+
+
+def is_channels_last(images: Tensor) -> bool:
+    """Whether images lie in memory channel by channel; of one channel both are true, and it counts as not."""
+    return (
+        images.dim() == 4
+        and images.is_contiguous(memory_format=torch.channels_last)
+        and not images.is_contiguous()
     )
 
 
-def inference_call(model: nn.Module, images: Tensor, precision: str = "no") -> Call:
+def inference_call(
+    model: nn.Module,
+    images: Tensor,
+    precision: str = "no",
+    channels_last: bool | None = None,
+    compile: str | None = None,
+) -> Call:
     """One forward pass in eval mode. The model is copied, so that timing it changes nothing."""
     frozen = copy.deepcopy(model).eval()
+    if channels_last is not None:
+        layout = LAYOUTS["channels_last" if channels_last else "contiguous"]
+        for module in frozen.modules():
+            if isinstance(module, nn.Conv2d):  # other layers store what they store as suits them
+                module.to(memory_format=layout)
+    frozen = _compiled(frozen, compile)
 
     @torch.inference_mode()
     def call() -> object:
@@ -78,15 +144,21 @@ def inference_call(model: nn.Module, images: Tensor, precision: str = "no") -> C
 
 
 def training_call(
-    model: nn.Module, optimizer: Steps, images: Tensor, labels: Tensor, precision: str = "no"
+    model: nn.Module,
+    optimizer: Steps,
+    images: Tensor,
+    labels: Tensor,
+    precision: str = "no",
+    compile: str | None = None,
 ) -> Call:
     """One training step: forward, backward, ``optimizer.step()``. Trains the model."""
     parameters = list(model.parameters())
+    compiled = _compiled(model, compile)
 
     def call() -> object:
         model.train()
         with _autocast(images.device, precision):
-            loss = nn.functional.cross_entropy(model(images), labels)
+            loss = nn.functional.cross_entropy(compiled(images), labels)
         for parameter in parameters:
             parameter.grad = None
         torch.autograd.backward(loss)
@@ -95,22 +167,59 @@ def training_call(
     return call
 
 
-def compare(mine: Call, dense: Call, batch_size: int, rounds: int, warmup: int) -> dict[str, float]:
-    """``mine`` against ``dense``: medians of images/s, and of the ratio taken within each round (> 1 = faster)."""
-    fast, slow = time_interleaved([mine, dense], rounds, warmup)
-    ratios = sorted(d / m for m, d in zip(fast, slow, strict=True))
-    low, _, high = (
-        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
-    )
+@dataclass(frozen=True)
+class Runner:
+    """One way to do the work, and what to say of it."""
+
+    call: Call
+    path: str  # "masked-dense", "compacted", …
+    layout: str  # of LAYOUTS
+
+
+def race(
+    mine: Sequence[Runner], dense: Sequence[Runner], batch_size: int, rounds: int, warmup: int
+) -> dict[str, float | str]:
+    """The fastest of ``mine`` against the fastest of ``dense``, all interleaved, each side in its best layout."""
+    seconds = time_interleaved([runner.call for runner in (*mine, *dense)], rounds, warmup)
+    best = min(range(len(mine)), key=lambda index: statistics.median(seconds[index]))
+    rival = min(range(len(mine), len(seconds)), key=lambda index: statistics.median(seconds[index]))
     return {
-        "images_per_second": batch_size / statistics.median(fast),
-        "dense_images_per_second": batch_size / statistics.median(slow),
+        "path": mine[best].path,
+        "layout": mine[best].layout,
+        "dense_layout": dense[rival - len(mine)].layout,
+        **figures(seconds[best], seconds[rival], batch_size=batch_size),
+    }
+
+
+def figures(mine: list[float], dense: list[float] | None = None, *, batch_size: int) -> dict[str, float]:
+    """Seconds of calls over the rounds as figures: see ``Throughput``. Ratios are taken within each round."""
+    deciles = _quantiles(mine, 10)
+    found = {
+        "images_per_second": batch_size / statistics.median(mine),
+        "latency_median": statistics.median(mine),
+        "latency_low": deciles[0],
+        "latency_high": deciles[-1],
+    }
+    if dense is None:
+        return found
+    ratios = [d / m for m, d in zip(mine, dense, strict=True)]
+    low, _, high = _quantiles(ratios, 4)
+    return found | {
+        "dense_images_per_second": batch_size / statistics.median(dense),
         "ratio": statistics.median(ratios),
         "ratio_low": low,
         "ratio_high": high,
     }
 
 
+def _quantiles(values: list[float], n: int) -> list[float]:
+    return statistics.quantiles(values, n=n, method="inclusive") if len(values) > 1 else values * (n - 1)
+
+
+def _compiled(model: nn.Module, mode: str | None) -> nn.Module:
+    return model if mode is None else cast(nn.Module, torch.compile(model, mode=mode))
+
+
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    dtype = _PRECISIONS.get(precision)
+    dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()

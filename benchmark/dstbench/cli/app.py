@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dstbench.cli.export import export
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, leaderboard, results_app
@@ -73,6 +74,7 @@ app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)
 app.command()(explore)
+app.command()(export)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
 app.command()(models)

@@ -87,7 +87,8 @@ def _published(text: str, row: Row) -> Cell:
 def gained(row: Row, key: str) -> bool:
     """Whether a measured speed is a gain: on a path that can have one, and beyond timing noise."""
     low = row[f"{key}_low"]
-    return may_gain(row["path"]) and row[key] >= NOTICEABLE and not is_missing(low) and low > 1
+    path = row[key.replace("throughput_ratio", "path")]
+    return may_gain(path) and row[key] >= NOTICEABLE and not is_missing(low) and low > 1
 
 
 def _interval(what: str, column: Column, row: Row) -> str:

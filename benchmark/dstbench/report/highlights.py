@@ -64,8 +64,8 @@ def _fastest(sparse: list[Row]) -> list[Tile]:
     fast = max(gains or timed, key=lambda row: row[_SPEED])
     value, what = show("ratio", fast[_SPEED]), "Fastest inference, measured"
     if not gains:
-        return [_tile(what, "no gain", f"highest: {value}, {fast['path']}")]
-    return [_tile(what, value, f"{_who(fast)}, {fast['path']}, {show('percent', fast['top1'])} %")]
+        return [_tile(what, "no gain", f"highest: {value}, {fast['inference_path']}")]
+    return [_tile(what, value, f"{_who(fast)}, {fast['inference_path']}, {show('percent', fast['top1'])} %")]
 
 
 def _tile(what: str, value: str, who: str) -> Tile:

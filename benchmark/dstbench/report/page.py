@@ -20,6 +20,7 @@ from dstbench.report.provenance import provenance, reading
 from dstbench.report.published_rows import Beside, stand_beside
 from dstbench.report.published_text import COMPARED, LEAD, compared
 from dstbench.report.results import Loaded, Paths, frame, read
+from dstbench.report.speedup import speedups
 from dstbench.report.tables import arranged, summarise
 from dstbench.report.text import to_csv, to_markdown
 from dstbench.report.values import Column, is_missing
@@ -102,6 +103,7 @@ def render_page(
             blocks=[{"title": f"{m} on {d}", "tiles": tiles(_of_block(accuracy, m, d))} for m, d in blocks],
             filters=_filters(accuracy),
             boards=[_board(board, rows[board.name]) for board in BOARDS],
+            speedups=speedups(rows["throughput"], _structures(accuracy)),
             sources=beside.sources,
             published_lead=LEAD,
             compared=COMPARED,
@@ -156,6 +158,11 @@ def _plain(value: Any) -> Any:
     if is_missing(value):
         return None
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _structures(rows: list[Row]) -> list[str]:
+    """In the order that gives them their colours, here and in the script."""
+    return sorted({row["structure"] for row in rows if not is_missing(row["structure"])})
 
 
 def _blocks(rows: list[Row]) -> list[tuple[str, str]]:

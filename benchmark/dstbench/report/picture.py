@@ -116,5 +116,5 @@ def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
         else round(60 * min(1, row["training_flops_ratio"]), 1),
         "speed": show("ratio", row["inference_throughput_ratio"])
         + (" *" if row["contended"] is True else ""),
-        "path": row["path"] or "",
+        "path": row["inference_path"] or "",
     }

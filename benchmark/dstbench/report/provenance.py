@@ -133,4 +133,6 @@ def _timed(records: Sequence[Record]) -> str:
     speeds = [speed for record in finished if (speed := record["measures"].get("throughput"))]
     contended = sum(bool(speed.get("contended")) for speed in speeds)
     text = f"Measured for {len(speeds)} of {len(finished)} finished trials."
+    if speeds and all("layout" in (speed.get("inference") or {}) for speed in speeds):
+        text += " Both sides lie in memory as suits them better: channels last or not."
     return f"{text} {contended} disturbed by other work: shown, not ranked." if contended else text

@@ -26,8 +26,12 @@ MEASURES = (
     "hardware_flops_ratio", "parameters", "active_parameters", "bits", "peak_memory", "seconds", "epochs", "steps",
 )  # fmt: skip
 CHANNELS = ("channel_excess_80", "channel_excess_50", "channel_gini", "channel_dead")
-SPEED = ("images_per_second", "dense_images_per_second", "ratio", "ratio_low", "ratio_high")
-CONDITIONS = ("device", "threads", "batch_size", "precision")
+TIMED = ("train", "inference", "single")
+"""What is timed of a trial: a training step, inference of a batch, and inference of one image."""
+SPEED = (
+    "images_per_second", "dense_images_per_second", "latency_median", "ratio", "ratio_low", "ratio_high"
+)  # fmt: skip
+CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     numeric = [
         *MEASURES,
         *CHANNELS,
-        *(f"{kind}_{name}" for kind in ("train", "inference") for name in _speed_names()),
+        *(f"{kind}_{name}" for kind in TIMED for name in _speed_names()),
     ]
     numeric.remove("convention")
     for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
@@ -157,13 +161,18 @@ def _channels(pooled: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _throughput(speeds: Mapping[str, Any]) -> dict[str, Any]:
+    found = {kind: speeds.get(kind) or {} for kind in TIMED}
+    said = [f"{name} {value}" for name in CONDITIONS if (value := speeds.get(name)) is not None]
     return {
-        "path": speeds.get("path"),
-        "conditions": ", ".join(f"{name} {speeds[name]}" for name in CONDITIONS if name in speeds) or None,
+        **{
+            f"{kind}_path": speed.get("path", speed and speeds.get("path")) or None
+            for kind, speed in found.items()
+        },
+        "conditions": ", ".join(said) or None,
         "contended": speeds.get("contended"),
         **{
-            f"{kind}_{column}": (speeds.get(kind) or {}).get(name)
-            for kind in ("train", "inference")
+            f"{kind}_{column}": speed.get(name)
+            for kind, speed in found.items()
             for name, column in zip(SPEED, _speed_names(), strict=True)
         },
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.columns import BOARDS, COLUMNS, Board, may_gain
-from dstbench.report.results import CHANNELS
+from dstbench.report.results import CHANNELS, TIMED
 from dstbench.report.statistics import (
     EVIDENCE,
     Estimate,
@@ -35,9 +35,22 @@ MEANS = (
 )  # fmt: skip
 SPEEDS = tuple(
     f"{kind}_{name}"
-    for kind in ("train", "inference")
-    for name in ("images_per_second", "throughput_ratio", "throughput_ratio_low", "throughput_ratio_high")
+    for kind in TIMED
+    for name in (
+        "images_per_second",
+        "latency_median",
+        "throughput_ratio",
+        "throughput_ratio_low",
+        "throughput_ratio_high",
+    )
 )
+SPEED_UPS = {
+    "inference_theory": "inference_flops_ratio",
+    "inference_hardware": "hardware_flops_ratio",
+    "train_theory": "training_flops_ratio",
+    "train_hardware": "hardware_flops_ratio",
+}
+"""What is dense over sparse, and the measure that is sparse over dense."""
 PLACE = ("model", "dataset", "density_requested")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+(?=[\w.@+-])")
 
@@ -134,7 +147,8 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         **_interval("top1", estimate(list(top1.values()))),
         **_interval("difference", paired(top1, reference)),
         "p": p_value(differences(top1, reference)),
-        **{name: _mean(finished, name) for name in MEANS},
+        **(means := {name: _mean(finished, name) for name in MEANS}),
+        **{name: _inverse(means[ratio]) for name, ratio in SPEED_UPS.items()},
         "convention": _unique(finished, "convention"),
         **_speeds(finished),
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
@@ -148,18 +162,22 @@ def _mean(trials: Trials, name: str) -> float | None:
     return fsum(known) / len(known) if known else None
 
 
+def _inverse(ratio: float | None) -> float | None:
+    return 1 / ratio if ratio else None
+
+
 def _interval(name: str, value: Estimate) -> dict[str, float | None]:
     return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def _speeds(finished: Trials) -> dict[str, Any]:
     """Mean speeds of the timings that nothing disturbed; of the disturbed ones where there are no others."""
-    timed = [trial for trial in finished if trial["path"]]
+    timed = [trial for trial in finished if any(trial[f"{kind}_path"] for kind in TIMED)]
     calm = [trial for trial in timed if not trial["contended"]]
     used = calm or timed
     return {
         **{name: _mean(used, name) for name in SPEEDS},
-        "path": _unique(used, "path"),
+        **{f"{kind}_path": _unique(used, f"{kind}_path") for kind in TIMED},
         "conditions": _unique(used, "conditions"),
         "contended": not calm if timed else None,
     }
@@ -236,7 +254,7 @@ def _ranked(row: Mapping[Any, Any], board: Board) -> bool:
 
 def _is_noise(row: Mapping[Any, Any]) -> bool:
     """Whether a measured speed comes from other work, or from two equal networks: shown behind the others."""
-    return row["contended"] is True or (is_missing(row["control"]) and not may_gain(row["path"]))
+    return row["contended"] is True or (is_missing(row["control"]) and not may_gain(row["inference_path"]))
 
 
 def _identity(row: Mapping[Any, Any]) -> str:

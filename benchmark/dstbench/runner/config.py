@@ -134,6 +134,7 @@ class Measure(Frozen):
     batch_size: int | None = Field(default=None, ge=1)  # None: the training batch size
     rounds: int = Field(default=5, ge=1)  # each times dense and sparse, one after the other
     warmup: int = Field(default=2, ge=0)
+    compile: str | None = None  # torch.compile's mode, of both; None: not compiled
 
 
 class Budget(Frozen):

@@ -42,10 +42,16 @@ _KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else m
 
 
 class Speed(TypedDict, total=False):
-    """One throughput measurement against dense, both timed side by side."""
+    """One throughput measurement against dense, both timed side by side, each in the layout that suits it."""
 
+    path: str  # execution path: "masked-dense", "compacted", …
+    layout: str  # memory format of images and convolutions: "contiguous" or "channels_last"
+    dense_layout: str
     images_per_second: float | None
     dense_images_per_second: float | None
+    latency_median: float | None  # seconds of one call on one batch
+    latency_low: float | None  # 10 % and 90 % quantiles over the timing rounds
+    latency_high: float | None
     ratio: float | None  # > 1 = faster than dense
     ratio_low: float | None  # quartiles over the timing rounds
     ratio_high: float | None
@@ -54,15 +60,18 @@ class Speed(TypedDict, total=False):
 class Throughput(TypedDict, total=False):
     """How fast the network really ran, and under which conditions."""
 
-    path: str  # execution path: "masked-dense", "compacted", …
+    path: str  # of all measurements, in records whose measurements don't say their own
     batch_size: int
     precision: str
     threads: int
     device: str
+    compile: str | None  # torch.compile's mode
+    versions: str
     rounds: int
     contended: bool  # something else ran at the same time: shown, not ranked
     train: Speed | None
     inference: Speed | None
+    single: Speed | None  # inference of one image
 
 
 class Measures(TypedDict, total=False):

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-from dstbench.accel.throughput import compare, inference_call, training_call
-from dstbench.core import state
+from dstbench.accel.dispatch import accelerate
+from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, training_call
+from dstbench.core.condensed import Condensed
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
-from dstbench.registration.registry import registry as default_registry
-from dstbench.runner.build import Blueprint
 from dstbench.runner.config import Measure, Training
-from dstbench.runner.optimization import build_optimizer, memory_format
-from dstbench.runner.trial import STATE
+from dstbench.runner.optimization import build_optimizer
+from dstbench.runner.trained import Trained, load_trained
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed, and how; ``images`` are float [batch, channels, height, width] in one memory layout."""
+
+    trained: Trained
+    training: Training
+    measure: Measure
+    layout: str  # of throughput.LAYOUTS
+    images: Tensor
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """A copy of a model where and as the images lie."""
+        placed = copy.deepcopy(model).to(self.images.device)
+        return placed.to(memory_format=LAYOUTS[self.layout])
+
+    def masks(self) -> dict[str, Tensor]:
+        """The trained masks, beside the images."""
+        return {name: mask.to(self.images.device) for name, mask in self.trained.masks.items()}
 
 
 def measure_throughput(
@@ -29,69 +52,105 @@ def measure_throughput(
     contended: bool = False,
     registry: Registry | None = None,
 ) -> dict[str, Any]:
-    """The ``throughput`` field of a finished trial's record, from the weights and masks in its folder.
+    """The ``throughput`` field of a finished trial's record, from the weights and masks in its folder: a training
+    step and inference of a batch, and inference of a single image, each as the method really runs it.
 
+    Both sides may lie in memory as suits them: the rival is the faster of the dense layouts.
     ``contended`` says that something else may be running: the figures are then shown but not ranked.
     """
     trial = record["trial"]
     if threads:
         torch.set_num_threads(threads)
-    settings, training = Measure(**trial.get("measure", {})), Training(**trial["training"])
+    measure, training = Measure(**trial.get("measure", {})), Training(**trial["training"])
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    saved = torch.load(folder / STATE, weights_only=True)
-    blueprint = Blueprint.of(trial, registry or default_registry())
-    shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
-    sparse, dense = blueprint.model(shape, classes), blueprint.dense_model(shape, classes)
-    sparse.load_state_dict(saved["model"])
-    layout = memory_format(training)
-    sparse.to(where).to(memory_format=layout)
-    dense.to(where).to(memory_format=layout)
-    size = settings.batch_size or training.batch_size
-    images = torch.randn(size, *shape, device=where).contiguous(memory_format=layout)
-    labels = torch.randint(0, classes, (size,), device=where)
-    sparsifier, step = _training_step(blueprint, sparse, training, saved["masks"])
-    dense_optimizer = build_optimizer(dense, training)
-    calls = {
-        "train": (
-            training_call(sparse, step, images, labels, training.mixed_precision),
-            training_call(dense, dense_optimizer, images, labels, training.mixed_precision),
-        ),
-        "inference": (
-            inference_call(sparse, images, training.mixed_precision),
-            inference_call(dense, images, training.mixed_precision),
-        ),
-    }
-    timed = {
-        name: compare(mine, other, size, settings.rounds, settings.warmup)
-        for name, (mine, other) in calls.items()
-    }
+    trained = load_trained(record, folder, registry)
+    size = measure.batch_size or training.batch_size
+    images = torch.randn(size, *trained.input_shape, device=where)
+
+    def timed(
+        sparse: Callable[[Setting], Runner], dense: Callable[[Setting], Runner], images: Tensor
+    ) -> dict[str, float | str]:
+        settings = [
+            Setting(trained, training, measure, layout, images.contiguous(memory_format=LAYOUTS[layout]))
+            for layout in _layouts(trained.model)
+        ]
+        mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
+        return race(mine, rivals, len(images), measure.rounds, measure.warmup)
+
     return {
-        "path": "dense" if sparsifier.method.dense else "masked-dense",
         "batch_size": size,
         "precision": {"no": "float32"}.get(training.mixed_precision, training.mixed_precision),
         "threads": torch.get_num_threads(),
         "device": str(where),
-        "rounds": settings.rounds,
+        "compile": measure.compile,
+        "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+        "rounds": measure.rounds,
         "contended": contended,
-        **timed,
+        "train": timed(sparse_training, dense_training, images),
+        "inference": timed(sparse_inference, dense_inference, images),
+        "single": timed(sparse_inference, dense_inference, images[:1]),
     }
 
 
-def _training_step(
-    blueprint: Blueprint, model: nn.Module, training: Training, packed: Mapping[str, torch.Tensor]
-) -> tuple[Sparsifier, Sparsifier]:
-    """A sparsifier that holds the trained masks and never updates: plain steps are what is compared."""
-    recipe = blueprint.recipe.but(schedule="never", init="uniform")
-    density = blueprint.trial["density"]
-    saved = {name: value.clone() for name, value in model.state_dict().items()}
+def _layouts(model: nn.Module) -> list[str]:
+    """The memory layouts worth trying: they matter to convolutions alone."""
+    return [*LAYOUTS] if any(isinstance(m, _ConvNd) for m in model.modules()) else ["contiguous"]
+
+
+def sparse_training(setting: Setting) -> Runner:
+    """A step of the trained network as its storage runs it. Its masks never change: plain steps are compared."""
+    trained, model = setting.trained, setting.place(setting.trained.model)
     sparsifier = Sparsifier(
         model,
-        build_optimizer(model, training),
-        recipe,
-        density,
+        build_optimizer(model, setting.training),
+        trained.blueprint.recipe.but(schedule="never", init="uniform"),
+        trained.blueprint.trial["density"],
         total_steps=1,
-        registry=blueprint.registry,
+        registry=trained.blueprint.registry,
     )
-    model.load_state_dict(saved)
-    sparsifier.set_masks({n: state.unpack(packed[n], layer.weight) for n, layer in sparsifier.layers.items()})
-    return sparsifier, sparsifier
+    model.load_state_dict(trained.model.state_dict())
+    if trained.masks:
+        sparsifier.set_masks(setting.masks())
+    return _step(setting, model, sparsifier, _path(trained, model))
+
+
+def _path(trained: Trained, model: nn.Module) -> str:
+    """How a network trains: what its layers compute with."""
+    executions = {module.execution.path for module in model.modules() if isinstance(module, Condensed)}
+    return " + ".join(sorted(executions)) or ("masked-dense" if trained.masks else "dense")
+
+
+def dense_training(setting: Setting) -> Runner:
+    """A step of the full model."""
+    model = setting.place(setting.trained.dense())
+    return _step(setting, model, build_optimizer(model, setting.training), "dense")
+
+
+def _step(setting: Setting, model: nn.Module, optimizer: Any, path: str) -> Runner:
+    labels = torch.randint(
+        0, setting.trained.num_classes, (len(setting.images),), device=setting.images.device
+    )
+    precision, mode = setting.training.mixed_precision, setting.measure.compile
+    return Runner(
+        training_call(model, optimizer, setting.images, labels, precision, mode), path, setting.layout
+    )
+
+
+def sparse_inference(setting: Setting) -> Runner:
+    """One batch through the trained network, on the fastest path that its structure has."""
+    trained, model = setting.trained, setting.place(setting.trained.model)
+    if not trained.masks:
+        return _forward(setting, model, "dense")
+    fast = accelerate(model, setting.masks(), trained.structure, setting.images)
+    return _forward(setting, fast, str(fast.execution_path))
+
+
+def dense_inference(setting: Setting) -> Runner:
+    """One batch through the full model."""
+    return _forward(setting, setting.place(setting.trained.dense()), "dense")
+
+
+def _forward(setting: Setting, model: nn.Module, path: str) -> Runner:
+    channels_last, precision = setting.layout == "channels_last", setting.training.mixed_precision
+    call = inference_call(model, setting.images, precision, channels_last, setting.measure.compile)
+    return Runner(call, path, setting.layout)

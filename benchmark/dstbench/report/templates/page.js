@@ -200,7 +200,7 @@
     `density ${number(r.density, 3)} · R_s ${number(r.r_s, 3)}`,
     `FLOPs: training ${number(r.training_flops_ratio, 3)}× · inference ${number(r.inference_flops_ratio, 3)}×`,
     `measured speed: training ${number(r.train_throughput_ratio, 2)}× · inference ${number(r.inference_throughput_ratio, 2)}×`,
-    r.path ? `execution path: ${r.path}` : "",
+    r.inference_path ? `execution path: training ${r.train_path ?? "–"} · inference ${r.inference_path}` : "",
   ].filter(Boolean).join("\n");
 
   // --- tooltips: the title attribute serves pages without scripts

@@ -1,0 +1,191 @@
+"""Measured against theoretical speed-up, as a plot: what a template needs to draw it, without a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+from dstbench.report.columns import may_gain
+from dstbench.report.values import is_missing, show
+
+Row = dict[Any, Any]
+
+WIDTH, HEIGHT = 560, 400
+LEFT, RIGHT, TOP, BOTTOM = 44, 16, 14, 44  # margins, pixels
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
+DENSE = "M0-6.5 6.5 0 0 6.5-6.5 0z"
+SHAPES = (CIRCLE, "M-4.5-4.5h9v9h-9z", "M0-6 5.6 4.2h-11.2z", "M0 6 5.6-4.2h-11.2z", "M-5.5-2h11v4h-11z")
+"""Of the paths that can gain; the last is for all that are left."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a point looks: its outline as an SVG path, its colour as a CSS variable, and whether it is hollow."""
+
+    shape: str
+    colour: str
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row, in pixels; ``low`` and ``high`` are the quartiles over timing rounds."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    mark: Mark
+    pale: bool  # timed beside other work
+    tip: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Training or inference; the lines of "as fast as dense" and "as fast as theory" as x1, y1, x2, y2."""
+
+    title: str
+    points: tuple[Point, ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    dense: tuple[float, float, float, float]
+    theory: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Both panels and what their marks mean."""
+
+    panels: tuple[Panel, ...]
+    legend: tuple[tuple[Mark, str], ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+
+
+def speedups(rows: Sequence[Row], structures: Sequence[str]) -> Plot | None:
+    """The throughput board's rows, but for the dense control, which is 1x by definition; None where none is timed.
+
+    ``structures``: all there are on the page, whose order gives them their colours.
+    """
+    shown = {
+        kind: [row for row in rows if row["control"] != "dense" and not _incomplete(row, kind)]
+        for kind in ("inference", "train")
+    }
+    paths = {row[f"{kind}_path"] for kind, found in shown.items() for row in found}
+    fast = sorted(path for path in paths if may_gain(path))
+    panels = [
+        _panel(title, kind, [(row, _mark(row, kind, fast, structures)) for row in shown[kind]])
+        for kind, title in (("inference", "Inference"), ("train", "Training"))
+        if shown[kind]
+    ]
+    if not panels:
+        return None
+    marks = {point.mark for panel in panels for point in panel.points}
+    return Plot(tuple(panels), tuple(_legend(marks, fast, structures)))
+
+
+def _incomplete(row: Row, kind: str) -> bool:
+    return any(is_missing(row[f"{kind}_{name}"]) for name in ("theory", "throughput_ratio", "path"))
+
+
+def _mark(row: Row, kind: str, fast: Sequence[str], structures: Sequence[str]) -> Mark:
+    path = row[f"{kind}_path"]
+    if path == "dense":
+        return Mark(DENSE, "control")
+    colour = _colour(row["structure"], structures)
+    if path not in fast:
+        return Mark(CIRCLE, colour, hollow=True)
+    return Mark(_shape(path, fast), colour)
+
+
+def _colour(structure: str | None, structures: Sequence[str]) -> str:
+    return f"s{min(structures.index(structure), 5)}" if structure in structures else "s5"
+
+
+def _shape(path: str, fast: Sequence[str]) -> str:
+    return SHAPES[min(fast.index(path), len(SHAPES) - 1)]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Logarithmic axes; both end at ``high``."""
+
+    left: float
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        return round(LEFT + _share(value, self.left, self.high) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = _share(min(max(value, self.low), self.high), self.low, self.high)
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return log(value / low) / log(high / low)
+
+
+def _panel(title: str, kind: str, marked: Sequence[tuple[Row, Mark]]) -> Panel:
+    theory, measured = (
+        [row[f"{kind}_{name}"] for row, _ in marked] for name in ("theory", "throughput_ratio")
+    )
+    left, low = min(1.0, *theory) / 1.15, min(0.8, *measured) / 1.15
+    scale = _Scale(left, low, high := max(2.0, *theory, *measured) * 1.15)
+    points = [_point(row, kind, mark, scale) for row, mark in marked]
+    start = max(left, low)
+    return Panel(
+        title,
+        tuple(sorted(points, key=lambda point: not point.mark.hollow)),  # what is real lies on top
+        tuple((scale.x(tick), f"{tick:g}×") for tick in TICKS if left <= tick <= high),
+        tuple((scale.y(tick), f"{tick:g}×") for tick in TICKS if low <= tick <= high),
+        (scale.x(left), scale.y(1), scale.x(high), scale.y(1)),
+        (scale.x(start), scale.y(start), scale.x(high), scale.y(high)),
+    )
+
+
+def _point(row: Row, kind: str, mark: Mark, scale: _Scale) -> Point:
+    key = f"{kind}_throughput_ratio"
+    low, high = (row[key] if is_missing(row[end]) else row[end] for end in (f"{key}_low", f"{key}_high"))
+    return Point(
+        scale.x(row[f"{kind}_theory"]),
+        scale.y(row[key]),
+        scale.y(low),
+        scale.y(high),
+        mark,
+        row["contended"] is True,
+        _tip(row, kind),
+    )
+
+
+def _tip(row: Row, kind: str) -> str:
+    key = f"{kind}_throughput_ratio"
+    place = f"{row['model']} on {row['dataset']}, density {row['density_requested']:g}"
+    theory = (
+        f"theory {show('ratio', row[f'{kind}_theory'])}, hardware {show('ratio', row[f'{kind}_hardware'])}"
+    )
+    contended = ", beside other work" if row["contended"] is True else ""
+    measured = f"measured {show('ratio', row[key])}, {row[f'{kind}_path']}{contended}"
+    return "\n".join((row["method"], place, theory, measured))
+
+
+def _legend(marks: set[Mark], fast: Sequence[str], structures: Sequence[str]) -> list[tuple[Mark, str]]:
+    """Colours are structures, outlines are paths; structures beyond the sixth share a colour."""
+    colours = {mark.colour for mark in marks}
+    named: dict[str, list[str]] = {}
+    for structure in structures:
+        named.setdefault(_colour(structure, structures), []).append(structure)
+    entries = [(Mark(CIRCLE, c), ", ".join(names)) for c, names in named.items() if c in colours]
+    shapes: dict[str, list[str]] = {}
+    for path in fast:
+        shapes.setdefault(_shape(path, fast), []).append(path)
+    entries += [(Mark(shape, "ink"), ", ".join(paths)) for shape, paths in shapes.items()]
+    if any(mark.hollow for mark in marks):
+        entries.append((Mark(CIRCLE, "ink", hollow=True), "masked-dense: no speed-up claimed"))
+    if any(mark.shape == DENSE for mark in marks):
+        entries.append((Mark(DENSE, "control"), "control: a smaller dense network"))
+    return entries
