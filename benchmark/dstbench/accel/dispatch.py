@@ -62,7 +62,7 @@ def accelerate(
     if example_input is None:
         fast, path = masked_copy(model, masks).eval(), MASKED_DENSE
     elif whole_rows(structure):
-        fast, path = compact(model, masks, example_input).eval(), "compacted"
+        fast, path = fold_norms(compact(model, masks, example_input)), "compacted"
     else:
         folded = fold_norms(masked_copy(model, masks))
         fast, choices = condense(folded, masks, structure, example_input, training=False)

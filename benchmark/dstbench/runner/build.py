@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dstbench.accel.throughput import PRECISIONS
 from dstbench.api import ImageData, Recipe
 from dstbench.core.allocation import check_density
 from dstbench.core.layers import budgeted_layers
 from dstbench.core.method import as_recipe
+from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
+from dstbench.runner.config import Training
 from dstbench.runner.narrow import narrow
 
 
@@ -52,6 +55,30 @@ class Blueprint:
         target = parameters_at(model, self.trial["density"], self.recipe.dense_layers)
         torch.manual_seed(self.trial["seed"])
         return narrow(factory, num_classes, input_shape, target)
+
+    def sparsifier(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        training: Training,
+        steps_per_epoch: int,
+        example_input: Tensor,
+    ) -> Sparsifier:
+        """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision."""
+        precision = PRECISIONS[training.mixed_precision]
+        with torch.autocast(example_input.device.type, precision, enabled=precision is not None):
+            return Sparsifier(
+                model,
+                optimizer,
+                self.recipe,
+                self.trial["density"],
+                total_steps=training.epochs * steps_per_epoch,
+                steps_per_epoch=steps_per_epoch,
+                seed=self.trial["seed"],
+                storage=training.storage,
+                example_input=example_input,
+                registry=self.registry,
+            )
 
 
 def parameters_at(model: nn.Module, density: float, dense_layers: tuple[str, ...] = ()) -> int:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.dispatch import accelerate
+from dstbench.accel.fold import fold_norms
 from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, training_call
-from dstbench.core.condensed import Condensed
+from dstbench.core.dispatch import MASKED_DENSE
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
 from dstbench.runner.config import Measure, Training
@@ -99,25 +100,19 @@ def _layouts(model: nn.Module) -> list[str]:
 
 def sparse_training(setting: Setting) -> Runner:
     """A step of the trained network as its storage runs it. Its masks never change: plain steps are compared."""
-    trained, model = setting.trained, setting.place(setting.trained.model)
-    sparsifier = Sparsifier(
-        model,
-        build_optimizer(model, setting.training),
-        trained.blueprint.recipe.but(schedule="never", init="uniform"),
-        trained.blueprint.trial["density"],
-        total_steps=1,
-        registry=trained.blueprint.registry,
-    )
+    trained, training, model = setting.trained, setting.training, setting.place(setting.trained.model)
+    per_epoch = trained.sparsifier["total_steps"] // training.epochs
+    optimizer = build_optimizer(model, training)
+    sparsifier = trained.blueprint.sparsifier(model, optimizer, training, per_epoch, setting.images)
     model.load_state_dict(trained.model.state_dict())
-    if trained.masks:
-        sparsifier.set_masks(setting.masks())
-    return _step(setting, model, sparsifier, _path(trained, model))
+    sparsifier.load_state_dict(trained.sparsifier)  # at its end: no update is due any more
+    return _step(setting, model, sparsifier, _path(trained, sparsifier))
 
 
-def _path(trained: Trained, model: nn.Module) -> str:
-    """How a network trains: what its layers compute with."""
-    executions = {module.execution.path for module in model.modules() if isinstance(module, Condensed)}
-    return " + ".join(sorted(executions)) or ("masked-dense" if trained.masks else "dense")
+def _path(trained: Trained, sparsifier: Sparsifier) -> str:
+    """How a network trains: what its layers compute with, but for masked dense."""
+    paths = set(sparsifier.arrangement.paths.values()) - {MASKED_DENSE}
+    return " + ".join(sorted(paths)) or (MASKED_DENSE if trained.masks else "dense")
 
 
 def dense_training(setting: Setting) -> Runner:
@@ -140,14 +135,14 @@ def sparse_inference(setting: Setting) -> Runner:
     """One batch through the trained network, on the fastest path that its structure has."""
     trained, model = setting.trained, setting.place(setting.trained.model)
     if not trained.masks:
-        return _forward(setting, model, "dense")
+        return _forward(setting, fold_norms(model.eval()), "dense")
     fast = accelerate(model, setting.masks(), trained.structure, setting.images)
     return _forward(setting, fast, str(fast.execution_path))
 
 
 def dense_inference(setting: Setting) -> Runner:
-    """One batch through the full model."""
-    return _forward(setting, setting.place(setting.trained.dense()), "dense")
+    """One batch through the full model, its norms folded as those of the fast paths are."""
+    return _forward(setting, fold_norms(setting.place(setting.trained.dense()).eval()), "dense")
 
 
 def _forward(setting: Setting, model: nn.Module, path: str) -> Runner:

@@ -26,6 +26,7 @@ class Trained:
     blueprint: Blueprint
     model: nn.Module
     masks: Mapping[str, Tensor]  # layer name -> bool [*w]; empty for the controls that have none
+    sparsifier: Mapping[str, Any]  # its state at the end of training
     input_shape: tuple[int, int, int]
     num_classes: int
 
@@ -52,4 +53,4 @@ def load_trained(record: Mapping[str, Any], folder: Path, registry: Registry | N
     layers = maskable_layers(model)
     packed = {} if blueprint.recipe.dense or blueprint.recipe.narrow else saved["masks"]
     masks = {name: state.unpack(bits, layers[name].weight) for name, bits in packed.items()}
-    return Trained(blueprint, model, masks, shape, classes)
+    return Trained(blueprint, model, masks, saved["sparsifier"], shape, classes)

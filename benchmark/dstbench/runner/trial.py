@@ -174,19 +174,8 @@ def _build(
             f"training.gradient_accumulation: {training.gradient_accumulation} is more than the "
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
-    with accelerator.autocast():  # what is measured on the example must be what will run
-        sparsifier = Sparsifier(
-            model,
-            optimizer,
-            blueprint.recipe,
-            trial["density"],
-            total_steps=training.epochs * per_epoch,
-            steps_per_epoch=per_epoch,
-            seed=trial["seed"],
-            storage=training.storage,
-            example_input=example_batch(data.input_shape, training, accelerator.device),
-            registry=registry,
-        )
+    example = example_batch(data.input_shape, training, accelerator.device)
+    sparsifier = blueprint.sparsifier(model, optimizer, training, per_epoch, example)
     prepared, wrapped = accelerator.prepare(model, optimizer)
     session = RunningTrial(
         trial, folder, data, training, accelerator, prepared, wrapped, sparsifier, batches, meter, registry
@@ -362,6 +351,7 @@ def _save(session: RunningTrial) -> None:
         {
             "model": {name: value.cpu() for name, value in inner.state_dict().items()},
             "masks": {name: state.pack(mask) for name, mask in session.sparsifier.masks.items()},
+            "sparsifier": session.sparsifier.state_dict(),
             "input_shape": list(session.data.input_shape),
             "num_classes": session.data.num_classes,
         },
