@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,9 +51,18 @@ def main() -> None:
         subject.add_arguments(options)
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
+    settle()
     measured = SUBJECTS[parsed.what].measure(parsed)
     print(json.dumps({**vars(parsed), **measured, "machine": machine()}, indent=2))
     print(table(measured.get("rows", [])), file=sys.stderr)
+
+
+def settle(seconds: float = 3.0) -> None:
+    """Keep the threads busy until the system has spread them over the cores: before that, all is far too slow."""
+    end = time.perf_counter() + seconds
+    a, b = torch.randn(2, 512, 512)
+    while time.perf_counter() < end:
+        a @ b
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -23,11 +23,11 @@ from dstbench.registration.registry import registry
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 CASES: dict[str, tuple[nn.Linear | _ConvNd, tuple[int, ...]]] = {
     "linear": (nn.Linear(2048, 2048), (128, 2048)),
-    "conv3x3-512": (nn.Conv2d(512, 512, 3, padding=1), (64, 512, 8, 8)),
-    "conv3x3-256": (nn.Conv2d(256, 256, 3, padding=1), (64, 256, 16, 16)),
-    "conv1x1-1024": (nn.Conv2d(256, 1024, 1), (64, 256, 14, 14)),
+    "conv3x3-512": (nn.Conv2d(512, 512, 3, padding=1, bias=False), (64, 512, 8, 8)),
+    "conv3x3-256": (nn.Conv2d(256, 256, 3, padding=1, bias=False), (64, 256, 16, 16)),
+    "conv1x1-1024": (nn.Conv2d(256, 1024, 1, bias=False), (64, 256, 14, 14)),
 }
-"""The layers that are measured, with their inputs."""
+"""The layers that are measured, with their inputs. Convolutions have no bias, as in front of a norm."""
 
 
 @dataclass(frozen=True)

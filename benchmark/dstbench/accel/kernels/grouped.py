@@ -19,7 +19,7 @@ from torch.nn import functional
 from dstbench.accel.kernels import channels, workspace
 from dstbench.accel.kernels.table import GroupTable
 
-_BLOCK = 1 << 21  # elements of intermediate results at a time
+_BLOCK = 1 << 22  # elements of intermediate results at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,7 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: GroupedConvolution) -> Tensor:
         ctx.call, table = call, call.table
-        if bias is not None:
-            bias = table.to_lanes(bias[None])[0]
+        added = table.bias_of(bias)
         space = _space(x, call)
         out = workspace.empty((len(x), len(table.perm), *space), x.dtype, call.memory_format)
         kept = []
@@ -66,7 +65,9 @@ class _Grouped(torch.autograd.Function):
             gathered = channels.take(x[images], table.channels)
             if keep:
                 kept.append(gathered)
-            lanes = functional.conv2d(gathered, weight, bias, *_geometry(call), table.groups)
+            lanes = functional.conv2d(
+                gathered, weight, added if added is None else added.flatten(), *_geometry(call), table.groups
+            )
             table.from_lanes(lanes, out[images])
         ctx.save_for_backward(x, weight, *kept)
         return out

@@ -44,10 +44,12 @@ class _PixelProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.table = table
-        added = table.bias_of(bias, x)[:, None]
+        added = table.bias_of(bias)
         out = workspace.empty((len(x), len(table.perm)), x.dtype)
         for chunk in _chunks(x, table):
-            lanes = torch.baddbmm(added, _gather(x[chunk], table), weight)  # [G, p, B]
+            gathered = _gather(x[chunk], table)
+            product = torch.bmm(gathered, weight)  # [G, p, B]
+            lanes = product if added is None else product.add_(added[:, None])
             table.from_lanes(lanes.transpose(0, 1).flatten(1), out[chunk])
         return out
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from dstbench.accel.kernels import channels, workspace
 from dstbench.accel.kernels.table import GroupTable
 
-_CHUNK = 1 << 18  # elements gathered at a time
+_CHUNK = 1 << 19  # elements gathered at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +66,22 @@ class _RowProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.table = table
-        added = table.bias_of(bias, x)[..., None]
+        added = table.bias_of(bias)
         out = workspace.empty((len(x), len(table.perm), x.shape[2]), x.dtype)
+        stacked = _stacked(weight, x, table)
         for images, whole in _chunks(x, table):
             n = len(x[images])
             lanes = x.new_empty(n, table.groups, table.lanes, x.shape[2])
             for groups in whole:
-                product = weight[groups].transpose(1, 2).expand(n, -1, -1, -1).flatten(0, 1)
-                into = lanes[:, groups].view(
-                    -1, table.lanes, x.shape[2]
-                )  # one image, or all groups: contiguous
-                start = added[groups].expand(n, -1, -1, -1).reshape(len(into), -1, 1)
-                torch.baddbmm(start, product, _gather(x[images], table, groups), out=into)
+                product = stacked[:n, groups].flatten(0, 1).transpose(1, 2)
+                # a view: there is one image, or all groups are in the run
+                into = lanes[:, groups].view(-1, table.lanes, x.shape[2])
+                gathered = _gather(x[images], table, groups)
+                if added is None:
+                    torch.bmm(product, gathered, out=into)
+                else:
+                    start = added[groups].expand(n, -1, -1).reshape(-1, table.lanes, 1)
+                    torch.baddbmm(start, product, gathered, out=into)
             table.from_lanes(lanes.flatten(1, 2), out[images])
         return out
 
@@ -90,6 +94,7 @@ class _RowProduct(torch.autograd.Function):
         want_x, want_weight, want_bias, _ = ctx.needs_input_grad
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
+        stacked = _stacked(weight, x, table)
         for images, whole in _chunks(x, table):
             n = len(x[images])
             lanes = table.to_lanes(gradient[images]).view(n, table.groups, table.lanes, -1)
@@ -99,8 +104,7 @@ class _RowProduct(torch.autograd.Function):
                     found = torch.bmm(_gather(x[images], table, groups), mine.transpose(1, 2))
                     grad_weight[groups] += found.view(n, -1, table.slots, table.lanes).sum(0)
                 if grad_x is not None:
-                    product = weight[groups].expand(n, -1, -1, -1).flatten(0, 1)
-                    back = torch.bmm(product, mine).view(n, -1, x.shape[2])
+                    back = torch.bmm(stacked[:n, groups].flatten(0, 1), mine).view(n, -1, x.shape[2])
                     channels.add(grad_x[images], table.channels_of(groups), back)
         return grad_x, grad_weight, gradient.sum((0, 2)) if want_bias else None, None
 
@@ -110,11 +114,20 @@ def _gather(x: Tensor, table: GroupTable, groups: slice) -> Tensor:
     return channels.take(x, table.channels_of(groups)).view(-1, table.slots, x.shape[2])
 
 
+def _stacked(weight: Tensor, x: Tensor, table: GroupTable) -> Tensor:
+    """The weight for each image of a chunk: [images, G, K, B]."""
+    return weight.expand(_images(x, table), -1, -1, -1).contiguous()
+
+
+def _images(x: Tensor, table: GroupTable) -> int:
+    """How many images make a chunk."""
+    return max(1, min(len(x), _CHUNK // (table.slots * x.shape[2] * table.groups)))
+
+
 def _chunks(x: Tensor, table: GroupTable) -> Iterator[tuple[slice, list[slice]]]:
     """Runs of images with, for each, the runs of groups whose gathered input is about a chunk."""
-    per_group = table.slots * x.shape[2]
-    images = max(1, _CHUNK // (per_group * table.groups))
-    groups = max(1, _CHUNK // per_group)
+    images = _images(x, table)
+    groups = max(1, _CHUNK // (table.slots * x.shape[2]))
     whole = [slice(start, min(start + groups, table.groups)) for start in range(0, table.groups, groups)]
     for start in range(0, len(x), images):
         yield slice(start, start + images), whole

@@ -50,11 +50,9 @@ class GroupTable:
         else:
             channels.take(lanes, self.inverse, out)
 
-    def bias_of(self, bias: Tensor | None, like: Tensor) -> Tensor:
-        """A bias, [out] or None, lane by lane: [G, B], zeros where there is none."""
-        if bias is None:
-            return like.new_zeros(1, 1).expand(self.groups, self.lanes)
-        return self.to_lanes(bias[None]).view(self.groups, self.lanes)
+    def bias_of(self, bias: Tensor | None) -> Tensor | None:
+        """A bias, [out] or None, lane by lane: [G, B]."""
+        return None if bias is None else self.to_lanes(bias[None]).view(self.groups, self.lanes)
 
     def channels_of(self, groups: slice) -> Tensor:
         """What the slots of a run of groups read."""
