@@ -159,7 +159,11 @@ def test_every_block_size_with_a_smaller_last_group(block_size):
     assert_close(example.run(example.executions()[0]), example.expected)
 
 
-@pytest.mark.parametrize("case", [((37, 23), (300, 23), 16, {}), CONV], ids=["linear", "3x3"])
+@pytest.mark.parametrize(
+    "case",
+    [((37, 23), (300, 23), 16, {}), ((17, 5, 1, 1), (40, 5, 3, 2), 16, POINTWISE), CONV],
+    ids=["linear", "1x1", "3x3"],
+)
 def test_an_input_gradient_may_be_made_in_pieces(case, monkeypatch):
     example = Example(*case)
     for execution in example.executions():

@@ -209,7 +209,7 @@ def spread(
 @triton.jit
 def collect(
     parts,  # [units, part_points]
-    dx,  # canvas
+    dx,  # by its strides
     ptr,  # int32 [channels + 1]
     hits,  # int32 [units]: by channel
     tap,  # int32 [units]: of the unit that stands there in ``hits``
@@ -222,31 +222,42 @@ def collect(
     pixels,
     part_pixels,
     lanes,
-    first_lane,
+    x_pixels,  # pixels and lanes as dx has them: a pointwise layer's lanes are pixels, too
     x_lanes,
+    first,  # where the first point stands in dx
+    to_image,
+    to_channel,
+    to_pixel,
+    to_lane,
+    C: tl.constexpr,
     N: tl.constexpr,
 ):
     """Input gradient, second half: dx[channel, p] = sum of the parts of all units that read it, in fixed order.
 
-    Program = (channel, N points). Reads are contiguous; four units are in flight at a time.
+    Program = (C channels, N points). Reads follow lanes; writes follow whatever is contiguous in dx.
     """
-    channel = tl.program_id(0) % channels
-    p = tl.program_id(0) // channels * N + tl.arange(0, N)
+    tiles = tl.cdiv(channels, C)
+    channel = tl.program_id(0) % tiles * C + tl.arange(0, C)
+    p = tl.program_id(0) // tiles * N + tl.arange(0, N)
     image, pixel, lane = _locate(p, pixels, lanes)
     reach = tl.where(p < points, tl.load(inside + pixel), 0)
     start = lane + lanes * (image * part_pixels + tl.load(base + pixel))
-    last = tl.load(ptr + channel + 1)
-    total = tl.zeros((N,), tl.float32)
-    for first in range(tl.load(ptr + channel), last, 4):
-        h = first + tl.arange(0, 4)
-        u = tl.load(hits + h, mask=h < last, other=0).to(tl.int64)
-        t = tl.load(tap + h, mask=h < last, other=0)
+    hit = tl.load(ptr + channel, mask=channel < channels, other=0)
+    last = tl.load(ptr + channel + 1, mask=channel < channels, other=0)
+    total = tl.zeros((C, N), tl.float32)
+    for _ in range(tl.max(last - hit, 0)):
+        u = tl.load(hits + hit, mask=hit < last, other=0).to(tl.int64)
+        t = tl.load(tap + hit, mask=hit < last, other=0)
         at = u * part_points + lanes * tl.load(shift + t)
-        seen = (h[:, None] < last) & (((reach[None, :] >> t[:, None]) & 1) != 0)
-        part = tl.load(parts + at[:, None] + start[None, :], mask=seen, other=0.0)
-        total += tl.sum(part.to(tl.float32), 0)
-    written = first_lane + lane + x_lanes * ((image * channels + channel) * pixels + pixel)
-    tl.store(dx + written, total.to(dx.dtype.element_ty), mask=p < points)
+        seen = (hit < last)[:, None] & (((reach[None, :] >> t[:, None]) & 1) != 0)
+        total += tl.load(parts + at[:, None] + start[None, :], mask=seen, other=0.0).to(tl.float32)
+        hit += 1
+    image, pixel, lane = _locate(p, x_pixels, x_lanes)
+    written = first + image * to_image + pixel * to_pixel + lane * to_lane
+    live = (channel < channels)[:, None] & (p < points)[None, :]
+    tl.store(
+        dx + (channel * to_channel)[:, None] + written[None, :], total.to(dx.dtype.element_ty), mask=live
+    )
 
 
 @_tuned(*_SUMS)
