@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -110,6 +111,16 @@ def test_float32_runs_on_tensor_cores_at_the_smallest_block(name, constants):
 )
 def test_compiles_in_nchw_and_for_a_single_pixel_and_group(name, constants, ones):
     assert ("wgmma" in ptx(name, "fp16", constants, ones)) == (name != "collect")
+
+
+@pytest.mark.parametrize("block_size", [16, 32, 64, 128])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [triton_kernels.multiply, triton_kernels.spread, triton_kernels.weigh])
+def test_every_block_size_leaves_something_to_tune(kernel, dtype, block_size):
+    weights = torch.empty(0, dtype=dtype)
+    for size in (16, 32, 64, 128):
+        tile = {} if kernel is triton_kernels.multiply else {"M": size}
+        assert kernel.early_config_prune(kernel.configs, {"w": weights, "dy": weights}, B=block_size, **tile)
 
 
 @pytest.mark.parametrize(

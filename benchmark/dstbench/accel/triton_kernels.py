@@ -4,7 +4,7 @@ An activation is a *canvas*, contiguous [images, channels, pixels, lanes]. A *po
 lane), lane fastest, on the side that a kernel writes (weight gradient: the output's). What it reads for
 channel c and tap t lies in the same image and lane, at pixel ``base[pixel] + shift[t]``, and is zero unless
 bit t of ``inside[pixel]`` is set: padding, stride and dilation are in these tables alone. Lanes are contiguous
-and in step for every entry, so a gathered row is loaded in whole vectors where their number is a multiple of 8.
+and in step for every entry, so a gathered row is loaded in whole vectors where their number is a multiple of 16.
 
 Products accumulate in float32, in an order that no tuned setting changes: results don't depend on which
 configuration wins. Offsets are int32, in elements; the scratch of the input gradient is addressed in int64.
@@ -21,7 +21,7 @@ import triton.language as tl
 __all__ = ["collect", "flip", "multiply", "spread", "weigh"]
 
 _KEY = ["B", "bucket"]  # tuning: the block size, and density, points and alignment in ``bucket``
-_ACCUMULATORS = 128  # of one thread: more would spill
+_ACCUMULATORS = 256  # of one thread, by the bytes of an element: more would spill
 _SHARED = 220 << 10  # bytes of shared memory that one program may use
 
 
@@ -37,7 +37,7 @@ def _fitting(configs: list[Any], arguments: dict[str, Any], **more: Any) -> list
         width: int = config.kwargs.get("N", given["B"])
         buffers: int = (rows + width) * config.kwargs["K"] * size * (config.num_stages + 1) // 2
         threads: int = 32 * config.num_warps
-        return rows * width <= _ACCUMULATORS * threads and buffers <= _SHARED
+        return rows * width <= _ACCUMULATORS // size * threads and buffers <= _SHARED
 
     return [config for config in configs if fits(config)]
 
