@@ -87,7 +87,7 @@ class TritonBlocks:
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output, in the memory format of x. Raises StrategyError at 2^31 elements and more."""
+        """The layer's output. Raises StrategyError where it or x has 2^31 elements or more."""
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             out: Tensor = _Product.apply(x, packed, bias, self)
         return out
@@ -100,7 +100,7 @@ class _Product(torch.autograd.Function):
         canvas, packed = seen.input(x), packed.contiguous()
         ctx.seen = seen
         ctx.save_for_backward(canvas, packed)
-        return seen.tensor(_multiply(seen, canvas, packed, bias), seen.out_shape)
+        return seen.output(_multiply(seen, canvas, packed, bias))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]

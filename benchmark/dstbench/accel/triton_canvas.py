@@ -59,8 +59,9 @@ class View:
         """The canvas of the output's gradient."""
         return self._canvas(dy, self.tables.out_pixels)
 
-    def tensor(self, canvas: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of a shape that a canvas holds, in the input's memory format."""
+    def output(self, canvas: Tensor) -> Tensor:
+        """The output that a canvas holds, in the input's memory format; from NCHW never feature-major."""
+        shape = self.out_shape
         if not self.feature_major:
             found = canvas.view(shape)
             last = self.format == "channels-last"
