@@ -159,7 +159,11 @@ def test_every_block_size_with_a_smaller_last_group(block_size):
     assert_close(example.run(example.executions()[0]), example.expected)
 
 
-@pytest.mark.parametrize("case", [((37, 23), (300, 23), 16, {}), CONV], ids=["linear", "3x3"])
+@pytest.mark.parametrize(
+    "case",
+    [((37, 23), (300, 23), 16, {}), ((17, 5, 1, 1), (40, 5, 3, 2), 16, POINTWISE), CONV],
+    ids=["linear", "1x1", "3x3"],
+)
 def test_an_input_gradient_may_be_made_in_pieces(case, monkeypatch):
     example = Example(*case)
     for execution in example.executions():
@@ -213,18 +217,26 @@ def test_an_empty_batch():
     assert not values.grad.any()
 
 
-def test_a_condensed_layer_trains_with_it():
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+def test_a_condensed_layer_trains_with_it(autocast):
     example = Example(*CONV)
     layer = nn.Conv2d(7, 37, 3, padding=1)
     with torch.no_grad():
         layer.weight.copy_(example.weight)
         layer.bias.copy_(example.bias)
-    fast = Condensed(layer, layer_call(example.shape, example.convolution), example.executions()[0])
+    dtype = torch.bfloat16 if autocast else torch.float32
+    execution = example.executions(dtype)[0]
+    fast = Condensed(layer, layer_call(example.shape, example.convolution, dtype), execution)
     fast.collecting = True
-    out = fast(example.x.float())
-    out.backward(example.dy.float())
-    assert_close([out.detach()], example.expected[:1])
-    assert_close([fast.dense_gradient * example.mask, fast.bias.grad], example.expected[2:])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = fast(example.x.float())
+    assert out.dtype == dtype
+    for _ in range(2):  # gradients accumulate
+        out.backward(example.dy.to(dtype), retain_graph=True)
+    weight = expand(fast.weight.grad, execution.positions, example.shape)
+    found = [out.detach(), weight / 2, fast.bias.grad / 2, fast.dense_gradient * example.mask / 2]
+    expected = [example.expected[0], *example.expected[2:], example.expected[2]]
+    assert_close(found, expected, 2e-2 if autocast else 1e-5)
 
 
 def test_refuses_offsets_beyond_32_bits():

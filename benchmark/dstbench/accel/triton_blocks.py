@@ -42,7 +42,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _SCRATCH = 1 << 28  # bytes for an input gradient's parts: where they'd take more, some images go at a time
 _PROGRAMS = 1024  # that a weight gradient is cut into: enough for any GPU, and a constant: it orders sums
 _SHORTEST_SPLIT = 1024  # points
-_COLLECTED = 1024  # points of one program that sums parts: 8 for each thread
+_COLLECTED = (32, 128)  # channels and points of one program that sums parts
 
 
 def triton_executions(call: LayerCall, mask: Tensor, block_size: int, columns: Columns) -> list[Execution]:
@@ -87,7 +87,7 @@ class TritonBlocks:
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output, in the memory format of x. Raises StrategyError at 2^31 elements and more."""
+        """The layer's output. Raises StrategyError where it or x has 2^31 elements or more."""
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
             out: Tensor = _Product.apply(x, packed, bias, self)
         return out
@@ -100,7 +100,7 @@ class _Product(torch.autograd.Function):
         canvas, packed = seen.input(x), packed.contiguous()
         ctx.seen = seen
         ctx.save_for_backward(canvas, packed)
-        return seen.tensor(_multiply(seen, canvas, packed, bias), seen.out_shape)
+        return seen.output(_multiply(seen, canvas, packed, bias))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
@@ -110,7 +110,7 @@ class _Product(torch.autograd.Function):
         dy = seen.gradient(gradient)
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         return (
-            seen.tensor(_input_gradient(seen, dy, packed), seen.shape) if for_x else None,
+            _input_gradient(seen, dy, packed) if for_x else None,
             _weight_gradient(seen, canvas, dy).to(packed.dtype) if for_weight else None,
             dy.sum((0, 2, 3)) if for_bias else None,
             None,
@@ -152,9 +152,9 @@ def _multiply(seen: View, x: Tensor, packed: Tensor, bias: Tensor | None) -> Ten
 
 
 def _input_gradient(seen: View, dy: Tensor, packed: Tensor) -> Tensor:
-    """The input's canvas of gradients: parts of every group, then their sums, some images at a time."""
+    """In the input's memory format: parts of every group, then their sums, some images at a time."""
     plan, tables = seen.plan, seen.tables
-    dx = dy.new_empty(seen.images, plan.call.info.shape[1], tables.pixels, seen.lanes)
+    dx = seen.empty_input(dy)
     units = len(plan.twin)
     if not units:
         return dx.zero_()
@@ -163,17 +163,19 @@ def _input_gradient(seen: View, dy: Tensor, packed: Tensor) -> Tensor:
         points = (images.stop - images.start) * len(tables.here.base) * lanes
         parts = dy.new_empty(units, points)
         _spread(seen, dy[images], packed, parts, first, lanes)
-        _collect(seen, parts, dx[images], first, lanes)
+        _collect(seen, parts, dx if seen.feature_major else dx[images], first, lanes)
     return dx
 
 
 def _pieces(seen: View, most: int) -> Iterator[tuple[slice, int, int]]:
-    """(images, first lane, lanes) of pieces of at most ``most`` lanes in all, or of one image in NCHW.
+    """(images, first lane, lanes) of pieces of about ``most`` lanes in all.
 
-    A feature-major canvas is cut at multiples of 128 lanes, which keeps loads wide.
+    A feature-major canvas is cut between whole pixels where lanes hold some, else at multiples of 128 lanes, which
+    keeps loads wide; one in NCHW between images.
     """
     if seen.feature_major:
-        step = max(128, most // 128 * 128)
+        unit = seen.batch if seen.lanes > seen.batch else 128
+        step = max(unit, most // unit * unit)
         for first in range(0, seen.lanes, step):
             yield slice(0, 1), first, min(step, seen.lanes - first)
     else:
@@ -217,8 +219,13 @@ def _spread(seen: View, dy: Tensor, packed: Tensor, parts: Tensor, first: int, l
 def _collect(seen: View, parts: Tensor, dx: Tensor, first: int, lanes: int) -> None:
     plan, tables = seen.plan, seen.tables
     reach = tables.here if tables.folded else tables.backward
-    channels, points = dx.shape[1], dx.shape[0] * tables.pixels * lanes
-    kernels().collect[(channels * -(-points // _COLLECTED),)](
+    part_pixels, channels = len(tables.here.base), plan.call.info.shape[1]
+    points = parts.shape[1] // part_pixels * tables.pixels
+    to_image, to_channel, to_pixel, to_lane = seen.strides(dx)
+    pixel, lane = divmod(first, seen.batch)
+    run = min(lanes, seen.batch) if seen.feature_major else 1
+    side, width = _COLLECTED
+    kernels().collect[(-(-channels // side) * -(-points // width),)](
         parts,
         dx,
         plan.twin_ptr,
@@ -231,11 +238,17 @@ def _collect(seen: View, parts: Tensor, dx: Tensor, first: int, lanes: int) -> N
         points,
         parts.shape[1],
         tables.pixels,
-        len(tables.here.base),
+        part_pixels,
         lanes,
-        first,
-        seen.lanes,
-        N=_COLLECTED,
+        tables.pixels * lanes // run,
+        run,
+        pixel * to_pixel + lane * to_lane,
+        to_image,
+        to_channel,
+        to_pixel,
+        to_lane,
+        C=side,
+        N=width,
     )
 
 

@@ -59,8 +59,9 @@ class View:
         """The canvas of the output's gradient."""
         return self._canvas(dy, self.tables.out_pixels)
 
-    def tensor(self, canvas: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The tensor of a shape that a canvas holds, in the input's memory format."""
+    def output(self, canvas: Tensor) -> Tensor:
+        """The output that a canvas holds, in the input's memory format; from NCHW never feature-major."""
+        shape = self.out_shape
         if not self.feature_major:
             found = canvas.view(shape)
             last = self.format == "channels-last"
@@ -75,6 +76,25 @@ class View:
             turned = flip(canvas.view(channels, math.prod(size), self.batch))
             return turned.view(self.batch, *size, channels).movedim(-1, 1)
         return flip(canvas.view(channels * math.prod(size), self.batch)).view(shape)
+
+    def empty_input(self, like: Tensor) -> Tensor:
+        """A tensor for the input's gradient, in the input's memory format."""
+        first, *rest = self.shape
+        if self.format == "contiguous":
+            return like.new_empty(self.shape)
+        if self.format == "channels-last":
+            return like.new_empty(first, *rest[1:], rest[0]).movedim(-1, 1)
+        if self.spatial:
+            return like.new_empty(*rest, first).movedim(-1, 0)
+        return like.new_empty(rest[-1], *self.shape[:-1]).movedim(0, -1)
+
+    def strides(self, x: Tensor) -> tuple[int, int, int, int]:
+        """Of image, channel, pixel and lane in a tensor of the input's shape that has a memory format."""
+        if self.spatial:
+            batch, channel, pixel = x.stride(0), x.stride(1), x.stride(-1)
+        else:
+            batch, channel, pixel = (x.stride(-2) if x.dim() > 1 else 0), x.stride(-1), 0
+        return (0, channel, pixel, batch) if self.feature_major else (batch, channel, pixel, 0)
 
     def _canvas(self, x: Tensor, pixels: int) -> Tensor:
         channels = x.shape[1 if self.spatial else -1]

@@ -4,7 +4,7 @@ An activation is a *canvas*, contiguous [images, channels, pixels, lanes]. A *po
 lane), lane fastest, on the side that a kernel writes (weight gradient: the output's). What it reads for
 channel c and tap t lies in the same image and lane, at pixel ``base[pixel] + shift[t]``, and is zero unless
 bit t of ``inside[pixel]`` is set: padding, stride and dilation are in these tables alone. Lanes are contiguous
-and in step for every entry, so a gathered row is loaded in whole vectors where their number is a multiple of 8.
+and in step for every entry, so a gathered row is loaded in whole vectors where their number is a multiple of 16.
 
 Products accumulate in float32, in an order that no tuned setting changes: results don't depend on which
 configuration wins. Offsets are int32, in elements; the scratch of the input gradient is addressed in int64.
@@ -21,7 +21,7 @@ import triton.language as tl
 __all__ = ["collect", "flip", "multiply", "spread", "weigh"]
 
 _KEY = ["B", "bucket"]  # tuning: the block size, and density, points and alignment in ``bucket``
-_ACCUMULATORS = 128  # of one thread: more would spill
+_ACCUMULATORS = 256  # of one thread, by the bytes of an element: more would spill
 _SHARED = 220 << 10  # bytes of shared memory that one program may use
 
 
@@ -35,9 +35,9 @@ def _fitting(configs: list[Any], arguments: dict[str, Any], **more: Any) -> list
 
     def fits(config: Any) -> bool:
         width: int = config.kwargs.get("N", given["B"])
-        buffers: int = (rows + width) * config.kwargs["K"] * size * config.num_stages
+        buffers: int = (rows + width) * config.kwargs["K"] * size * (config.num_stages + 1) // 2
         threads: int = 32 * config.num_warps
-        return rows * width <= _ACCUMULATORS * threads and buffers <= _SHARED
+        return rows * width <= _ACCUMULATORS // size * threads and buffers <= _SHARED
 
     return [config for config in configs if fits(config)]
 
@@ -55,24 +55,27 @@ def _tuned(*configs: dict[str, int]) -> Callable[[Any], Any]:
     return triton.autotune(space, key=_KEY, prune_configs_by={"early_config_prune": _fitting})  # type: ignore[no-any-return]
 
 
+# Gathered loads wait for loads of their offsets, and the compiler spends every other stage on those: 3, 5 and 7
+# stages make 2, 3 and 4 buffers; 4 and 6 make no more than 3 and 5.
 _PRODUCTS = [
     {"N": n, "K": k, "warps": warps, "stages": stages}
     for n, k, warps, stages in [
-        (128, 32, 4, 4),
+        (128, 32, 4, 5),
         (128, 64, 4, 3),
-        (128, 64, 8, 3),
-        (64, 32, 4, 4),
-        (64, 64, 4, 4),
-        (64, 128, 4, 3),
+        (128, 64, 4, 5),
+        (128, 64, 8, 5),
+        (64, 32, 4, 7),
+        (64, 64, 4, 5),
         (256, 32, 4, 3),
-        (256, 32, 8, 4),
+        (256, 32, 4, 5),
+        (256, 32, 8, 5),
         (256, 64, 8, 3),
         (512, 32, 8, 3),
     ]
 ]
 _SUMS = [
     {"K": k, "warps": warps, "stages": stages}
-    for k, warps, stages in [(64, 4, 3), (32, 4, 4), (64, 4, 4), (64, 8, 3), (128, 4, 2), (128, 8, 3)]
+    for k, warps, stages in [(64, 4, 3), (64, 4, 5), (32, 4, 7), (64, 8, 5), (128, 4, 3), (128, 8, 3)]
 ]
 
 
@@ -209,7 +212,7 @@ def spread(
 @triton.jit
 def collect(
     parts,  # [units, part_points]
-    dx,  # canvas
+    dx,  # by its strides
     ptr,  # int32 [channels + 1]
     hits,  # int32 [units]: by channel
     tap,  # int32 [units]: of the unit that stands there in ``hits``
@@ -222,31 +225,42 @@ def collect(
     pixels,
     part_pixels,
     lanes,
-    first_lane,
+    x_pixels,  # pixels and lanes as dx has them: a pointwise layer's lanes are pixels, too
     x_lanes,
+    first,  # where the first point stands in dx
+    to_image,
+    to_channel,
+    to_pixel,
+    to_lane,
+    C: tl.constexpr,
     N: tl.constexpr,
 ):
     """Input gradient, second half: dx[channel, p] = sum of the parts of all units that read it, in fixed order.
 
-    Program = (channel, N points). Reads are contiguous; four units are in flight at a time.
+    Program = (C channels, N points). Reads follow lanes; writes follow whatever is contiguous in dx.
     """
-    channel = tl.program_id(0) % channels
-    p = tl.program_id(0) // channels * N + tl.arange(0, N)
+    tiles = tl.cdiv(channels, C)
+    channel = tl.program_id(0) % tiles * C + tl.arange(0, C)
+    p = tl.program_id(0) // tiles * N + tl.arange(0, N)
     image, pixel, lane = _locate(p, pixels, lanes)
     reach = tl.where(p < points, tl.load(inside + pixel), 0)
     start = lane + lanes * (image * part_pixels + tl.load(base + pixel))
-    last = tl.load(ptr + channel + 1)
-    total = tl.zeros((N,), tl.float32)
-    for first in range(tl.load(ptr + channel), last, 4):
-        h = first + tl.arange(0, 4)
-        u = tl.load(hits + h, mask=h < last, other=0).to(tl.int64)
-        t = tl.load(tap + h, mask=h < last, other=0)
+    hit = tl.load(ptr + channel, mask=channel < channels, other=0)
+    last = tl.load(ptr + channel + 1, mask=channel < channels, other=0)
+    total = tl.zeros((C, N), tl.float32)
+    for _ in range(tl.max(last - hit, 0)):
+        u = tl.load(hits + hit, mask=hit < last, other=0).to(tl.int64)
+        t = tl.load(tap + hit, mask=hit < last, other=0)
         at = u * part_points + lanes * tl.load(shift + t)
-        seen = (h[:, None] < last) & (((reach[None, :] >> t[:, None]) & 1) != 0)
-        part = tl.load(parts + at[:, None] + start[None, :], mask=seen, other=0.0)
-        total += tl.sum(part.to(tl.float32), 0)
-    written = first_lane + lane + x_lanes * ((image * channels + channel) * pixels + pixel)
-    tl.store(dx + written, total.to(dx.dtype.element_ty), mask=p < points)
+        seen = (hit < last)[:, None] & (((reach[None, :] >> t[:, None]) & 1) != 0)
+        total += tl.load(parts + at[:, None] + start[None, :], mask=seen, other=0.0).to(tl.float32)
+        hit += 1
+    image, pixel, lane = _locate(p, x_pixels, x_lanes)
+    written = first + image * to_image + pixel * to_pixel + lane * to_lane
+    live = (channel < channels)[:, None] & (p < points)[None, :]
+    tl.store(
+        dx + (channel * to_channel)[:, None] + written[None, :], total.to(dx.dtype.element_ty), mask=live
+    )
 
 
 @_tuned(*_SUMS)
