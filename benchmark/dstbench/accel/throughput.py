@@ -137,7 +137,7 @@ def inference_call(
 
     @torch.inference_mode()
     def call() -> object:
-        with _autocast(images.device, precision):
+        with autocast(images.device, precision):
             return frozen(images)
 
     return call
@@ -157,7 +157,7 @@ def training_call(
 
     def call() -> object:
         model.train()
-        with _autocast(images.device, precision):
+        with autocast(images.device, precision):
             loss = nn.functional.cross_entropy(compiled(images), labels)
         for parameter in parameters:
             parameter.grad = None
@@ -220,6 +220,7 @@ def _compiled(model: nn.Module, mode: str | None) -> nn.Module:
     return model if mode is None else cast(nn.Module, torch.compile(model, mode=mode))
 
 
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Products in the precision of that name; "no": as they are."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()

@@ -13,6 +13,7 @@ import torch
 from dstbench import __version__
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.export import Network, difference, get_format
+from dstbench.accel.portable import portable
 from dstbench.core.cost import cost
 from dstbench.core.rows import whole_rows
 from dstbench.errors import BadInput
@@ -32,7 +33,9 @@ class Exported:
 
     file: Path
     format: str
-    path: str  # "compacted", "masked-dense", "dense" for the controls without masks; "weights" of safetensors
+    path: (
+        str  # "compacted", "row groups (…)", "masked-dense", "dense" without masks; "weights" of safetensors
+    )
     difference: float  # the largest between outputs, relative to the largest output
     outputs: tuple[int, ...]  # shape
     size: int  # of the file
@@ -59,7 +62,8 @@ def export(
 
     result: the trial's folder, its ``result.json``, or the beginning of its key in the folder ``results``.
     format: "pt2", "onnx" or "safetensors". Where the structure removes whole rows, pt2 and onnx hold the
-    compacted network. Raises BadInput for a result without a network, and for a format that can't be written.
+    compacted network; where groups of rows read few channels, as balanced shuffled blocks do, those compute with
+    what they read. Raises BadInput for a result without a network, and for a format that can't be written.
     """
     chosen = get_format(format)
     folder = find(result, Path(results))
@@ -121,10 +125,13 @@ def _finished(folder: Path) -> Record:
 def _network(trained: Trained, about: Mapping[str, str]) -> tuple[Network, str]:
     """The network as it is exported, and the path that it runs on."""
     example, masked = _images(_TRACED, trained), masked_copy(trained.model, trained.masks).eval()
-    if trained.masks and whole_rows(trained.structure):
+    if not trained.masks:
+        running, path = masked, "dense"
+    elif whole_rows(trained.structure):
         running, path = compact(trained.model, trained.masks, example), "compacted"
     else:
-        running, path = masked, "masked-dense" if trained.masks else "dense"
+        running, grouped = portable(masked, trained.masks)
+        path = f"row groups ({grouped} of {len(trained.masks)} layers)" if grouped else "masked-dense"
     return Network(masked, running, trained.masks, example, about), path
 
 
