@@ -1,0 +1,191 @@
+"""Row groups with ragged column lists on a CPU: compiled kernels for what stock operators can't do well.
+
+An *entry* is one (in-channel, tap) pair; a group of rows has a list of them, as long as it likes. Linear layers and
+convolutions of one or two dimensions share the kernels of ``ragged.cpp``, float32 only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dstbench.accel.groups import Columns, Groups, layout, taps
+from dstbench.accel.native import NotCompiled, load
+from dstbench.api import Execution, LayerCall, StrategyError
+
+__all__ = ["RaggedExecution", "by_entry", "offered", "ragged_executions", "stored_positions"]
+
+_VECTOR = 16  # floats in the widest vector
+_RUN = 64  # floats that a kernel likes to meet in one run
+
+
+def ragged_executions(
+    call: LayerCall, mask: Tensor, block_size: int, columns: Columns = "entry"
+) -> list[Execution]:
+    """What computes a shuffled-block mask, bool [*w], here: one execution, or none where ``offered`` says why."""
+    if offered(call) is not None:
+        return []
+    groups = by_entry(layout(mask, block_size, columns), call.info.shape, columns)
+    positions = stored_positions(groups, call.info.shape, block_size)
+    return [RaggedExecution("shuffled-block compiled", positions, call, groups, block_size)]
+
+
+def offered(call: LayerCall) -> str | None:
+    """Why the kernels can't run a layer, or None where they can."""
+    if call.device.type != "cpu" or call.dtype != torch.float32:
+        return f"float32 on a CPU only, not {call.dtype} on {call.device}"
+    if call.groups != 1 or len(call.stride) > 2:
+        return "linear layers, and convolutions of one group and of at most two dimensions, only"
+    try:
+        load("ragged")
+    except NotCompiled as error:
+        return str(error)
+    return None
+
+
+def by_entry(groups: Groups, shape: tuple[int, ...], columns: Columns) -> Groups:
+    """A layout whose columns are entries: whole in-channels become all their taps."""
+    width = taps(shape, columns)
+    cols = groups.cols[:, None] * width + torch.arange(width, dtype=torch.int32)
+    return Groups(groups.perm, groups.ptr * width, cols.flatten())
+
+
+def stored_positions(groups: Groups, shape: tuple[int, ...], block_size: int) -> Tensor:
+    """Where the value of every entry of a group and row of it stands in the weight: int64 [entries, B], -1 = none."""
+    rows = groups.perm.new_full((len(groups.ptr) - 1, block_size), -1)
+    rows.view(-1)[: shape[0]] = groups.perm
+    rows = rows.repeat_interleave(groups.ptr.diff(), 0)
+    return torch.where(rows < 0, -1, rows * prod(shape[1:]) + groups.cols.long()[:, None])
+
+
+@dataclass(frozen=True)
+class RaggedExecution:
+    """The product of one layer's row groups, whose columns are entries."""
+
+    path: str
+    positions: Tensor  # int64, whatever shape holds entries x B values
+    call: LayerCall
+    groups: Groups
+    block_size: int
+
+    def pack(self, values: Tensor) -> Tensor:
+        """As they are."""
+        return values
+
+    def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output. Raises StrategyError where something isn't float32."""
+        for name, tensor in (("input", x), ("weight", packed), ("bias", bias)):
+            if tensor is not None and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
+                raise StrategyError(
+                    f"layer {self.call.info.name!r}: expected a float32 {name} on the CPU, "
+                    f"got {tensor.dtype} on {tensor.device}"
+                )
+        out: Tensor = _Product.apply(x, packed, bias, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def problem(self, x: Tensor) -> _Problem:
+        """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width]."""
+        call, dimensions = self.call, len(self.call.stride)
+        out_channels, in_channels, *kernel = call.info.shape
+        if not dimensions:
+            images, space = prod(x.shape[:-1]), [1, 1]
+        else:
+            images, space = x.shape[0], [1] * (2 - dimensions) + list(x.shape[2:])
+
+        def both(sizes: Sequence[int], default: int) -> list[int]:
+            return [default] * (2 - len(sizes)) + list(sizes)
+
+        taps, stride = both(kernel, 1), both(call.stride, 1)
+        padding, dilation = both(call.padding, 0), both(call.dilation, 1)
+        outer = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(space, padding, dilation, taps, stride, strict=True)
+        ]
+        groups = self.groups
+        numbers = [in_channels, *space, out_channels, *outer, *taps, *stride, *padding, *dilation]
+        layer = _Layer(
+            *numbers, len(groups.ptr) - 1, self.block_size, *map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
+        )
+        return _Problem(layer, images, _width(images, prod(outer)), (*x.shape[:1], out_channels, *outer[2 - dimensions:]) if dimensions else (*x.shape[:-1], out_channels))
+
+
+class _Layer(ctypes.Structure):
+    """``Layer`` of ragged.cpp."""
+
+    _fields_ = (
+        *[
+            (name, ctypes.c_int64)
+            for name in (
+                *("in", "height", "width", "out", "out_height", "out_width"),
+                *("kernel_height", "kernel_width", "stride_height", "stride_width"),
+                *("padding_height", "padding_width", "dilation_height", "dilation_width"),
+                *("groups", "block"),
+            )
+        ],
+        *[(name, ctypes.c_void_p) for name in ("ptr", "perm", "cols")],
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    layer: _Layer
+    images: int
+    width: int  # images of a chunk
+    shape: tuple[int, ...]  # of the output
+
+
+def _width(images: int, pixels: int) -> int:
+    """How many images stand side by side: one where its pixels make good runs, else whole vectors of images."""
+    if pixels >= _RUN and pixels / (-(-pixels // _VECTOR) * _VECTOR) > 0.8:
+        return 1
+    share = -(-images // torch.get_num_threads())  # what every thread gets, if that fills its vectors
+    wanted = min(share, -(-_RUN // pixels))
+    return max(1, -(-wanted // _VECTOR)) * _VECTOR
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, execution: RaggedExecution) -> Tensor:
+        x, values = x.contiguous(), values.contiguous()
+        problem = execution.problem(x)
+        out = x.new_empty(problem.shape)
+        load("ragged").forward(
+            ctypes.byref(problem.layer), *_pointers(x), *_sizes(problem), *_pointers(values, bias, out), torch.get_num_threads()
+        )
+        ctx.save_for_backward(x, values)
+        ctx.execution = execution
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, values = ctx.saved_tensors
+        for_x, for_values, for_bias, _ = ctx.needs_input_grad
+        gradient = gradient.contiguous()
+        problem = ctx.execution.problem(x)
+        dx = torch.empty_like(x) if for_x else None
+        dw = torch.empty_like(values) if for_values else None
+        if for_x or for_values:
+            load("ragged").backward(
+                ctypes.byref(problem.layer), *_pointers(x, gradient), *_sizes(problem), *_pointers(values, dx, dw), torch.get_num_threads()
+            )
+        if not for_bias:
+            return dx, dw, None, None
+        linear = not ctx.execution.call.stride
+        db = gradient.flatten(0, -2).sum(0) if linear else gradient.flatten(2).sum((0, 2))
+        return dx, dw, db, None
+
+
+def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+
+
+def _sizes(problem: _Problem) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    return ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
