@@ -130,65 +130,108 @@ static void separate(const Chunk &chunk, const float *from, int64_t features, fl
     }
 }
 
-// Visit every run of a plane that stands in the image: visit(plane offset, image offset, pixels); else zero(offset, pixels).
-template <class Visit, class Zero>
-static void runs(const Layer &l, Visit visit, Zero zero) {
-    int64_t at = 0;
+// The part of a plane that stands in the image: rows [top, bottom) and columns [first, last) of it, from `image` on.
+struct Inside {
+    int64_t plane, image, top, bottom, first, last;
+};
+
+static int64_t ceil_div(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+template <class Visit>
+static void each_plane(const Layer &l, Visit visit) {
+    const int64_t size = l.plane_height() * l.out_width;
+    int64_t plane = 0;
     for (int64_t c = 0; c < l.in; c++)
         for (int64_t phase = 0; phase < l.phases(); phase++)
-            for (int64_t tap = 0; tap < l.kernel_width; tap++) {
-                const int64_t shift = tap * l.dilation_width - l.padding_width;  // column of the first output's input
-                const int64_t s = l.stride_width;
-                const int64_t first = std::min(l.out_width, std::max<int64_t>(0, (-shift + s - 1) / s));
-                const int64_t last = std::max(first, std::min(l.out_width, (l.width - shift + s - 1) / s));
-                for (int64_t row = 0; row < l.plane_height(); row++, at += l.out_width) {
-                    const int64_t h = row * l.stride_height + phase - l.padding_height;
-                    if (h < 0 || h >= l.height) {
-                        zero(at, l.out_width);
-                        continue;
-                    }
-                    zero(at, first);
-                    visit(at + first, (c * l.height + h) * l.width + first * s + shift, last - first);
-                    zero(at + last, l.out_width - last);
-                }
+            for (int64_t tap = 0; tap < l.kernel_width; tap++, plane += size) {
+                const int64_t down = phase - l.padding_height, right = tap * l.dilation_width - l.padding_width;
+                const int64_t top = ceil_div(-down, l.stride_height), first = ceil_div(-right, l.stride_width);
+                const int64_t bottom = std::min(l.plane_height(), ceil_div(l.height - down, l.stride_height));
+                const int64_t last = std::min(l.out_width, ceil_div(l.width - right, l.stride_width));
+                if (top >= bottom || first >= last) continue;
+                const int64_t row = top * l.stride_height + down, column = first * l.stride_width + right;
+                visit(Inside{plane, (c * l.height + row) * l.width + column, top, bottom, first, last});
             }
 }
 
-static const float *spread(const Layer &l, int64_t width, const float *x, Buffer &buffer) {
-    if (l.plain() && l.pixels() * width % lanes == 0) return x;  // else a last vector would read over the end
-    float *to = reserve(buffer, l.planes() * width);
-    if (l.plain()) return static_cast<float *>(std::memcpy(to, x, l.image() * width * sizeof(float)));
-    const int64_t step = l.stride_width * width;
-    runs(
-        l,
-        [=](int64_t at, int64_t from, int64_t pixels) {
-            float *t = to + at * width;
-            const float *f = x + from * width;
-            if (step == width)
-                std::memcpy(t, f, pixels * width * sizeof(float));
-            else
-                for (int64_t p = 0; p < pixels; p++)
-                    for (int64_t i = 0; i < width; i++) t[p * width + i] = f[p * step + i];
-        },
-        [=](int64_t at, int64_t pixels) { std::memset(to + at * width, 0, pixels * width * sizeof(float)); });
-    return to;
+// Planes whose rows follow one another as the image's do are copied in one go, border columns included; those
+// between the last column of a row and the first of the next one are then cleared.
+static bool in_step(const Layer &l) {
+    return l.stride_height == 1 && l.stride_width == 1 && l.out_width == l.width;
 }
 
-static void fold(const Layer &l, int64_t width, const float *planes, float *x) {
-    std::memset(x, 0, l.image() * width * sizeof(float));
-    const int64_t step = l.stride_width * width;
-    runs(
-        l,
-        [=](int64_t at, int64_t to, int64_t pixels) {
-            const float *f = planes + at * width;
-            float *t = x + to * width;
-            if (step == width)
-                for (int64_t p = 0; p < pixels * width; p++) t[p] += f[p];
-            else
-                for (int64_t p = 0; p < pixels; p++)
-                    for (int64_t i = 0; i < width; i++) t[p * step + i] += f[p * width + i];
-        },
-        [](int64_t, int64_t) {});
+static void clear_between(const Layer &l, const Inside &in, int64_t width, float *plane) {
+    const int64_t size = (l.out_width - (in.last - in.first)) * width;
+    for (int64_t row = in.top + 1; size && row < in.bottom; row++) {
+        float *from = plane + ((row - 1) * l.out_width + in.last) * width;
+        if (size == 1)  // by far the most common, and a call would take longer
+            *from = 0;
+        else
+            std::memset(from, 0, size * sizeof(float));
+    }
+}
+
+static int64_t in_one_go(const Layer &l, const Inside &in, int64_t width) {
+    return ((in.bottom - in.top - 1) * l.out_width + in.last - in.first) * width;
+}
+
+// The planes of a chunk. `planes` is zero at the borders.
+static void spread(const Layer &l, int64_t width, const float *x, float *planes) {
+    each_plane(l, [=, &l](const Inside &in) {
+        float *plane = planes + in.plane * width;
+        const float *from = x + in.image * width;
+        if (in_step(l)) {
+            float *to = plane + (in.top * l.out_width + in.first) * width;
+            std::memcpy(to, from, in_one_go(l, in, width) * sizeof(float));
+            clear_between(l, in, width, plane);
+            return;
+        }
+        for (int64_t row = in.top; row < in.bottom; row++, from += l.stride_height * l.width * width)
+            for (int64_t column = in.first; column < in.last; column++)
+                for (int64_t i = 0; i < width; i++)
+                    plane[(row * l.out_width + column) * width + i] =
+                        from[(column - in.first) * l.stride_width * width + i];
+    });
+}
+
+// One thread's planes, chunk after chunk.
+struct Planes {
+    Buffer interleaved, spreaded;
+
+    void clear(const Layer &l, int64_t width) {
+        const int64_t size = l.plain() ? 0 : l.planes() * width;
+        std::memset(reserve(spreaded, size), 0, size * sizeof(float));
+    }
+
+    const float *of(const Layer &l, const Chunk &c, const float *x) {
+        const float *from = interleave(c, x, l.image(), interleaved);
+        if (!l.plain()) {
+            spread(l, c.width, from, spreaded.data());
+            return spreaded.data();
+        }
+        if (c.points % lanes == 0) return from;
+        const int64_t size = l.image() * c.width;  // else a last vector would read over the end
+        return static_cast<float *>(std::memcpy(reserve(spreaded, size), from, size * sizeof(float)));
+    }
+};
+
+// The reverse, for gradients: x += planes. Their borders are overwritten.
+static void fold(const Layer &l, int64_t width, float *planes, float *x) {
+    each_plane(l, [=, &l](const Inside &in) {
+        float *plane = planes + in.plane * width, *to = x + in.image * width;
+        if (in_step(l)) {
+            clear_between(l, in, width, plane);
+            const float *from = plane + (in.top * l.out_width + in.first) * width;
+            const int64_t size = in_one_go(l, in, width);
+            for (int64_t p = 0; p < size; p++) to[p] += from[p];
+            return;
+        }
+        for (int64_t row = in.top; row < in.bottom; row++, to += l.stride_height * l.width * width)
+            for (int64_t column = in.first; column < in.last; column++)
+                for (int64_t i = 0; i < width; i++)
+                    to[(column - in.first) * l.stride_width * width + i] +=
+                        plane[(row * l.out_width + column) * width + i];
+    });
 }
 
 // ---- the kernels; each keeps a tile of vectors in registers
@@ -383,15 +426,20 @@ extern "C" void forward(const Layer *layer, const float *x, int64_t images, int6
                         const float *bias, float *y, int threads) {
     const Layer &l = *layer;
     const auto offset = offsets(l, width);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t index = 0; index < (images + width - 1) / width; index++) {
-        static thread_local Buffer interleaved, spreaded, output;
-        const Chunk c = chunk(l, index, images, width);
-        const float *planes = spread(l, width, interleave(c, x, l.image(), interleaved), spreaded);
-        const int64_t features = l.out * l.pixels();
-        float *to = width == 1 ? y + c.first * features : reserve(output, features * width);
-        for (int64_t g = 0; g < l.groups; g++) forward_group(l, planes, offset.data(), w, g, bias, to, c.points);
-        separate(c, to, features, y);
+    const int64_t features = l.out * l.pixels();
+#pragma omp parallel num_threads(threads)
+    {
+        static thread_local Planes input;
+        static thread_local Buffer output;
+        input.clear(l, width);
+#pragma omp for schedule(static)
+        for (int64_t index = 0; index < (images + width - 1) / width; index++) {
+            const Chunk c = chunk(l, index, images, width);
+            const float *planes = input.of(l, c, x);
+            float *to = width == 1 ? y + c.first * features : reserve(output, features * width);
+            for (int64_t g = 0; g < l.groups; g++) forward_group(l, planes, offset.data(), w, g, bias, to, c.points);
+            separate(c, to, features, y);
+        }
     }
 }
 
@@ -404,7 +452,9 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
     std::vector<const float *> partial(threads);
 #pragma omp parallel num_threads(threads)
     {
-        static thread_local Buffer interleaved, spreaded, gradient, padded, sums, folded, turned, zero, weights;
+        static thread_local Planes input;
+        static thread_local Buffer gradient, padded, sums, folded, turned, zero, weights;
+        if (dw) input.clear(l, width);
         float *mine = reserve(weights, l.entries() * stride);
         if (dw) std::memset(mine, 0, l.entries() * stride * sizeof(float));
         partial[omp_get_thread_num()] = mine;
@@ -412,7 +462,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
         for (int64_t index = 0; index < (images + width - 1) / width; index++) {
             const Chunk c = chunk(l, index, images, width);
             const int64_t run = (c.points + lanes - 1) / lanes * lanes;
-            const float *planes = dw ? spread(l, width, interleave(c, x, l.image(), interleaved), spreaded) : nullptr;
+            const float *planes = dw ? input.of(l, c, x) : nullptr;
             const float *out = pad(interleave(c, dy, features, gradient), l.out, c.points, run, padded);
             float *into = dx ? reserve(sums, l.planes() * width) : nullptr;
             if (dx) std::memset(into, 0, l.planes() * width * sizeof(float));
@@ -432,6 +482,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
             if (!dx) continue;
             if (!l.plain()) {
                 float *to = width == 1 ? dx + c.first * l.image() : reserve(folded, l.image() * width);
+                std::memset(to, 0, l.image() * width * sizeof(float));
                 fold(l, width, into, to);
                 into = to;
             }
