@@ -48,7 +48,9 @@ def _outcome(name: str) -> ctypes.CDLL | NotCompiled:
 def _built(name: str) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
     compiler = _compiler()
-    machine = _run([*compiler, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])  # its version, and the processor's features
+    machine = _run(
+        [*compiler, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
+    )  # its version, and the processor's features
     key = hashlib.sha256(source.read_bytes() + machine + repr((compiler, _FLAGS)).encode()).hexdigest()[:16]
     library = _cache() / f"{name}-{key}.so"
     try:
@@ -83,4 +85,6 @@ def _run(command: list[str]) -> bytes:
         return subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT).stdout
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or b""
-        raise NotCompiled(f"{shlex.join(command)}: {error} {said.decode(errors='replace')[-2000:]}") from error
+        raise NotCompiled(
+            f"{shlex.join(command)}: {error} {said.decode(errors='replace')[-2000:]}"
+        ) from error

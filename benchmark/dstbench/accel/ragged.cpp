@@ -22,6 +22,11 @@ constexpr int lanes = 4;
 #endif
 typedef float Vector __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
 
+#define UNROLL _Pragma("GCC unroll 16")
+
+static Vector &vector(float *at) { return *reinterpret_cast<Vector *>(at); }
+static const Vector &vector(const float *at) { return *reinterpret_cast<const Vector *>(at); }
+
 using Buffer = std::vector<float>;
 
 // What `ragged.py` fills in; fields in the same order.
@@ -86,9 +91,9 @@ static void transpose(float *to, int64_t to_stride, Rows from, int64_t rows, int
         int64_t c = 0;
         for (; height == lanes && c + lanes <= columns; c += lanes) {
             Vector tile[lanes];
-            for (int i = 0; i < lanes; i++) tile[i] = *(const Vector *)(from(r + i) + c);
+            for (int i = 0; i < lanes; i++) tile[i] = vector(from(r + i) + c);
             exchange_all<lanes / 2>(tile);
-            for (int i = 0; i < lanes; i++) *(Vector *)(to + (c + i) * to_stride + r) = tile[i];
+            for (int i = 0; i < lanes; i++) vector(to + (c + i) * to_stride + r) = tile[i];
         }
         for (; c < columns; c++)
             for (int64_t i = 0; i < height; i++) to[c * to_stride + r + i] = from(r + i)[c];
@@ -242,29 +247,23 @@ static void forward_tile(const float *x, const int64_t *offset, int64_t count, c
                          float *const *y, const float *bias, int64_t valid) {
     constexpr int U = R * V < 8 ? 2 : 1;  // independent sums, so that additions needn't wait for each other
     Vector sum[U][R][V] = {};
+    const auto add = [&](Vector(&into)[R][V], int64_t k) {
+        Vector in[V];
+        UNROLL for (int v = 0; v < V; v++) in[v] = vector(x + offset[k] + v * lanes);
+        UNROLL for (int r = 0; r < R; r++)
+            UNROLL for (int v = 0; v < V; v++) into[r][v] += w[k * block + r] * in[v];
+    };
     int64_t k = 0;
     for (; k + U <= count; k += U)
-#pragma GCC unroll 2
-        for (int u = 0; u < U; u++) {
-            Vector in[V];
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) in[v] = *(const Vector *)(x + offset[k + u] + v * lanes);
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-                for (int v = 0; v < V; v++) sum[u][r][v] += w[(k + u) * block + r] * in[v];
-        }
-    for (; k < count; k++)
-        for (int r = 0; r < R; r++)
-            for (int v = 0; v < V; v++) sum[0][r][v] += w[k * block + r] * *(const Vector *)(x + offset[k] + v * lanes);
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) {
-            Vector total = sum[0][r][v];
+        UNROLL for (int u = 0; u < U; u++) add(sum[u], k + u);
+    for (; k < count; k++) add(sum[0], k);
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) {
+            Vector total = sum[0][r][v] + bias[r];
             if constexpr (U == 2) total += sum[1][r][v];
-            total += bias[r];
             const int64_t left = valid - v * lanes;
             if (left >= lanes)
-                *(Vector *)(y[r] + v * lanes) = total;
+                vector(y[r] + v * lanes) = total;
             else if (left > 0)
                 std::memcpy(y[r] + v * lanes, &total, left * sizeof(float));
         }
@@ -277,15 +276,12 @@ static void input_tile(float *dx, const int64_t *offset, const float *w, int64_t
     Vector sum[T][V] = {};
     for (int64_t b = 0; b < block; b++) {
         Vector out[V];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) out[v] = *(const Vector *)(dy[b] + at + v * lanes);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++)
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) sum[t][v] += w[t * block + b] * out[v];
+        UNROLL for (int v = 0; v < V; v++) out[v] = vector(dy[b] + at + v * lanes);
+        UNROLL for (int t = 0; t < T; t++)
+            UNROLL for (int v = 0; v < V; v++) sum[t][v] += w[t * block + b] * out[v];
     }
-    for (int t = 0; t < T; t++)
-        for (int v = 0; v < V; v++) *(Vector *)(dx + offset[t] + v * lanes) += sum[t][v];
+    UNROLL for (int t = 0; t < T; t++)
+        UNROLL for (int v = 0; v < V; v++) vector(dx + offset[t] + v * lanes) += sum[t][v];
 }
 
 // dw[k][0:R] += sum over points of x[offset[k]][point] * dy[point][0:R], T entries; dy has `stride` floats a point.
@@ -295,27 +291,22 @@ static void weight_tile(const float *x, const int64_t *offset, const float *dy, 
     constexpr int U = T * R < 12 ? 2 : 1;
     Vector sum[U][T][R] = {};
     const float *in[T];
-    for (int t = 0; t < T; t++) in[t] = x + offset[t];
-    for (int64_t p = 0; p + U <= points; p += U)
-#pragma GCC unroll 2
-        for (int u = 0; u < U; u++) {
-            Vector out[R];
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) out[r] = *(const Vector *)(dy + (p + u) * stride + r * lanes);
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++)
-#pragma GCC unroll 8
-                for (int r = 0; r < R; r++) sum[u][t][r] += in[t][p + u] * out[r];
-        }
-    if (points % U)
-        for (int t = 0; t < T; t++)
-            for (int r = 0; r < R; r++)
-                sum[0][t][r] += in[t][points - 1] * *(const Vector *)(dy + (points - 1) * stride + r * lanes);
-    for (int t = 0; t < T; t++)
-        for (int r = 0; r < R; r++) {
+    UNROLL for (int t = 0; t < T; t++) in[t] = x + offset[t];
+    const auto add = [&](Vector(&into)[T][R], int64_t point) {
+        Vector out[R];
+        UNROLL for (int r = 0; r < R; r++) out[r] = vector(dy + point * stride + r * lanes);
+        UNROLL for (int t = 0; t < T; t++)
+            UNROLL for (int r = 0; r < R; r++) into[t][r] += in[t][point] * out[r];
+    };
+    int64_t point = 0;
+    for (; point + U <= points; point += U)
+        UNROLL for (int u = 0; u < U; u++) add(sum[u], point + u);
+    for (; point < points; point++) add(sum[0], point);
+    UNROLL for (int t = 0; t < T; t++)
+        UNROLL for (int r = 0; r < R; r++) {
             Vector total = sum[0][t][r];
             if constexpr (U == 2) total += sum[1][t][r];
-            *(Vector *)(dw + t * stride + r * lanes) += total;
+            vector(dw + t * stride + r * lanes) += total;
         }
 }
 
@@ -324,8 +315,8 @@ static float dot(const float *x, const float *dy, int64_t points) {
     Vector sum[2] = {};
     int64_t p = 0;
     for (; p + 2 * lanes <= points; p += 2 * lanes)
-        for (int u = 0; u < 2; u++) sum[u] += *(const Vector *)(x + p + u * lanes) * *(const Vector *)(dy + p + u * lanes);
-    for (; p + lanes <= points; p += lanes) sum[0] += *(const Vector *)(x + p) * *(const Vector *)(dy + p);
+        for (int u = 0; u < 2; u++) sum[u] += vector(x + p + u * lanes) * vector(dy + p + u * lanes);
+    for (; p + lanes <= points; p += lanes) sum[0] += vector(x + p) * vector(dy + p);
     sum[0] += sum[1];
     float total = 0;
     for (int i = 0; i < lanes; i++) total += sum[0][i];

@@ -80,56 +80,62 @@ class RaggedExecution:
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output. Raises StrategyError where something isn't float32."""
+        """The layer's output. Raises StrategyError where an input isn't what the kernels may read."""
         for name, tensor in (("input", x), ("weight", packed), ("bias", bias)):
             if tensor is not None and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
-                raise StrategyError(
-                    f"layer {self.call.info.name!r}: expected a float32 {name} on the CPU, "
-                    f"got {tensor.dtype} on {tensor.device}"
-                )
+                raise self._wrong(f"a float32 {name} on the CPU", f"{tensor.dtype} on {tensor.device}")
+        inputs, dimensions = self.call.info.shape[1], len(self.call.stride)
+        channel = 1 if dimensions else x.dim() - 1
+        if (dimensions and x.dim() != dimensions + 2) or x.shape[channel] != inputs:
+            shape = ["batch", inputs, *["*"] * dimensions] if dimensions else ["...", inputs]
+            raise self._wrong(f"an input [{', '.join(map(str, shape))}]", f"{list(x.shape)}")
+        if packed.numel() != self.positions.numel():
+            raise self._wrong(f"{self.positions.numel()} weights", f"{packed.numel()}")
         out: Tensor = _Product.apply(x, packed, bias, self)  # type: ignore[no-untyped-call]
         return out
 
+    def _wrong(self, expected: str, got: str) -> StrategyError:
+        return StrategyError(f"layer {self.call.info.name!r}: expected {expected}, got {got}")
+
     def problem(self, x: Tensor) -> _Problem:
         """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width]."""
-        call, dimensions = self.call, len(self.call.stride)
-        out_channels, in_channels, *kernel = call.info.shape
-        if not dimensions:
-            images, space = prod(x.shape[:-1]), [1, 1]
-        else:
-            images, space = x.shape[0], [1] * (2 - dimensions) + list(x.shape[2:])
-
-        def both(sizes: Sequence[int], default: int) -> list[int]:
-            return [default] * (2 - len(sizes)) + list(sizes)
-
-        taps, stride = both(kernel, 1), both(call.stride, 1)
-        padding, dilation = both(call.padding, 0), both(call.dilation, 1)
+        call, groups = self.call, self.groups
+        out, inputs, *kernel = call.info.shape
+        dimensions = len(call.stride)
+        taps, stride = _both(kernel, 1), _both(call.stride, 1)
+        padding, dilation = _both(call.padding, 0), _both(call.dilation, 1)
+        space = _both(x.shape[2:] if dimensions else (), 1)
         outer = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(space, padding, dilation, taps, stride, strict=True)
         ]
-        groups = self.groups
-        numbers = [in_channels, *space, out_channels, *outer, *taps, *stride, *padding, *dilation]
-        layer = _Layer(
-            *numbers, len(groups.ptr) - 1, self.block_size, *map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
-        )
-        return _Problem(layer, images, _width(images, prod(outer)), (*x.shape[:1], out_channels, *outer[2 - dimensions:]) if dimensions else (*x.shape[:-1], out_channels))
+        shape = (len(x), out, *outer[2 - dimensions :]) if dimensions else (*x.shape[:-1], out)
+        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
+        numbers = [inputs, *space, out, *outer, *taps, *stride, *padding, *dilation]
+        layer = _Layer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
+        images = x.numel() // (inputs * prod(space))
+        return _Problem(layer, images, _width(images, prod(outer)), shape)
+
+
+def _both(sizes: Sequence[int], default: int) -> list[int]:
+    """Numbers for height and width, where there may be fewer dimensions."""
+    return [default] * (2 - len(sizes)) + list(sizes)
+
+
+_NUMBERS = (
+    *("in", "height", "width", "out", "out_height", "out_width"),
+    *("kernel_height", "kernel_width", "stride_height", "stride_width"),
+    *("padding_height", "padding_width", "dilation_height", "dilation_width"),
+    *("groups", "block"),
+)
 
 
 class _Layer(ctypes.Structure):
     """``Layer`` of ragged.cpp."""
 
     _fields_ = (
-        *[
-            (name, ctypes.c_int64)
-            for name in (
-                *("in", "height", "width", "out", "out_height", "out_width"),
-                *("kernel_height", "kernel_width", "stride_height", "stride_width"),
-                *("padding_height", "padding_width", "dilation_height", "dilation_width"),
-                *("groups", "block"),
-            )
-        ],
-        *[(name, ctypes.c_void_p) for name in ("ptr", "perm", "cols")],
+        *((name, ctypes.c_int64) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in ("ptr", "perm", "cols")),
     )
 
 
@@ -152,40 +158,40 @@ def _width(images: int, pixels: int) -> int:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, execution: RaggedExecution) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, execution: RaggedExecution
+    ) -> Tensor:
         x, values = x.contiguous(), values.contiguous()
-        problem = execution.problem(x)
-        out = x.new_empty(problem.shape)
-        load("ragged").forward(
-            ctypes.byref(problem.layer), *_pointers(x), *_sizes(problem), *_pointers(values, bias, out), torch.get_num_threads()
-        )
         ctx.save_for_backward(x, values)
         ctx.execution = execution
+        problem = execution.problem(x)
+        out = x.new_empty(problem.shape)
+        _call("forward", problem, (x,), (values, bias, out))
         return out
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
-        for_x, for_values, for_bias, _ = ctx.needs_input_grad
         gradient = gradient.contiguous()
-        problem = ctx.execution.problem(x)
-        dx = torch.empty_like(x) if for_x else None
-        dw = torch.empty_like(values) if for_values else None
-        if for_x or for_values:
-            load("ragged").backward(
-                ctypes.byref(problem.layer), *_pointers(x, gradient), *_sizes(problem), *_pointers(values, dx, dw), torch.get_num_threads()
-            )
-        if not for_bias:
+        dx, dw = (
+            torch.empty_like(tensor) if wanted else None
+            for tensor, wanted in zip((x, values), ctx.needs_input_grad, strict=False)
+        )
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            _call("backward", ctx.execution.problem(x), (x, gradient), (values, dx, dw))
+        if not ctx.needs_input_grad[2]:
             return dx, dw, None, None
-        linear = not ctx.execution.call.stride
-        db = gradient.flatten(0, -2).sum(0) if linear else gradient.flatten(2).sum((0, 2))
-        return dx, dw, db, None
+        channel = 1 if ctx.execution.call.stride else gradient.dim() - 1
+        return dx, dw, gradient.sum([d for d in range(gradient.dim()) if d != channel]), None
 
 
-def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple[Tensor | None, ...]) -> None:
+    """Call a kernel, its tensors in the order of its arguments: float32, contiguous, or None."""
 
+    def pointers(tensors: tuple[Tensor | None, ...]) -> list[ctypes.c_void_p]:
+        return [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in tensors]
 
-def _sizes(problem: _Problem) -> tuple[ctypes.c_int64, ctypes.c_int64]:
-    return ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
+    sizes = ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
+    kernel = getattr(load("ragged"), name)
+    kernel(ctypes.byref(problem.layer), *pointers(before), *sizes, *pointers(after), torch.get_num_threads())

@@ -18,7 +18,7 @@ shuffled-block-sparse-training). Departures, each on purpose:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -32,7 +32,8 @@ from dstbench.accel.groups import (
     reduce_groups,
     taps,
 )
-from dstbench.api import LayerInfo, LayerView, take_top
+from dstbench.accel.ragged import ragged_executions
+from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, take_top
 from dstbench_plugins.checks import check_choice, check_integer
 from dstbench_plugins.structure.misfits import transposed
 from dstbench_plugins.structure.shuffled_extract import (
@@ -125,6 +126,10 @@ class ShuffledBlock:
         perm = cluster_rows(matrix > 0, self.block_size)
         worth = column_scores(matrix, perm, self.block_size, taps(layer.shape, self.columns))
         return self._best(layer.shape, worth, perm, n)
+
+    def accelerate(self, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
+        """What computes from the stored blocks alone; nothing where no kernel fits."""
+        return ragged_executions(call, mask, self.block_size, self.columns)
 
     def _by_column(
         self, shape: tuple[int, ...], matrix: Tensor, perm: Tensor, reduce: Callable[[Tensor, int], Tensor]
