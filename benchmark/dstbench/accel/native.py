@@ -48,10 +48,12 @@ def _outcome(name: str) -> ctypes.CDLL | NotCompiled:
 def _built(name: str) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
     compiler = _compiler()
-    machine = _run(
+    features = _run(
         [*compiler, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
-    )  # its version, and the processor's features
-    key = hashlib.sha256(source.read_bytes() + machine + repr((compiler, _FLAGS)).encode()).hexdigest()[:16]
+    )  # the processor's; and a version
+    headers = sorted(source.parent.glob(f"{name}*.h"))
+    texts = [path.read_bytes() for path in (source, *headers)]
+    key = hashlib.sha256(b"\0".join([*texts, features, repr((compiler, _FLAGS)).encode()])).hexdigest()[:16]
     library = _cache() / f"{name}-{key}.so"
     try:
         if not library.exists():
