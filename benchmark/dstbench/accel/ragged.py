@@ -91,7 +91,7 @@ class RaggedExecution:
             raise self._wrong(f"an input [{', '.join(map(str, shape))}]", f"{list(x.shape)}")
         if packed.numel() != self.positions.numel():
             raise self._wrong(f"{self.positions.numel()} weights", f"{packed.numel()}")
-        out: Tensor = _Product.apply(x, packed, bias, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Product.apply(x, packed, bias, self)
         return out
 
     def _wrong(self, expected: str, got: str) -> StrategyError:
@@ -170,7 +170,7 @@ class _Product(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
         gradient = gradient.contiguous()
