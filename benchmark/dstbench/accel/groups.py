@@ -18,7 +18,10 @@ from torch import Tensor
 
 from dstbench.api import StrategyError
 
-__all__ = ["Columns", "Groups", "group_rows", "is_blocked", "layout", "reduce_groups", "taps", "to_mask"]
+__all__ = [
+    "Columns", "Groups", "by_entry", "group_rows", "is_blocked", "layout", "reduce_groups", "storage_order", "taps",
+    "to_mask",
+]  # fmt: skip
 
 Columns = Literal["entry", "channel"]
 
@@ -70,6 +73,24 @@ def to_mask(groups: Groups, shape: tuple[int, ...], block_size: int, columns: Co
     mask = torch.empty(rows, support.shape[1], dtype=torch.bool, device=support.device)
     mask[groups.perm] = support.repeat_interleave(block_size, 0)[:rows]
     return mask.repeat_interleave(width, 1).view(shape)
+
+
+def by_entry(groups: Groups, shape: tuple[int, ...], columns: Columns) -> Groups:
+    """The same groups with entries for columns: whole in-channels become all their taps."""
+    width = taps(shape, columns)
+    cols = groups.cols[:, None] * width + torch.arange(width, dtype=torch.int32, device=groups.cols.device)
+    return Groups(groups.perm, groups.ptr * width, cols.flatten())
+
+
+def storage_order(groups: Groups, shape: tuple[int, ...], block_size: int) -> Tensor:
+    """Where each stored value stands in the flattened weight, -1 for padding: int64 [S, B], for columns by entry.
+
+    Group by group, entry by entry, one value for each row of the group; a smaller group's missing rows are padding.
+    """
+    rows = groups.perm.new_full((len(groups.ptr) - 1, block_size), -1)
+    rows.view(-1)[: shape[0]] = groups.perm
+    rows = rows.repeat_interleave(groups.ptr.diff(), 0)
+    return torch.where(rows < 0, -1, rows * math.prod(shape[1:]) + groups.cols.long()[:, None])
 
 
 def is_blocked(mask: Tensor, block_size: int, columns: Columns = "entry", balanced: bool = False) -> bool:

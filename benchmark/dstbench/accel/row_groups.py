@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dstbench.accel.groups import Columns, Groups, layout, taps
+from dstbench.accel.groups import Columns, Groups, by_entry, layout, storage_order, taps
 from dstbench.accel.kernels.grouped import GroupedConvolution
 from dstbench.accel.kernels.pixels import PointwisePixels
 from dstbench.accel.kernels.rows import LinearRows, PointwiseRows
 from dstbench.accel.kernels.table import group_table
+from dstbench.accel.ragged import ragged_executions
+from dstbench.accel.triton_blocks import triton_executions
 from dstbench.api import Execution, LayerCall
 
 _WASTE = 1.25  # how many more slots than columns batched kernels may compute with, where groups are ragged
@@ -34,20 +36,12 @@ def row_group_executions(
     if call.groups != 1 or call.info.kind == "conv_transpose":
         return []
     groups = layout(mask, block_size, columns)
-    positions = storage_order(groups, call.info.shape, block_size, columns)
-    return [*_stock(call, groups, positions, block_size, columns)]
-
-
-def storage_order(groups: Groups, shape: tuple[int, ...], block_size: int, columns: Columns) -> Tensor:
-    """Where each stored value stands in the flattened weight, -1 for padding: int64 [S, B]."""
-    width, per_row = taps(shape, columns), torch.Size(shape[1:]).numel()
-    counts = groups.ptr.diff()
-    rows = torch.full((len(counts) * block_size,), -1, device=groups.perm.device)
-    rows[: len(groups.perm)] = groups.perm
-    group = torch.repeat_interleave(torch.arange(len(counts), device=rows.device), counts * width)
-    entries = groups.cols.long()[:, None] * width + torch.arange(width, device=rows.device)
-    positions = rows.view(-1, block_size)[group] * per_row + entries.view(-1, 1)
-    return positions.masked_fill_(rows.view(-1, block_size)[group] < 0, -1)
+    positions = storage_order(by_entry(groups, call.info.shape, columns), call.info.shape, block_size)
+    return [
+        *_stock(call, groups, positions, block_size, columns),
+        *ragged_executions(call, mask, block_size, columns),
+        *triton_executions(call, mask, block_size, columns),
+    ]
 
 
 def _stock(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dstbench.accel.groups import Columns, layout
+from dstbench.accel.groups import Columns, by_entry, layout, storage_order
 from dstbench.api import LayerCall
 
 __all__ = ["MAX_TAPS", "Geometry", "Plan", "Reach", "Tiles", "geometry", "is_pointwise", "out_size", "plan"]
@@ -91,13 +91,11 @@ def plan(call: LayerCall, mask: Tensor, block_size: int, columns: Columns) -> Pl
     device = mask.device
     out, channels, taps = mask.shape[0], mask.shape[1], math.prod(mask.shape[2:])
     fold = taps if columns == "channel" else 1
-    entry = (groups.cols.long()[:, None] * fold + torch.arange(fold, device=device)).flatten()
-    ptr = groups.ptr * fold
+    entries = by_entry(groups, tuple(mask.shape), columns)
+    entry, ptr = entries.cols.long(), entries.ptr
     rows = torch.full((len(ptr) - 1, block_size), -1, device=device)
     rows.view(-1)[:out] = groups.perm
-    group = torch.repeat_interleave(torch.arange(len(rows), device=device), ptr.diff())
-    owned = rows[group]
-    positions = torch.where(owned < 0, -1, owned * (channels * taps) + entry[:, None])
+    positions = storage_order(entries, tuple(mask.shape), block_size)
     reads = (entry // taps)[::fold]
     hits = torch.bincount(reads, minlength=channels)
     return Plan(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, LayerView, Layout, Quota, StrategyError, Structure, Support
+from dstbench.api import (
+    Execution,
+    LayerCall,
+    LayerInfo,
+    LayerView,
+    Layout,
+    Quota,
+    StrategyError,
+    Structure,
+    Support,
+)
 from dstbench.api.select import count, take_top
 
 
@@ -113,6 +124,12 @@ class Partition:
         if quota is None or not whole:
             return whole
         return bool((quota.group.to(mask.device)[filled > 0].bincount() <= quota.quota).all())
+
+    def accelerate(self, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
+        """What the layout offers, if anything."""
+        offer = getattr(self.layout, "accelerate", None)
+        found: Sequence[Execution] = offer(call, mask) if offer else ()
+        return found
 
     def _sizes(self, layer: LayerInfo) -> Tensor:
         return self.layout.units(layer).flatten().bincount()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dstbench.api import LayerInfo, Quota
+from dstbench.accel.semi_structured import semi_structured_executions
+from dstbench.api import Execution, LayerCall, LayerInfo, Quota
 from dstbench_plugins.checks import check_integer
 from dstbench_plugins.structure.misfits import transposed
 
@@ -46,3 +48,7 @@ class NOfM:
         rows, inputs, *kernel = layer.shape
         groups = torch.arange(layer.numel // self.m).view(rows, inputs // self.m, *kernel)
         return Quota(groups.repeat_interleave(self.m, 1).flatten(), self.n)
+
+    def accelerate(self, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
+        """2:4 on sparse tensor cores."""
+        return semi_structured_executions(call, mask) if (self.n, self.m) == (2, 4) else ()
