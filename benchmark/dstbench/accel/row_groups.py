@@ -25,12 +25,10 @@ _WASTE = 1.25  # how many more slots than columns batched kernels may compute wi
 _FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def row_group_executions(
-    call: LayerCall, mask: Tensor, block_size: int, columns: Columns, balanced: bool
-) -> list[Execution]:
+def row_group_executions(call: LayerCall, mask: Tensor, block_size: int, columns: Columns) -> list[Execution]:
     """Executions of one layer for one mask, bool [*w]. None for grouped convolutions.
 
-    ``balanced`` groups have equally many columns; ragged ones are padded to the widest where that wastes little.
+    Batched kernels pad ragged groups to the widest, and are left out where that wastes much.
     Raises StrategyError where the mask isn't made of groups that share their columns.
     """
     if call.groups != 1 or call.info.kind == "conv_transpose":

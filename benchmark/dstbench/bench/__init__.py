@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from dstbench.bench import engine, layers, models
+from dstbench.bench import engine, gpu, layers, models
+from dstbench.errors import BadInput
 from dstbench.runner.provenance import machine
 
 __all__ = ["main"]
@@ -38,6 +39,9 @@ SUBJECTS = {
     "update": Subject(engine.add_arguments, engine.bench_update, "one topology update"),
     "layers": Subject(layers.add_arguments, layers.measure, "single layers, shuffled blocks beside dense"),
     "models": Subject(models.add_arguments, models.measure, "whole models, shuffled blocks beside dense"),
+    "gpu": Subject(
+        gpu.add_arguments, gpu.measure, "Triton kernels of shuffled blocks beside dense, on a GPU"
+    ),
 }
 
 
@@ -52,7 +56,10 @@ def main() -> None:
     parsed = parser.parse_args()
     torch.set_num_threads(parsed.threads)
     settle()
-    measured = SUBJECTS[parsed.what].measure(parsed)
+    try:
+        measured = SUBJECTS[parsed.what].measure(parsed)
+    except BadInput as error:
+        parser.error(str(error))
     print(json.dumps({**vars(parsed), **measured, "machine": machine()}, indent=2))
     print(table(measured.get("rows", [])), file=sys.stderr)
 

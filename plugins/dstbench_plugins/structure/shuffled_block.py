@@ -129,7 +129,7 @@ class ShuffledBlock:
 
     def accelerate(self, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
         """What computes from the stored blocks alone; nothing where no kernel fits."""
-        return row_group_executions(call, mask, self.block_size, self.columns, self.balanced)
+        return row_group_executions(call, mask, self.block_size, self.columns)
 
     def _by_column(
         self, shape: tuple[int, ...], matrix: Tensor, perm: Tensor, reduce: Callable[[Tensor, int], Tensor]

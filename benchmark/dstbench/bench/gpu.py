@@ -1,4 +1,4 @@
-"""Shuffled blocks on a GPU: ``python -m dstbench.bench_gpu``.
+"""Shuffled blocks on a GPU: ``python -m dstbench.bench gpu``.
 
 Layers forward and backward, and a training step of vgg-d, beside cuDNN or cuBLAS in the dense layout that is fastest.
 Everything runs as a CUDA graph, in one process, interleaved, in an order that rotates each round; figures are
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +27,6 @@ from dstbench.core.condensed import Condensed, layer_call
 from dstbench.core.timing import time_interleaved
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-from dstbench.runner.provenance import machine
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # relative, against the same dtype
 Step = Callable[[], Any]
@@ -297,19 +295,3 @@ def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
         optimizer.step()
 
     return run
-
-
-def main() -> None:
-    """Parse, measure, print JSON with the machine described."""
-    parser = argparse.ArgumentParser(prog="python -m dstbench.bench_gpu", description=__doc__)
-    add_arguments(parser)
-    options = parser.parse_args()
-    try:
-        measured = measure(options)
-    except BadInput as error:
-        parser.error(str(error))
-    print(json.dumps({**vars(options), **measured, "machine": machine()}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

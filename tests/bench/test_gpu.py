@@ -7,22 +7,20 @@ import argparse
 import pytest
 import torch
 
-from dstbench import bench_gpu
 from dstbench.accel.groups import is_blocked
+from dstbench.bench import gpu
 from dstbench.errors import BadInput
 
 
 def test_refuses_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="expected a CUDA device, found none"):
-        bench_gpu.measure(argparse.Namespace(only=None, rounds=1, warmup=0))
+        gpu.measure(argparse.Namespace(only=None, rounds=1, warmup=0))
 
 
 @pytest.mark.parametrize("columns", ["entry", "channel"])
 def test_masks_are_balanced_groups_of_the_density(columns):
-    mask = bench_gpu.draw_mask(
-        (64, 20, 3, 3), bench_gpu.Case("conv3x3", 0.1, columns, 16), torch.device("cpu")
-    )
+    mask = gpu.draw_mask((64, 20, 3, 3), gpu.Case("conv3x3", 0.1, columns, 16), torch.device("cpu"))
     assert is_blocked(mask, 16, columns, balanced=True)
     assert float(mask.float().mean()) == pytest.approx(0.1)
 
@@ -30,7 +28,7 @@ def test_masks_are_balanced_groups_of_the_density(columns):
 def test_each_format_stands_beside_the_best_dense_layout():
     medians = {("dense", "contiguous"): 6.0, ("dense", "channels_last"): 4.0}
     medians |= {("a", "contiguous"): 3.0, ("b", "contiguous"): 2.0, ("a", "channels_last"): 1.0}
-    rows = list(bench_gpu._ratios(medians))
+    rows = list(gpu._ratios(medians))
     assert [(row["format"], row["path"], row["ratio"]) for row in rows] == [
         ("contiguous", "b", 2.0),
         ("channels_last", "a", 4.0),
