@@ -88,11 +88,12 @@ def test_throughput_of_a_trial_stands_beside_dense(tmp_path):
     timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
     for phase in ("train", "inference", "single"):
         speed = timed[phase]
-        assert speed["path"] == "masked-dense"
+        assert speed["path"] not in ("", "dense")  # a dispatcher that measures may find a faster one
         assert {speed["layout"], speed["dense_layout"]} <= {"contiguous", "channels_last"}
         assert speed["ratio_low"] <= speed["ratio"] <= speed["ratio_high"]
         assert speed["latency_low"] <= speed["latency_median"] <= speed["latency_high"]
         assert speed["dense_images_per_second"] > 0
+    assert timed["train"]["path"] == "masked-dense"
     assert timed["single"]["images_per_second"] == pytest.approx(1 / timed["single"]["latency_median"])
     assert timed["inference"]["images_per_second"] == pytest.approx(8 / timed["inference"]["latency_median"])
     assert (timed["batch_size"], timed["threads"], timed["compile"]) == (8, 1, None)
