@@ -87,6 +87,7 @@ def test_bench_commands_run(capsys, monkeypatch):
 
     commands = [line.split()[3:] for line in COMMANDS if line.startswith("python -m dstbench.bench")]
     assert commands == [[subject] for subject in BENCH]
+    monkeypatch.setattr(bench, "settle", lambda: None)
     for words in commands:
         small = [*BENCH[words[0]].split(), "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["bench", *words, *small])
