@@ -69,7 +69,7 @@ def setting(name, dtype=torch.float32):
     kind = "linear" if isinstance(layer, nn.Linear) else "conv"
     info = LayerInfo(name, tuple(layer.weight.shape), kind)
     call = layer_call(layer, info, device=torch.device("cpu"), dtype=dtype, training=True)
-    executions = row_group_executions(call, mask, block_size, "channel", len(set(counts)) == 1)
+    executions = row_group_executions(call, mask, block_size, "channel")
     return layer, mask, call, executions, torch.randn(size)
 
 
