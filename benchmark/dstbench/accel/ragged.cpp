@@ -6,6 +6,7 @@
 #include "ragged_planes.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
 // ---- the kernels; each keeps a tile of vectors in registers
 
@@ -165,11 +166,21 @@ static void weight_group(const Layer &l, const float *x, const int64_t *offset, 
 
 // ---- what `ragged.py` calls
 
+// A fresh tensor's pages are made at first touch, which takes longer than many a product: ask for huge ones.
+static void ask_for_huge_pages(float *to, int64_t size) {
+#ifdef MADV_HUGEPAGE
+    constexpr uintptr_t page = 2 << 20;
+    const uintptr_t start = (uintptr_t(to) + page - 1) / page * page, end = uintptr_t(to + size) / page * page;
+    if (start < end) madvise(reinterpret_cast<void *>(start), end - start, MADV_HUGEPAGE);
+#endif
+}
+
 extern "C" void forward(const Layer *layer, const float *x, int64_t images, int64_t width, const float *w,
                         const float *bias, float *y, int threads) {
     const Layer &l = *layer;
     const auto offset = offsets(l, width);
     const int64_t features = l.out * l.pixels();
+    ask_for_huge_pages(y, images * features);
 #pragma omp parallel num_threads(threads)
     {
         static thread_local Planes input;
@@ -192,6 +203,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
     const Layer &l = *layer;
     const auto offset = offsets(l, width);
     const int64_t stride = l.block == 1 ? 1 : l.padded_block(), features = l.out * l.pixels();
+    if (dx) ask_for_huge_pages(dx, images * l.image());
     std::vector<const float *> partial(threads);
 #pragma omp parallel num_threads(threads)
     {
