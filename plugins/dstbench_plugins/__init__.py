@@ -45,7 +45,7 @@ def register_init(register: Register) -> None:
 @hookimpl
 def register_structure(register: Register) -> None:
     """Structure: which masks are legal."""
-    register("unstructured", "dstbench.accel.csr:Unstructured", summary="any mask")
+    register("unstructured", "dstbench.accel.compiled.csr:Unstructured", summary="any mask")
     add = _below(register, "structure")
     add("channel", "channel:Channel", "whole output channels (rows of a linear layer)")
     summary = "weak channels go for good, one after another; the rest is unstructured (Chase)"

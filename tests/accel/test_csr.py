@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dstbench import registry
-from dstbench.accel.csr import csr_executions
+from dstbench.accel.compiled.csr import csr_executions
 from dstbench.accel.semi_structured import semi_structured_executions
 from dstbench.api import LayerCall, LayerInfo
 from dstbench.core.structures import as_structure

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dstbench import registry
-from dstbench.accel import native
-from dstbench.accel.csr import csr_executions
-from dstbench.accel.ragged import offered, ragged_executions
+from dstbench.accel.compiled import build as native
+from dstbench.accel.compiled.csr import csr_executions
+from dstbench.accel.compiled.ragged import offered, ragged_executions
 from dstbench.api import LayerCall, LayerInfo, StrategyError
 from dstbench.core.dispatch import choose
 from fakes.compiled import LAYERS, LINEAR, assert_same, called, condensed, needs_compiler, random_mask
@@ -182,7 +182,7 @@ def test_what_the_kernels_cant_run_isnt_offered(change, reason):
 def test_without_a_compiler_nothing_is_offered_and_the_reason_is_said(tmp_path):
     script = (
         "import torch\n"
-        "from dstbench.accel.ragged import offered\n"
+        "from dstbench.accel.compiled.ragged import offered\n"
         "from dstbench.api import LayerCall, LayerInfo\n"
         "print(offered(LayerCall(LayerInfo('fc', (8, 8), 'linear'))))\n"
     )

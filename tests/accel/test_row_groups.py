@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dstbench.accel.groups import Groups, to_mask
-from dstbench.accel.kernels import workspace
 from dstbench.accel.row_groups import row_group_executions
+from dstbench.accel.stock import workspace
 from dstbench.api import LayerInfo, StrategyError
 from dstbench.core import dispatch
 from dstbench.core.condensed import Condensed, layer_call

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstbench.accel import triton_blocks
-from dstbench.accel.triton_blocks import triton_executions
+from dstbench.accel.triton import blocks as triton_blocks
+from dstbench.accel.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton isn't installed")
@@ -52,7 +52,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
 
 
 def test_importing_leaves_triton_alone():
-    script = "import dstbench.accel.triton_blocks, sys; print('triton' in sys.modules)"
+    script = "import dstbench.accel.triton.blocks, sys; print('triton' in sys.modules)"
     assert run_apart(["-c", script]).strip() == "False"
 
 

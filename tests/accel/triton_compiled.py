@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dstbench.accel import triton_kernels
+from dstbench.accel.triton import kernels as triton_kernels
 
 ACTIVATIONS = {"x", "w", "bias", "y", "dy", "parts", "dx", "source", "target"}
 TABLES = {

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dstbench.accel import triton_blocks
 from dstbench.accel.groups import Groups, to_mask
-from dstbench.accel.triton_blocks import triton_executions
+from dstbench.accel.triton import blocks as triton_blocks
+from dstbench.accel.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo, StrategyError
 from dstbench.core.condensed import Condensed, condense, expand
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dstbench.accel.ragged import offered
+from dstbench.accel.compiled.ragged import offered
 from dstbench.api import Execution, LayerCall, LayerInfo
 from dstbench.core.condensed import Condensed, condense, layer_call
 

@@ -1,1 +1,1 @@
-"""What makes sparse models really smaller or faster: compaction, dispatch, measurement."""
+"""What makes sparse models really smaller or faster: compaction, kernels by what runs them, dispatch, measurement."""

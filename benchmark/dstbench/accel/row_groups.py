@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dstbench.accel.compiled.ragged import ragged_executions
 from dstbench.accel.groups import Columns, Groups, by_entry, layout, storage_order, taps
-from dstbench.accel.kernels.grouped import GroupedConvolution
-from dstbench.accel.kernels.pixels import PointwisePixels
-from dstbench.accel.kernels.rows import LinearRows, PointwiseRows
-from dstbench.accel.kernels.table import group_table
-from dstbench.accel.ragged import ragged_executions
-from dstbench.accel.triton_blocks import triton_executions
+from dstbench.accel.stock.grouped import GroupedConvolution
+from dstbench.accel.stock.pixels import PointwisePixels
+from dstbench.accel.stock.rows import LinearRows, PointwiseRows
+from dstbench.accel.stock.table import group_table
+from dstbench.accel.triton.blocks import triton_executions
 from dstbench.api import Execution, LayerCall
 
 _WASTE = 1.25  # how many more slots than columns batched kernels may compute with, where groups are ragged

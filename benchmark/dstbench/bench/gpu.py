@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.groups import Columns, Groups, taps, to_mask
-from dstbench.accel.triton_blocks import triton_executions
+from dstbench.accel.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
 from dstbench.core.condensed import Condensed, layer_call
 from dstbench.core.timing import time_interleaved

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dstbench.accel.kernels import channels, workspace
-from dstbench.accel.kernels.table import GroupTable
+from dstbench.accel.stock import channels, workspace
+from dstbench.accel.stock.table import GroupTable
 
 _BLOCK = 1 << 22  # elements of intermediate results at a time
 

@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dstbench.accel.groups import Columns
-from dstbench.accel.triton_canvas import View, kernels, view
-from dstbench.accel.triton_plan import MAX_TAPS, Plan, plan
+from dstbench.accel.triton.canvas import View, kernels, view
+from dstbench.accel.triton.plan import MAX_TAPS, Plan, plan
 from dstbench.api import Execution, LayerCall
 
 __all__ = ["BLOCK_SIZES", "TritonBlocks", "triton_executions"]

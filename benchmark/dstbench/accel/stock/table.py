@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dstbench.accel.groups import Groups
-from dstbench.accel.kernels import channels
+from dstbench.accel.stock import channels
 
 
 @dataclass(frozen=True)

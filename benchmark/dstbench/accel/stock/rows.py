@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dstbench.accel.kernels import channels, workspace
-from dstbench.accel.kernels.table import GroupTable
+from dstbench.accel.stock import channels, workspace
+from dstbench.accel.stock.table import GroupTable
 
 _CHUNK = 1 << 19  # elements gathered at a time
 

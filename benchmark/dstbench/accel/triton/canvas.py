@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dstbench.accel.triton_plan import Geometry, Plan, geometry, is_pointwise, out_size
+from dstbench.accel.triton.plan import Geometry, Plan, geometry, is_pointwise, out_size
 from dstbench.api import StrategyError
 
 __all__ = ["View", "kernels", "view"]
@@ -25,7 +25,7 @@ _SIDE = 64  # of the square that one program turns round
 
 def kernels() -> Any:
     """The kernels' module; Triton is imported here."""
-    return importlib.import_module("dstbench.accel.triton_kernels")
+    return importlib.import_module("dstbench.accel.triton.kernels")
 
 
 @dataclass(frozen=True)

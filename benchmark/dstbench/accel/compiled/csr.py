@@ -9,8 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from dstbench.accel.compiled.ragged import RaggedExecution, offered
 from dstbench.accel.groups import Groups
-from dstbench.accel.ragged import RaggedExecution, offered
 from dstbench.api import Execution, LayerCall
 from dstbench.core import structures
 

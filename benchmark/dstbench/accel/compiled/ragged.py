@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dstbench.accel.compiled.build import NotCompiled, load
 from dstbench.accel.groups import Columns, Groups, by_entry, layout, storage_order
-from dstbench.accel.native import NotCompiled, load
 from dstbench.api import Execution, LayerCall, StrategyError
 
 __all__ = ["RaggedExecution", "offered", "ragged_executions"]
