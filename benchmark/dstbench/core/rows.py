@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dstbench.core.graph import edges
+from dstbench.core.flow import follow
 from dstbench.core.layers import maskable_layers, unwrap
 
 
@@ -43,11 +43,11 @@ def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
     if not wanted:
         return []
     inner = unwrap(model)
-    layers, found = maskable_layers(inner), edges(inner)
+    layers, behind = maskable_layers(inner), follow(inner).behind
     modules = dict(inner.named_modules())
     vectors = []
     for name in sorted(wanted):
-        owners = [layers[name].module, *(modules[norm] for norm in found[name].norms)]
+        owners = [layers[name].module, *(modules[norm] for norm in behind.get(name, ()))]
         vectors += [
             RowVector(name, owner, field)
             for owner in owners
