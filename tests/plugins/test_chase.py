@@ -299,6 +299,6 @@ def test_the_residual_stream_shrinks_and_the_outputs_stay(name):
 
 @pytest.mark.parametrize("name", ["0.3", "0.4", "0.5"])
 def test_chase_skip_is_chase_through_the_residual_streams(name):
-    assert REGISTRY.build("recipe", f"chase-skip-{name}")().structure == {
-        **REGISTRY.build("recipe", f"chase-{name}")().structure, "scope": "residual",
+    assert REGISTRY.build("recipe", f"chase-skip-{name}").structure == {
+        **REGISTRY.build("recipe", f"chase-{name}").structure, "scope": "residual",
     }  # fmt: skip
