@@ -18,7 +18,7 @@ def _root(package: str) -> Path:
 CORE, PLUGINS = _root("dstbench"), _root("dstbench_plugins")
 ORDER = ("api", "core", "accel", "runner", "report", "cli")
 BELOW = {"errors", "hookspecs", "registration"}
-TOOLS = {"bench", "__main__", "__init__"}  # entry points: they may use anything
+TOOLS = {"bench", "bench_compact", "__main__", "__init__"}  # entry points: they may use anything
 MAY_IMPORT = {
     "errors": set(),
     "hookspecs": set(),

@@ -1,7 +1,7 @@
 """Compaction, measured: ResNet-50 with channels of its blocks, and of its residual streams, removed.
 
-Which channels are dead is drawn at random; a network's speed depends on its widths alone. Inference of the dense
-and of the compacted network, each in the faster of its memory layouts, batch norms folded on both sides or on neither.
+Which channels are dead is drawn at random; a network's speed depends on its widths alone. What is timed is inference
+of the dense and of the compacted network, each in its faster memory layout, batch norms folded on both or neither.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels, square")
     parser.add_argument("--widths", choices=list(WIDTHS), action="append", help="may be repeated")
-    parser.add_argument("--multiple", type=int, action="append", help="of kept channels; may be repeated: 1, 16")
+    parser.add_argument(
+        "--multiple", type=int, action="append", help="of kept channels; may be repeated: 1, 16"
+    )
     parser.add_argument("--unfolded", action="store_true", help="batch norms folded on neither side")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--warmup", type=int, default=2)
@@ -89,31 +91,33 @@ def _measure(
     ]
 
 
-def _chase(model: nn.Module, shape: torch.Size) -> dict[Coupling, int]:
+def _chase(model: nn.Module, shape: Sequence[int]) -> dict[Coupling, int]:
     """Chase at S_c = 0.4: 40 % of all channels inside blocks, evenly from the blocks of the last two stages."""
-    inside = [unit for unit in _units(model) if len(unit.producers) == len(unit.consumers) == 1]
-    pool = {unit: model.get_submodule(unit.producers[0]).weight.shape[0] for unit in inside}
-    late = [unit for unit in inside if unit.producers[0].startswith(("layer3", "layer4", "stage3", "stage4"))]
-    kept = 1 - 0.4 * sum(pool.values()) / sum(pool[unit] for unit in late)
-    return {unit: round(kept * pool[unit]) for unit in late}
+    pool = {
+        unit: width for unit, width in _widths(model).items() if len(unit.producers + unit.consumers) == 2
+    }
+    late = {unit: width for unit, width in pool.items() if unit.producers[0].startswith(("layer3", "layer4"))}
+    kept = 1 - 0.4 * sum(pool.values()) / sum(late.values())
+    return {unit: round(kept * width) for unit, width in late.items()}
 
 
-def _residual(model: nn.Module, shape: torch.Size) -> dict[Coupling, int]:
+def _residual(model: nn.Module, shape: Sequence[int]) -> dict[Coupling, int]:
     """The same fraction of every channel, residual streams among them, that leaves 40 % of the operations."""
-    pool = {unit: model.get_submodule(unit.producers[0]).weight.shape[0] for unit in _units(model)}
-    low, high = 0.0, 1.0
+    pool, low, high = _widths(model), 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
-        rows = {unit.producers[0]: middle * full for unit, full in pool.items()}
+        rows = {unit.producers[0]: middle * width for unit, width in pool.items()}
         low, high = (low, middle) if compacted(model, rows, shape).macs_ratio > 0.4 else (middle, high)
-    return {unit: round(low * full) for unit, full in pool.items()}
+    return {unit: round(low * width) for unit, width in pool.items()}
 
 
 WIDTHS = {"chase 0.4": _chase, "residual 40 %": _residual}
 
 
-def _units(model: nn.Module) -> tuple[Coupling, ...]:
-    return couplings(model, maskable_layers(model))
+def _widths(model: nn.Module) -> dict[Coupling, int]:
+    """All channels that can be removed: how many there are of each coupling."""
+    layers = maskable_layers(model)
+    return {unit: layers[unit.producers[0]].info.shape[0] for unit in couplings(model, layers)}
 
 
 def channel_masks(model: nn.Module, widths: Mapping[Coupling, int]) -> dict[str, Tensor]:
@@ -136,7 +140,7 @@ def _folded(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
     modules = dict(copied.named_modules())
     for layer, norms in follow(copied).behind.items():
-        fused = fuse_conv_bn_eval(modules[layer], modules[norms[0]])  # type: ignore[type-var]
+        fused = fuse_conv_bn_eval(modules[layer], modules[norms[0]])
         copied.set_submodule(layer, fused)
         copied.set_submodule(norms[0], nn.Identity())
     return copied

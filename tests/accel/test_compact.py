@@ -9,6 +9,7 @@ from torch import nn
 import dstbench
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.dispatch import accelerate
+from dstbench.api import StrategyError
 from dstbench.core.graph import channels, removable_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
@@ -165,3 +166,19 @@ def test_accelerate_takes_a_structure_by_name_mapping_or_object():
     sparsifier, images = trained(model, (1, 8, 8), steps=4)
     for structure in ("channel", {"name": "channel"}, registry().build("structure", "channel")):
         assert accelerate(model, sparsifier.masks, structure, images).execution_path == "compacted"
+
+
+def test_a_width_that_tracing_does_not_see_is_an_error_with_a_name():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tied = nn.functional.linear(x, self.layer.weight.t()) * 0
+            return self.last(self.layer(x)) + tied.sum()
+
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[0] = False
+    with pytest.raises(StrategyError, match="compact: Functional can't run with fewer channels"):
+        compact(Functional(), {"layer": mask}, torch.ones(1, 4))
