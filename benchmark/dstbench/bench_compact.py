@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels, square")
     parser.add_argument("--widths", choices=list(WIDTHS), action="append", help="may be repeated")
     parser.add_argument(
-        "--multiple", type=int, action="append", help="of kept channels; may be repeated: 1, 16"
+        "--multiple", type=int, action="append", help="of kept channels; may be repeated: 1, 8"
     )
     parser.add_argument("--unfolded", action="store_true", help="batch norms folded on neither side")
     parser.add_argument("--rounds", type=int, default=9)
@@ -60,7 +60,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """One row for each multiple, all timed against one dense network in the same rounds."""
     masks = channel_masks(model, WIDTHS[widths](model, images.shape[1:]))
-    multiples = options.multiple or (1, 16)
+    multiples = options.multiple or (1, 8)
     small = [compact(model, masks, images[:1], multiple) for multiple in multiples]
     networks = [each if options.unfolded else _folded(each) for each in (model, *small)]
     calls: list[Call] = []
