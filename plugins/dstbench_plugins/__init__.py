@@ -140,6 +140,8 @@ def register_recipe(register: Register) -> None:
         add(f"chase-{name}", f"chase:chase_{target}", summary)
         if percent < 50:
             add(f"chase-1.5x-{name}", f"chase:chase_long_{target}", f"{summary}, 1.5 times as long")
+        if percent:
+            add(f"chase-skip-{name}", f"chase:chase_skip_{target}", f"{summary}, also of residual streams")
     for size in (16, 32, 64):
         add(f"dsb-{size}", f"shuffled:dsb_{size}", f"dynamic shuffled blocks of {size}")
         add(f"ssb-{size}", f"shuffled:ssb_{size}", f"static shuffled blocks of {size}")

@@ -9,7 +9,8 @@ from torch import nn
 import dstbench
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.dispatch import accelerate
-from dstbench.core.graph import edges, removable_rows
+from dstbench.api import StrategyError
+from dstbench.core.graph import channels, removable_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 
@@ -89,9 +90,11 @@ def test_a_norm_that_still_adds_a_constant_keeps_its_channel():
     with torch.no_grad():
         model[0].bias.zero_()
         model[1].bias[0] = 0.5  # behind the ReLU a constant that the last layer reads
+    model[3] = nn.Conv2d(4, 5, 3, padding=1)
     small = compact(model, {"0": mask}, torch.randn(2, 3, 8, 8))
     assert small[0].out_channels == 3
     assert small[3].in_channels == 3
+    assert small.compaction.kept == {"0": "3 pads the constant that they send"}
 
 
 def test_rows_that_meet_an_addition_stay():
@@ -108,7 +111,7 @@ def test_rows_that_meet_an_addition_stay():
     rows = removable_rows(model, {"first": mask, "second": mask})
     assert list(rows) == ["first"]
     assert rows["first"].tolist() == [False, True, True, True]
-    assert "add" in edges(model)["second"].blocked
+    assert "add" in channels(model).blocked("second")
 
 
 def test_a_model_that_cannot_be_traced_is_left_as_it_is():
@@ -163,3 +166,19 @@ def test_accelerate_takes_a_structure_by_name_mapping_or_object():
     sparsifier, images = trained(model, (1, 8, 8), steps=4)
     for structure in ("channel", {"name": "channel"}, registry().build("structure", "channel")):
         assert accelerate(model, sparsifier.masks, structure, images).execution_path == "compacted"
+
+
+def test_a_width_that_tracing_does_not_see_is_an_error_with_a_name():
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tied = nn.functional.linear(x, self.layer.weight.t()) * 0
+            return self.last(self.layer(x)) + tied.sum()
+
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[0] = False
+    with pytest.raises(StrategyError, match="compact: Functional can't run with fewer channels"):
+        compact(Functional(), {"layer": mask}, torch.ones(1, 4))

@@ -184,10 +184,24 @@ def test_masks_give_the_widths_of_the_compacted_network():
         assert mine == dstbench.cost(small, None, (3, 4, 4), convention).inference_flops
 
 
+def test_one_layer_of_a_residual_stream_narrows_all_that_add_to_it(resnet50):
+    """Stage 1: the shortcut and three third convolutions write the stream; four layers read it."""
+    left = compacted(resnet50, {"layer1.1.conv3": 128}, IMAGENET).costs
+    dense = layer_costs(resnet50, IMAGENET)
+    writers = ["layer1.0.downsample.0", *(f"layer1.{block}.conv3" for block in range(3))]
+    readers = ["layer1.1.conv1", "layer1.2.conv1", "layer2.0.conv1", "layer2.0.downsample.0"]
+    halved = {name for name, layer in left.items() if layer.macs == dense[name].macs // 2}
+    assert halved == {*writers, *readers}
+    assert {name for name in left if left[name].rows == 128 and dense[name].rows == 256} == set(writers)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"layer1.0.conv3": 10}, r"'layer1.0.conv3' can't be narrowed: its rows meet"),
+        (
+            {"layer1.0.conv3": 10, "layer1.1.conv3": 11},
+            r"'layer1.0.conv3' and 'layer1.1.conv3' share channels, got 10 and 11",
+        ),
         ({"fc": 10}, r"'fc' can't be narrowed: its rows meet output"),
         ({"layer1.0.conv4": 10}, r"no layer 'layer1.0.conv4'.*layer1.0.conv"),
         ({"layer1.0.conv1": 65}, r"'layer1.0.conv1'.*\(0, 64\], got 65"),

@@ -201,9 +201,11 @@ def test_a_network_that_can_not_be_followed_is_infeasible():
 
 def test_couplings_name_producer_norms_and_consumers():
     [first, second] = couplings(pair(), ("0", "3", "7"))
-    assert (first.producer, first.norms, first.consumers) == ("0", ("1",), ("3",))
-    assert (second.producer, second.norms, second.consumers) == ("3", (), ("7",))
-    assert [each.producer for each in couplings(pair(), ("0", "3"))] == ["0"]  # the classifier isn't masked
+    assert (first.producers, first.norms, first.consumers) == (("0",), ("1",), ("3",))
+    assert (second.producers, second.norms, second.consumers) == (("3",), (), ("7",))
+    assert [each.producers for each in couplings(pair(), ("0", "3"))] == [
+        ("0",)
+    ]  # the classifier isn't masked
 
 
 def test_methods_without_a_support_never_look_at_the_network():

@@ -33,7 +33,7 @@ def test_chase_bug_4_the_units_are_found_by_tracing_not_by_name(name, units, cha
     layers = maskable_layers(model)
     views = {n: view(torch.empty(layer.info.shape, device="meta"), name=n) for n, layer in layers.items()}
     found = prunable(views, couplings(model, layers))
-    assert (len(found), sum(views[unit.producer].shape[0] for unit in found)) == (units, channels)
+    assert (len(found), sum(views[unit.producers[0]].shape[0] for unit in found)) == (units, channels)
 
 
 def chain_views(weights):
@@ -120,7 +120,15 @@ def test_a_network_without_removable_channels_says_so_and_zero_asks_for_none():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"channel_sparsity": 1}, {"floor": 2}, {"delta_t": 0}, {"offset": 100}, {"score": "umm"}]
+    "wrong",
+    [
+        {"scope": "skip"},
+        {"channel_sparsity": 1},
+        {"floor": 2},
+        {"delta_t": 0},
+        {"offset": 100},
+        {"score": "umm"},
+    ],
 )
 def test_bad_parameters_are_named(wrong):
     with pytest.raises(StrategyError, match=next(iter(wrong))):
@@ -199,3 +207,98 @@ def test_a_chase_trained_resnet_compacts_exactly_and_runs_cheaper():
     found = cost(model, sparsifier.masks, (3, 8, 8))
     assert found.hardware_flops < found.dense_inference_flops
     assert sum(p.numel() for p in small.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
+
+
+class Small(nn.Module):
+    """A stem, one residual block and a classifier: two writers of one stream, and a unit inside the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv1, self.bn1 = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.pool, self.head = nn.AdaptiveAvgPool2d(2), nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.bn(self.stem(x)))
+        x = torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+        return self.head(self.pool(x).flatten(1))
+
+
+def small_views(weights):
+    model = Small()
+    layers = maskable_layers(model)
+    with torch.no_grad():
+        for name, rows in weights.items():
+            layers[name].weight.copy_(torch.tensor(rows).view(-1, 1, 1, 1).expand(layers[name].info.shape))
+    full = {n: torch.ones(layer.info.shape, dtype=torch.bool) for n, layer in layers.items()}
+    return {
+        n: view(layer.weight.detach(), full[n], name=n, kind=layer.info.kind) for n, layer in layers.items()
+    }, couplings(model, layers)
+
+
+def test_a_stream_is_one_unit_scored_by_all_that_write_it():
+    """8 + 6 channels, 3 of 7 of them. Channel 0 of the stream is weak in one writer and strong in the other."""
+    weights = {
+        "stem": [0.1, 1.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0],
+        "conv1": [2.0, 9.0, 9.0, 9.0, 3.0, 9.0],
+        "conv2": [8.0, 0.5, 0.5, 0.5, 1.5, 9.0, 9.0, 9.0],
+    }
+    views, coupled = small_views(weights)
+    structure = EmergentChannel(3 / 7, floor=0.0, delta_t=10, stop=1.0, scope="residual")
+    support = structure.support(views, coupled, Clock(95, 100))
+    assert support.keys() == {"stem", "conv1", "conv2", "head"}
+    stream, inside = (
+        [False, True, True, True, True, False, False, False],
+        [True, False, False, False, True, False],
+    )
+    assert (~support["stem"].flatten(1).any(1)).tolist() == stream
+    assert (~support["conv1"].flatten(1).any(1)).tolist() == inside
+    assert (~support["conv1"].transpose(0, 1).flatten(1).any(1)).tolist() == stream
+    assert (~support["conv2"].flatten(1).any(1)).tolist() == stream
+    assert (~support["conv2"].transpose(0, 1).flatten(1).any(1)).tolist() == inside
+    assert (~support["head"].any(0)).tolist() == [gone for gone in stream for _ in range(4)]
+    blocks = EmergentChannel(3 / 7, floor=0.0, delta_t=10, stop=1.0).support(views, coupled, Clock(95, 100))
+    assert blocks.keys() == {"conv1", "conv2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "channels"),
+    [("cifar_resnet_20", 12, 448), ("timm:resnet18", 12, 2880), ("vgg19", 16, 5504),
+     ("timm:mobilenetv3_small_100", 27, 4872)],
+)  # fmt: skip
+def test_the_units_through_the_residual_streams(name, units, channels):
+    with torch.device("meta"):
+        model = REGISTRY.build("model", name)(num_classes=100, input_shape=(3, 32, 32))
+    layers = maskable_layers(model)
+    views = {n: view(torch.empty(layer.info.shape, device="meta"), name=n) for n, layer in layers.items()}
+    found = prunable(views, couplings(model, layers), "residual")
+    assert (len(found), sum(views[unit.producers[0]].shape[0] for unit in found)) == (units, channels)
+
+
+@pytest.mark.parametrize("name", ["small", "cifar_resnet_20"])
+def test_the_residual_stream_shrinks_and_the_outputs_stay(name):
+    torch.manual_seed(0)
+    model = (
+        Small() if name == "small" else REGISTRY.build("model", name)(num_classes=10, input_shape=(3, 8, 8))
+    )
+    parts = {"name": "chase", "scope": "residual", "channel_sparsity": 0.5, "floor": 1.0, "delta_t": 4}
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.1, total_steps=16)
+    train(model, sparsifier, 16, shape=(4, 3, 8, 8))
+    images = torch.randn(4, 3, 8, 8)
+    small = compact(model, sparsifier.masks, images)
+    expected = model.eval()(images).detach()
+    torch.testing.assert_close(small(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    units = prunable(sparsifier._views({}), couplings(model, sparsifier.layers), "residual")
+    for unit in units:  # at its floor: half of it, and more if rows died by themselves
+        before, after = ({m.get_submodule(n).weight.shape[0] for n in unit.producers} for m in (model, small))
+        assert len(before) == len(after) == 1
+        assert 1 <= max(after) <= max(before) // 2
+    assert sum(len(unit.producers) > 1 for unit in units) == (1 if name == "small" else 3)
+
+
+@pytest.mark.parametrize("name", ["0.3", "0.4", "0.5"])
+def test_chase_skip_is_chase_through_the_residual_streams(name):
+    assert REGISTRY.build("recipe", f"chase-skip-{name}").structure == {
+        **REGISTRY.build("recipe", f"chase-{name}").structure, "scope": "residual",
+    }  # fmt: skip

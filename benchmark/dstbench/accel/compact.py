@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.api import StrategyError
-from dstbench.core.graph import Edge, edges, removable_rows
+from dstbench.core.graph import Removal, removable
 from dstbench.core.layers import maskable_layers, unwrap
 from dstbench.errors import BadInput, nearest
 
 _TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What was removed from a network, and what could not be."""
+
+    removed: Mapping[str, tuple[int, ...]]  # layer -> its output rows that are gone
+    folded: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # layer -> input channels, now in its bias
+    kept: Mapping[str, str] = field(default_factory=dict)  # layer with dead rows that stay -> why
 
 
 def masked_copy(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -40,67 +51,111 @@ def _kind(value: object) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def compact(model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor) -> nn.Module:
-    """A copy without the dead output rows that can be cut out exactly, and without the columns they fed.
+def compact(
+    model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor, multiple: int = 1
+) -> nn.Module:
+    """A copy without the channels that are dead, in evaluation mode; what was done is its ``compaction``.
 
     masks: layer name -> bool [*w]. example_input: float [batch, ...]; outputs on it must agree with the
-    masked model's to 1e-5 of their size in eval mode, else StrategyError.
+    masked model's to 1e-5 of their size, else StrategyError. multiple: layers that lose rows keep as many dead ones
+    as make up a multiple of this, which kernels like.
 
-    A row stays where its output isn't exactly zero (a bias or a norm still adds a constant; the channel
-    structure brings those to zero with its last update) or where it meets an addition, a concatenation or a
-    grouped convolution. Chains through norms, activations, pooling and flattening are followed.
+    A channel goes from everywhere at once: through norms, activations and pooling, residual additions,
+    concatenations, products such as squeeze-and-excitation, depthwise and whole groups of grouped convolutions, and
+    heads of attention. It goes only where nobody reads it or what it sends on is zero, or else a constant (a bias,
+    a norm's shift) that every reader can take into its own bias, reading it without zeros around. The rest stays
+    and is named; a channel structure brings those constants to zero with its last update.
     """
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise BadInput(f"multiple: expected an integer >= 1, got {multiple!r}")
     masked = masked_copy(model, masks).eval()
     small = copy.deepcopy(masked)
-    found = edges(small)
-    rows = removable_rows(small, masks)
-    modules = dict(small.named_modules())
+    removal = removable(small, masks, multiple)
     with torch.no_grad():
+        folded = _fold(small, removal)
+        _cut(small, removal)
         expected = masked(example_input)
-        for name, dead in rows.items():
-            _cut(modules, name, found[name], ~dead)
-        actual = small(example_input)
-    error = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    if error > _TOLERANCE:
-        raise StrategyError(f"compact: outputs differ from the masked model's by {error:.1e} of their size")
+        try:
+            actual = small(example_input)
+        except RuntimeError as error:  # it reads a width that the tracing doesn't see
+            raise StrategyError(
+                f"compact: {type(model).__name__} can't run with fewer channels: {error}"
+            ) from error
+    apart = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not apart <= _TOLERANCE:
+        raise StrategyError(f"compact: outputs differ from the masked model's by {apart:.1e} of their size")
+    removed = {name: _indices(gone) for name, gone in removal.rows.items()}
+    small.compaction = Compaction(removed, folded, removal.kept())  # type: ignore[assignment]
     return small
 
 
-def _cut(modules: Mapping[str, nn.Module], name: str, edge: Edge, keep: Tensor) -> None:
-    """Slice a layer's rows, its norms, and its consumers' columns."""
-    kept = keep.nonzero().flatten()
-    producer = modules[name]
-    assert isinstance(producer, nn.Linear | _ConvNd)
-    _slice(producer, ("weight", "bias"), kept)
-    if isinstance(producer, nn.Linear):
-        producer.out_features = len(kept)
-    else:
-        producer.out_channels = len(kept)
-    for path in edge.norms:
-        norm = modules[path]
-        assert isinstance(norm, _BatchNorm)
-        _slice(norm, ("weight", "bias", "running_mean", "running_var"), kept)
-        norm.num_features = len(kept)
-    for path in edge.consumers:
-        _cut_columns(modules[path], keep)
+def _indices(chosen: Tensor) -> tuple[int, ...]:
+    return tuple(chosen.nonzero().flatten().tolist())
 
 
-def _slice(module: nn.Module, fields: tuple[str, ...], kept: Tensor) -> None:
-    for field in fields:
-        value = getattr(module, field, None)
-        if isinstance(value, nn.Parameter):
-            setattr(module, field, nn.Parameter(value[kept].clone(), requires_grad=value.requires_grad))
-        elif isinstance(value, Tensor):
-            setattr(module, field, value[kept].clone())
+def _fold(model: nn.Module, removal: Removal) -> dict[str, tuple[int, ...]]:
+    """Take the constants of removed channels into the biases of the layers that read them."""
+    layers, folded = maskable_layers(model), {}
+    for name, gone in removal.columns.items():
+        constant = removal.channels.flow.reads[name].constant.masked_fill(~gone, 0).nan_to_num()
+        module, weight = layers[name].module, layers[name].weight
+        assert isinstance(module, nn.Linear | _ConvNd)
+        taps = weight.double().reshape(len(weight), len(constant), -1).sum(2)  # [out, channels read]
+        matters = (constant != 0) & taps.any(0).cpu()
+        if bool(matters.any()):
+            shift = (taps @ constant.to(taps)).to(weight.dtype)
+            before = 0 if module.bias is None else module.bias
+            module.bias = nn.Parameter(before + shift, requires_grad=weight.requires_grad)
+            folded[name] = _indices(matters)
+    return folded
 
 
-def _cut_columns(consumer: nn.Module, keep: Tensor) -> None:
+def _cut(model: nn.Module, removal: Removal) -> None:
+    """Slice every layer's rows and columns, every norm's entries, and the counts of attention's heads."""
+    flow, modules = removal.channels.flow, dict(model.named_modules())
+    layers = {name: layer.module for name, layer in maskable_layers(model).items()}
+    for name, gone in removal.rows.items():
+        _cut_rows(layers[name], ~gone)
+    for name, gone in removal.columns.items():
+        _cut_columns(layers[name], ~gone)
+    for path, slots in flow.norms.items():
+        keep = ~removal.at(slots)
+        _slice(modules[path], ("weight", "bias", "running_mean", "running_var"), keep)
+        modules[path].num_features = int(keep.sum())
+    for path, slots in flow.heads.items():
+        attention, heads = modules[path], int((~removal.at(slots)).sum())
+        attention.num_heads = heads
+        attention.attn_dim = heads * attention.head_dim
+
+
+def _cut_rows(layer: nn.Module, keep: Tensor) -> None:
+    _slice(layer, ("weight", "bias"), keep)
+    rows = int(keep.sum())
+    if isinstance(layer, nn.Linear):
+        layer.out_features = rows
+    elif isinstance(layer, _ConvNd):
+        if layer.groups > 1:  # whole groups go, with what they read
+            layer.groups = layer.groups * rows // layer.out_channels
+            layer.in_channels = layer.weight.shape[1] * layer.groups
+        layer.out_channels = rows
+
+
+def _cut_columns(layer: nn.Module, keep: Tensor) -> None:
     """Drop the columns that removed channels fed; behind a flatten each channel feeds several in a row."""
-    assert isinstance(consumer, nn.Linear | _ConvNd)
-    weight = consumer.weight
-    columns = keep.repeat_interleave(weight.shape[1] // len(keep)).nonzero().flatten()
-    consumer.weight = nn.Parameter(weight[:, columns].clone(), requires_grad=weight.requires_grad)
-    if isinstance(consumer, nn.Linear):
-        consumer.in_features = len(columns)
+    assert isinstance(layer, nn.Linear | _ConvNd)
+    _slice(layer, ("weight",), keep.repeat_interleave(layer.weight.shape[1] // len(keep)), dim=1)
+    if isinstance(layer, nn.Linear):
+        layer.in_features = layer.weight.shape[1]
     else:
-        consumer.in_channels = len(columns)
+        layer.in_channels = layer.weight.shape[1]
+
+
+def _slice(module: nn.Module, fields: Iterable[str], keep: Tensor, dim: int = 0) -> None:
+    for name in fields:
+        value = getattr(module, name, None)
+        if not isinstance(value, Tensor):
+            continue
+        kept = value.detach().index_select(dim, keep.nonzero().flatten().to(value.device))
+        if isinstance(value, nn.Parameter):
+            kept = nn.Parameter(kept, requires_grad=value.requires_grad)
+        setattr(module, name, kept)

@@ -210,13 +210,15 @@ class Structure(Protocol):
 
 @dataclass(frozen=True)
 class Coupling:
-    """Channels that exist as one: a layer's output rows, the norms behind them, and the columns that they feed.
+    """Channels that exist as one: channel c is row c of every producer, entry c of every norm, and the columns
+    that it feeds in every consumer. Several producers where their rows are added (a residual stream) or
+    multiplied, or where a depthwise convolution follows; a depthwise producer's groups go with its rows.
 
-    Behind a flatten each row feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
+    Behind a flatten each channel feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
     """
 
-    producer: str  # layer name
-    norms: tuple[str, ...]  # module paths
+    producers: tuple[str, ...]  # layer names
+    norms: tuple[str, ...]  # module paths: affine and running statistics are by channel
     consumers: tuple[str, ...]  # layer names
 
 

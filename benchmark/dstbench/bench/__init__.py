@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dstbench.bench import engine, gpu, layers, models
+from dstbench.bench import compact, engine, gpu, layers, models
 from dstbench.errors import BadInput
 from dstbench.runner.provenance import machine
 
@@ -39,6 +39,7 @@ SUBJECTS = {
     "update": Subject(engine.add_arguments, engine.bench_update, "one topology update"),
     "layers": Subject(layers.add_arguments, layers.measure, "single layers, shuffled blocks beside dense"),
     "models": Subject(models.add_arguments, models.measure, "whole models, shuffled blocks beside dense"),
+    "compact": Subject(compact.add_arguments, compact.measure, "channels cut out, beside dense"),
     "gpu": Subject(
         gpu.add_arguments, gpu.measure, "Triton kernels of shuffled blocks beside dense, on a GPU"
     ),

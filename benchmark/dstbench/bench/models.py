@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstbench.accel.dispatch import accelerate, condense, describe
-from dstbench.accel.fold import fold_norms
+from dstbench.accel.dispatch import accelerate, describe
+from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.accel.throughput import inference_call, training_call
-from dstbench.api import Structure
 from dstbench.core.sparsifier import Sparsifier
+from dstbench.core.storage import Storage
 from dstbench.core.timing import Call, time_interleaved
 from dstbench.registration.registry import registry
 
@@ -47,15 +47,16 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
     torch.manual_seed(0)
     model: nn.Module = registry().build("model", name)(num_classes=_CLASSES, input_shape=_SHAPE)
     images, labels = torch.randn(options.batch, *_SHAPE), torch.randint(0, _CLASSES, (options.batch,))
-    masks, structure = _masks(model, options)
+    relus_in_place(model)  # on both sides
+    x, dense = _as(images, torch.channels_last), model
+    fast = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    sparsifier = _sparsifier(fast, options, x, "condensed" if training else "masked")
     if training:
-        fast, choices = condense(model, masks, structure, images)
-        ran, dense = describe(choices), model
-        fast_call = training_call(fast, _optimizer(fast), _as(images, torch.channels_last), labels)
+        ran, fast_call = describe(sparsifier.arrangement.paths), training_call(fast, sparsifier, x, labels)
     else:
-        fast = accelerate(model, masks, structure, images)
+        fast = accelerate(fast, sparsifier.masks, sparsifier.method.structure, x)
         ran, dense = str(fast.execution_path), fold_norms(copy.deepcopy(model))
-        fast_call = inference_call(fast, _as(images, torch.channels_last))
+        fast_call = inference_call(fast, x)
     calls: dict[str, Call] = {}
     for layout, memory_format in FORMATS.items():
         copied = copy.deepcopy(dense).to(memory_format=memory_format)
@@ -69,7 +70,7 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
     return {
         "model": name,
         "phase": "training step" if training else "inference",
-        "density": sum(int(mask.sum()) for mask in masks.values()) / sum(m.numel() for m in masks.values()),
+        "density": sparsifier.density,
         "dense_ms": best,
         "dense_format": layout,
         "fast_ms": fast_ms,
@@ -78,15 +79,25 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
     }
 
 
-def _masks(model: nn.Module, options: argparse.Namespace) -> tuple[dict[str, Tensor], Structure]:
-    """Uniform density, the first convolution dense: in channel columns, equally many in every group."""
-    structure = {
-        "name": "shuffled_block", "block_size": options.block_size, "columns": "channel", "balanced": True,
-    }  # fmt: skip
-    recipe = {"name": "ssb", "init": "uniform", "structure": structure, "dense_layers": ["@first_conv"]}
-    copied = copy.deepcopy(model)
-    masks = Sparsifier(copied, _optimizer(copied), recipe, options.density, total_steps=1).masks
-    return dict(masks), registry().build("structure", structure)
+def _sparsifier(
+    model: nn.Module, options: argparse.Namespace, images: Tensor, storage: Storage
+) -> Sparsifier:
+    """Uniform density, the first convolution dense: in channel columns, equally many in every group; no updates."""
+    recipe = {
+        "name": "ssb-fast",
+        "block_size": options.block_size,
+        "init": {"name": "magnitude", "share": "uniform"},
+        "dense_layers": ["@first_conv"],
+    }
+    return Sparsifier(
+        model,
+        _optimizer(model),
+        recipe,
+        options.density,
+        total_steps=1,
+        storage=storage,
+        example_input=images,
+    )
 
 
 def _optimizer(model: nn.Module) -> torch.optim.Optimizer:

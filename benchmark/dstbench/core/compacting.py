@@ -12,10 +12,8 @@ from dstbench.api import Coupling
 from dstbench.core.storage import Stored, Weights
 from dstbench.errors import BadInput
 
-_OUT, _IN = (
-    ("out_channels", "out_features", "num_features"),
-    ("in_channels", "in_features"),
-)  # modules' widths
+_OUT = ("out_channels", "out_features", "num_features")  # what modules call their widths
+_IN = ("in_channels", "in_features")
 
 
 class Compacting:
@@ -27,7 +25,7 @@ class Compacting:
 
     def __init__(self, model: nn.Module, couplings: Sequence[Coupling], weights: Weights) -> None:
         self._couplings, self._weights = couplings, weights
-        self._vectors = {c.producer: _vectors(model, c, weights) for c in couplings}
+        self._vectors = {c: _vectors(model, c, weights) for c in couplings}
         self._kept: dict[str, Tensor] = {}  # int64 [kept] rows, of the layers that lost some
         self.generation = 0  # how often the network shrank
         for stored in self.stored():
@@ -35,26 +33,23 @@ class Compacting:
 
     def stored(self) -> list[Stored]:
         """All that may be sliced."""
-        names = {name for coupling in self._couplings for name in (coupling.producer, *coupling.consumers)}
+        names = {name for coupling in self._couplings for name in (*coupling.producers, *coupling.consumers)}
         vectors = [stored for found in self._vectors.values() for stored in found]
         return [*(self._weights.stored[name] for name in sorted(names)), *vectors]
 
     def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
         """Slice to what ``support``, bool [*w] of the layers that lost positions, leaves."""
-        rows: dict[str, Tensor] = {}
-        columns: dict[str, Tensor] = {}
-        for coupling in self._couplings:
-            alive = _alive(coupling, support)
-            if alive is not None:
-                rows[coupling.producer] = alive
-                columns |= dict.fromkeys(coupling.consumers, alive)
+        found = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
+        left = {coupling: alive for coupling, alive in found if alive is not None}
+        rows = {name: alive for coupling, alive in left.items() for name in coupling.producers}
+        columns = {name: alive for coupling, alive in left.items() for name in coupling.consumers}
         if all(int(alive.sum()) == len(self._kept.get(name, alive)) for name, alive in rows.items()):
             return
         self._kept = {name: alive.nonzero().flatten() for name, alive in rows.items()}
-        for name, index in self._kept.items():
-            for vector in self._vectors[name]:
-                vector.relocate(index, self._weights.optimizer)
-                _set_width(vector.owner, _OUT, len(index))
+        for coupling, alive in left.items():
+            for vector in self._vectors[coupling]:
+                vector.relocate(alive.nonzero().flatten(), self._weights.optimizer)
+                _set_width(vector.owner, _OUT, int(alive.sum()))
         for name in sorted(rows.keys() | columns.keys()):
             self._slice(self._weights.stored[name], rows.get(name), columns.get(name))
         self.generation += 1
@@ -78,16 +73,17 @@ class Compacting:
 
     def _slice(self, stored: Stored, rows: Tensor | None, columns: Tensor | None) -> None:
         """Keep rows, bool [out], and the columns that channels, bool [C], feed: behind a flatten several each."""
-        places = torch.arange(torch.Size(stored.shape).numel(), device=stored.values.device).view(
-            stored.shape
-        )
+        size = torch.Size(stored.shape).numel()
+        places = torch.arange(size, device=stored.values.device).view(stored.shape)
         if columns is not None:
             places = places[:, columns.repeat_interleave(stored.shape[1] // len(columns))]
         if rows is not None:
             places = places[rows]
         stored.relocate(places, self._weights.optimizer)
         _set_width(stored.owner, _OUT, places.shape[0])
-        _set_width(stored.owner, _IN, places.shape[1])
+        if getattr(stored.owner, "groups", 1) > 1:  # depthwise
+            _set_width(stored.owner, ("groups",), places.shape[0])
+        _set_width(stored.owner, _IN, places.shape[1] * getattr(stored.owner, "groups", 1))
 
 
 def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -100,19 +96,19 @@ def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -
 
 
 def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:
-    """The channels of a coupling that are not gone from its producer and all its consumers: bool [C]; None: all."""
-    if not {coupling.producer, *coupling.consumers} <= support.keys():
+    """The channels that are not gone from all producers and all consumers of a coupling: bool [C]; None: all."""
+    if not {*coupling.producers, *coupling.consumers} <= support.keys():
         return None
-    alive = support[coupling.producer].flatten(1).any(1)
-    for name in coupling.consumers:
-        alive |= support[name].transpose(0, 1).flatten(1).any(1).view(len(alive), -1).any(1)
+    rows = [support[name].flatten(1).any(1) for name in coupling.producers]
+    columns = [support[name].transpose(0, 1).flatten(1).any(1) for name in coupling.consumers]
+    alive = torch.stack([*rows, *(each.view(len(rows[0]), -1).any(1) for each in columns)]).any(0)
     return None if bool(alive.all()) else alive
 
 
 def _vectors(model: nn.Module, coupling: Coupling, weights: Weights) -> list[Stored]:
-    """What has one entry for each channel: the producer's bias, its norms' parameters and running statistics."""
+    """What has one entry for each channel: producers' biases, norms' parameters and running statistics."""
     modules = dict(model.named_modules())
-    owners = {weights.stored[coupling.producer].owner: ("bias",)} | {
+    owners = {weights.stored[name].owner: ("bias",) for name in coupling.producers} | {
         modules[path]: ("weight", "bias", "running_mean", "running_var") for path in coupling.norms
     }
     return [

@@ -159,7 +159,7 @@ def check_condensable(method: Method) -> None:
         )
 
 
-def executions(structure: Structure, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
+def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
     """What a structure offers to run a layer faster than masked dense; most structures nothing."""
     offer = getattr(structure, "accelerate", None)
     found: Sequence[Execution] = offer(call, mask) if offer else ()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dstbench.core.cost_widths import Kept, kept_parts, shrink, widths
+from dstbench.core.cost_widths import Kept, kept_by_masks, kept_parts, shrink
 from dstbench.core.layers import maskable_layers
 from dstbench.errors import BadInput, nearest
 
@@ -202,7 +202,7 @@ def counted(
             raise BadInput(f"masks_or_densities: no layer {name!r}{nearest(name, costs)}")
     density = {n: _density(n, value, costs[n].weights) for n, value in given.items()}
     masks = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    kept = kept_parts(model, widths(model, masks)) if masks else {}
+    kept = kept_by_masks(model, masks) if masks else {}
     return Counted(costs, density, kept, sum(p.numel() for p in model.parameters()))
 
 

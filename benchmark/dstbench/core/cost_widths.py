@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from dstbench.core.graph import edges, removable_rows
+from dstbench.core.graph import channels, removable, units
 from dstbench.core.layers import maskable_layers
 from dstbench.errors import BadInput, nearest
 
@@ -26,30 +26,51 @@ class Kept:
 
 def widths(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
     """Output rows that stay in each layer that loses any, by masks, bool [*w]: only rows whose removal is exact."""
-    return {name: int((~dead).sum()) for name, dead in removable_rows(model, masks).items()}
+    return {name: int((~gone).sum()) for name, gone in removable(model, masks).rows.items()}
+
+
+def kept_by_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Kept]:
+    """What compaction leaves of the layers that lose rows or columns, by masks, bool [*w]."""
+    removal = removable(model, masks)
+    rows, columns = (
+        {name: int((~gone).sum()) / len(gone) for name, gone in part.items()}
+        for part in (removal.rows, removal.columns)
+    )
+    return {name: Kept(rows.get(name, 1.0), columns.get(name, 1.0)) for name in rows | columns}
 
 
 def kept_parts(model: nn.Module, rows: Mapping[str, float]) -> dict[str, Kept]:
     """What stays of the layers that lose rows, and of the layers that consumed those rows.
 
     rows: layer name -> output rows that stay; a number need not be whole, so that a uniform fraction can be
-    asked about. Raises BadInput for an unknown layer, a number outside (0, rows], and for a layer whose rows
-    meet an addition, a concatenation or anything else that keeps them from being removed alone.
+    asked about. Naming one layer of a residual stream narrows all that add to it. Raises BadInput for an unknown
+    layer, a number outside (0, rows], a stream given two widths, and for a layer whose rows meet something that
+    keeps them from being removed.
     """
-    found, layers = edges(model), maskable_layers(model)
+    found, layers = channels(model), maskable_layers(model)
+    unit_of = {name: unit for unit in units(found) if unit.consumers for name in unit.producers}
     kept: dict[str, Kept] = {}
     for name, stay in rows.items():
         if name not in layers:
             raise BadInput(f"widths: no layer {name!r}{nearest(name, layers)}")
-        full, edge = layers[name].info.shape[0], found[name]
+        full = layers[name].info.shape[0]
         if isinstance(stay, bool) or not isinstance(stay, int | float) or not 0 < stay <= full:
             raise BadInput(f"widths: layer {name!r}: expected rows in (0, {full}], got {stay!r}")
-        if edge.blocked or not edge.consumers:
-            why = edge.blocked or "nothing consumes its rows"
+        if name not in unit_of:
+            why = found.blocked(name) or "its channels aren't the only ones where they are read"
             raise BadInput(f"widths: layer {name!r} can't be narrowed: {why}")
+        unit = unit_of[name]
+        other = next((each for each in unit.producers if rows.get(each, stay) != stay), None)
+        if other:
+            raise BadInput(
+                f"widths: layers {name!r} and {other!r} share channels, got {stay} and {rows[other]}"
+            )
+        if name != next(each for each in rows if each in unit.producers):
+            continue  # counted with the first of its unit
         fraction = stay / full
-        kept[name] = replace(kept.get(name, Kept()), rows=fraction)
-        for consumer in edge.consumers:
+        for producer in unit.producers:
+            kept[producer] = replace(kept.get(producer, Kept()), rows=fraction)
+        for consumer in unit.consumers:
             before = kept.get(consumer, Kept())
             kept[consumer] = replace(before, columns=before.columns * fraction)
     return kept

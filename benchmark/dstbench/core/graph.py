@@ -1,178 +1,212 @@
-"""Which channels could be removed: a network's producers, norms and consumers, found by tracing it.
+"""Which channels can be removed: as couplings for training, and exactly, given masks.
 
-A layer's output row is removable when it is dead (no active weight) or read by nobody, and everything between it
-and the next maskable layers keeps channels apart: norms, activations, pooling, dropout, flattening. Rows that meet an
-addition, a concatenation or anything unknown stay.
+A channel is everything that must go at once: output rows of all layers that are added, multiplied or grouped
+together, their norms' entries, and the columns that read them. It can go if nobody reads it, or if what it sends on
+is zero, or a constant that its readers can take into their biases, which zeros around an image forbid.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.fx
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from dstbench.api import Coupling, Infeasible
-from dstbench.core.layers import clean_name, maskable_layers
-
-_CHANNELWISE = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
-    nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten,
-)  # fmt: skip
-_FUNCTIONS = {
-    torch.relu, torch.flatten, nn.functional.relu, nn.functional.gelu, nn.functional.silu,
-    nn.functional.dropout, nn.functional.max_pool2d, nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d,
-}  # fmt: skip
-_METHODS = {"relu", "relu_", "flatten", "contiguous"}
+from dstbench.core.flow import Flow, Read, follow
+from dstbench.core.layers import maskable_layers
 
 
-@dataclass
-class Edge:
-    """What follows one layer before the next: the norms on the way and the layers that consume its rows."""
+@dataclass(frozen=True)
+class Channels:
+    """A network's channels, numbered 0 … n - 1."""
 
-    norms: list[str] = field(default_factory=list)
-    consumers: list[str] = field(default_factory=list)
-    blocked: str | None = None  # what keeps its rows from being removed
+    flow: Flow
+    of: Tensor  # int64 [slots]: the channel of each slot
+    count: int
+    reasons: Mapping[int, str]  # channels that must stay, and why
+
+    def blocked(self, layer: str) -> str | None:
+        """What keeps all rows of a layer from being removed; None if nothing does."""
+        if layer in self.flow.unfollowed:
+            return self.flow.unfollowed[layer]
+        found = [self.reasons.get(each) for each in self.of[self.flow.rows[layer]].tolist()]
+        return found[0] if None not in found else None
 
 
-def edges(model: nn.Module) -> dict[str, Edge]:
-    """For every maskable layer, what its output rows reach. A model that can't be traced gives blocked edges."""
-    layers = maskable_layers(model)
-    try:
-        graph = torch.fx.symbolic_trace(model).graph
-    except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
-        return {name: Edge(blocked=f"the model can't be traced: {error}") for name in layers}
-    modules = dict(model.named_modules())
-    found = {name: Edge(blocked="it isn't called as a module") for name in layers}
-    calls: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op == "call_module" and clean_name(node.target) in layers:
-            name = clean_name(node.target)
-            calls[name] = calls.get(name, 0) + 1
-            found[name] = Edge() if calls[name] == 1 else Edge(blocked="it runs more than once")
-            if reason := _unusual(modules[node.target]):
-                found[name].blocked = f"it is a {reason}"
-            if calls[name] == 1:
-                for user in node.users:
-                    _follow(user, modules, layers, found[name])
-    for edge in found.values():
-        shared = [consumer for consumer in edge.consumers if calls.get(consumer, 0) > 1]
-        if shared and edge.blocked is None:
-            edge.blocked = f"{shared[0]} runs more than once"
-    return found
+def channels(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Channels:
+    """Find a network's channels. A model that can't be traced has none. links: as ``follow`` takes them."""
+    flow = follow(model, links)
+    of = _connected(flow)
+    reasons: dict[int, str] = {}
+    for slots, reason in flow.blocks:
+        for channel in set(of[slots].flatten().tolist()):
+            reasons.setdefault(channel, reason)
+    return Channels(flow, of, int(of.max()) + 1 if flow.size else 0, reasons)
+
+
+def _connected(flow: Flow) -> Tensor:
+    """The channel of each slot: int64 [slots]."""
+    if not flow.joined:
+        return torch.arange(flow.size)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    start, end = torch.cat([torch.stack([a.flatten(), b.flatten()]) for a, b in flow.joined], 1).numpy()
+    edges = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(flow.size, flow.size))
+    return torch.as_tensor(connected_components(edges, directed=False)[1], dtype=torch.long)
 
 
 def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
     """The channels of the named layers that can be removed exactly, with the named layers that consume them.
 
-    Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
+    Channels that lie side by side in a consumer, as behind a concatenation, and groups of several rows are left
+    out. Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
     """
-    found = {name: edge for name, edge in edges(model).items() if name in names}
-    reasons = {edge.blocked for edge in found.values()}
+    found = channels(model)
+    reasons = {found.blocked(name) for name in names}
     if None not in reasons and len(reasons) == 1:
         raise Infeasible(f"channels can't be followed through {type(model).__name__}: {reasons.pop()}")
+    named = set(names)
     return tuple(
-        Coupling(name, tuple(edge.norms), tuple(edge.consumers))
-        for name, edge in found.items()
-        if not edge.blocked and edge.consumers and set(edge.consumers) <= set(names)
+        each for each in units(found) if each.consumers and named.issuperset(each.producers + each.consumers)
     )
 
 
-def _unusual(module: nn.Module) -> str | None:
-    """Why a layer's rows and columns aren't those of a plain convolution or linear layer."""
-    if isinstance(module, _ConvTransposeNd):
-        return "transposed convolution"
-    return "grouped convolution" if getattr(module, "groups", 1) > 1 else None
+def units(found: Channels) -> list[Coupling]:
+    """Couplings of all layers: those whose parts all hold the same channels in the same order."""
+    flow = found.flow
+    parts = [
+        {name: tuple(found.of[slots].tolist()) for name, slots in places.items()}
+        for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
+    ]
+    every = {held for part in parts for held in part.values()}
+    homes: dict[int, int] = {}  # how many different sets of channels each is in
+    for held in every:
+        for channel in set(held):
+            homes[channel] = homes.get(channel, 0) + 1
+    producers, norms, consumers = (_by_value(part) for part in parts)
+    return [
+        Coupling(tuple(layers), tuple(norms.get(held, ())), tuple(consumers.get(held, ())))
+        for held, layers in producers.items()
+        if len(set(held)) == len(held)
+        and all(homes[each] == 1 and each not in found.reasons for each in held)
+    ]
 
 
-def _follow(
-    node: torch.fx.Node, modules: Mapping[str, nn.Module], layers: Mapping[str, Any], edge: Edge
-) -> None:
-    """Walk on from one use of a layer's output, collecting norms and consumers."""
-    if node.op == "call_module":
-        target = str(node.target)
-        module, name = modules[target], clean_name(target)
-        if name in layers:
-            if reason := _unusual(module):
-                edge.blocked = f"{name} is a {reason}"
-            edge.consumers.append(name)
+def _by_value(part: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, ...], list[str]]:
+    grouped: dict[tuple[int, ...], list[str]] = {}
+    for name, held in part.items():
+        grouped.setdefault(held, []).append(name)
+    return grouped
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The channels that go, and where they are."""
+
+    channels: Channels
+    gone: Tensor  # bool [channels]
+    links: Mapping[str, Tensor]  # layer -> bool [out, in / groups]: where any tap is active
+
+    def at(self, slots: Tensor) -> Tensor:
+        """Which of some slots go: bool, the shape of slots."""
+        return self.gone[self.channels.of[slots]]
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """bool [out], only layers that lose any."""
+        return self._losing(self.channels.flow.rows)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """bool [channels read], only layers that lose any; behind a flattening one stands for several columns."""
+        return self._losing({name: read.slots for name, read in self.channels.flow.reads.items()})
+
+    def _losing(self, places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: self.at(slots) for name, slots in places.items()}
+        return {name: gone for name, gone in found.items() if bool(gone.any())}
+
+    def kept(self) -> dict[str, str]:
+        """Why dead rows stay: by layer that has any, one reason."""
+        flow, found = self.channels.flow, {}
+        for name, links in self.links.items():
+            dead = ~links.any(1)
+            if name in flow.unfollowed and bool(dead.any()):
+                found[name] = flow.unfollowed[name]
+            elif name in flow.rows and (stay := (dead & ~self.at(flow.rows[name])).nonzero()).numel():
+                found[name] = self._why(name, int(stay[0]))
+        return found
+
+    def _why(self, name: str, row: int) -> str:
+        flow, of = self.channels.flow, self.channels.of
+        channel = int(of[flow.rows[name][row]])
+        if channel in self.channels.reasons:
+            return self.channels.reasons[channel]
+        for other, slots in flow.rows.items():
+            if bool(self.links[other][of[slots] == channel].any()):
+                return f"{other} sends into the same channels"
+        for reader, read in flow.reads.items():
+            here = of[read.slots] == channel
+            if bool((here & ~_harmless(read)).any()):
+                constant = not bool(read.constant[here].isnan().any())
+                return (
+                    f"{reader} pads the constant that they send"
+                    if constant
+                    else f"{reader} reads what varies"
+                )
+        return "some channel of the layer has to stay"
+
+
+def removable(model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1) -> Removal:
+    """The channels whose removal is exact. masks: layer name -> bool [*w]; a layer without one reads everything.
+
+    Every layer keeps at least one row; with ``multiple``, as many dead ones as make up a multiple of it, which
+    kernels like.
+    """
+    links = {
+        name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
+        for name, layer in maskable_layers(model).items()
+    }
+    found = channels(model, links)
+    flow, of = found.flow, found.of
+    free = torch.zeros(found.count, dtype=torch.bool)  # read at all, and nowhere blocked
+    for read in flow.reads.values():
+        free[of[read.slots]] = True
+    free[list(found.reasons)] = False
+    gone, before = torch.zeros_like(free), -1
+    while int(gone.sum()) > before:  # what only removed rows read can go, too
+        before, needed = int(gone.sum()), torch.zeros_like(free)
+        for name, read in flow.reads.items():
+            reading = links[name].numpy()[~gone[of[flow.rows[name]]].numpy()]  # numpy: small, and many
+            columns = torch.from_numpy(reading.any(0)).view(len(read.slots), -1).any(1)
+            needed[of[read.slots][columns & ~_harmless(read)]] = True
+        gone = free & ~needed
+    for slots in flow.rows.values():
+        _keep_some(gone, of[slots], multiple)
+    return Removal(found, gone, links)
+
+
+def _links(mask: Tensor) -> Tensor:
+    return mask.flatten(2).any(2).cpu() if mask.dim() > 2 else mask.cpu()
+
+
+def _harmless(read: Read) -> Tensor:
+    """Which channels a layer can do without, whatever its weights: bool [channels read]."""
+    return read.constant == 0 if read.padded else ~read.constant.isnan()
+
+
+def _keep_some(gone: Tensor, held: Tensor, multiple: int) -> None:
+    """Take channels back until a layer has a multiple of rows, and at least one."""
+    for channel in held[gone[held]].tolist():
+        kept = int((~gone[held]).sum())
+        if kept == len(held) or (kept and kept % multiple == 0):
             return
-        if isinstance(module, _BatchNorm):
-            edge.norms.append(target)
-        elif not isinstance(module, _CHANNELWISE):
-            edge.blocked = f"{name} ({type(module).__name__}) may mix channels"
-            return
-    elif not _keeps_channels(node):
-        edge.blocked = f"its rows meet {getattr(node.target, '__name__', node.target)}"
-        return
-    for user in node.users:
-        _follow(user, modules, layers, edge)
-
-
-def _keeps_channels(node: torch.fx.Node) -> bool:
-    if node.op == "call_method":
-        return node.target in _METHODS or (node.target == "mean" and _spatial(node.args[1:], node.kwargs))
-    if node.op != "call_function":
-        return False
-    return node.target in _FUNCTIONS and node.target is not operator.add
-
-
-def _spatial(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    dims = args[0] if args else kwargs.get("dim")
-    return set(dims if isinstance(dims, list | tuple) else [dims]) <= {2, 3, -1, -2}
+        gone[channel] = False
 
 
 def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The rows of each layer that can be cut out exactly: bool [out], only layers that have any.
-
-    A row is one if nobody reads it, all columns that it feeds being dead, or if it is dead and sends on zero:
-    by its mask isn't enough, what the layer's bias and the norms behind it make of zero must be zero.
-    """
-    found, layers = edges(model), maskable_layers(model)
-    modules = dict(model.named_modules())
-    rows = {}
-    for name, edge in found.items():
-        if edge.blocked or not edge.consumers:
-            continue
-        out = layers[name].info.shape[0]
-        gone = ~_read(masks, edge.consumers, out)
-        if name in masks:
-            dead = ~masks[name].flatten(1).any(1)
-            silent = _constant(layers[name].module, [modules[norm] for norm in edge.norms], dead) == 0
-            gone = gone.to(dead.device) | (dead & silent)
-        if bool(gone.any()) and not bool(gone.all()):
-            rows[name] = gone
-    return rows
-
-
-def _read(masks: Mapping[str, Tensor], consumers: Sequence[str], rows: int) -> Tensor:
-    """Which output rows a consumer has an active weight for: bool [rows]. Without a mask it reads them all."""
-    read = torch.zeros(rows, dtype=torch.bool)
-    for consumer in consumers:
-        if consumer not in masks:
-            return torch.ones(rows, dtype=torch.bool)
-        columns = masks[consumer].transpose(0, 1).flatten(1).any(1)  # behind a flatten, several of each row
-        read = read.to(columns.device) | columns.view(rows, -1).any(1)
-    return read
-
-
-@torch.no_grad()
-def _constant(layer: nn.Module, norms: list[nn.Module], dead: Tensor) -> Tensor:
-    """What a row of zero weights sends on in evaluation, behind its bias and norms: float [out]."""
-    constant = torch.zeros(len(dead), device=dead.device)
-    if isinstance(layer.bias, Tensor):
-        constant = constant + layer.bias
-    for norm in norms:
-        assert isinstance(norm, _BatchNorm)
-        if norm.running_mean is None or norm.running_var is None:
-            return constant + torch.nan  # normalised by each batch: no constant of its own
-        constant = (constant - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
-        if norm.affine:
-            constant = constant * norm.weight + norm.bias
-    return constant
+    """The rows of each layer that can be cut out exactly: bool [out], only layers that have any."""
+    return removable(model, masks).rows

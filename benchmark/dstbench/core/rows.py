@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dstbench.api import Structure
-from dstbench.core.graph import edges
+from dstbench.core.flow import follow
 from dstbench.core.layers import maskable_layers, unwrap
 from dstbench.core.storage import multiply
 
@@ -69,11 +69,11 @@ def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
     if not wanted:
         return []
     inner = unwrap(model)
-    layers, found = maskable_layers(inner), edges(inner)
+    layers, behind = maskable_layers(inner), follow(inner).behind
     modules = dict(inner.named_modules())
     vectors = []
     for name in sorted(wanted):
-        owners = [layers[name].module, *(modules[norm] for norm in found[name].norms)]
+        owners = [layers[name].module, *(modules[norm] for norm in behind.get(name, ()))]
         vectors += [
             RowVector(name, owner, field)
             for owner in owners

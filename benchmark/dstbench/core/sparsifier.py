@@ -252,10 +252,13 @@ class Sparsifier:
             check_support(self.method.support, self.timetable.clock, self.last_update)
             shrunk(self.method.support, self._views({}), self._couplings, start)  # may refuse the network
 
+    @torch.no_grad()
     def set_masks(self, masks: Masks) -> None:
-        """Hold other masks, bool [*w] by layer name, from now on. Weights are not touched."""
+        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
+        survivors = {name: masks[name] & mask for name, mask in self.topology.masks.items()}
         self.topology.adopt({name: masks[name] for name in self.layers})
         self._hold()
+        self._zero(survivors)
 
     def _begin(self, masks: Masks) -> None:
         self.topology = Topology(masks)

@@ -1,6 +1,6 @@
 """Chase: dynamic sparse training from which channel sparsity emerges (arXiv 2305.19454)."""
 
-from typing import Any
+from typing import Any, Literal
 
 from dstbench.api import Recipe
 
@@ -17,6 +17,7 @@ def chase(
     stop: float = _END,
     channel_stop: float = _END,
     layerwise: bool = False,
+    scope: Literal["block", "residual"] = "block",
 ) -> Recipe:
     """Chase S_c: prune by magnitude, grow by gradient, both over the whole network, under a soft memory bound;
     meanwhile the fraction S_c of the removable channels goes for good, weakest first (arXiv 2305.19454).
@@ -24,7 +25,8 @@ def chase(
     Taken from the authors' code for CIFAR: extra density r = 0.05 at the start, both phases and their curves,
     130 of 160 epochs, floor β = 0.2 (VGG-19; ResNet-50 there: 0.5; ImageNet: 100 epochs with 0.8 for both stops
     and ``extra_end`` 0.005). S_c = 0 is the same exploration without removal. ``layerwise``: layers keep
-    ERK's densities, as with the ImageNet script's defaults.
+    ERK's densities, as with the ImageNet script's defaults. ``scope: residual`` removes channels of the residual
+    streams, too: the paper's "prune skip", of which no code was released.
 
     Departures: masks are drawn with exact counts; ΔT is 100 steps (published: 1000 for weights, 1000 to 8000
     for channels, about 0.1 to 2 epochs); channel events come as often as topology updates unless
@@ -45,6 +47,7 @@ def chase(
         "delta_t": channel_delta_t or delta_t,
         "offset": delta_t // 2 % channel_delta_t if channel_delta_t else None,
         "stop": channel_stop,
+        "scope": scope,
     }
     return Recipe(
         structure=structure if channel_sparsity else "unstructured",
@@ -72,6 +75,21 @@ def chase_04(delta_t: int = 100) -> Recipe:
 def chase_05(delta_t: int = 100) -> Recipe:
     """Chase that removes 50 % of the removable channels."""
     return chase(0.5, delta_t)
+
+
+def chase_skip_03(delta_t: int = 100) -> Recipe:
+    """Chase that removes 30 % of the channels, those of residual streams among them."""
+    return chase(0.3, delta_t, scope="residual")
+
+
+def chase_skip_04(delta_t: int = 100) -> Recipe:
+    """Chase that removes 40 % of the channels, those of residual streams among them."""
+    return chase(0.4, delta_t, scope="residual")
+
+
+def chase_skip_05(delta_t: int = 100) -> Recipe:
+    """Chase that removes 50 % of the channels, those of residual streams among them."""
+    return chase(0.5, delta_t, scope="residual")
 
 
 def chase_long_0(delta_t: int = 100) -> Recipe:

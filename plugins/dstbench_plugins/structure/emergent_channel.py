@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,13 +14,19 @@ from dstbench.api import Clock, Coupling, Infeasible, LayerView
 from dstbench_plugins.checks import check_choice, check_fraction, check_integer
 from dstbench_plugins.structure.channel_scores import SCORES, ChannelScore
 
+Scope = Literal["block", "residual"]
+
 
 @dataclass(frozen=True)
 class EmergentChannel:
     """Chase's gradual channel removal (arXiv 2305.19454); masks are any within the surviving channels.
 
     A unit is a convolution whose rows feed exactly one other convolution: S_c counts channels of this pool, not
-    of the network, so classifier inputs and residual streams are never touched. By step t of T the fraction
+    of the network, so classifier inputs and residual streams are never touched. With scope "residual" (the paper's
+    "prune skip") a unit is any set of convolutions whose rows are one channel, such as all that add to a residual
+    stream, whatever consumes it: its channel goes from all of them at once, and its score is that of all their rows
+    together, for UMM Σ|w| / Σ fan-in: a plain sum would let a stream, which many layers write, outrank every
+    channel inside a block and stay whole. By step t of T the fraction
     s(t) = S_c (1 - (1 - t/T)³) of them is gone, weakest first over all units, but a unit of C channels keeps
     ⌊C (1 - S_c) β⌋ of them, and one. Norms behind a removed channel stay as they are: its consumer's columns
     are zero, so that compaction is lossless.
@@ -39,6 +45,7 @@ class EmergentChannel:
     stop: float = 0.8  # T as a fraction of the steps
     score: ChannelScore = "mean_magnitude"
     alive_inputs: bool = False  # UMM divides by the surviving inputs, not by the original ones
+    scope: Scope = "block"  # or "residual": through the residual streams
 
     def __post_init__(self) -> None:
         """Refuse what isn't a removal."""
@@ -49,6 +56,7 @@ class EmergentChannel:
         if self.offset is not None:
             check_integer("offset", self.offset, least=0, most=self.delta_t - 1)
         check_choice("score", self.score, tuple(SCORES))
+        check_choice("scope", self.scope, get_args(Scope))
 
     def events(self, clock: Clock) -> bool:
         """Half a ΔT before its multiples, so midway between topology updates of the same period, until T."""
@@ -65,56 +73,67 @@ class EmergentChannel:
     def support(
         self, layers: Mapping[str, LayerView], couplings: Sequence[Coupling], clock: Clock
     ) -> Mapping[str, Tensor]:
-        """Remove the weakest channels: their producer's rows and their consumer's columns."""
-        units = prunable(layers, couplings)
+        """Remove the weakest channels: their producers' rows and their consumers' columns."""
+        units = prunable(layers, couplings, self.scope)
         if not units and self.channel_sparsity:
             raise Infeasible(
                 f"{self!r}: no convolution of this network feeds exactly one other and nothing else, so there is no "
                 "channel to remove; channel_sparsity=0 asks for none"
+                if self.scope == "block"
+                else f"{self!r}: no channels of this network can be removed; channel_sparsity=0 asks for none"
             )
-        alive = {unit.producer: alive_rows(layers[unit.producer]) for unit in units}
-        total = sum(len(rows) for rows in alive.values())
+        alive = [alive_rows(layers[unit.producers[0]]) for unit in units]
+        total = sum(len(rows) for rows in alive)
         remaining = (1 - self.target(clock)) * total
-        k = ceil(round(sum(int(rows.sum()) for rows in alive.values()) - remaining, 6))
-        weakest = self._weakest(layers, alive, k)
+        k = ceil(round(sum(int(rows.sum()) for rows in alive) - remaining, 6))
+        scores = [self._scores(layers, unit) for unit in units]
         support: dict[str, Tensor] = {}
-        for unit in units:
-            gone = weakest[unit.producer]
+        for unit, gone in zip(units, self._weakest(scores, alive, k), strict=True):
             if bool(gone.any()):
-                producer, [consumer] = unit.producer, unit.consumers
-                support[producer] = _support(layers[producer], support) & ~_across(gone, layers[producer], 0)
-                support[consumer] = _support(layers[consumer], support) & ~_across(gone, layers[consumer], 1)
+                for dim, names in ((0, unit.producers), (1, unit.consumers)):
+                    for name in names:
+                        held = _support(layers[name], support)
+                        support[name] = held & ~_across(gone, layers[name], dim)
         return support
 
-    def _weakest(
-        self, layers: Mapping[str, LayerView], alive: Mapping[str, Tensor], k: int
-    ) -> Mapping[str, Tensor]:
-        """The k weakest channels over all units, none below its floor: bool [C] by producer."""
+    def _scores(self, layers: Mapping[str, LayerView], unit: Coupling) -> Tensor:
+        """How strong the channels of a unit are, over all weights that make them: float [C], on the CPU."""
+        producers = [layers[name] for name in unit.producers]
+        scores = torch.stack([SCORES[self.score](layer, self.alive_inputs).cpu() for layer in producers])
+        sizes = torch.tensor([[layer.info.numel / layer.shape[0]] for layer in producers])
+        return (scores * (sizes / sizes.sum())).sum(0)
+
+    def _weakest(self, scores: Sequence[Tensor], alive: Sequence[Tensor], k: int) -> list[Tensor]:
+        """The k weakest channels over all units, none below its floor: bool [C] by unit."""
         values, owners, channels = [], [], []
-        for unit, (name, rows) in enumerate(alive.items()):
+        for unit, rows in enumerate(alive):
             spare = int(rows.sum()) - max(1, int(len(rows) * (1 - self.channel_sparsity) * self.floor))
-            scores = SCORES[self.score](layers[name], self.alive_inputs).masked_fill(~rows, torch.inf).cpu()
-            order = scores.sort(stable=True).indices[: max(0, spare)]
-            values.append(scores[order])
+            living = scores[unit].masked_fill(~rows.cpu(), torch.inf)
+            order = living.sort(stable=True).indices[: max(0, spare)]
+            values.append(living[order])
             channels.append(order)
             owners.append(torch.full_like(order, unit))
-        weakest = {name: torch.zeros_like(rows) for name, rows in alive.items()}
+        weakest = [torch.zeros_like(rows) for rows in alive]
         if values and k > 0:
             taken = torch.cat(values).sort(stable=True).indices[:k]
             channel, owner = torch.cat(channels)[taken], torch.cat(owners)[taken]
-            for unit, gone in enumerate(weakest.values()):
+            for unit, gone in enumerate(weakest):
                 gone[channel[owner == unit].to(gone.device)] = True
         return weakest
 
 
-def prunable(layers: Mapping[str, LayerView], couplings: Sequence[Coupling]) -> list[Coupling]:
-    """The units: convolutions consumed by exactly one convolution."""
-    return [
-        c
-        for c in couplings
-        if len(c.consumers) == 1
-        and all(layers[name].info.kind == "conv" for name in (c.producer, *c.consumers))
-    ]
+def prunable(
+    layers: Mapping[str, LayerView], couplings: Sequence[Coupling], scope: Scope = "block"
+) -> list[Coupling]:
+    """The units: convolutions consumed by exactly one convolution, or any whose channels can be removed."""
+
+    def conv(names: Sequence[str]) -> bool:
+        return all(layers[name].info.kind == "conv" for name in names)
+
+    if scope == "residual":
+        return [each for each in couplings if conv(each.producers)]
+    single = [each for each in couplings if len(each.producers) == len(each.consumers) == 1]
+    return [each for each in single if conv(each.producers + each.consumers)]
 
 
 def alive_rows(layer: LayerView) -> Tensor:
@@ -129,6 +148,8 @@ def _support(layer: LayerView, changed: Mapping[str, Tensor]) -> Tensor:
     return torch.ones_like(layer.mask) if held is None else held
 
 
-def _across(gone: Tensor, layer: LayerView, dim: Literal[0, 1]) -> Tensor:
-    """Removed rows or columns, bool [C], against a weight: bool, broadcasts to [*w]."""
-    return gone.view([-1 if each == dim else 1 for each in range(len(layer.shape))])
+def _across(gone: Tensor, layer: LayerView, dim: int) -> Tensor:
+    """Removed rows or columns, bool [C], against a weight: bool, broadcasts to [*w]. Behind a flattening a channel
+    is several columns in a row."""
+    each = gone.repeat_interleave(layer.shape[dim] // len(gone))
+    return each.view([-1 if axis == dim else 1 for axis in range(len(layer.shape))])
