@@ -32,19 +32,21 @@ def blocks(kind: str) -> list[str]:
 
 def test_python_of_the_engine_runs():
     torch.manual_seed(0)
-    loop, more, _ = blocks("python")
+    loop, more, speed, _ = blocks("python")
     names: dict[str, object] = {}
     exec(loop.replace("1000", "250"), names)
     assert names["sparsifier"].history
     assert names["sparsifier"].density == pytest.approx(0.1, abs=1e-4)
     exec(more, names)
+    exec(speed, names)
+    assert names["fast"].execution_path
 
 
 def test_python_of_the_plugin_registers_a_working_strategy():
     from dstbench.testing import check_score
 
     names: dict[str, object] = {"__name__": "readme"}
-    exec(blocks("python")[2], names)
+    exec(blocks("python")[3], names)
     registered = {}
     names["register_grow"](lambda name, target, **rest: registered.update({name: target}))
     assert not check_score(registered["agreement"]())
@@ -75,10 +77,12 @@ def test_every_command_runs(tmp_path, monkeypatch):
 
 
 BENCH = {
-    "step": "--model small_cnn --size 8 --rounds 2 --warmup 1",
-    "update": "--model small_cnn --size 8 --rounds 2 --warmup 1",
     "layers": "--only conv1x1-1024 --density 0.1 --rounds 1 --warmup 0",
     "models": "--model small_cnn --batch 2 --rounds 1 --warmup 0",
+    "compact": "--phase inference --model cifar_resnet_20 --size 32 --batch 1 --rounds 1 --multiple 1",
+    "gpu": "--rounds 1",
+    "step": "--model small_cnn --size 8 --rounds 2 --warmup 1",
+    "update": "--model small_cnn --size 8 --rounds 2 --warmup 1",
 }
 
 
@@ -91,7 +95,13 @@ def test_bench_commands_run(capsys, monkeypatch):
     for words in commands:
         small = [*BENCH[words[0]].split(), "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["bench", *words, *small])
+        if words == ["gpu"]:
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+            with pytest.raises(SystemExit):
+                bench.main()
+            assert "expected a CUDA device" in capsys.readouterr().err
+            continue
         bench.main()
         measured = json.loads(capsys.readouterr().out)
         assert measured["machine"]["cores"]
-        assert all(row["ratio"] > 0 for row in measured.get("rows", []))
+        assert all(row.get("ratio", row.get("speedup")) > 0 for row in measured.get("rows", []))

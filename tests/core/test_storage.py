@@ -9,7 +9,7 @@ from torch import nn
 import dstbench
 from dstbench.api import Recipe, StrategyError
 from dstbench.core import dispatch
-from dstbench.core.condensed import Condensed
+from dstbench.core.condensed import Condensed, expanded
 from dstbench.errors import BadInput
 from fakes.engine import settle
 from fakes.executions import Offering
@@ -330,6 +330,63 @@ def test_a_compact_checkpoint_goes_on_in_either_form(before, after, step):
     sparsifier = sparsify(model, before, **options)
     train(model, sparsifier, step)
     assert_same(whole, resumed(lives(model, sparsifier), after, **CHASE))
+
+
+class Residual(nn.Module):
+    """Two blocks on one stream, a depthwise convolution in one; 3 x 8 x 8 in, 4 logits out."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.up, self.up_norm = nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12)
+        self.depthwise, self.deep_norm = (
+            nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False),
+            nn.BatchNorm2d(12),
+        )
+        self.down, self.down_norm = nn.Conv2d(12, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.conv, self.conv_norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        inner = torch.relu(self.up_norm(self.up(x)))
+        inner = torch.relu(self.deep_norm(self.depthwise(inner)))
+        x = torch.relu(x + self.down_norm(self.down(inner)))
+        x = torch.relu(x + self.conv_norm(self.conv(x)))
+        return self.head(self.pool(x)).flatten(1)
+
+
+STREAM = {
+    "structure": {**CHASE["structure"], "scope": "residual", "channel_sparsity": 0.4, "floor": 1.0},
+    "make": lambda seed=0: settle(Residual(), seed),
+    "schedule": CHASE["schedule"],
+}
+
+
+def test_a_residual_stream_and_a_depthwise_convolution_shrink_as_they_train():
+    masked, compact = trained("masked", **STREAM), trained("compact", **STREAM)
+    assert_same(masked, compact)
+    model, sparsifier = compact
+    assert sparsifier.removals
+    stream, inner = model.stem.out_channels, model.up.out_channels
+    assert stream < 8 or inner < 12
+    assert (model.norm.num_features, model.up.in_channels, model.conv.out_channels) == (stream,) * 3
+    assert (model.down.out_channels, model.head.in_channels, model.conv_norm.num_features) == (stream,) * 3
+    depthwise = model.depthwise
+    assert (depthwise.groups, depthwise.in_channels, depthwise.out_channels) == (inner,) * 3
+    assert depthwise.weight.shape == (inner, 1, 3, 3)
+    assert_same(compact, resumed(lives(*compact), "compact", **STREAM))
+
+
+def test_a_condensed_model_is_expanded_to_the_layers_it_stands_for():
+    model, _ = trained("condensed")
+    whole = expanded(model)
+    assert [type(module) for module in whole] == [type(module) for module in network()]
+    images = next(losses())[0]
+    assert torch.allclose(whole.eval()(images), model.eval()(images), atol=1e-6)
+    assert whole.state_dict().keys() == network().state_dict().keys()
+    [linear] = [module for module in model if isinstance(module, Condensed) and not module.call.stride]
+    assert isinstance(expanded(linear), nn.Linear)
 
 
 def test_channels_that_are_cut_out_do_not_come_back():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.api import StrategyError
+from dstbench.core.condensed import expanded
 from dstbench.core.graph import Removal, removable
 from dstbench.core.layers import maskable_layers, unwrap
 from dstbench.errors import BadInput, nearest
@@ -31,7 +32,7 @@ class Compaction:
 
 def masked_copy(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """A copy with exact zeros where the masks are inactive. Raises BadInput for a mask that fits no layer."""
-    clone = copy.deepcopy(unwrap(model))
+    clone = expanded(unwrap(model))
     layers = maskable_layers(clone)
     for name, mask in masks.items():
         if name not in layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -92,6 +93,33 @@ class Condensed(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if dense is not None:
             state_dict[key] = dense
+
+
+def expanded(model: nn.Module) -> nn.Module:
+    """A copy in which every condensed layer is the dense layer that it stands for."""
+    copied = copy.deepcopy(model)
+    if isinstance(copied, Condensed):
+        return _dense(copied)
+    for path, module in list(copied.named_modules()):
+        if isinstance(module, Condensed):
+            copied.set_submodule(path, _dense(module))
+    return copied
+
+
+def _dense(module: Condensed) -> nn.Linear | _ConvNd:
+    """The layer that a condensed one stands for."""
+    call, weight = module.call, module.logical()
+    out, inputs, *kernel = call.info.shape
+    bias, inputs = module.bias is not None, inputs * call.groups
+    if call.stride:
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(kernel) - 1]
+        geometry = (call.stride, call.padding, call.dilation, call.groups)
+        layer: nn.Linear | _ConvNd = kind(inputs, out, tuple(kernel), *geometry, bias, device="meta")  # type: ignore[arg-type]
+    else:
+        layer = nn.Linear(inputs, out, bias, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+    layer.bias = module.bias
+    return layer.train(module.training)
 
 
 def condense(dense: Tensor, positions: Tensor) -> Tensor:
