@@ -11,12 +11,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.fold import fold_norms, relus_in_place
-from dstbench.api import Execution, Layout, Spec, Structure
+from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
 from dstbench.core.condensed import condense, layer_call
 from dstbench.core.condensing import executions
 from dstbench.core.dispatch import MASKED_DENSE, choose, inputs_of
 from dstbench.core.layers import maskable_layers
 from dstbench.core.rows import whole_rows
+
+_TOLERANCES = {torch.bfloat16: 1e-1, torch.float16: 2e-2}  # of the largest output
 
 
 class Packed(nn.Module):
@@ -54,7 +56,8 @@ def accelerate(
 
     ``compacted`` where the structure kills whole rows; else batch norms are folded and layers condensed where
     that was measured to be faster, and the path names what runs, with the number of layers. Both need
-    ``example_input``, float [batch, ...]; without it a model runs ``masked-dense``, no faster than dense.
+    ``example_input``, float [batch, ...]; without it a model runs ``masked-dense``, no faster than dense. Raises
+    StrategyError where outputs on it differ from the masked model's.
     """
     structure = _built(structure)
     if example_input is None:
@@ -64,8 +67,20 @@ def accelerate(
     else:
         fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, structure, example_input)
         path = describe(paths)
+        _check(fast, masked_copy(model, masks).eval(), example_input)
     fast.execution_path = path  # type: ignore[assignment]
     return fast
+
+
+@torch.no_grad()
+def _check(fast: nn.Module, masked: nn.Module, example_input: Tensor) -> None:
+    """Refuse a copy that computes something else."""
+    expected, got = masked(example_input), fast(example_input)
+    error = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not error <= _TOLERANCES.get(expected.dtype, 1e-3):
+        raise StrategyError(
+            f"accelerate: outputs differ from the masked model's by {error:.1e} of their size"
+        )
 
 
 def pack(
@@ -101,7 +116,7 @@ def pack(
 
 def describe(paths: Mapping[str, str]) -> str:
     """What ran, from each layer's path: the most frequent first, with the number of layers where they differ."""
-    count = Counter(paths.values())
+    count = Counter(paths.values()) or Counter([MASKED_DENSE])
     if len(count) == 1:
         return next(iter(count))
     return "; ".join(f"{path} ({layers})" for path, layers in count.most_common())

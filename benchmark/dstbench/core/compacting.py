@@ -14,6 +14,7 @@ from dstbench.errors import BadInput
 
 _OUT = ("out_channels", "out_features", "num_features")  # what modules call their widths
 _IN = ("in_channels", "in_features")
+_STORED = "_dstbench_stored"  # where a module keeps what of it may be sliced, by field
 
 
 class Compacting:
@@ -126,16 +127,22 @@ def _set_width(module: nn.Module, names: tuple[str, ...], width: int) -> None:
 
 
 def _keep_state_dict_logical(stored: Stored) -> None:
-    """Make the owner's state dict give, and take, the logical tensor."""
+    """Make the owner's state dict give, and take, the logical tensor. A copy of the owner keeps its own."""
+    owner = stored.owner
+    if _STORED not in owner.__dict__:
+        owner.__dict__[_STORED] = {}
+        owner.register_state_dict_post_hook(_saved)  # type: ignore[no-untyped-call]
+        owner.register_load_state_dict_pre_hook(_loading)  # type: ignore[no-untyped-call]
+    owner.__dict__[_STORED][stored.field] = stored
 
-    def saved(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        key = prefix + stored.field
-        state_dict[key] = stored.logical(state_dict[key])
 
-    def loading(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        value = state_dict.get(prefix + stored.field)
+def _saved(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for field, stored in module.__dict__[_STORED].items():
+        state_dict[prefix + field] = stored.logical(state_dict[prefix + field])
+
+
+def _loading(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for field, stored in module.__dict__[_STORED].items():
+        value = state_dict.get(prefix + field)
         if isinstance(value, Tensor) and tuple(value.shape) == stored.shape:
-            state_dict[prefix + stored.field] = stored.physical(value.to(stored.values.device))
-
-    stored.owner.register_state_dict_post_hook(saved)  # type: ignore[no-untyped-call]
-    stored.owner.register_load_state_dict_pre_hook(loading)  # type: ignore[no-untyped-call]
+            state_dict[prefix + field] = stored.physical(value.to(stored.values.device))

@@ -14,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from dstbench.api import Execution, LayerCall, LayerInfo, StrategyError
 
+_FORWARDS = [kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)]
+
 
 class Condensed(nn.Module):
     """Stands in for a convolution or linear layer. Its parameter ``weight`` has the shape of the execution's
@@ -66,7 +68,7 @@ class Condensed(nn.Module):
     def _collect(self, x: Tensor, gradient: Tensor) -> None:
         """Add to the dense gradient, or start anew where the weight's own gradient was cleared."""
         found = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
-        if self.dense_gradient is not None and self.weight.grad is not None:
+        if self.dense_gradient is not None and self.weight.grad is not None and self.weight.grad.any():
             found += self.dense_gradient
         self.dense_gradient = found
 
@@ -93,6 +95,11 @@ class Condensed(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if dense is not None:
             state_dict[key] = dense
+
+
+def is_condensed(model: nn.Module) -> bool:
+    """Whether any layer of a model is."""
+    return any(isinstance(module, Condensed) for module in model.modules())
 
 
 def expanded(model: nn.Module) -> nn.Module:
@@ -138,7 +145,10 @@ def expand(values: Tensor, positions: Tensor, shape: tuple[int, ...], absent: fl
 def layer_call(
     layer: nn.Module, info: LayerInfo, *, device: torch.device, dtype: torch.dtype, training: bool
 ) -> LayerCall | None:
-    """What a layer computes, or None where no execution could: transposed, or not padded with zeros."""
+    """What a layer computes, or None where no execution could: a forward of its own, such as timm's standardised
+    convolutions have, transposed, padded with anything but a number of zeros."""
+    if type(layer).forward not in _FORWARDS:
+        return None
     if isinstance(layer, nn.Linear):
         return LayerCall(info, device=device, dtype=dtype, training=training)
     if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Execution, LayerCall, Signal, Structure
-from dstbench.core.condensed import Condensed, layer_call
+from dstbench.core.condensed import Condensed, condense, layer_call
 from dstbench.core.dispatch import MASKED_DENSE, Choice, choose, inputs_of
 from dstbench.core.layers import Layer
 from dstbench.core.method import Method
-from dstbench.core.ranks import of_rank_0
+from dstbench.core.ranks import average, of_rank_0
 from dstbench.core.storage import Stored, Weights, entrywise
 from dstbench.errors import BadInput, nearest
 
@@ -25,7 +25,7 @@ class Condensing:
     """Swaps layers for condensed ones, in a model and its optimizer, and has them follow the masks.
 
     A layer stays masked dense where its structure offers nothing faster, or where it is not one module of its own:
-    the model itself, used under two names, or tied to another's weight.
+    the model itself, used under two names, tied to another's weight, or listened to by hooks.
     """
 
     rows: Mapping[str, Tensor] = MappingProxyType({})
@@ -75,8 +75,11 @@ class Condensing:
 
     def follow(self, masks: Masks, support: Masks) -> None:
         """Store by these masks from now on."""
-        for name, module in self._condensed.items():
-            execution = self._offered(name, self.choices[name].path, masks[name])
+        for name, module in list(self._condensed.items()):
+            execution = self._next(name, masks[name])
+            if execution is None:
+                self._swap(name, None)
+                continue
             stored = self._weights.stored[name]
             stored.relocate(execution.positions, self._weights.optimizer)
             module.execution = execution
@@ -86,13 +89,26 @@ class Condensing:
 
     def collect(self, wanted: bool) -> None:
         """Whether the coming backward passes are to leave dense gradients."""
-        for module in self._condensed.values():
+        for name, module in self._condensed.items():
             module.collecting, module.dense_gradient = wanted, None
+            self._weights.stored[name].loaded = {}  # no masks came with it: training went on
 
     def dense_gradient(self, name: str) -> Tensor | None:
-        """What ``collect`` asked for, float [*w]; None of a layer that is stored dense."""
+        """What ``collect`` asked for, float [*w], averaged over ranks; None of a layer that is stored dense.
+
+        Loss scalers and clipping change the stored weights' gradient alone: the dense one is brought to its size.
+        """
         module = self._condensed.get(name)
-        return None if module is None else module.dense_gradient
+        if module is None or module.dense_gradient is None or module.weight.grad is None:
+            return None
+        average({name: module.dense_gradient})
+        stored, held = module.weight.grad, condense(module.dense_gradient, module.execution.positions)
+        norm = held.square().sum()
+        return (
+            module.dense_gradient * ((stored * held).sum() / norm)
+            if float(norm) > 0
+            else module.dense_gradient
+        )
 
     def _call(self, name: str) -> LayerCall | None:
         layer, device = self._layers[name], self._layers[name].weight.device
@@ -100,6 +116,16 @@ class Condensing:
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         return layer_call(layer.module, layer.info, device=device, dtype=dtype, training=True)
+
+    def _next(self, name: str, mask: Tensor) -> Execution | None:
+        """What runs a condensed layer with another mask: as before, or the likeliest that there is for this one."""
+        offered = executions(self._structures[name], self._condensed[name].call, mask)
+        same = [each for each in offered if each.path == self.choices[name].path]
+        execution = next(iter([*same, *offered]), None)
+        if not same:
+            path = MASKED_DENSE if execution is None else execution.path
+            self.choices[name] = Choice(path, execution=execution)
+        return execution
 
     def _offered(self, name: str, path: str, mask: Tensor) -> Execution:
         module = self._condensed.get(name)
@@ -117,7 +143,7 @@ class Condensing:
         module, layer, stored = self._condensed.get(name), self._layers[name], self._weights.stored[name]
         if execution is None:
             if module is not None:
-                dense = stored.logical(module.weight.detach())
+                dense = stored.logical(module.weight.detach()) if module.loaded is None else module.loaded
                 layer.module.weight = nn.Parameter(dense, requires_grad=module.weight.requires_grad)
                 self._put(name, layer.module, None)
                 del self._condensed[name]
@@ -143,7 +169,7 @@ class Condensing:
                 **{key: stored.physical(value) for key, value in dense.items()},
             }
         for group in optimizer.param_groups:
-            group["params"] = [after if each is before else each for each in group["params"]]
+            group["params"][:] = [after if each is before else each for each in group["params"]]
         self._model.set_submodule(self._paths[name], module)
 
 
@@ -167,12 +193,13 @@ def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Exe
 
 
 def _own_paths(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Where each module stands in a model, of those that stand in one place and share their weight with none."""
+    """Where each module stands in a model: those in one place, without hooks, that share their weight with none."""
     everywhere = list(model.named_modules(remove_duplicate=False))
     weights = Counter(id(each._parameters.get("weight")) for each in model.modules())
     found = {}
     for name, module in modules.items():
         paths = [path for path, each in everywhere if each is module]
-        if len(paths) == 1 and paths[0] and weights[id(module.weight)] == 1:
+        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if len(paths) == 1 and paths[0] and weights[id(module.weight)] == 1 and not hooked:
             found[name] = paths[0]
     return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from dstbench.core.condensed import expanded, is_condensed
 from dstbench.core.cost_widths import Kept, kept_by_masks, kept_parts, shrink
 from dstbench.core.layers import maskable_layers
 from dstbench.errors import BadInput, nearest
@@ -195,6 +196,7 @@ def counted(
         )
     if not isinstance(input_shape, Sequence):
         raise BadInput(f"input_shape: expected channels, height and width, got {input_shape!r}")
+    model = expanded(model) if is_condensed(model) else model
     costs = layer_costs(model, input_shape)
     given = dict(masks_or_densities or {})
     for name in given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,18 @@ if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
 
 
+def _deciding(method: Callable[[Sparsifier], None]) -> Callable[[Sparsifier], None]:
+    """Without gradients, and in the weights' own precision whatever autocast is on around it."""
+
+    @wraps(method)
+    def run(self: Sparsifier) -> None:
+        device = next(iter(self.layers.values())).weight.device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            method(self)
+
+    return run
+
+
 class Sparsifier:
     """Dynamic sparse training of a model, inside anyone's loop::
 
@@ -53,13 +66,15 @@ class Sparsifier:
     Calling the optimizer's own ``step`` does the same, so ``scaler.step(optimizer)`` and Accelerate's
     wrapper work: everything happens in hooks around the applied step, and a step that a loss scaler skips
     or that accumulates gradients doesn't count. Gradients are masked before the step, so inactive weights
-    and their optimizer state stay exactly zero; parameters keep their memory (``data_ptr``) for good.
+    and their optimizer state stay exactly zero; masked parameters keep their memory (``data_ptr``) for good.
 
     storage: what the optimizer's parameters hold. "masked": the dense weights. "condensed": the active weights only,
     in the layers that run faster so than masked dense, as measured on ``example_input``, a batch like those to come
     (under autocast, if that is how they will run). "compact": what a structure that removes channels for good has
     left. Masks, draws, ``state_dict`` of model and optimizer, and so training itself, are the same in all three; load
-    the Sparsifier's state after theirs. The last two want the model before DDP or ``torch.compile`` wrap it.
+    the Sparsifier's state after theirs. The last two want the model before DDP or ``torch.compile`` wrap it, and
+    parameters to be listed, as for clipping, after this. An average of weights over time must be one of state dicts:
+    what stands where in a stored weight changes.
 
     Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
     and Infeasible where the density is less than one unit a layer.
@@ -228,7 +243,7 @@ class Sparsifier:
             self.fallbacks[layer.info.name] = reason
         return structure
 
-    @torch.no_grad()
+    @_deciding
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
         first = self.timetable.target(0)
@@ -288,7 +303,7 @@ class Sparsifier:
         self._undecided = False
         self._zero(masks)
 
-    @torch.no_grad()
+    @_deciding
     def _prepare_step(self) -> None:
         """Collect what the step's updates read, then mask the gradients."""
         if self.method.dense:
@@ -339,7 +354,7 @@ class Sparsifier:
         bias sends through an activation is what lets a gradient reach them."""
         return bool(self._dead.vectors) and not self._undecided and self.steps >= self.last_update
 
-    @torch.no_grad()
+    @_deciding
     def _finish_step(self) -> None:
         """Count the applied step; update the topology if it is due."""
         if overflowed(self.optimizer):

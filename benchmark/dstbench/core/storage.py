@@ -169,9 +169,11 @@ class Weights:
     def mask(self, model: nn.Module) -> None:
         """Zero the inactive weights of another model of the same layers."""
         for path, module in model.named_modules():
-            mask = self.floats.get(clean_name(path))
-            if mask is not None and isinstance(getattr(module, "weight", None), Tensor):
-                module.weight.mul_(mask.to(module.weight.device))
+            mask, weight = self.floats.get(clean_name(path)), getattr(module, "weight", None)
+            if mask is not None and isinstance(weight, Tensor):
+                stored = self.stored[clean_name(path)]
+                whole = weight.shape == stored.shape
+                weight.mul_((stored.logical(mask) if whole else mask).to(weight.device))
 
     def zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
@@ -200,7 +202,7 @@ def multiply(optimizer: Optimizer, values: Tensor, survivor: Tensor) -> None:
 def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable[Stored]]) -> None:
     """Make ``optimizer.state_dict()`` give, and ``load_state_dict`` take, state in logical shapes.
 
-    What was saved at other positions than those kept now waits in ``Stored.loaded`` for the next ``relocate``.
+    What was saved at other positions than those kept now waits in ``Stored.loaded`` for the masks it belongs to.
     """
 
     def numbered() -> Iterable[tuple[int, Stored]]:
@@ -226,7 +228,10 @@ def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable
                 if isinstance(value, Tensor) and tuple(value.shape) == each.shape
             }
             states[index] = {**state, **{key: each.physical(value) for key, value in dense.items()}}
-            each.loaded = {} if each.positions is None else dense
+            outside = any(
+                int(each.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
+            )
+            each.loaded = dense if outside else {}
         return {**state_dict, "state": states}
 
     optimizer.register_state_dict_post_hook(saved)
