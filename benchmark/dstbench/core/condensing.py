@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dstbench.api import Execution, LayerCall, Signal, Structure
 from dstbench.core.condensed import Condensed, condense, layer_call
-from dstbench.core.dispatch import MASKED_DENSE, Choice, choose, inputs_of
+from dstbench.core.dispatch import MASKED_DENSE, choose, inputs_of
 from dstbench.core.layers import Layer
 from dstbench.core.method import Method
 from dstbench.core.ranks import average, of_rank_0
@@ -38,9 +38,9 @@ class Condensing:
         weights: Weights,
     ) -> None:
         self._model, self._layers, self._structures, self._weights = model, layers, structures, weights
-        self._paths = _own_paths(model, {name: layer.module for name, layer in layers.items()})
+        self._places = _own_places(model, {name: layer.module for name, layer in layers.items()})
         self._condensed: dict[str, Condensed] = {}
-        self.choices = {name: Choice(MASKED_DENSE) for name in layers}
+        self._ran = dict.fromkeys(layers, MASKED_DENSE)  # how each layer runs
 
     def stored(self) -> Iterable[Stored]:
         """The condensed layers' weights."""
@@ -49,28 +49,28 @@ class Condensing:
     @property
     def paths(self) -> Mapping[str, str]:
         """How each layer runs."""
-        return {name: choice.path for name, choice in self.choices.items()}
+        return self._ran
 
     def choose(self, masks: Masks, example_input: Tensor) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
-        modules = {name: self._layers[name].module for name in self._paths}
-        chosen = dict(self.choices)
+        modules = {name: self._layers[name].module for name in self._places}
+        chosen = dict(self._ran)
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
             if call is not None:
                 offered = executions(self._structures[name], call, masks[name])
-                chosen[name] = choose(modules[name], call, offered, example)
-        self.adopt(of_rank_0({name: choice.path for name, choice in chosen.items()}), masks)
+                chosen[name] = choose(modules[name], call, offered, example).path
+        self.adopt(of_rank_0(chosen), masks)
 
     def adopt(self, paths: Mapping[str, str], masks: Masks) -> None:
         """Run each layer as ``paths`` say, which a checkpoint holds; BadInput, unchanged, where one can't here."""
         changed = {
             name: None if path == MASKED_DENSE else self._offered(name, path, masks[name])
             for name, path in paths.items()
-            if path != self.choices[name].path
+            if path != self._ran[name]
         }
         for name, execution in changed.items():
-            self.choices[name] = Choice(paths[name], execution=execution)
+            self._ran[name] = paths[name]
             self._swap(name, execution)
 
     def follow(self, masks: Masks, support: Masks) -> None:
@@ -104,11 +104,7 @@ class Condensing:
         average({name: module.dense_gradient})
         stored, held = module.weight.grad, condense(module.dense_gradient, module.execution.positions)
         norm = held.square().sum()
-        return (
-            module.dense_gradient * ((stored * held).sum() / norm)
-            if float(norm) > 0
-            else module.dense_gradient
-        )
+        return module.dense_gradient * ((stored * held).sum() / norm if float(norm) > 0 else 1)
 
     def _call(self, name: str) -> LayerCall | None:
         layer, device = self._layers[name], self._layers[name].weight.device
@@ -120,11 +116,9 @@ class Condensing:
     def _next(self, name: str, mask: Tensor) -> Execution | None:
         """What runs a condensed layer with another mask: as before, or the likeliest that there is for this one."""
         offered = executions(self._structures[name], self._condensed[name].call, mask)
-        same = [each for each in offered if each.path == self.choices[name].path]
+        same = [each for each in offered if each.path == self._ran[name]]
         execution = next(iter([*same, *offered]), None)
-        if not same:
-            path = MASKED_DENSE if execution is None else execution.path
-            self.choices[name] = Choice(path, execution=execution)
+        self._ran[name] = MASKED_DENSE if execution is None else execution.path
         return execution
 
     def _offered(self, name: str, path: str, mask: Tensor) -> Execution:
@@ -170,7 +164,7 @@ class Condensing:
             }
         for group in optimizer.param_groups:
             group["params"][:] = [after if each is before else each for each in group["params"]]
-        self._model.set_submodule(self._paths[name], module)
+        self._model.set_submodule(self._places[name], module)
 
 
 def check_condensable(method: Method) -> None:
@@ -192,7 +186,7 @@ def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Exe
     return found
 
 
-def _own_paths(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
+def _own_places(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Where each module stands in a model: those in one place, without hooks, that share their weight with none."""
     everywhere = list(model.named_modules(remove_duplicate=False))
     weights = Counter(id(each._parameters.get("weight")) for each in model.modules())

@@ -419,6 +419,7 @@ class Sparsifier:
     def _write(self, change: Change) -> None:
         """Follow a change of the masks: weights, optimizer state, rows."""
         self._hold()
+        self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
         self._zero(change.survivors)
 
     def _views(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[str, LayerView]:
