@@ -79,7 +79,7 @@ def test_every_command_runs(tmp_path, monkeypatch):
 BENCH = {
     "layers": "--only conv1x1-1024 --density 0.1 --rounds 1 --warmup 0",
     "models": "--model small_cnn --batch 2 --rounds 1 --warmup 0",
-    "compact": "--phase inference --model cifar_resnet_20 --size 32 --batch 1 --rounds 1 --multiple 1",
+    "compact": "--phase inference --widths 'residual 40 %' --model cifar_resnet_20 --size 32 --batch 1 --rounds 1",
     "gpu": "--rounds 1",
     "step": "--model small_cnn --size 8 --rounds 2 --warmup 1",
     "update": "--model small_cnn --size 8 --rounds 2 --warmup 1",
@@ -93,7 +93,7 @@ def test_bench_commands_run(capsys, monkeypatch):
     assert commands == [[subject] for subject in BENCH]
     monkeypatch.setattr(bench, "settle", lambda: None)
     for words in commands:
-        small = [*BENCH[words[0]].split(), "--threads", "1"]
+        small = [*shlex.split(BENCH[words[0]]), "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["bench", *words, *small])
         if words == ["gpu"]:
             monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -25,6 +25,7 @@ from dstbench.core.graph import couplings
 from dstbench.core.layers import maskable_layers
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.core.timing import Call, time_interleaved
+from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -103,6 +104,8 @@ def _chase(model: nn.Module, shape: Sequence[int]) -> dict[Coupling, int]:
         unit: width for unit, width in _widths(model).items() if len(unit.producers + unit.consumers) == 2
     }
     late = {unit: width for unit, width in pool.items() if unit.producers[0].startswith(("layer3", "layer4"))}
+    if not late:
+        raise BadInput("--widths 'chase 0.4': expected a ResNet with blocks in layer3 and layer4, found none")
     kept = 1 - 0.4 * sum(pool.values()) / sum(late.values())
     return {unit: round(kept * width) for unit, width in late.items()}
 

@@ -1,10 +1,12 @@
-"""Whole models of shuffled blocks beside dense ones: training steps, and inference with batch norms folded."""
+"""Whole models beside dense ones: training steps, and inference with batch norms folded. Shuffled blocks, and a
+perceptron without a structure."""
 
 from __future__ import annotations
 
 import argparse
 import copy
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,18 +16,30 @@ from dstbench.accel.dispatch import accelerate, describe
 from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.accel.throughput import inference_call, training_call
 from dstbench.core.sparsifier import Sparsifier
-from dstbench.core.storage import Storage
 from dstbench.core.timing import Call, time_interleaved
 from dstbench.registration.registry import registry
 
 _CLASSES, _SHAPE = 10, (3, 32, 32)
+PERCEPTRON = "mlp-2048"  # 784-2048-2048-10
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and how it is made sparse."""
+
+    model: nn.Module
+    shape: tuple[int, ...]  # of an image
+    recipe: dict[str, Any]
+    density: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``models``."""
-    parser.add_argument("--model", action="append", help="may be repeated; vgg-d, resnet18-cifar")
-    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument(
+        "--model", action="append", help=f"may be repeated; vgg-d, resnet18-cifar, {PERCEPTRON}"
+    )
+    parser.add_argument("--density", type=float, help="by default 0.1, of the perceptron 0.02")
     parser.add_argument("--block-size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--phase", choices=["training", "inference"], action="append", help="may be repeated")
@@ -37,25 +51,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Training step and inference of every model: milliseconds, and how much faster than the best dense layout."""
     rows = [
         _measure(options, name, training=phase == "training")
-        for name in options.model or ("vgg-d", "resnet18-cifar")
+        for name in options.model or ("vgg-d", "resnet18-cifar", PERCEPTRON)
         for phase in options.phase or ("training", "inference")
     ]
     return {"rows": rows}
 
 
 def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str, Any]:
-    torch.manual_seed(0)
-    model: nn.Module = registry().build("model", name)(num_classes=_CLASSES, input_shape=_SHAPE)
-    images, labels = torch.randn(options.batch, *_SHAPE), torch.randint(0, _CLASSES, (options.batch,))
-    relus_in_place(model)  # on both sides
-    x, dense = _as(images, torch.channels_last), model
-    fast = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    sparsifier = _sparsifier(fast, options, x, "condensed" if training else "masked")
+    case = _case(name, options)
+    images, labels = torch.randn(options.batch, *case.shape), torch.randint(0, _CLASSES, (options.batch,))
+    x, dense = _as(images, torch.channels_last), relus_in_place(case.model)  # on both sides
+    fast = copy.deepcopy(dense).to(memory_format=torch.channels_last)
+    sparsifier = Sparsifier(
+        fast, _optimizer(fast), case.recipe, case.density, total_steps=1,
+        storage="condensed" if training else "masked", example_input=x,
+    )  # fmt: skip
     if training:
         ran, fast_call = describe(sparsifier.arrangement.paths), training_call(fast, sparsifier, x, labels)
     else:
         fast = accelerate(fast, sparsifier.masks, sparsifier.method.structure, x)
-        ran, dense = str(fast.execution_path), fold_norms(copy.deepcopy(model))
+        ran, dense = str(fast.execution_path), fold_norms(copy.deepcopy(dense))
         fast_call = inference_call(fast, x)
     calls: dict[str, Call] = {}
     for layout, memory_format in FORMATS.items():
@@ -79,25 +94,23 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
     }
 
 
-def _sparsifier(
-    model: nn.Module, options: argparse.Namespace, images: Tensor, storage: Storage
-) -> Sparsifier:
-    """Uniform density, the first convolution dense: in channel columns, equally many in every group; no updates."""
+def _case(name: str, options: argparse.Namespace) -> Case:
+    """Blocks of uniform density in channel columns, equally many in every group, the first convolution dense; of the
+    perceptron its hidden layers, at 2 % and without a structure. No updates."""
+    torch.manual_seed(0)
+    if name == PERCEPTRON:
+        hidden = [nn.Flatten(), nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU()]
+        parts: dict[str, Any] = {"init": "uniform", "schedule": "never", "dense_layers": ["@classifier"]}
+        model = nn.Sequential(*hidden, nn.Linear(2048, _CLASSES))
+        return Case(model, (1, 28, 28), parts, options.density or 0.02)
     recipe = {
         "name": "ssb-fast",
         "block_size": options.block_size,
         "init": {"name": "magnitude", "share": "uniform"},
         "dense_layers": ["@first_conv"],
     }
-    return Sparsifier(
-        model,
-        _optimizer(model),
-        recipe,
-        options.density,
-        total_steps=1,
-        storage=storage,
-        example_input=images,
-    )
+    model = registry().build("model", name)(num_classes=_CLASSES, input_shape=_SHAPE)
+    return Case(model, _SHAPE, recipe, options.density or 0.1)
 
 
 def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
