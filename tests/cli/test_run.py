@@ -154,6 +154,8 @@ def test_help_does_not_import_torch():
 
 def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path):
     code = (
+        # a shell's background jobs, which the tests may be one of, ignore Ctrl-C
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from dstbench.runner import session\nfrom dstbench.runner.session import Tasks\n"
         "session.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
         "from dstbench.cli import main\nmain()"
