@@ -10,9 +10,11 @@ from torch import nn
 
 from dstbench.accel.dispatch import Packed, accelerate, describe
 from dstbench.accel.fold import fold_norms, relus_in_place
+from dstbench.api import StrategyError
 from dstbench.core import dispatch
 from dstbench.core.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
+from fakes.executions import Offering, Scattered
 
 STRUCTURE = {"name": "shuffled_block", "block_size": 8, "columns": "channel", "balanced": True}
 
@@ -133,3 +135,46 @@ def test_relus_work_in_place_only_where_nothing_else_reads_their_input():
         network(images).square().sum().backward()
     for mine, reference in zip(changed.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine.grad, reference.grad)
+
+
+class Doubles(Scattered):
+    """Computes something else than masked dense."""
+
+    def __call__(self, x, packed, bias):
+        return 2 * super().__call__(x, packed, bias)
+
+
+class Wrong(Offering):
+    """A structure whose only execution is broken."""
+
+    def accelerate(self, call, mask):
+        return [Doubles(call, mask.flatten().nonzero().flatten())]
+
+
+def test_a_copy_that_computes_something_else_is_refused(always_faster):
+    layer = nn.Linear(6, 4)
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    accelerate(layer, {"weight": mask}, Offering(), torch.randn(3, 6))
+    with pytest.raises(StrategyError, match="accelerate: outputs differ from the masked model's by"):
+        accelerate(layer, {"weight": mask}, Wrong(), torch.randn(3, 6))
+
+
+class Alias(nn.Module):
+    """``+=`` writes to what is read again behind the ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.relu = nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x):
+        y = self.first(x)
+        z = y
+        y += self.second(x)
+        return self.relu(y) - z
+
+
+def test_relus_spare_what_an_in_place_sum_shares():
+    torch.manual_seed(0)
+    model, x = Alias(), torch.randn(5, 4)
+    expected = model(x)
+    assert torch.equal(relus_in_place(copy.deepcopy(model))(x), expected)

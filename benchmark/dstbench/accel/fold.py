@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_SUMS = (operator.add, torch.add)  # not +=, whose left side may be read elsewhere
+_SUMS = (operator.add, torch.add)
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
@@ -42,11 +42,19 @@ def relus_in_place(model: nn.Module) -> nn.Module:
     for node, module in calls.items():
         if isinstance(module, nn.ReLU):
             [source] = node.all_input_nodes
-            made = isinstance(calls.get(source), _ConvNd | nn.Linear | _BatchNorm) or source.target in _SUMS
+            made = isinstance(calls.get(source), _ConvNd | nn.Linear | _BatchNorm) or _is_fresh_sum(source)
             allowed[module] = allowed.get(module, True) and made and len(source.users) == 1
     for module, safe in allowed.items():
         module.inplace = module.inplace or safe
     return model
+
+
+def _is_fresh_sum(node: torch.fx.Node) -> bool:
+    """Whether a node adds, and nothing but the sum is left of its left side: a trace can't tell ``+=`` from ``+``."""
+    if node.target not in _SUMS:
+        return False
+    left = node.args[0]
+    return not isinstance(left, torch.fx.Node) or (left.op != "placeholder" and len(left.users) == 1)
 
 
 def _pairs(model: nn.Module) -> list[tuple[_ConvNd, _BatchNorm, str]]:
