@@ -16,7 +16,7 @@ def _root(package: str) -> Path:
 
 
 CORE, PLUGINS = _root("dstbench"), _root("dstbench_plugins")
-ORDER = ("api", "core", "accel", "runner", "report", "cli")
+ORDER = ("api", "core", "accel", "results", "runner", "report", "cli")
 BELOW = {"errors", "hookspecs", "registration"}
 TOOLS = {"bench", "__main__", "__init__"}  # entry points: they may use anything
 MAY_IMPORT = {
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     **{part: {*BELOW, *ORDER[: ORDER.index(part) + 1]} for part in ORDER},
 }
 MAY_IMPORT["api"].remove("registration")
-for upper in ("runner", "report", "cli"):
+for upper in ("results", "runner", "report", "cli"):
     MAY_IMPORT[upper].add("__init__")  # the version
 MAY_IMPORT["cli"].add("testing")
 
@@ -56,7 +56,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 
 
 def part_of(module: str) -> str:
-    """``core`` of ``dstbench.core.update.Goal``; ``__init__`` of what the package itself gives."""
+    """``core`` of ``dstbench.core.engine.update.Goal``; ``__init__`` of what the package itself gives."""
     parts = module.split(".")
     known = {path.stem for path in CORE.iterdir() if path.suffix == ".py" or path.is_dir()}
     return parts[1] if len(parts) > 1 and parts[1] in known else "__init__"

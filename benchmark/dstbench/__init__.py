@@ -9,31 +9,31 @@ from dstbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from dstbench.accel.compact import compact as compact
-    from dstbench.accel.dispatch import accelerate as accelerate
     from dstbench.accel.export import load_export as load_export
+    from dstbench.accel.inference import accelerate as accelerate
     from dstbench.accel.throughput import throughput as throughput
-    from dstbench.core.allocation import densities as densities
-    from dstbench.core.cost import cost as cost
-    from dstbench.core.cost_training import training_cost as training_cost
-    from dstbench.core.sparsifier import Sparsifier as Sparsifier
+    from dstbench.core.cost.cost import cost as cost
+    from dstbench.core.cost.training import training_cost as training_cost
+    from dstbench.core.engine.allocation import densities as densities
+    from dstbench.core.training.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
-    from dstbench.report.results import load_results as load_results
-    from dstbench.runner.session import run as run
+    from dstbench.results.table import load_results as load_results
+    from dstbench.runner.execution.session import run as run
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Sparsifier": "dstbench.core.sparsifier",
-    "densities": "dstbench.core.allocation",
-    "cost": "dstbench.core.cost",
-    "training_cost": "dstbench.core.cost_training",
+    "Sparsifier": "dstbench.core.training.sparsifier",
+    "densities": "dstbench.core.engine.allocation",
+    "cost": "dstbench.core.cost.cost",
+    "training_cost": "dstbench.core.cost.training",
     "compact": "dstbench.accel.compact",
-    "accelerate": "dstbench.accel.dispatch",
+    "accelerate": "dstbench.accel.inference",
     "load_export": "dstbench.accel.export",
     "throughput": "dstbench.accel.throughput",
     "registry": "dstbench.registration.registry",
-    "run": "dstbench.runner.session",
-    "load_results": "dstbench.report.results",
+    "run": "dstbench.runner.execution.session",
+    "load_results": "dstbench.results.table",
 }
 
 __all__ = ["__version__", "hookimpl", *sorted(_LAZY)]

@@ -45,7 +45,7 @@ def register_init(register: Register) -> None:
 @hookimpl
 def register_structure(register: Register) -> None:
     """Structure: which masks are legal."""
-    register("unstructured", "dstbench.accel.compiled.csr:Unstructured", summary="any mask")
+    register("unstructured", "dstbench.accel.kernels.compiled.csr:Unstructured", summary="any mask")
     add = _below(register, "structure")
     add("channel", "channel:Channel", "whole output channels (rows of a linear layer)")
     summary = "weak channels go for good, one after another; the rest is unstructured (Chase)"
@@ -235,4 +235,8 @@ def register_dataset(register: Register) -> None:
 @hookimpl
 def register_executor(register: Register) -> None:
     """Executors: what runs the trials of a plan."""
-    register("local", "dstbench.runner.local:run_local", summary="one forked process a trial on this machine")
+    register(
+        "local",
+        "dstbench.runner.execution.local:run_local",
+        summary="one forked process a trial on this machine",
+    )

@@ -8,9 +8,9 @@ from torch import nn
 
 import dstbench
 from dstbench.accel.compact import compact, masked_copy
-from dstbench.accel.dispatch import accelerate
+from dstbench.accel.inference import accelerate
 from dstbench.api import StrategyError
-from dstbench.core.graph import channels, removable_rows
+from dstbench.core.network.channels import channels, removable_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import dstbench
 from dstbench.accel.compact import compact
-from dstbench.core.graph import channels, removable
-from dstbench.core.layers import maskable_layers
+from dstbench.core.network.channels import channels, removable
+from dstbench.core.network.layers import maskable_layers
 from dstbench.registration.registry import registry
 
 

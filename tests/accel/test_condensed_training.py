@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.core import dispatch
-from dstbench.core.condensed import Condensed
+from dstbench.core.storage import fastest
+from dstbench.core.storage.condensed_layer import Condensed
 from fakes.engine import settle
 
 BALANCED = {"name": "shuffled_block", "block_size": 4, "columns": "channel", "balanced": True}
@@ -48,8 +48,8 @@ def prefer(path):
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_a_hundred_steps_with_the_same_masks(kind, monkeypatch):
     structure, path = STRUCTURES[kind]
-    monkeypatch.setattr(dispatch, "_measured", {})
-    monkeypatch.setattr(dispatch, "speedup", prefer(path))
+    monkeypatch.setattr(fastest, "_measured", {})
+    monkeypatch.setattr(fastest, "speedup", prefer(path))
     masks = [sparsify(network(), structure, "masked", seed).masks for seed in range(10)]
     models = {}
     for storage in ("masked", "condensed"):
@@ -71,8 +71,8 @@ def test_a_hundred_steps_with_the_same_masks(kind, monkeypatch):
 
 
 def test_the_same_seed_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(dispatch, "_measured", {})
-    monkeypatch.setattr(dispatch, "speedup", prefer(STRUCTURES["stock"][1]))
+    monkeypatch.setattr(fastest, "_measured", {})
+    monkeypatch.setattr(fastest, "speedup", prefer(STRUCTURES["stock"][1]))
     trained = []
     for _ in range(2):
         model = network()

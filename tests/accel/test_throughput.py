@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dstbench.accel.throughput import Runner, figures, race, throughput
-from dstbench.core import timing
-from dstbench.core.timing import time_interleaved
+from dstbench.core.storage import timing
+from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
 
 

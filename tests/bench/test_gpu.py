@@ -7,7 +7,7 @@ import argparse
 import pytest
 import torch
 
-from dstbench.accel.groups import is_blocked
+from dstbench.accel.kernels.groups import is_blocked
 from dstbench.bench import gpu
 from dstbench.errors import BadInput
 

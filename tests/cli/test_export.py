@@ -19,10 +19,10 @@ from dstbench.accel import export as formats
 from dstbench.accel.export import FORMATS, Format, difference
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
-from dstbench.runner.export import export
-from dstbench.runner.record import folder_of, write_record
-from dstbench.runner.trained import load_trained
-from dstbench.runner.trial import STATE, run_trial
+from dstbench.results.record import folder_of, write_record
+from dstbench.runner.trial.export import export
+from dstbench.runner.trial.trained import load_trained
+from dstbench.runner.trial.trial import STATE, run_trial
 
 WITHOUT_US = """
 import sys

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
-from dstbench.runner.record import folder_of, write_record
+from dstbench.results.record import folder_of, write_record
 
 
 def record(seed=0, top1=91.0, key="a"):

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
-from dstbench.runner import session
-from dstbench.runner.session import Tasks
-from dstbench.runner.worker import Event, Job
+from dstbench.runner.execution import session
+from dstbench.runner.execution.session import Tasks
+from dstbench.runner.execution.worker import Event, Job
 
 MATRIX = """
 schema: 1
@@ -156,7 +156,7 @@ def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path
     code = (
         # a shell's background jobs, which the tests may be one of, ignore Ctrl-C
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from dstbench.runner import session\nfrom dstbench.runner.session import Tasks\n"
+        "from dstbench.runner.execution import session\nfrom dstbench.runner.execution.session import Tasks\n"
         "session.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
         "from dstbench.cli import main\nmain()"
     )

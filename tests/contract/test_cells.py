@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dstbench
 from dstbench.api import Infeasible, Random, Signal
-from dstbench.core import sparsifier as engine
+from dstbench.core.training import sparsifier as engine
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, chain_net, conv_net, recipe, sgd, train
 

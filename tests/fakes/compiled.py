@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dstbench.accel.compiled.ragged import offered
+from dstbench.accel.kernels.compiled.ragged import offered
 from dstbench.api import Execution, LayerCall, LayerInfo
-from dstbench.core.condensed import Condensed, condense, layer_call
+from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
 
 LINEAR = LayerCall(LayerInfo("fc", (8, 8), "linear"))
 needs_compiler = pytest.mark.skipif(offered(LINEAR) is not None, reason=f"no kernels here: {offered(LINEAR)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import LayerInfo, LayerView
-from dstbench.core.random import generator
+from dstbench.core.engine.random import generator
 
 
 def mlp(seed: int = 0, sizes: tuple[int, ...] = (12, 24, 16, 4)) -> nn.Sequential:

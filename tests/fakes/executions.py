@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dstbench.api import LayerCall
-from dstbench.core.structures import Unstructured
+from dstbench.core.engine.structures import Unstructured
 
 
 @dataclass(frozen=True)

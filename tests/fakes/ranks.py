@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dstbench
 from dstbench.api import StrategyError
-from dstbench.core import dispatch
+from dstbench.core.storage import fastest
 from fakes.engine import batches, conv_net, mlp, recipe, sgd
 from fakes.executions import Offering
 
@@ -84,14 +84,14 @@ def channel(rank: int) -> dict[str, Any]:
 
 def condensed(rank: int) -> dict[str, Any]:
     """Rank 1 measures masked dense to be faster, and runs as rank 0 does."""
-    dispatch.speedup = lambda *_: 2.0 if rank == 0 else 0.5
+    fastest.speedup = lambda *_: 2.0 if rank == 0 else 0.5
     parts = {"structure": Offering(), "grow": "gradient"}
     return _train(rank, parts, storage="condensed", example_input=torch.zeros(8, 12))
 
 
 def condensed_alone(rank: int | None) -> dict[str, Any]:
     """From equal weights, as ``joined``."""
-    dispatch.speedup = lambda *_: 2.0
+    fastest.speedup = lambda *_: 2.0
     parts = {"structure": Offering(), "grow": "gradient"}
     return _train(rank, parts, own_weights=False, storage="condensed", example_input=torch.zeros(8, 12))
 

@@ -7,9 +7,9 @@ from torch import nn
 import dstbench
 from dstbench.accel.compact import compact
 from dstbench.api import Clock, Infeasible, StrategyError
-from dstbench.core.cost import cost
-from dstbench.core.graph import couplings
-from dstbench.core.layers import maskable_layers
+from dstbench.core.cost.cost import cost
+from dstbench.core.network.channels import couplings
+from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.schedule.soft_then_hard import SoftThenHard
 from dstbench_plugins.structure.channel_scores import SCORES
 from dstbench_plugins.structure.emergent_channel import EmergentChannel, alive_rows, prunable

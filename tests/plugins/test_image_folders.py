@@ -10,8 +10,8 @@ import torch
 from dstbench.api import DataUnavailable
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-from dstbench.runner.data import Batches, evaluation_batches
-from dstbench.runner.trial import CURVE, run_trial
+from dstbench.runner.trial.batches import Batches, evaluation_batches
+from dstbench.runner.trial.trial import CURVE, run_trial
 from dstbench_plugins.datasets.image_folders import ImageNet, TinyImageNet
 from fakes.folders import write_official, write_plain
 

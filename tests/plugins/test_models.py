@@ -10,13 +10,13 @@ import torchvision
 from torch import nn
 
 from dstbench.accel.compact import compact
-from dstbench.core.cost import cost
-from dstbench.core.graph import channels, couplings
-from dstbench.core.layers import maskable_layers
-from dstbench.core.sparsifier import Sparsifier
+from dstbench.core.cost.cost import cost
+from dstbench.core.network.channels import channels, couplings
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-from dstbench.runner.narrow import narrow
+from dstbench.runner.trial.small_dense import narrow
 from dstbench_plugins.models.alexnet import alexnet_s
 from dstbench_plugins.models.lenet import lenet5, lenet300_100
 from dstbench_plugins.models.resnet import cifar_resnet_20, cifar_resnet_32, resnet18, resnet50

@@ -7,7 +7,7 @@ import torch
 
 import dstbench
 from dstbench.api import Infeasible, LayerInfo, StrategyError
-from dstbench.core.structures import as_structure
+from dstbench.core.engine.structures import as_structure
 from dstbench_plugins.structure.block import Block
 from dstbench_plugins.structure.n_of_m import NOfM
 from fakes.engine import bits, mlp, recipe, sgd, train, view

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dstbench
-from dstbench.accel.groups import layout, to_mask
+from dstbench.accel.kernels.groups import layout, to_mask
 from dstbench.api import LayerInfo, LayerView, StrategyError, Structure
 from dstbench_plugins.structure.shuffled_block import ShuffledBlock
 from dstbench_plugins.structure.shuffled_extract import (

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import dstbench
-from dstbench.accel.groups import layout
+from dstbench.accel.kernels.groups import layout
 from dstbench.api import LayerInfo, LayerView, StrategyError
-from dstbench.runner.config import Training
-from dstbench.runner.optimization import build_schedule
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.trial.optimization import build_schedule
 from dstbench_plugins.structure.shuffled_block import ShuffledBlock
 from fakes.engine import assert_masked, settle, sgd, train
 

@@ -8,9 +8,9 @@ import pytest
 
 from dstbench.registration.registry import registry
 from dstbench.report.page import write_leaderboards
-from dstbench.report.results import read
-from dstbench.runner.config import load_matrix
-from dstbench.runner.plan import plan
+from dstbench.results.table import read
+from dstbench.runner.matrix.config import load_matrix
+from dstbench.runner.matrix.plan import plan
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 BOARDS = sorted(path.parent for path in ROOT.glob("*/results"))

@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
-from dstbench.core.explore import BOTTOM
+from dstbench.core.network.channel_statistics import BOTTOM
 from dstbench.report.exploration import CHANCE, at_the_end, by_layer, exploration_files, over_time, settings
 from dstbench.report.lines import Line, plot, ticks
 from dstbench.report.page import write_leaderboards
-from dstbench.report.results import load_results, read
+from dstbench.results.table import load_results, read
 
 STATISTICS = {
     "channels": 20, "below_100": 0.6, "below_80": 0.5, "below_50": 0.1, "null_100": 0.52, "null_80": 0.2,

@@ -14,10 +14,10 @@ from dstbench.report.cells import accuracy_axis, cell_of
 from dstbench.report.columns import COLUMNS
 from dstbench.report.page import write_leaderboards
 from dstbench.report.picture import AXIS
-from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
 from dstbench.report.text import render_text, to_json
-from dstbench.runner.record import FILE, folder_of
+from dstbench.results.record import FILE, folder_of
+from dstbench.results.table import load_results
 
 FILES = {"index.html", "leaderboard.svg"} | {
     f"{name}.{end}" for name in ("accuracy", "flops", "throughput") for end in ("csv", "md")

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from dstbench.report.results import load_results
 from dstbench.report.tables import leaderboards
+from dstbench.results.table import load_results
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dstbench.api import Quota, Target
-from dstbench.core.structures import Partition, Unstructured
+from dstbench.core.engine.structures import Partition, Unstructured
 from dstbench.testing import check_schedule, check_structure
 from dstbench.testing.moves import movement
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.api import StrategyError
-from dstbench.core.condensed import expanded
-from dstbench.core.graph import Removal, removable
-from dstbench.core.layers import maskable_layers, unwrap
+from dstbench.core.network.channels import Removal, removable
+from dstbench.core.network.layers import maskable_layers, unwrap
+from dstbench.core.storage.condensed_layer import expanded
 from dstbench.errors import BadInput, nearest
 
 _TOLERANCE = 1e-5

@@ -32,8 +32,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dstbench.core import state
-from dstbench.core.layers import maskable_layers
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput, nearest
 
 VERSION = 1
@@ -109,7 +109,7 @@ def _dense(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Ten
     if f"{name}.gaps" in tensors:
         dense.view(-1)[tensors.pop(f"{name}.gaps").long().cumsum(0)] = values
     else:
-        dense[state.unpack(tensors.pop(f"{name}.bits"), dense)] = values
+        dense[checkpoint.unpack(tensors.pop(f"{name}.bits"), dense)] = values
     return dense
 
 
@@ -121,7 +121,7 @@ def _sparse(tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
     dtype = next(d for d in (torch.uint8, torch.uint16, torch.uint32) if longest <= torch.iinfo(d).max)
     if len(gaps) * dtype.itemsize * 8 < mask.numel():
         return {"values": values, "gaps": gaps.to(dtype)}
-    return {"values": values, "bits": state.pack(mask)}
+    return {"values": values, "bits": checkpoint.pack(mask)}
 
 
 def _size(tensors: Mapping[str, Tensor]) -> int:

@@ -13,7 +13,7 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from dstbench.core.layers import maskable_layers
+from dstbench.core.network.layers import maskable_layers
 
 _FEWEST_ROWS = 4  # in a group: products of fewer are slower than dense ones
 _MOST_READ = 0.5  # of the channels by any group: else the gather costs what it saves

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from dstbench.core.timing import Call, time_interleaved
+from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.errors import BadInput, nearest
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -18,7 +18,7 @@ import torch
 
 from dstbench.bench import compact, engine, gpu, layers, models
 from dstbench.errors import BadInput
-from dstbench.runner.provenance import machine
+from dstbench.runner.trial.provenance import machine
 
 __all__ = ["main"]
 

@@ -20,11 +20,11 @@ from dstbench.accel.compact import compact
 from dstbench.accel.fold import fold_norms
 from dstbench.accel.throughput import inference_call, training_call
 from dstbench.api import Coupling
-from dstbench.core.cost import compacted, cost
-from dstbench.core.graph import couplings
-from dstbench.core.layers import maskable_layers
-from dstbench.core.sparsifier import Sparsifier
-from dstbench.core.timing import Call, time_interleaved
+from dstbench.core.cost.cost import compacted, cost
+from dstbench.core.network.channels import couplings
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.storage.timing import Call, time_interleaved
+from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dstbench.core.sparsifier import Sparsifier
+from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
 
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dstbench.accel.groups import Columns, Groups, taps, to_mask
-from dstbench.accel.triton.blocks import triton_executions
+from dstbench.accel.kernels.groups import Columns, Groups, taps, to_mask
+from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
-from dstbench.core.condensed import Condensed, layer_call
-from dstbench.core.timing import time_interleaved
+from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dstbench.accel.dispatch import Packed
+from dstbench.accel.inference import Packed
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, Structure
-from dstbench.core.condensed import Condensed, layer_call
-from dstbench.core.dispatch import choose, layer_pass
-from dstbench.core.timing import Call, time_interleaved
-from dstbench.core.update import merge
+from dstbench.core.engine.update import merge
+from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.fastest import choose, layer_pass
+from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.registration.registry import registry
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstbench.accel.dispatch import accelerate, describe
 from dstbench.accel.fold import fold_norms, relus_in_place
+from dstbench.accel.inference import accelerate, describe
 from dstbench.accel.throughput import inference_call, training_call
-from dstbench.core.sparsifier import Sparsifier
-from dstbench.core.timing import Call, time_interleaved
+from dstbench.core.storage.timing import Call, time_interleaved
+from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
 
 _CLASSES, _SHAPE = 10, (3, 32, 32)

@@ -44,8 +44,8 @@ def model_row(
     """Build a model and count: parameters, weights of convolutions and linear layers, MACs and FLOPs of an image."""
     import torch
 
-    from dstbench.core.cost import cost
-    from dstbench.core.layers import maskable_layers
+    from dstbench.core.cost.cost import cost
+    from dstbench.core.network.layers import maskable_layers
 
     component = found.resolve("model", name)
     shape = shape or tuple(component.metadata.get("input_shape", _INPUT))
@@ -83,7 +83,7 @@ def datasets(
         columns = ["name", "input_shape", "num_classes", *_SPLITS, "presets", "summary"]
         print_rows(rows, columns, as_json=as_json)
         return
-    from dstbench.runner.session import load_data
+    from dstbench.runner.execution.session import load_data
 
     data = load_data(found, name, data_root, download)
     sizes = {split: len(getattr(data, split)) for split in _SPLITS}

@@ -30,8 +30,8 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Write a trained network as a PyTorch program, ONNX or sparse weights. Exit code 1 where outputs differ."""
-    from dstbench.runner.export import TOLERANCE
-    from dstbench.runner.export import export as write
+    from dstbench.runner.trial.export import TOLERANCE
+    from dstbench.runner.trial.export import export as write
 
     done = write(result, format, out, results=results)
     verdict = "same outputs" if done.ok else "OUTPUTS DIFFER"

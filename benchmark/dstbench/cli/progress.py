@@ -14,8 +14,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 if TYPE_CHECKING:
-    from dstbench.runner.plan import Plan
-    from dstbench.runner.worker import Event
+    from dstbench.runner.execution.worker import Event
+    from dstbench.runner.matrix.plan import Plan
 
 _COLOURS = {"ok": "green", "cached": "dim", "elsewhere": "dim", "skipped": "yellow"}
 _PHASES = {"train": "training", "throughput": "timing"}

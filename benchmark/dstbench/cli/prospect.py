@@ -17,11 +17,11 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
-    from dstbench.runner.config import load_matrix
-    from dstbench.runner.estimate import Prospect
-    from dstbench.runner.local import default_workers, visible_gpus
-    from dstbench.runner.plan import plan
-    from dstbench.runner.session import state_of, trials_of_shard
+    from dstbench.runner.execution.local import default_workers, visible_gpus
+    from dstbench.runner.execution.session import state_of, trials_of_shard
+    from dstbench.runner.matrix.config import load_matrix
+    from dstbench.runner.matrix.estimate import Prospect
+    from dstbench.runner.matrix.plan import plan
 
     found = registry()
     planned = plan(load_matrix(suite, settings), found)

@@ -33,7 +33,7 @@ def published(
     ] = False,
 ) -> None:
     """List published figures as printed, then their sources with what is wrong or unsaid there."""
-    from dstbench.report.published import figures, require_known
+    from dstbench.report.published.tables import figures, require_known
 
     require_known("model", model)
     require_known("dataset", dataset)

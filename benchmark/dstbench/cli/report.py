@@ -36,10 +36,10 @@ def leaderboard(
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.page import write_leaderboards
-    from dstbench.report.published_rows import stand_beside
-    from dstbench.report.results import load_results
+    from dstbench.report.published.rows import stand_beside
     from dstbench.report.tables import arranged, summarise
     from dstbench.report.text import render_text, to_json
+    from dstbench.results.table import load_results
 
     files: tuple[Path, ...] = ()
     if out is None:
@@ -79,8 +79,8 @@ def explore(
         settings,
         write_exploration,
     )
-    from dstbench.report.results import read
     from dstbench.report.text import to_json
+    from dstbench.results.table import read
 
     loaded = read(folders)
     found = settings(loaded)
@@ -130,7 +130,7 @@ def merge_results(
     as_json: Json = False,
 ) -> None:
     """Copy trials of other results folders into one; what is there already stays as it is."""
-    from dstbench.report.merge import merge
+    from dstbench.results.merge import merge
 
     merged = merge(folders, out)
     trouble = [*map(str, merged.conflicts), *map(str, merged.rejected)]
@@ -147,7 +147,7 @@ def merge_results(
 @results_app.command()
 def validate(folders: Folders, as_json: Json = False) -> None:
     """Check every record: schema, checksum, types. Exit code 1 where one can't be trusted."""
-    from dstbench.report.merge import validate as validate_results
+    from dstbench.results.merge import validate as validate_results
 
     found = validate_results(folders)
     if as_json:
@@ -169,8 +169,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """List the trials of a results folder, or print one whole record."""
-    from dstbench.report.results import frame, read
     from dstbench.report.text import render_trials, to_json
+    from dstbench.results.table import frame, read
 
     loaded = read(folder)
     if key is not None:

@@ -14,7 +14,7 @@ from dstbench.cli.tables import print_json
 
 if TYPE_CHECKING:
     from dstbench.report.page import Written
-    from dstbench.runner.session import Session
+    from dstbench.runner.execution.session import Session
 
 INTERRUPTED = 130
 _FILE_WIDTH = 130  # columns of a leaderboard that goes to a file or a pipe
@@ -28,7 +28,7 @@ class Device(StrEnum):
 
 
 def _suites() -> list[str]:
-    from dstbench.runner.config import suites
+    from dstbench.runner.matrix.config import suites
 
     return list(suites())
 
@@ -87,7 +87,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
-    from dstbench.runner.session import run as run_session
+    from dstbench.runner.execution.session import run as run_session
 
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
-from dstbench.report.results import Paths, load_results
 from dstbench.report.statistics import FEWEST, Estimate, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
+from dstbench.results.table import Paths, load_results
 
 if TYPE_CHECKING:
     import pandas as pd

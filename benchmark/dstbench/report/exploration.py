@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.lines import Line, Plot, plot
-from dstbench.report.results import Loaded, frame
 from dstbench.report.tables import PLACE, summarise, with_versions
 from dstbench.report.text import to_csv
 from dstbench.report.values import Column
+from dstbench.results.table import Loaded, frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dstbench.report.cells import gained
-from dstbench.report.results import Loaded
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import is_missing, show
+from dstbench.results.table import Loaded
 
 Row = dict[Any, Any]
 Tile = dict[str, str]

@@ -17,13 +17,13 @@ from dstbench.report.cells import METHOD_PARTS, accuracy_axis, cell_of
 from dstbench.report.columns import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.provenance import provenance, reading
-from dstbench.report.published_rows import Beside, stand_beside
-from dstbench.report.published_text import COMPARED, LEAD, compared
-from dstbench.report.results import Loaded, Paths, frame, read
+from dstbench.report.published.rows import Beside, stand_beside
+from dstbench.report.published.text import COMPARED, LEAD, compared
 from dstbench.report.speedup import speedups
 from dstbench.report.tables import arranged, summarise
 from dstbench.report.text import to_csv, to_markdown
 from dstbench.report.values import Column, is_missing
+from dstbench.results.table import Loaded, Paths, frame, read
 
 if TYPE_CHECKING:
     import jinja2

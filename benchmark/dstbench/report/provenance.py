@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dstbench.runner.record import Record
+from dstbench.results.record import Record
 
 Entry = tuple[str, str]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.columns import BOARDS, COLUMNS, Board, may_gain
-from dstbench.report.results import CHANNELS, TIMED
 from dstbench.report.statistics import (
     EVIDENCE,
     Estimate,
@@ -23,6 +22,7 @@ from dstbench.report.statistics import (
     pareto,
 )
 from dstbench.report.values import is_missing
+from dstbench.results.table import CHANNELS, TIMED
 
 if TYPE_CHECKING:
     import pandas as pd

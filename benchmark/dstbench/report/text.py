@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import Board
 from dstbench.report.markdown import escaped, header, line
-from dstbench.report.published_rows import Beside
-from dstbench.report.published_text import markdown as published_markdown
-from dstbench.report.published_text import render as render_published
+from dstbench.report.published.rows import Beside
+from dstbench.report.published.text import markdown as published_markdown
+from dstbench.report.published.text import render as render_published
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, Column, is_missing, show
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
-from dstbench.core.layers import maskable_layers
-from dstbench.core.structures import as_structure
+from dstbench.core.engine.structures import as_structure
+from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS, STRATEGIES
 from dstbench.registration.loader import canonical

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Execution, LayerCall, LayerInfo, Structure
-from dstbench.core.condensed import condense, expand
+from dstbench.core.storage.condensed_layer import condense, expand
 from dstbench.testing.layers import rng
 from dstbench.testing.problem import Findings, describe
 

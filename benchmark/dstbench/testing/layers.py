@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import LayerInfo, LayerView, Signal
-from dstbench.core.random import generator
+from dstbench.core.engine.random import generator
 
 Kind = Literal["conv", "conv_transpose", "linear"]
 

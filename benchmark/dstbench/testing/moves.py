@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dstbench.api import InPlace, LayerView, Policy, Signal, Structure
-from dstbench.core.budget import apportion
-from dstbench.core.layers import Layer, maskable_layers
-from dstbench.core.random import generator
-from dstbench.core.structures import Unstructured, misfit
-from dstbench.core.update import Goal, Masks, initial_masks, update_masks
+from dstbench.core.engine.budget import apportion
+from dstbench.core.engine.random import generator
+from dstbench.core.engine.structures import Unstructured, misfit
+from dstbench.core.engine.update import Goal, Masks, initial_masks, update_masks
+from dstbench.core.network.layers import Layer, maskable_layers
 from dstbench.testing.problem import Findings, describe
 
 _KEPT = 0.6  # what one update keeps: enough that the largest units can move

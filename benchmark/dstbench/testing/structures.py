@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo, LayerView, Layout, Structure, Support
-from dstbench.core.structures import as_structure, misfit
-from dstbench.core.update import merge
+from dstbench.core.engine.structures import as_structure, misfit
+from dstbench.core.engine.update import merge
 from dstbench.testing.executions import execution_findings
 from dstbench.testing.layers import LAYERS, rng
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise

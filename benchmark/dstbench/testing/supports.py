@@ -10,10 +10,10 @@ from torch import nn
 
 from dstbench.api import Clock, LayerInfo, LayerView, Support
 from dstbench.api.select import count
-from dstbench.core.graph import couplings
-from dstbench.core.layers import maskable_layers
-from dstbench.core.random import generator
-from dstbench.core.support import shrunk
+from dstbench.core.engine.random import generator
+from dstbench.core.network.channels import couplings
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.training.support import shrunk
 from dstbench.testing.layers import tensors
 from dstbench.testing.problem import Findings, call_purely, describe
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dstbench.accel.semi_structured import semi_structured_executions
+from dstbench.accel.kernels.semi_structured import semi_structured_executions
 from dstbench.api import Execution, LayerCall, LayerInfo, Quota
 from dstbench_plugins.checks import check_integer
 from dstbench_plugins.structure.misfits import transposed

@@ -25,14 +25,14 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from dstbench.accel.groups import (
+from dstbench.accel.kernels.groups import (
     Columns,
     group_rows,
     is_blocked,
     reduce_groups,
     taps,
 )
-from dstbench.accel.row_groups import row_group_executions
+from dstbench.accel.kernels.row_groups import row_group_executions
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, take_top
 from dstbench_plugins.checks import check_choice, check_integer
 from dstbench_plugins.structure.misfits import transposed

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstbench.accel.groups import reduce_groups
+from dstbench.accel.kernels.groups import reduce_groups
 from dstbench.api import take_top
 
 __all__ = ["best_columns", "cluster_rows", "column_scores", "equal_columns"]

@@ -1,0 +1,131 @@
+"""Which way a sparse network runs: on the fastest path that there is for its structure, layer by layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.accel.compact import compact, masked_copy
+from dstbench.accel.fold import fold_norms, relus_in_place
+from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.storage.condensed import executions
+from dstbench.core.storage.condensed_layer import condense, layer_call
+from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
+from dstbench.core.training.dead_rows import whole_rows
+
+_TOLERANCES = {torch.bfloat16: 1e-1, torch.float16: 2e-2}  # of the largest output
+
+
+class Packed(nn.Module):
+    """A layer at inference: an execution, with its weight as its kernel wants it."""
+
+    def __init__(self, layer: nn.Linear | _ConvNd, execution: Execution) -> None:
+        super().__init__()
+        self.execution = execution
+        with torch.no_grad():
+            packed = execution.pack(condense(layer.weight.detach(), execution.positions))
+        self.register_buffer("weight", packed)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        out: Tensor = self._run(x)
+        return out
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+    def _run(self, x: Tensor) -> Tensor:
+        return self.execution(x, self.get_buffer("weight"), self._buffers["bias"])
+
+    def extra_repr(self) -> str:
+        """What runs."""
+        return self.execution.path
+
+
+def accelerate(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    structure: Spec | Layout | Structure,
+    example_input: Tensor | None = None,
+) -> nn.Module:
+    """An inference copy of a masked model, with the path it runs on as its attribute ``execution_path``.
+
+    ``compacted`` where the structure kills whole rows; else batch norms are folded and layers condensed where
+    that was measured to be faster, and the path names what runs, with the number of layers. Both need
+    ``example_input``, float [batch, ...]; without it a model runs ``masked-dense``, no faster than dense. Raises
+    StrategyError where outputs on it differ from the masked model's.
+    """
+    structure = _built(structure)
+    if example_input is None:
+        fast, path = masked_copy(model, masks).eval(), MASKED_DENSE
+    elif whole_rows(structure):
+        fast, path = fold_norms(compact(model, masks, example_input)), "compacted"
+    else:
+        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, structure, example_input)
+        path = describe(paths)
+        _check(fast, masked_copy(model, masks).eval(), example_input)
+    fast.execution_path = path  # type: ignore[assignment]
+    return fast
+
+
+@torch.no_grad()
+def _check(fast: nn.Module, masked: nn.Module, example_input: Tensor) -> None:
+    """Refuse a copy that computes something else."""
+    expected, got = masked(example_input), fast(example_input)
+    error = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    if not error <= _TOLERANCES.get(expected.dtype, 1e-3):
+        raise StrategyError(
+            f"accelerate: outputs differ from the masked model's by {error:.1e} of their size"
+        )
+
+
+def pack(
+    model: nn.Module, masks: Mapping[str, Tensor], structure: Layout | Structure, example_input: Tensor
+) -> tuple[nn.Module, dict[str, str]]:
+    """Have the layers of a masked model in eval mode compute from their active weights, wherever that is faster.
+
+    Every masked layer is measured on the input that ``example_input``, float [batch, ...], brings it. On a CPU
+    images are taken to be channels_last, and so is the model: the fastest layout for what stays dense, and one
+    that layers hand on to each other. ReLUs work in place where nothing else reads their input. Returns the
+    model, or what takes its place if it is a layer itself, and how each masked layer runs.
+    """
+    model = relus_in_place(model)
+    if example_input.dim() == 4 and example_input.device.type == "cpu":
+        model = model.to(memory_format=torch.channels_last)
+        example_input = example_input.contiguous(memory_format=torch.channels_last)
+    paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
+    inputs = inputs_of(model, {name: layers[name].module for name in masks}, example_input)
+    for name, x in inputs.items():
+        layer = layers[name]
+        call = layer_call(layer.module, layer.info, device=x.device, dtype=x.dtype, training=False)
+        if call is None:
+            continue
+        choice = choose(layer.module, call, executions(structure, call, masks[name]), x)
+        paths[name] = choice.path
+        if choice.execution is not None:
+            fast = Packed(layer.module, choice.execution)
+            if layer.module is model:
+                return fast, paths
+            model.set_submodule(name, fast)
+    return model, paths
+
+
+def describe(paths: Mapping[str, str]) -> str:
+    """What ran, from each layer's path: the most frequent first, with the number of layers where they differ."""
+    count = Counter(paths.values()) or Counter([MASKED_DENSE])
+    if len(count) == 1:
+        return next(iter(count))
+    return "; ".join(f"{path} ({layers})" for path, layers in count.most_common())
+
+
+def _built(structure: Spec | Layout | Structure) -> Layout | Structure:
+    if isinstance(structure, str | Mapping):
+        from dstbench.registration.registry import registry
+
+        built: Layout | Structure = registry().build("structure", structure)
+        return built
+    return structure

@@ -1,0 +1,182 @@
+"""Row groups with ragged column lists on a CPU: compiled kernels for what stock operators can't do well.
+
+An *entry* is one (in-channel, tap) pair; a group of rows has a list of them, as long as it likes. Linear layers and
+convolutions of one or two dimensions share the kernels of ``ragged.cpp``, float32 only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dstbench.accel.kernels.compiled.build import NotCompiled, load
+from dstbench.accel.kernels.groups import Columns, Groups, by_entry, layout, storage_order
+from dstbench.api import Execution, LayerCall, StrategyError
+
+__all__ = ["RaggedExecution", "offered", "ragged_executions"]
+
+_VECTOR = 16  # floats in the widest vector
+_RUN = 64  # floats that a kernel likes to meet in one run
+
+
+def ragged_executions(
+    call: LayerCall, mask: Tensor, block_size: int, columns: Columns = "entry"
+) -> list[Execution]:
+    """What computes a shuffled-block mask, bool [*w], here: one execution, or none where ``offered`` says why."""
+    if offered(call) is not None:
+        return []
+    groups = by_entry(layout(mask, block_size, columns), call.info.shape, columns)
+    positions = storage_order(groups, call.info.shape, block_size)
+    return [RaggedExecution("shuffled-block compiled", positions, call, groups, block_size)]
+
+
+def offered(call: LayerCall) -> str | None:
+    """Why the kernels can't run a layer, or None where they can."""
+    if call.device.type != "cpu" or call.dtype != torch.float32:
+        return f"float32 on a CPU only, not {call.dtype} on {call.device}"
+    if call.groups != 1 or len(call.stride) > 2:
+        return "linear layers, and convolutions of one group and of at most two dimensions, only"
+    try:
+        load("ragged")
+    except NotCompiled as error:
+        return str(error)
+    return None
+
+
+@dataclass(frozen=True)
+class RaggedExecution:
+    """The product of one layer's row groups, whose columns are entries."""
+
+    path: str
+    positions: Tensor  # int64, whatever shape holds entries x B values
+    call: LayerCall
+    groups: Groups
+    block_size: int
+
+    def pack(self, values: Tensor) -> Tensor:
+        """As they are."""
+        return values
+
+    def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output. Raises StrategyError where an input isn't what the kernels may read."""
+        for name, tensor in (("input", x), ("weight", packed), ("bias", bias)):
+            if tensor is not None and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
+                raise self._wrong(f"a float32 {name} on the CPU", f"{tensor.dtype} on {tensor.device}")
+        inputs, dimensions = self.call.info.shape[1], len(self.call.stride)
+        channel = 1 if dimensions else x.dim() - 1
+        if (dimensions and x.dim() != dimensions + 2) or x.shape[channel] != inputs:
+            shape = ["batch", inputs, *["*"] * dimensions] if dimensions else ["...", inputs]
+            raise self._wrong(f"an input [{', '.join(map(str, shape))}]", f"{list(x.shape)}")
+        if packed.numel() != self.positions.numel():
+            raise self._wrong(f"{self.positions.numel()} weights", f"{packed.numel()}")
+        out: Tensor = _Product.apply(x, packed, bias, self)
+        return out
+
+    def _wrong(self, expected: str, got: str) -> StrategyError:
+        return StrategyError(f"layer {self.call.info.name!r}: expected {expected}, got {got}")
+
+    def problem(self, x: Tensor) -> _Problem:
+        """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width]."""
+        call, groups = self.call, self.groups
+        out, inputs, *kernel = call.info.shape
+        dimensions = len(call.stride)
+        taps, stride = _both(kernel, 1), _both(call.stride, 1)
+        padding, dilation = _both(call.padding, 0), _both(call.dilation, 1)
+        space = _both(x.shape[2:] if dimensions else (), 1)
+        outer = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(space, padding, dilation, taps, stride, strict=True)
+        ]
+        shape = (len(x), out, *outer[2 - dimensions :]) if dimensions else (*x.shape[:-1], out)
+        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
+        numbers = [inputs, *space, out, *outer, *taps, *stride, *padding, *dilation]
+        layer = _Layer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
+        images = x.numel() // (inputs * prod(space))
+        return _Problem(layer, images, _width(images, prod(outer)), shape)
+
+
+def _both(sizes: Sequence[int], default: int) -> list[int]:
+    """Numbers for height and width, where there may be fewer dimensions."""
+    return [default] * (2 - len(sizes)) + list(sizes)
+
+
+_NUMBERS = (
+    *("in", "height", "width", "out", "out_height", "out_width"),
+    *("kernel_height", "kernel_width", "stride_height", "stride_width"),
+    *("padding_height", "padding_width", "dilation_height", "dilation_width"),
+    *("groups", "block"),
+)
+
+
+class _Layer(ctypes.Structure):
+    """``Layer`` of ragged.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in ("ptr", "perm", "cols")),
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    layer: _Layer
+    images: int
+    width: int  # images of a chunk
+    shape: tuple[int, ...]  # of the output
+
+
+def _width(images: int, pixels: int) -> int:
+    """How many images stand side by side: one where its pixels make good runs, else whole vectors of images."""
+    if pixels >= _RUN and pixels / (-(-pixels // _VECTOR) * _VECTOR) > 0.8:
+        return 1
+    share = -(-images // torch.get_num_threads())  # what every thread gets, if that fills its vectors
+    wanted = min(share, -(-_RUN // pixels))
+    return max(1, -(-wanted // _VECTOR)) * _VECTOR
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, execution: RaggedExecution
+    ) -> Tensor:
+        x, values = x.contiguous(), values.contiguous()
+        ctx.save_for_backward(x, values)
+        ctx.execution = execution
+        problem = execution.problem(x)
+        out = x.new_empty(problem.shape)
+        _call("forward", problem, (x,), (values, bias, out))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, values = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        dx, dw = (
+            torch.empty_like(tensor) if wanted else None
+            for tensor, wanted in zip((x, values), ctx.needs_input_grad, strict=False)
+        )
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            _call("backward", ctx.execution.problem(x), (x, gradient), (values, dx, dw))
+        if not ctx.needs_input_grad[2]:
+            return dx, dw, None, None
+        channel = 1 if ctx.execution.call.stride else gradient.dim() - 1
+        return dx, dw, gradient.sum([d for d in range(gradient.dim()) if d != channel]), None
+
+
+def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple[Tensor | None, ...]) -> None:
+    """Call a kernel, its tensors in the order of its arguments: float32, contiguous, or None."""
+
+    def pointers(tensors: tuple[Tensor | None, ...]) -> list[ctypes.c_void_p]:
+        return [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in tensors]
+
+    sizes = ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
+    kernel = getattr(load("ragged"), name)
+    kernel(ctypes.byref(problem.layer), *pointers(before), *sizes, *pointers(after), torch.get_num_threads())

@@ -1,0 +1,1 @@
+"""What a network and its training cost, in theory."""

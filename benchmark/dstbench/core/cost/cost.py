@@ -1,0 +1,275 @@
+"""Theoretical cost: FLOPs by named conventions, parameters, bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.core.cost.widths import Kept, kept_by_masks, kept_parts, shrink
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.storage.condensed_layer import expanded, is_condensed
+from dstbench.errors import BadInput, nearest
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How operations of convolutions and linear layers are counted. Norms, activations, pooling and the
+    products inside attention are never counted."""
+
+    per_mac: int  # operations of one multiply-accumulate
+    per_output: int  # operations of one output element: bias and activation
+    unit: str
+    padded_stem: bool = False  # a stem counted at its padded input: see LayerCost.padded_outputs
+
+
+CONVENTIONS: Mapping[str, Convention] = {
+    "mac": Convention(1, 0, "multiply-accumulates"),
+    "rigl": Convention(2, 1, "multiplications and additions, plus one an output"),  # RigL, appendix H
+    "rigl-notebook": Convention(2, 1, "as rigl, a padded stem counted at its padded input", padded_stem=True),
+}
+"""``rigl-notebook`` is what the published ResNet-50 ratios (0.42x, 0.23x, 8.2e9 FLOPs) were counted with: RigL's
+FLOP-counting notebook, over the layers of tensorflow/tpu's resnet50_keras. That model pads the image in a layer
+of its own and its stem then runs without padding, but is counted as a "same" convolution over the padded image."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer at one input."""
+
+    macs: int  # dense multiply-accumulates for one sample
+    outputs: int  # output elements for one sample
+    weights: int
+    rows: int  # output channels: each is charged one 32-bit bias
+    # Of a stem, which is a first convolution with a stride and padding: its output elements if it were a "same"
+    # convolution over the padded input, so ceil((size + 2 padding) / stride) a side: 115² for ResNet's 112².
+    padded_outputs: int | None = None
+
+    def counts(self, rule: Convention) -> tuple[int, int]:
+        """Dense multiply-accumulates and output elements, as a convention sees them."""
+        if not rule.padded_stem or self.padded_outputs is None:
+            return self.macs, self.outputs
+        return self.macs * self.padded_outputs // self.outputs, self.padded_outputs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one sample, by a named convention."""
+
+    convention: str
+    inference_flops: float
+    training_flops: float  # forward, input gradient and weight gradient: 3x inference
+    hardware_flops: float  # of the dense network left when removable channels are gone
+    dense_inference_flops: float
+    parameters: int  # all of them
+    active_parameters: int  # without the inactive weights
+    bits: int  # 32 a active weight, 1 a mask entry of a sparse layer, 32 a output channel (bias, norm folded)
+    macs: int  # dense multiply-accumulates
+    weights: int  # of all convolutions and linear layers
+    layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each
+
+    @property
+    def inference_ratio(self) -> float:
+        """Sparse over dense."""
+        return self.inference_flops / self.dense_inference_flops
+
+
+def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, LayerCost]:
+    """Trace one zero image [1, *input_shape] through the model. A layer that runs twice is charged twice.
+
+    Raises BadInput if the model can't take that shape.
+    """
+    layers = maskable_layers(model)
+    outputs, macs = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
+    padded: dict[str, int | None] = {}  # of the first convolution to run
+    names = {id(layer.module): name for name, layer in layers.items()}
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        name = names[id(module)]
+        info = layers[name].info
+        outputs[name] += output.numel()
+        # Every output row meets its part of the weight; in a transposed convolution every *input* row does.
+        moving = inputs[0] if info.kind == "conv_transpose" else output
+        macs[name] += moving.numel() * (info.numel // info.shape[0])
+        if not padded and isinstance(module, _ConvNd):
+            padded[name] = _padded_outputs(module, inputs[0], output)
+        elif name in padded:
+            padded[name] = None  # it runs again: no stem
+
+    handles = [layer.module.register_forward_hook(count) for layer in layers.values()]
+    modes = {module: module.training for module in model.modules()}
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *input_shape, device=device))
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:  # models check as they like
+        raise BadInput(
+            f"input_shape: {type(model).__name__} can't take {tuple(input_shape)}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    costs = {}
+    for name, layer in layers.items():
+        rows = int(getattr(layer.module, "out_channels", layer.info.shape[0]))
+        costs[name] = LayerCost(macs[name], outputs[name], layer.info.numel, rows, padded.get(name))
+    return costs
+
+
+def _padded_outputs(conv: _ConvNd, image: Tensor, output: Tensor) -> int | None:
+    """Output elements of a stem as a "same" convolution over its padded input; None for any other layer."""
+    if conv.transposed or isinstance(conv.padding, str) or max(conv.stride) == 1 or max(conv.padding) == 0:
+        return None
+    sides = zip(image.shape[-len(conv.stride) :], conv.padding, conv.stride, strict=True)
+    positions = prod(ceil((size + 2 * padding) / stride) for size, padding, stride in sides)
+    return output.numel() // prod(output.shape[-len(conv.stride) :]) * positions
+
+
+def flops(
+    costs: Mapping[str, LayerCost], density: Mapping[str, float], convention: str = "mac"
+) -> dict[str, float]:
+    """Inference FLOPs of each layer at the given densities; a layer without one is dense."""
+    rule, counted = get_convention(convention), {}
+    for name, layer in costs.items():
+        macs, outputs = layer.counts(rule)
+        counted[name] = rule.per_mac * macs * density.get(name, 1.0) + rule.per_output * outputs
+    return counted
+
+
+def get_convention(name: str) -> Convention:
+    """A convention by name. Raises BadInput for an unknown one."""
+    if name not in CONVENTIONS:
+        raise BadInput(f"convention: unknown {name!r}{nearest(name, CONVENTIONS)}")
+    return CONVENTIONS[name]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A model's layers and what is left of them, before any convention says what that costs."""
+
+    costs: Mapping[str, LayerCost]
+    density: Mapping[str, float]  # of layers that aren't dense
+    kept: Mapping[str, Kept]  # of layers that shrink when removable channels go
+    parameters: int
+
+    def cost(self, convention: str = "mac") -> Cost:
+        """By a named convention. Raises BadInput for an unknown one."""
+        per_layer = flops(self.costs, self.density, convention)
+        active = {n: round(self.density.get(n, 1.0) * layer.weights) for n, layer in self.costs.items()}
+        weights = sum(layer.weights for layer in self.costs.values())
+        return Cost(
+            convention=convention,
+            inference_flops=sum(per_layer.values()),
+            training_flops=3 * sum(per_layer.values()),
+            hardware_flops=sum(flops(shrink(self.costs, self.kept), {}, convention).values()),
+            dense_inference_flops=sum(flops(self.costs, {}, convention).values()),
+            parameters=self.parameters,
+            active_parameters=self.parameters - weights + sum(active.values()),
+            bits=sum(_bits(layer, active[n]) for n, layer in self.costs.items()),
+            macs=sum(layer.macs for layer in self.costs.values()),
+            weights=weights,
+            layers=per_layer,
+        )
+
+
+def counted(
+    model: nn.Module,
+    masks_or_densities: Mapping[str, Tensor | float] | None = None,
+    input_shape: Sequence[int] = (3, 32, 32),
+) -> Counted:
+    """Trace once, to ask for the cost by several conventions. Arguments and errors are those of ``cost``."""
+    if not isinstance(masks_or_densities, Mapping | None):
+        raise BadInput(
+            f"masks_or_densities: expected {{layer name: mask or density}}, got {masks_or_densities!r}"
+        )
+    if not isinstance(input_shape, Sequence):
+        raise BadInput(f"input_shape: expected channels, height and width, got {input_shape!r}")
+    model = expanded(model) if is_condensed(model) else model
+    costs = layer_costs(model, input_shape)
+    given = dict(masks_or_densities or {})
+    for name in given:
+        if name not in costs:
+            raise BadInput(f"masks_or_densities: no layer {name!r}{nearest(name, costs)}")
+    density = {n: _density(n, value, costs[n].weights) for n, value in given.items()}
+    masks = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    kept = kept_by_masks(model, masks) if masks else {}
+    return Counted(costs, density, kept, sum(p.numel() for p in model.parameters()))
+
+
+def cost(
+    model: nn.Module,
+    masks_or_densities: Mapping[str, Tensor | float] | None = None,
+    input_shape: Sequence[int] = (3, 32, 32),
+    convention: str = "mac",
+) -> Cost:
+    """The theoretical cost of one sample.
+
+    masks_or_densities: layer name -> bool mask [*w] or density; layers left out are dense.
+    input_shape: channels, height, width. Raises BadInput for an unknown layer, shape or convention.
+
+    ResNet-50's published 0.24x at 90 % with ERK, both lines also without weights (``torch.device("meta")``)::
+
+        densities = dstbench.densities(resnet50, 0.1, init="erk")
+        dstbench.cost(resnet50, densities, (3, 224, 224), convention="rigl-notebook").inference_ratio
+    """
+    get_convention(convention)
+    return counted(model, masks_or_densities, input_shape).cost(convention)
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """A network with fewer channels, beside the one that it was cut from."""
+
+    costs: Mapping[str, LayerCost]
+    dense: Mapping[str, LayerCost]
+
+    @property
+    def macs_ratio(self) -> float:
+        """Hardware-supported FLOPs: multiply-accumulates of what is left, unstructured zeros counted, over all."""
+        return sum(e.macs for e in self.costs.values()) / sum(e.macs for e in self.dense.values())
+
+    @property
+    def weights_ratio(self) -> float:
+        """Weights of convolutions and linear layers that are left, over all."""
+        return sum(e.weights for e in self.costs.values()) / sum(e.weights for e in self.dense.values())
+
+
+def compacted(
+    model: nn.Module, rows: Mapping[str, float], input_shape: Sequence[int] = (3, 32, 32)
+) -> Compacted:
+    """The cost of the dense network left when layers keep only so many output rows: Chase's hardware-supported
+    FLOPs (arXiv 2305.19454), from the widths of a run rather than from the fraction it was asked to remove.
+
+    rows: layer name -> output rows that stay; ``cost_widths.widths(model, masks)`` gives a run's. Errors are
+    those of ``kept_parts`` and ``layer_costs``.
+    """
+    dense = layer_costs(model, input_shape)
+    return Compacted(shrink(dense, kept_parts(model, rows)), dense)
+
+
+def _density(name: str, value: Tensor | float, weights: int) -> float:
+    if isinstance(value, Tensor):
+        if value.numel() != weights:
+            raise BadInput(
+                f"masks_or_densities: layer {name!r} has {weights} weights, its mask {value.numel()}"
+            )
+        return int(value.count_nonzero()) / weights
+    if not 0 <= value <= 1:
+        raise BadInput(f"masks_or_densities: layer {name!r}: expected a density in [0, 1], got {value}")
+    return float(value)
+
+
+def _bits(layer: LayerCost, active: int) -> int:
+    return 32 * active + (layer.weights if active < layer.weights else 0) + 32 * layer.rows

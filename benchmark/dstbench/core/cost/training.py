@@ -1,0 +1,197 @@
+"""What a training costs: added up while it runs, or planned from a recipe's schedule without running it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isinf
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from dstbench.api import Clock, Recipe, Signal, Target
+from dstbench.core.cost.cost import LayerCost, flops, get_convention, layer_costs
+from dstbench.core.engine.allocation import bounds, by_shape, check_count, check_density
+from dstbench.core.engine.budget import apportion
+from dstbench.core.engine.structures import fitted
+from dstbench.core.engine.update import initial_masks
+from dstbench.core.network.layers import budgeted_layers
+from dstbench.core.training.method import Method, as_recipe, build_method
+from dstbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dstbench.registration.registry import Registry
+
+Allocation = Callable[[float], Mapping[str, float]]  # a density of the network -> that of each layer
+
+
+def published_cost(sparse: float, dense: float, between: float = inf) -> float:
+    """Training cost of one sample by RigL's appendix H: (3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1).
+
+    sparse, dense: inference FLOPs f_S and f_D. between: ΔT, the sparse steps between two that need the dense
+    gradient: 100 for RigL; without end for static training, SET and MEST, 3 f_S; 0 for SNFS, 2 f_S + f_D.
+    Gradual pruning and MEST EM&S cost the mean of 3 f_S over their densities.
+    """
+    return 3 * sparse if isinf(between) else (3 * sparse * between + 2 * sparse + dense) / (between + 1)
+
+
+class TrainingMeter:
+    """Training FLOPs added up over the real mask trajectory, by any convention.
+
+    A sample costs 3 f_S: forward, input gradient and weight gradient; on a step whose growth needs the dense
+    gradient 2 f_S + f_D. FLOPs are linear in each layer's density, so its sum over passes is all that is kept,
+    as exact integers.
+    """
+
+    def __init__(self, costs: Mapping[str, LayerCost], convention: str = "mac") -> None:
+        get_convention(convention)
+        self.costs, self.convention = costs, convention
+        self.samples = 0
+        self._dense_passes = 0  # weight gradients of all weights
+        self._active = dict.fromkeys(costs, 0)  # active weights of each layer, summed over the other passes
+
+    def add(self, active: Mapping[str, int], samples: int, dense_gradient: bool) -> None:
+        """One applied step over ``samples`` images with these active weights a layer; one left out is dense."""
+        self.samples += samples
+        self._dense_passes += samples * dense_gradient
+        passes = samples * (3 - dense_gradient)
+        for name, layer in self.costs.items():
+            self._active[name] += passes * active.get(name, layer.weights)
+
+    def flops(self, convention: str) -> tuple[float, float]:
+        """Training FLOPs so far, and those of dense training on the same samples."""
+        rule = get_convention(convention)
+        forward = sum(flops(self.costs, {}, convention).values())
+        total = self._dense_passes * forward
+        for name, layer in self.costs.items():
+            macs, outputs = layer.counts(rule)
+            total += rule.per_mac * macs * self._active[name] / layer.weights
+            total += rule.per_output * outputs * (3 * self.samples - self._dense_passes)
+        return total, 3 * self.samples * forward
+
+    def ratio(self, convention: str | None = None) -> float:
+        """Sparse over dense, by the meter's own convention or another."""
+        sparse, dense = self.flops(convention or self.convention)
+        return sparse / dense
+
+    @property
+    def sparse(self) -> float:
+        """Training FLOPs so far."""
+        return self.flops(self.convention)[0]
+
+    @property
+    def dense(self) -> float:
+        """FLOPs of dense training on the same samples."""
+        return self.flops(self.convention)[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was added up so far."""
+        return {"samples": self.samples, "dense_passes": self._dense_passes, "active": dict(self._active)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from there."""
+        self.samples, self._dense_passes = state["samples"], state["dense_passes"]
+        self._active = dict(state["active"])
+
+
+def training_cost(
+    model: nn.Module,
+    recipe: str | Recipe | Mapping[str, Any] = "rigl",
+    density: float = 0.1,
+    total_steps: int = 0,
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    steps_per_epoch: int | None = None,
+    dense_layers: Sequence[str] = (),
+    allocation: Allocation | None = None,
+    registry: Registry | None = None,
+) -> TrainingMeter:
+    """Plan what a training will cost: a meter that has gone through every step of the recipe's schedule, one
+    sample a step. It may live on ``torch.device("meta")``, unless the recipe's init ranks its weights.
+
+    RigL for ResNet-50, by the convention of the published figures::
+
+        training_cost(resnet50, "rigl", 0.1, 32_000, (3, 224, 224)).ratio("rigl-notebook")
+
+    allocation: the layers' densities at a density of the network, for methods that divide weights otherwise
+    than the recipe's init; layers it leaves out are dense. Without it, each density is divided as the init
+    does: exact for methods that keep every layer at its own, while redistribution, which depends on the data,
+    is not foreseen. Budgets are taken as they are, not rounded to a structure's units. ``total_steps`` are the
+    steps really made: the ratio is to dense training of that length, so a recipe's multiplier comes on top.
+    Raises BadInput for a bad density, an unknown recipe, one that trains a narrower model, and one whose init
+    divides weights by gradients if there is no allocation.
+    """
+    check_count("total_steps", total_steps, "the number of optimizer steps of the training")
+    recipe = as_recipe(recipe, registry)
+    if recipe.narrow:
+        raise BadInput("recipe: it trains a narrower model; ask for 'dense' with that model")
+    method, meter = build_method(recipe, registry), TrainingMeter(layer_costs(model, input_shape))
+    if method.dense:
+        meter.add({}, total_steps, False)
+        return meter
+    division = _Division(model, method, dense_layers)
+    if allocation is None and method.init.needs and not division.by_shapes:
+        raise BadInput(f"allocation: {method.init} divides weights by gradients: say what it will be")
+    clocks = [Clock(step, total_steps, steps_per_epoch) for step in range(total_steps + 1)]
+    targets = [method.schedule(clock, check_density(density)) for clock in clocks]
+    start = targets[0].final if targets[0] else density
+    _integrate(meter, method, targets, division.full if method.starts_full else start, allocation or division)
+    return meter
+
+
+def _integrate(
+    meter: TrainingMeter,
+    method: Method,
+    targets: Sequence[Target | None],
+    density: float,
+    allocation: Allocation,
+) -> None:
+    """Add every step as the Sparsifier makes it. targets: of steps 0, 1, ...; density: before the first."""
+
+    def active() -> dict[str, int]:
+        return {name: round(d * meter.costs[name].weights) for name, d in allocation(density).items()}
+
+    last = max((step for step, target in enumerate(targets) if target and step), default=0)
+    undecided = bool(method.init.needs)  # the first batch goes through the dense network
+    held, steps = {} if undecided else active(), Counter[bool]()
+    for step, due in enumerate(targets[1:], start=1):
+        needed = method.signals(due, density, updates_left=step <= last)
+        needed |= method.init.needs if undecided else Signal.NONE
+        steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
+        moves = due is not None and due.final != density
+        if not (moves or undecided or step == len(targets) - 1):
+            continue
+        for dense_gradient, count in steps.items():
+            meter.add(held, count, dense_gradient)
+        density = due.final if due else density
+        held, undecided = active(), False
+        steps.clear()
+
+
+class _Division:
+    """How the engine divides a density among layers: by shapes anew, otherwise in proportion to the start."""
+
+    def __init__(self, model: nn.Module, method: Method, dense_layers: Sequence[str]) -> None:
+        self.layers, _ = budgeted_layers(model, (*method.dense_layers, *dense_layers))
+        self.infos = {name: layer.info for name, layer in self.layers.items()}
+        self.structures = {name: fitted(method.structure, info)[0] for name, info in self.infos.items()}
+        self.size = sum(info.numel for info in self.infos.values())
+        self.init, self.by_shapes = method.init, by_shape(method.init.share)
+        self.limits = bounds(self.infos, self.structures)
+        self.start: dict[str, float] = {}  # of an init that ranks weights
+
+    @property
+    def full(self) -> float:
+        """The most that the structure allows."""
+        return sum(self.limits[1].values()) / self.size
+
+    def __call__(self, density: float) -> dict[str, float]:
+        """The density of each layer in the budget."""
+        n = round(density * self.size)
+        if self.start:
+            budget = apportion(self.start, n, *self.limits)
+        else:
+            wanted = not self.by_shapes
+            _, budget = initial_masks(self.layers, self.structures, self.init, n, seed=0, masks_wanted=wanted)
+            self.start |= budget if wanted else {}
+        return {name: count / self.infos[name].numel for name, count in budget.items()}

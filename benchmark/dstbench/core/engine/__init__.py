@@ -1,0 +1,1 @@
+"""The pure engine: scores, budgets and structures in, masks out."""

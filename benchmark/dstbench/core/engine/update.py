@@ -1,0 +1,352 @@
+"""The engine: one pure function for the initial masks and one for a topology update.
+
+score -> apportion removals -> shrink -> apportion additions up to capacity -> fill
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Structure, Target
+from dstbench.api.select import count
+from dstbench.core.engine.allocation import blank_view, bounds, by_shape, uniform_budget
+from dstbench.core.engine.budget import apportion
+from dstbench.core.engine.random import generator
+from dstbench.core.network.layers import Layer
+
+Masks = dict[str, Tensor]  # layer name -> bool [*w]
+Budget = dict[str, int]  # layer name -> weights
+Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one topology update is to reach, in weights."""
+
+    keep: int  # over all layers, after pruning
+    final: int  # over all layers, after growing
+    keep_allocation: Budget
+    final_allocation: Budget
+
+
+def make_goal(
+    target: Target,
+    before: float,
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    init: Share,
+    proportions: Budget,
+    density: float,
+) -> Goal:
+    """Totals and allocations, in weights, of a target in densities; ``before`` is the density until now.
+
+    Where positions were removed for good, a schedule's excursion above ``density``, the training's own, goes no
+    further than what is left of them. Raises Infeasible if there is less room than that, or than the target.
+
+    A share that depends on shapes alone is solved again at a new density, or where a layer can no longer hold
+    its allocation; another keeps the ``proportions`` of the start, since scaling the last allocation would add
+    up rounding. Pruning in place takes every layer to the same fraction of what it holds, corrected by how its
+    allocation moves, so that redistributed layers aren't pulled back. It leaves every layer one unit.
+    """
+    budget = {name: view.active for name, view in views.items()}
+    old = {name: view.allocation for name, view in views.items()}
+    size = sum(view.info.numel for view in views.values())
+    lower, upper = supported_bounds(views, structures)
+    floor = {name: min(lower[name], budget[name]) for name in views}
+    removed = any(view.support is not None for view in views.values())
+    least = min(target.final, density) if removed else target.final
+    room, needed = sum(upper.values()), round(least * size)
+    if needed > room:
+        raise Infeasible(
+            f"density {least:g}: {needed} weights are asked for, and {room} of {size} may be active"
+        )
+    final, keep = min(round(target.final * size), room), max(round(target.keep * size), sum(floor.values()))
+    allocation = old
+    moved = target.final != before or final != sum(old.values())
+    if moved or any(old[name] > upper[name] for name in views):
+        weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in views}
+        allocation = apportion(weights, final, lower, upper)
+    drift = {name: budget[name] * allocation[name] / old[name] for name in views}
+    keep_allocation = budget if keep >= sum(budget.values()) else apportion(drift, keep, floor, budget)
+    return Goal(keep, final, keep_allocation, allocation)
+
+
+def initial_masks(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, Structure],
+    init: Policy,
+    n: int,
+    seed: int,
+    masks_wanted: bool = True,
+    fields: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> tuple[Masks, Budget]:
+    """Masks and exact budgets with n active weights in all, at least one unit in every layer.
+
+    fields: the signals that the init reads, as LayerView's field -> layer name -> float [*w].
+    Raises Infeasible if n is less than one unit a layer or more than the structures' capacity, and
+    StrategyError if a strategy breaks its contract.
+    """
+    infos = {name: layer.info for name, layer in layers.items()}
+    lower, upper = bounds(infos, structures)
+    uniform = uniform_budget(infos, n, lower, upper)
+    views = {
+        name: blank_view(layer, uniform[name], {kind: v[name] for kind, v in (fields or {}).items()})
+        for name, layer in layers.items()
+    }
+
+    def draw(name: str, role: str) -> Generator:
+        return generator(seed, name, 0, role)
+
+    scores: dict[str, Tensor] = {}
+    if masks_wanted:
+        scores = {name: score_layer(init.score, view, draw(name, "init")) for name, view in views.items()}
+        upper = {
+            name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()
+        }
+        lower = {name: min(lower[name], upper[name]) for name in views}
+    candidates = _candidates(init.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
+    budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
+    if not masks_wanted:
+        return {}, budget
+    masks = {
+        name: structures[name].fill(
+            view, merge(structures[name], view.mask, None, scores[name], budget[name]), budget[name]
+        )
+        for name, view in views.items()
+    }
+    check_masks(views, structures, masks, budget)
+    return masks, budget
+
+
+def update_masks(
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    prune: Policy,
+    grow: Policy,
+    goal: Goal,
+    draw: Draw,
+) -> tuple[Masks, Budget]:
+    """One topology update: the masks and exact budgets after pruning to ``goal.keep`` and growing to ``goal.final``.
+
+    views: each layer with its mask, budget and the signals asked for. Nothing of them is written.
+    Raises Infeasible, with the figures, if the goal exceeds the structures' capacity.
+    """
+    kept, budget, keep_scores = _prune(views, structures, prune, goal, draw)
+    masks, budget = _grow(views, structures, grow, goal, draw, kept, budget, keep_scores)
+    check_masks(views, structures, masks, budget)
+    return masks, budget
+
+
+def _prune(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure], prune: Policy, goal: Goal, draw: Draw
+) -> tuple[Masks, Budget, Callable[[str], Tensor]]:
+    """What stays, its budget, and the scores by which it stayed (made when first asked for)."""
+    views = {name: replace(view, allocation=goal.keep_allocation[name]) for name, view in views.items()}
+    scores: dict[str, Tensor] = {}
+
+    def keep_scores(name: str) -> Tensor:
+        if name not in scores:
+            scores[name] = score_layer(prune.score, views[name], draw(name, "prune"))
+        return scores[name]
+
+    active = {name: view.active for name, view in views.items()}
+    excess = sum(active.values()) - goal.keep
+    if excess <= 0:
+        return {name: view.mask for name, view in views.items()}, active, keep_scores
+    if getattr(prune.share, "uses_candidates", True):
+        for name in views:
+            keep_scores(name)
+    candidates = _candidates(prune.share, scores, {name: view.mask for name, view in views.items()}, -1)
+    lower, _ = supported_bounds(views, structures)
+    removable = {name: max(0, active[name] - lower[name]) for name in views}
+    shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
+    removals = apportion(shares, excess, dict.fromkeys(views, 0), removable)
+    budget = {name: active[name] - removals[name] for name in views}
+    kept = {
+        name: structures[name].shrink(view, keep_scores(name), budget[name]) if removals[name] else view.mask
+        for name, view in views.items()
+    }
+    return kept, budget, keep_scores
+
+
+def _grow(
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, Structure],
+    grow: Policy,
+    goal: Goal,
+    draw: Draw,
+    kept: Masks,
+    budget: Budget,
+    keep_scores: Callable[[str], Tensor],
+) -> tuple[Masks, Budget]:
+    """Add to what was kept, by exact budgets, until the goal's final count."""
+    additions = goal.final - sum(budget.values())
+    views = {
+        name: replace(view, mask=kept[name], active=budget[name], allocation=goal.final_allocation[name])
+        for name, view in views.items()
+    }
+    if additions <= 0 and not any(getattr(structures[name], "retiles", False) for name in views):
+        return kept, budget
+    scores = {
+        name: _within(view, score_layer(grow.score, view, draw(name, "grow"))) for name, view in views.items()
+    }
+    lower, upper = supported_bounds(views, structures)
+    room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
+    candidates = _candidates(grow.share, scores, {name: _free(view) for name, view in views.items()}, +1)
+    shares = check_shares(grow.share, grow.share(views, candidates, additions), views)
+    least = {name: 0 if budget[name] else min(lower[name], room[name]) for name in views}
+    added = apportion(shares, additions, least, room)
+    target = {name: budget[name] + added[name] for name in views}
+
+    def fill(name: str) -> Tensor:
+        structure, view = structures[name], views[name]
+        old = keep_scores(name) if _merges(structure) else None
+        return structure.fill(
+            view, merge(structure, view.mask, old, scores[name], target[name]), target[name]
+        )
+
+    return {name: fill(name) for name in views}, target
+
+
+def supported_bounds(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure]
+) -> tuple[Budget, Budget]:
+    """The least and the most weights of each layer within its support."""
+    lower, upper = bounds({name: view.info for name, view in views.items()}, structures)
+    for name, view in views.items():
+        if view.support is not None:
+            upper[name] = min(upper[name], count(view.support))
+    return {name: min(lower[name], upper[name]) for name in views}, upper
+
+
+def _within(view: LayerView, scores: Tensor) -> Tensor:
+    """Scores that forbid what lies outside the support."""
+    return scores if view.support is None else scores.masked_fill(~view.support, -torch.inf)
+
+
+def _free(view: LayerView) -> Tensor:
+    """The positions that may become active, bool [*w]."""
+    return ~view.mask if view.support is None else view.support & ~view.mask
+
+
+def _merges(structure: Structure) -> bool:
+    """Whether a structure looks at the scores of what was kept."""
+    return bool(getattr(structure, "retiles", False)) or not hasattr(structure, "merge")
+
+
+def _room(structure: Structure, view: LayerView, scores: Tensor, capacity: int) -> int:
+    """How many weights may still be added: up to capacity, and never where the score forbids it."""
+    room = max(0, capacity - view.active)
+    if float(scores.min()) == -torch.inf:
+        allowed = getattr(structure, "allowed", None)
+        free = allowed(view, scores) if allowed else count((scores > -torch.inf) & ~view.mask)
+        room = min(room, free)
+    return room
+
+
+def merge(
+    structure: Structure, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int
+) -> Tensor:
+    """One tensor of scores for ``fill``: a structure's own way, else kept ranks in [1, 2], others in [0, 1]."""
+    own = getattr(structure, "merge", None)
+    if own is not None:
+        merged: Tensor = own(kept, keep_scores, grow_scores, n)
+        return merged
+    out = torch.full_like(grow_scores, -torch.inf)
+    allowed = ~kept & (grow_scores > -torch.inf)
+    out[allowed] = _ranks(grow_scores[allowed])
+    if keep_scores is not None:
+        out[kept] = 1 + _ranks(keep_scores[kept])
+    return out
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks scaled into [0, 1], the lowest first: float, shape of values."""
+    ranks = torch.empty_like(values)
+    ranks[values.sort(stable=True).indices] = torch.linspace(
+        0, 1, len(values), device=values.device, dtype=values.dtype
+    )
+    return ranks
+
+
+def _candidates(share: Share, scores: Mapping[str, Tensor], where: Mapping[str, Tensor], sign: int) -> Masks:
+    """The scores of eligible positions, oriented so that higher = take first; empty if the share never looks."""
+    if not getattr(share, "uses_candidates", True):
+        return {}
+    return {name: sign * values[where[name]] for name, values in scores.items()}
+
+
+def score_layer(score: Score, layer: LayerView, rng: Generator) -> Tensor:
+    """Scores of one layer, checked. Raises StrategyError that names the strategy, the layer and the defect."""
+    where = f"{score!r}, layer {layer.name!r}"
+    try:
+        with torch.no_grad():
+            values = score(layer, rng)
+    except (MemoryError, torch.OutOfMemoryError, StrategyError):
+        raise
+    except Exception as error:
+        if "memory" in str(error):  # the host allocator says so with a RuntimeError
+            raise
+        raise StrategyError(f"{where}: raised {type(error).__name__}: {error}") from error
+    if not isinstance(values, Tensor):
+        raise StrategyError(f"{where}: a score must be a tensor, got {type(values).__name__}")
+    if values.shape != layer.weight.shape:
+        raise StrategyError(f"{where}: expected shape {tuple(layer.weight.shape)}, got {tuple(values.shape)}")
+    if not values.is_floating_point():
+        raise StrategyError(f"{where}: expected a floating dtype, got {values.dtype}")
+    if values.device != layer.weight.device:
+        raise StrategyError(f"{where}: expected device {layer.weight.device}, got {values.device}")
+    if bool(values.aminmax().max.isnan()):
+        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN")
+    return values
+
+
+def check_shares(
+    share: Share, weights: Mapping[str, float], views: Mapping[str, LayerView]
+) -> Mapping[str, float]:
+    """The relative weights of every layer, checked."""
+    if not isinstance(weights, Mapping) or set(weights) != set(views):
+        got = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
+        raise StrategyError(f"{share!r}: expected a weight for each of the layers {sorted(views)}, got {got}")
+    return {name: _share_of(share, name, weights[name]) for name in views}
+
+
+def _share_of(share: Share, name: str, weight: Any) -> float:
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise StrategyError(f"{share!r}, layer {name!r}: a share must be finite and >= 0, got {weight!r}")
+    return value
+
+
+def check_masks(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure], masks: Masks, budget: Budget
+) -> None:
+    """Refuse what a structure must never return: wrong shape, empty, or off its budget by over half a unit."""
+    for name, view in views.items():
+        mask, structure = masks[name], structures[name]
+        if mask.dtype != torch.bool or mask.shape != view.weight.shape:
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: expected bool {tuple(view.weight.shape)}, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if view.support is not None and bool((mask & ~view.support).any()):
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: weights that were removed for good are active"
+            )
+        active, unit = count(mask), structure.unit(view.info)
+        if active == 0:
+            raise StrategyError(f"{structure!r}, layer {name!r}: no weight is active")
+        if abs(active - budget[name]) > unit / 2:
+            raise StrategyError(
+                f"{structure!r}, layer {name!r}: {active} weights are active where {budget[name]} were asked for, "
+                f"more than half a unit of {unit} away"
+            )

@@ -1,0 +1,1 @@
+"""What a network is: its layers, how it runs, and which channels exist as one."""

@@ -1,0 +1,212 @@
+"""Which channels can be removed: as couplings for training, and exactly, given masks.
+
+A channel is everything that must go at once: output rows of all layers that are added, multiplied or grouped
+together, their norms' entries, and the columns that read them. It can go if nobody reads it, or if what it sends on
+is zero, or a constant that its readers can take into their biases, which zeros around an image forbid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dstbench.api import Coupling, Infeasible
+from dstbench.core.network.flow import Flow, Read, follow
+from dstbench.core.network.layers import maskable_layers
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A network's channels, numbered 0 … n - 1."""
+
+    flow: Flow
+    of: Tensor  # int64 [slots]: the channel of each slot
+    count: int
+    reasons: Mapping[int, str]  # channels that must stay, and why
+
+    def blocked(self, layer: str) -> str | None:
+        """What keeps all rows of a layer from being removed; None if nothing does."""
+        if layer in self.flow.unfollowed:
+            return self.flow.unfollowed[layer]
+        found = [self.reasons.get(each) for each in self.of[self.flow.rows[layer]].tolist()]
+        return found[0] if None not in found else None
+
+
+def channels(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Channels:
+    """Find a network's channels. A model that can't be traced has none. links: as ``follow`` takes them."""
+    flow = follow(model, links)
+    of = _connected(flow)
+    reasons: dict[int, str] = {}
+    for slots, reason in flow.blocks:
+        for channel in set(of[slots].flatten().tolist()):
+            reasons.setdefault(channel, reason)
+    return Channels(flow, of, int(of.max()) + 1 if flow.size else 0, reasons)
+
+
+def _connected(flow: Flow) -> Tensor:
+    """The channel of each slot: int64 [slots]."""
+    if not flow.joined:
+        return torch.arange(flow.size)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    start, end = torch.cat([torch.stack([a.flatten(), b.flatten()]) for a, b in flow.joined], 1).numpy()
+    edges = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(flow.size, flow.size))
+    return torch.as_tensor(connected_components(edges, directed=False)[1], dtype=torch.long)
+
+
+def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
+    """The channels of the named layers that can be removed exactly, with the named layers that consume them.
+
+    Channels that lie side by side in a consumer, as behind a concatenation, and groups of several rows are left
+    out. Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
+    """
+    found = channels(model)
+    reasons = {found.blocked(name) for name in names}
+    if None not in reasons and len(reasons) == 1:
+        raise Infeasible(f"channels can't be followed through {type(model).__name__}: {reasons.pop()}")
+    named = set(names)
+    return tuple(
+        each for each in units(found) if each.consumers and named.issuperset(each.producers + each.consumers)
+    )
+
+
+def units(found: Channels) -> list[Coupling]:
+    """Couplings of all layers: those whose parts all hold the same channels in the same order."""
+    flow = found.flow
+    parts = [
+        {name: tuple(found.of[slots].tolist()) for name, slots in places.items()}
+        for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
+    ]
+    every = {held for part in parts for held in part.values()}
+    homes: dict[int, int] = {}  # how many different sets of channels each is in
+    for held in every:
+        for channel in set(held):
+            homes[channel] = homes.get(channel, 0) + 1
+    producers, norms, consumers = (_by_value(part) for part in parts)
+    return [
+        Coupling(tuple(layers), tuple(norms.get(held, ())), tuple(consumers.get(held, ())))
+        for held, layers in producers.items()
+        if len(set(held)) == len(held)
+        and all(homes[each] == 1 and each not in found.reasons for each in held)
+    ]
+
+
+def _by_value(part: Mapping[str, tuple[int, ...]]) -> dict[tuple[int, ...], list[str]]:
+    grouped: dict[tuple[int, ...], list[str]] = {}
+    for name, held in part.items():
+        grouped.setdefault(held, []).append(name)
+    return grouped
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The channels that go, and where they are."""
+
+    channels: Channels
+    gone: Tensor  # bool [channels]
+    links: Mapping[str, Tensor]  # layer -> bool [out, in / groups]: where any tap is active
+
+    def at(self, slots: Tensor) -> Tensor:
+        """Which of some slots go: bool, the shape of slots."""
+        return self.gone[self.channels.of[slots]]
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """bool [out], only layers that lose any."""
+        return self._losing(self.channels.flow.rows)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """bool [channels read], only layers that lose any; behind a flattening one stands for several columns."""
+        return self._losing({name: read.slots for name, read in self.channels.flow.reads.items()})
+
+    def _losing(self, places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: self.at(slots) for name, slots in places.items()}
+        return {name: gone for name, gone in found.items() if bool(gone.any())}
+
+    def kept(self) -> dict[str, str]:
+        """Why dead rows stay: by layer that has any, one reason."""
+        flow, found = self.channels.flow, {}
+        for name, links in self.links.items():
+            dead = ~links.any(1)
+            if name in flow.unfollowed and bool(dead.any()):
+                found[name] = flow.unfollowed[name]
+            elif name in flow.rows and (stay := (dead & ~self.at(flow.rows[name])).nonzero()).numel():
+                found[name] = self._why(name, int(stay[0]))
+        return found
+
+    def _why(self, name: str, row: int) -> str:
+        flow, of = self.channels.flow, self.channels.of
+        channel = int(of[flow.rows[name][row]])
+        if channel in self.channels.reasons:
+            return self.channels.reasons[channel]
+        for other, slots in flow.rows.items():
+            if bool(self.links[other][of[slots] == channel].any()):
+                return f"{other} sends into the same channels"
+        for reader, read in flow.reads.items():
+            here = of[read.slots] == channel
+            if bool((here & ~_harmless(read)).any()):
+                constant = not bool(read.constant[here].isnan().any())
+                return (
+                    f"{reader} pads the constant that they send"
+                    if constant
+                    else f"{reader} reads what varies"
+                )
+        return "some channel of the layer has to stay"
+
+
+def removable(model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1) -> Removal:
+    """The channels whose removal is exact. masks: layer name -> bool [*w]; a layer without one reads everything.
+
+    Every layer keeps at least one row; with ``multiple``, as many dead ones as make up a multiple of it, which
+    kernels like.
+    """
+    links = {
+        name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
+        for name, layer in maskable_layers(model).items()
+    }
+    found = channels(model, links)
+    flow, of = found.flow, found.of
+    free = torch.zeros(found.count, dtype=torch.bool)  # read at all, and nowhere blocked
+    for read in flow.reads.values():
+        free[of[read.slots]] = True
+    free[list(found.reasons)] = False
+    gone, before = torch.zeros_like(free), -1
+    while int(gone.sum()) > before:  # what only removed rows read can go, too
+        before, needed = int(gone.sum()), torch.zeros_like(free)
+        for name, read in flow.reads.items():
+            reading = links[name].numpy()[~gone[of[flow.rows[name]]].numpy()]  # numpy: small, and many
+            columns = torch.from_numpy(reading.any(0)).view(len(read.slots), -1).any(1)
+            needed[of[read.slots][columns & ~_harmless(read)]] = True
+        gone = free & ~needed
+    for slots in flow.rows.values():
+        _keep_some(gone, of[slots], multiple)
+    return Removal(found, gone, links)
+
+
+def _links(mask: Tensor) -> Tensor:
+    return mask.flatten(2).any(2).cpu() if mask.dim() > 2 else mask.cpu()
+
+
+def _harmless(read: Read) -> Tensor:
+    """Which channels a layer can do without, whatever its weights: bool [channels read]."""
+    return read.constant == 0 if read.padded else ~read.constant.isnan()
+
+
+def _keep_some(gone: Tensor, held: Tensor, multiple: int) -> None:
+    """Take channels back until a layer has a multiple of rows, and at least one."""
+    for channel in held[gone[held]].tolist():
+        kept = int((~gone[held]).sum())
+        if kept == len(held) or (kept and kept % multiple == 0):
+            return
+        gone[channel] = False
+
+
+def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of each layer that can be cut out exactly: bool [out], only layers that have any."""
+    return removable(model, masks).rows

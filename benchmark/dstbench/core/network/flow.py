@@ -1,0 +1,378 @@
+"""Channels followed through a network: which rows are one channel, who reads them, and what dead rows send on.
+
+The model is traced without any input, in evaluation mode, and its graph walked once. Every output row of a
+convolution or linear layer starts as a slot of its own; additions, products and grouped convolutions make slots one,
+concatenations put them side by side, and norms, activations, pooling and flattening carry them on. Beside its
+slots every value has the constant that it holds where nothing but zero weights made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from dstbench.core.network.layers import Layer, clean_name, maskable_layers
+from dstbench.core.network.trace import is_attention, trace
+
+_ELEMENTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.ELU,
+    nn.Tanh, nn.Mish, nn.Identity, nn.Dropout, nn.Dropout2d,
+)  # fmt: skip
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_ELEMENTWISE_CALLS = {
+    "relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "elu", "tanh",
+    "mish", "dropout", "contiguous", "clone",
+}  # fmt: skip
+_POOL_CALLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+_SUMS = {"add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub}
+_PRODUCTS = {"mul", "imul"}
+_SHAPES = {"getattr", "size", "dim"}  # they read no values
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor inside the network, by its channels."""
+
+    slots: Tensor  # int64 [C]
+    constant: Tensor  # float32 [C]: what the channel holds everywhere, in evaluation; NaN if no constant
+    axis: Literal[1, -1]  # where the channels lie
+    flat: bool = False  # behind a flattening: each channel is several features in a row
+    owner: str | None = None  # the one layer whose rows these are
+
+
+@dataclass(frozen=True)
+class Read:
+    """One layer's view of its input channels."""
+
+    slots: Tensor  # int64 [C]
+    constant: Tensor  # float32 [C], as in Value
+    padded: bool  # zeros around the input: there a constant isn't constant
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What one walk found. Slots are numbered 0 … size - 1."""
+
+    layers: Mapping[str, Layer]
+    size: int
+    rows: Mapping[str, Tensor]  # layer -> int64 [out]
+    reads: Mapping[
+        str, Read
+    ]  # layers that mix channels; not grouped convolutions, whose groups are one channel
+    norms: Mapping[str, Tensor]  # module path -> int64 [C]
+    behind: Mapping[str, tuple[str, ...]]  # layer -> norms that see its rows alone
+    heads: Mapping[str, Tensor]  # attention's module path -> int64 [heads]: a slot of each
+    joined: tuple[tuple[Tensor, Tensor], ...]  # pairs of slots that are one channel
+    blocks: tuple[tuple[Tensor, str], ...]  # slots that must stay, and why
+    unfollowed: Mapping[str, str]  # layers without slots, and why
+
+
+def follow(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Flow:
+    """Trace a model and walk its graph.
+
+    links: layer name -> bool [out, in / groups], where any tap is active; a layer without is full. None: nothing
+    is asked of constants, and no value of the model is read, so that it may be on the meta device.
+    """
+    walk = _Walk(model, links)
+    try:
+        graph = trace(model)
+    except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
+        return walk.found(default=f"the model can't be traced: {error}")
+    with torch.no_grad():
+        walk.run(graph)
+    return walk.found(default="it isn't called as a module")
+
+
+@dataclass
+class _Walk:
+    """The walk's state: values by node, and what was found so far."""
+
+    model: nn.Module
+    links: Mapping[str, Tensor] | None
+    values: dict[torch.fx.Node, Value | None] = field(default_factory=dict)
+    size: int = 0
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    reads: dict[str, Read] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    behind: dict[str, list[str]] = field(default_factory=dict)
+    heads: dict[str, Tensor] = field(default_factory=dict)
+    joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    blocks: list[tuple[Tensor, str]] = field(default_factory=list)
+    unfollowed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.layers = maskable_layers(self.model)
+        self.modules = dict(self.model.named_modules())
+
+    def found(self, default: str) -> Flow:
+        """The result; layers that were never met get the default reason."""
+        missing = {name: default for name in self.layers if name not in self.rows}
+        behind = {name: tuple(norms) for name, norms in self.behind.items()}
+        return Flow(
+            self.layers, self.size, self.rows, self.reads, self.norms, behind, self.heads,
+            tuple(self.joined), tuple(self.blocks), missing | self.unfollowed,
+        )  # fmt: skip
+
+    def run(self, graph: torch.fx.Graph) -> None:
+        """Walk the nodes in order."""
+        targets = [node.target for node in graph.nodes if node.op == "call_module"]
+        repeated = {target for target in targets if targets.count(target) > 1}
+        for node in graph.nodes:
+            inputs = [value for each in node.all_input_nodes if (value := self.values.get(each))]
+            result: Value | str | None
+            if node.op == "call_module":
+                result = self.module(node, inputs, node.target in repeated)
+            elif node.op in ("call_function", "call_method"):
+                result = self.call(node, inputs) if inputs else None
+            else:
+                result = "its rows meet output" if node.op == "output" else None
+            if isinstance(result, str):  # the reason why what came in stays
+                for value in inputs:
+                    self.blocks.append((value.slots, result))
+                result = None
+            self.values[node] = result
+
+    def module(self, node: torch.fx.Node, inputs: Sequence[Value], repeated: bool) -> Value | str | None:
+        """What a module makes of its input, or why its channels can't be followed."""
+        path = str(node.target)
+        module, name = self.modules[path], clean_name(path)
+        value = inputs[0] if inputs else None
+        if name in self.layers:
+            if reason := _unusual(module, repeated):
+                self.unfollowed[name] = f"it {reason}"
+                return f"{name} {reason}"
+            return self.layer(name, value)
+        if is_attention(module) and not repeated:
+            return self.attention(path, module, value)
+        if value is None:
+            return None
+        if isinstance(module, _BatchNorm) and not repeated and module.num_features == len(value.slots):
+            return self.norm(path, module, value)
+        if isinstance(module, _ELEMENTWISE):
+            return replace(value, constant=_apply(module, value.constant))
+        if isinstance(module, _POOLS) and value.axis == 1:
+            padding = module.padding if isinstance(module, nn.AvgPool2d) else 0
+            return replace(value, constant=_pooled(value.constant, padding))
+        if isinstance(module, nn.Flatten):
+            return _flattened(value, module.start_dim, module.end_dim)
+        return f"{name} ({type(module).__name__}) may mix channels"
+
+    def layer(self, name: str, value: Value | None) -> Value | str:
+        """A convolution or linear layer: it reads its input's channels and starts rows of its own."""
+        layer = self.layers[name]
+        out, columns = layer.info.shape[:2]
+        groups = int(getattr(layer.module, "groups", 1))
+        axis: Literal[1, -1] = -1 if layer.info.kind == "linear" else 1
+        if value and not _readable(value, axis, columns * groups):
+            self.unfollowed[name] = "its input's channels lie along another axis"
+            return f"{name} reads another axis"
+        padded = _padded(layer.module)
+        constant = self.constant_rows(name, value.constant if value else None, padded)
+        rows = self.rows[name] = torch.arange(self.size, self.size + out)
+        self.size += out
+        if value and groups == 1:
+            self.reads[name] = Read(value.slots, value.constant, padded)
+        elif groups > 1:
+            every = rows.view(groups, -1)
+            self.joined.append((every[:, :1].expand_as(every), every))
+            if value:
+                inside = value.slots.view(groups, -1)
+                self.joined.append((every[:, :1].expand_as(inside), inside))
+            else:
+                self.blocks.append((rows, f"{name} is grouped over channels that can't be followed"))
+        return Value(rows, constant, axis, owner=name)
+
+    def constant_rows(self, name: str, inputs: Tensor | None, padded: bool) -> Tensor:
+        """What each output row holds where all that it reads is constant: float32 [out], NaN elsewhere."""
+        layer = self.layers[name]
+        out, columns = layer.info.shape[:2]
+        links = None if self.links is None else self.links.get(name)
+        if links is None:
+            return torch.full((out,), torch.nan)
+        constant = torch.zeros(out)
+        if inputs is None or bool(inputs.isnan().all()):  # the usual case, and cheap
+            varies = links
+        else:
+            groups = int(getattr(layer.module, "groups", 1))
+            each = inputs.repeat_interleave(columns * groups // len(inputs))
+            per_row = each.view(groups, 1, -1).expand(-1, out // groups, -1).reshape(out, -1)
+            varies = links & (per_row.isnan() | (per_row != 0) if padded else per_row.isnan())
+            adds = links & ~varies & (per_row != 0)
+            if bool(adds.any()):
+                taps = layer.weight.detach().cpu().float().reshape(out, columns, -1).sum(2)
+                constant = (taps * per_row.nan_to_num()).masked_fill(~adds, 0).sum(1)
+        constant = constant.masked_fill(torch.from_numpy(varies.numpy().any(1)), torch.nan)
+        bias = getattr(layer.module, "bias", None)
+        return constant + bias.detach().cpu().float() if isinstance(bias, Tensor) else constant
+
+    def norm(self, path: str, norm: _BatchNorm, value: Value) -> Value:
+        """A batch norm: a shift and a scale of each channel, in evaluation."""
+        self.norms[path] = value.slots
+        if value.owner:
+            self.behind.setdefault(value.owner, []).append(path)
+        constant = value.constant
+        if bool(constant.isnan().all()):
+            return value
+        if norm.running_mean is None or norm.running_var is None:  # normalised by each batch: no constant
+            return replace(value, constant=torch.full_like(constant, torch.nan))
+        constant = (constant - norm.running_mean.cpu()) / (norm.running_var.cpu() + norm.eps).sqrt()
+        if norm.affine:
+            constant = constant * norm.weight.detach().cpu() + norm.bias.detach().cpu()
+        act = getattr(norm, "act", None)  # of a BatchNormAct2d
+        if isinstance(act, nn.Module):
+            unknown = torch.full_like(constant, torch.nan)
+            constant = _apply(act, constant) if isinstance(act, _ELEMENTWISE) else unknown
+        return replace(value, constant=constant)
+
+    def attention(self, path: str, module: Any, value: Value | None) -> Value | str:
+        """Heads: one channel each, of all their query, key and value rows. What a head sends on is an average
+        of its value rows over the tokens, so what is constant there stays constant."""
+        qkv = self.layer(f"{clean_name(path)}.qkv", value)
+        if isinstance(qkv, str):
+            return qkv
+        rows = qkv.slots.view(3, module.num_heads, module.head_dim)
+        first = rows[:1, :, :1]
+        self.joined.append((first.expand_as(rows), rows))
+        self.heads[path] = first.flatten()
+        width = module.attn_dim
+        return self.layer(f"{clean_name(path)}.proj", Value(qkv.slots[-width:], qkv.constant[-width:], -1))
+
+    def call(self, node: torch.fx.Node, inputs: Sequence[Value]) -> Value | str | None:
+        """What a function or method makes of its inputs, or why their channels can't be followed."""
+        name = str(getattr(node.target, "__name__", node.target)).rstrip("_")
+        blocked = f"its rows meet {name}"
+        value, rest = inputs[0], node.args[1:]
+        if name in _SHAPES:
+            return None
+        if name == "cat":
+            return self.concatenated(node, blocked)
+        if name in _SUMS or name in _PRODUCTS:
+            parts = [self.values.get(each) if isinstance(each, torch.fx.Node) else each for each in node.args]
+            return (None if node.kwargs else self.combined(name, parts)) or blocked
+        if name in ("view", "reshape") and len(inputs) == 1 and len(rest) == 2 and rest[1] == -1:
+            return _flattened(value, 1, -1)
+        if len(node.all_input_nodes) > 1 or not node.args or not isinstance(node.args[0], torch.fx.Node):
+            return blocked
+        if name in _ELEMENTWISE_CALLS:
+            return replace(value, constant=_apply(_bound(node), value.constant))
+        if name in _POOL_CALLS and value.axis == 1:
+            return replace(value, constant=_pooled(value.constant, padding=name == "avg_pool2d"))
+        if name == "flatten":
+            return _flattened(value, *_arguments(rest, node.kwargs, start_dim=0, end_dim=-1))
+        if name == "mean":
+            return _averaged(value, *_arguments(rest, node.kwargs, dim=None, keepdim=False)) or blocked
+        if name == "permute":
+            return _permuted(value, rest[0] if rest and isinstance(rest[0], Sequence) else rest) or blocked
+        return blocked
+
+    def combined(self, name: str, arguments: Sequence[object]) -> Value | None:
+        """A sum or product of values that have the same channels, or of one and a number."""
+        values = [each for each in arguments if isinstance(each, Value)]
+        if len(arguments) != 2 or any(not isinstance(each, Value | int | float) for each in arguments):
+            return None
+        a, b = (each.constant if isinstance(each, Value) else torch.tensor(float(each)) for each in arguments)  # type: ignore[arg-type]
+        if name in _PRODUCTS:  # zero times anything finite
+            constant = torch.where((a == 0) | (b == 0), torch.zeros(()), a * b)
+        else:
+            constant = _SUMS[name](a, b)
+        if len(values) == 1:
+            return replace(values[0], constant=constant)
+        first, second = values
+        if len(first.slots) != len(second.slots) or (first.axis, first.flat) != (second.axis, second.flat):
+            return None
+        self.joined.append((first.slots, second.slots))
+        return replace(first, constant=constant, owner=None)
+
+    def concatenated(self, node: torch.fx.Node, blocked: str) -> Value | str:
+        """Channels side by side."""
+        tensors, dim = _arguments(node.args, node.kwargs, tensors=(), dim=0)
+        values = [self.values.get(each) for each in tensors]
+        known = [value for value in values if value and not value.flat and value.axis == dim]
+        if len(known) < len(values):
+            return blocked
+        slots, constants = (torch.cat([getattr(v, f) for v in known]) for f in ("slots", "constant"))
+        return Value(slots, constants, known[0].axis)
+
+
+def _unusual(module: nn.Module, repeated: bool) -> str | None:
+    """Why a layer's rows and columns aren't those of one plain convolution or linear layer."""
+    if repeated:
+        return "runs more than once"
+    return "is a transposed convolution" if isinstance(module, _ConvTransposeNd) else None
+
+
+def _readable(value: Value, axis: int, columns: int) -> bool:
+    """Whether a layer's columns are these channels; behind a flattening, several of each."""
+    if value.axis != axis or (value.flat and axis == 1):
+        return False
+    return columns % len(value.slots) == 0 if value.flat else columns == len(value.slots)
+
+
+def _padded(module: nn.Module) -> bool:
+    """Whether a layer may see zeros around its input."""
+    if not isinstance(module, _ConvNd):
+        return False
+    if type(module).__name__ == "Conv2dSame":
+        return True
+    padding = module.padding
+    some = padding == "same" if isinstance(padding, str) else any(padding)
+    return some and module.padding_mode == "zeros"
+
+
+def _bound(node: torch.fx.Node) -> Callable[[Tensor], Tensor]:
+    """A function or method of one tensor, with its other arguments."""
+    target, rest, kwargs = node.target, node.args[1:], node.kwargs
+    if callable(target):
+        return lambda x: target(x, *rest, **kwargs)
+    return lambda x: getattr(x, str(target))(*rest, **kwargs)
+
+
+def _apply(function: Callable[[Tensor], Tensor], constant: Tensor) -> Tensor:
+    """An elementwise function of what is constant, NaN elsewhere."""
+    unknown = constant.isnan()
+    if bool(unknown.all()):
+        return constant
+    return function(constant.nan_to_num()).masked_fill(unknown, torch.nan)
+
+
+def _pooled(constant: Tensor, padding: Any) -> Tensor:
+    """Zero stays zero; another constant only where no zeros pad it. (A maximum is padded with -inf.)"""
+    some = padding if isinstance(padding, int) else any(padding)
+    return constant.masked_fill(constant != 0, torch.nan) if some else constant
+
+
+def _flattened(value: Value, start: Any, end: Any) -> Value | str:
+    if value.axis == 1 and (start, end) == (1, -1):
+        return replace(value, axis=-1, flat=True)
+    return "its rows meet flatten"
+
+
+def _averaged(value: Value, dims: Any, keepdim: Any) -> Value | None:
+    """A mean over both image axes."""
+    spatial = {dim % 4 for dim in (dims if isinstance(dims, Iterable) else [dims]) if isinstance(dim, int)}
+    if value.axis != 1 or value.flat or spatial != {2, 3}:
+        return None
+    return value if keepdim else replace(value, axis=-1)
+
+
+def _permuted(value: Value, order: Sequence[Any]) -> Value | None:
+    """Channels first to last, and back."""
+    moves: dict[tuple[Any, ...], tuple[int, Literal[1, -1]]] = {(0, 2, 3, 1): (1, -1), (0, 3, 1, 2): (-1, 1)}
+    before, after = moves.get(tuple(order), (0, 1))
+    return replace(value, axis=after) if before == value.axis and not value.flat else None
+
+
+def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any], **defaults: Any) -> tuple[Any, ...]:
+    """A call's arguments by position or name."""
+    given = [*args, *[None] * len(defaults)]
+    return tuple(
+        given[place] if place < len(args) else kwargs.get(name, default)
+        for place, (name, default) in enumerate(defaults.items())
+    )

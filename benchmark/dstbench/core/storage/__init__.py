@@ -1,0 +1,1 @@
+"""How a layer's weights are stored and computed: masked, condensed or compact."""

@@ -1,0 +1,148 @@
+"""The storage ``compact``: channels that a structure removed for good leave the live network, which gets faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.api import Coupling
+from dstbench.core.storage.stored import Stored, Weights
+from dstbench.errors import BadInput
+
+_OUT = ("out_channels", "out_features", "num_features")  # what modules call their widths
+_IN = ("in_channels", "in_features")
+_STORED = "_dstbench_stored"  # where a module keeps what of it may be sliced, by field
+
+
+class Compacting:
+    """Slices parameters, buffers and optimizer state to the channels that are left, whenever the support shrinks.
+
+    A parameter stays the same object with new memory. Modules' state dicts stay logical, removed channels reading as
+    zeros (running variances as ones), so that a checkpoint fits a model of any storage.
+    """
+
+    def __init__(self, model: nn.Module, couplings: Sequence[Coupling], weights: Weights) -> None:
+        self._couplings, self._weights = couplings, weights
+        self._vectors = {c: _vectors(model, c, weights) for c in couplings}
+        self._kept: dict[str, Tensor] = {}  # int64 [kept] rows, of the layers that lost some
+        self.generation = 0  # how often the network shrank
+        for stored in self.stored():
+            _keep_state_dict_logical(stored)
+
+    def stored(self) -> list[Stored]:
+        """All that may be sliced."""
+        names = {name for coupling in self._couplings for name in (*coupling.producers, *coupling.consumers)}
+        vectors = [stored for found in self._vectors.values() for stored in found]
+        return [*(self._weights.stored[name] for name in sorted(names)), *vectors]
+
+    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
+        """Slice to what ``support``, bool [*w] of the layers that lost positions, leaves."""
+        found = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
+        left = {coupling: alive for coupling, alive in found if alive is not None}
+        rows = {name: alive for coupling, alive in left.items() for name in coupling.producers}
+        columns = {name: alive for coupling, alive in left.items() for name in coupling.consumers}
+        if all(int(alive.sum()) == len(self._kept.get(name, alive)) for name, alive in rows.items()):
+            return
+        self._kept = {name: alive.nonzero().flatten() for name, alive in rows.items()}
+        for coupling, alive in left.items():
+            for vector in self._vectors[coupling]:
+                vector.relocate(alive.nonzero().flatten(), self._weights.optimizer)
+                _set_width(vector.owner, _OUT, int(alive.sum()))
+        for name in sorted(rows.keys() | columns.keys()):
+            self._slice(self._weights.stored[name], rows.get(name), columns.get(name))
+        self.generation += 1
+
+    def collect(self, wanted: bool) -> None:
+        """Every backward pass leaves the gradients of all channels that are left."""
+
+    def dense_gradient(self, name: str) -> Tensor | None:
+        """The parameter's own: removed channels need none."""
+        return None
+
+    @property
+    def rows(self) -> Mapping[str, Tensor]:
+        """The rows that are left, of the layers that lost some."""
+        return self._kept
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """Those that shrank."""
+        return dict.fromkeys(self._kept, "compacted")
+
+    def _slice(self, stored: Stored, rows: Tensor | None, columns: Tensor | None) -> None:
+        """Keep rows, bool [out], and the columns that channels, bool [C], feed: behind a flatten several each."""
+        size = torch.Size(stored.shape).numel()
+        places = torch.arange(size, device=stored.values.device).view(stored.shape)
+        if columns is not None:
+            places = places[:, columns.repeat_interleave(stored.shape[1] // len(columns))]
+        if rows is not None:
+            places = places[rows]
+        stored.relocate(places, self._weights.optimizer)
+        _set_width(stored.owner, _OUT, places.shape[0])
+        if getattr(stored.owner, "groups", 1) > 1:  # depthwise
+            _set_width(stored.owner, ("groups",), places.shape[0])
+        _set_width(stored.owner, _IN, places.shape[1] * getattr(stored.owner, "groups", 1))
+
+
+def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint that still has what was cut out here: supports, bool [*w] by layer. Raises BadInput."""
+    gone = [name for name, mask in present.items() if name not in saved or bool((saved[name] & ~mask).any())]
+    if gone:
+        raise BadInput(
+            f"checkpoint: it has channels of {', '.join(gone)} that are cut out here: load it into a new model"
+        )
+
+
+def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:
+    """The channels that are not gone from all producers and all consumers of a coupling: bool [C]; None: all."""
+    if not {*coupling.producers, *coupling.consumers} <= support.keys():
+        return None
+    rows = [support[name].flatten(1).any(1) for name in coupling.producers]
+    columns = [support[name].transpose(0, 1).flatten(1).any(1) for name in coupling.consumers]
+    alive = torch.stack([*rows, *(each.view(len(rows[0]), -1).any(1) for each in columns)]).any(0)
+    return None if bool(alive.all()) else alive
+
+
+def _vectors(model: nn.Module, coupling: Coupling, weights: Weights) -> list[Stored]:
+    """What has one entry for each channel: producers' biases, norms' parameters and running statistics."""
+    modules = dict(model.named_modules())
+    owners = {weights.stored[name].owner: ("bias",) for name in coupling.producers} | {
+        modules[path]: ("weight", "bias", "running_mean", "running_var") for path in coupling.norms
+    }
+    return [
+        Stored(owner, field, absent=float(field == "running_var"))
+        for owner, fields in owners.items()
+        for field in fields
+        if isinstance(getattr(owner, field, None), Tensor)
+    ]
+
+
+def _set_width(module: nn.Module, names: tuple[str, ...], width: int) -> None:
+    for name in names:
+        if hasattr(module, name):
+            setattr(module, name, width)
+
+
+def _keep_state_dict_logical(stored: Stored) -> None:
+    """Make the owner's state dict give, and take, the logical tensor. A copy of the owner keeps its own."""
+    owner = stored.owner
+    if _STORED not in owner.__dict__:
+        owner.__dict__[_STORED] = {}
+        owner.register_state_dict_post_hook(_saved)  # type: ignore[no-untyped-call]
+        owner.register_load_state_dict_pre_hook(_loading)  # type: ignore[no-untyped-call]
+    owner.__dict__[_STORED][stored.field] = stored
+
+
+def _saved(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for field, stored in module.__dict__[_STORED].items():
+        state_dict[prefix + field] = stored.logical(state_dict[prefix + field])
+
+
+def _loading(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for field, stored in module.__dict__[_STORED].items():
+        value = state_dict.get(prefix + field)
+        if isinstance(value, Tensor) and tuple(value.shape) == stored.shape:
+            state_dict[prefix + field] = stored.physical(value.to(stored.values.device))

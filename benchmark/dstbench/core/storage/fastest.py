@@ -1,0 +1,116 @@
+"""Which way one layer runs: the fastest execution that its structure offers, or masked dense, as measured."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
+
+from dstbench.api import Execution, LayerCall
+from dstbench.core.storage.condensed_layer import Condensed
+from dstbench.core.storage.timing import Call, time_interleaved
+
+MASKED_DENSE = "masked-dense"
+_GAIN = (
+    1.1  # an execution must be this much faster than masked dense: less is within the noise of a measurement
+)
+_ROUNDS, _WARMUP = 5, 2
+_measured: dict[tuple[Any, ...], float] = {}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a layer runs, and how much faster than masked dense that was measured to be."""
+
+    path: str
+    speedup: float = 1.0
+    execution: Execution | None = None  # None: masked dense
+
+
+def choose(
+    layer: nn.Linear | _ConvNd, call: LayerCall, executions: Sequence[Execution], example: Tensor
+) -> Choice:
+    """Time the executions against the layer itself on an input like ``example``; the fastest, if worth it.
+
+    Measurements are kept for the life of the process, by all that the time depends on.
+    """
+    best = Choice(MASKED_DENSE)
+    for execution in executions:
+        key = _key(call, execution, example)
+        if key not in _measured:
+            _measured[key] = speedup(layer, call, execution, example)
+        if _measured[key] >= _GAIN and _measured[key] > best.speedup:
+            best = Choice(execution.path, _measured[key], execution)
+    return best
+
+
+@torch.no_grad()
+def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Tensor) -> dict[str, Tensor]:
+    """What each module sees of ``example_input`` in eval mode; only modules called once, with one tensor."""
+    seen: dict[str, list[tuple[object, ...]]] = {name: [] for name in modules}
+
+    def listen(name: str) -> RemovableHandle:
+        return modules[name].register_forward_pre_hook(lambda _, args: seen[name].append(args))
+
+    handles = [listen(name) for name in modules]
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()(example_input)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    return {
+        name: calls[0][0]
+        for name, calls in seen.items()
+        if len(calls) == 1 and len(calls[0]) == 1 and isinstance(calls[0][0], Tensor)
+    }
+
+
+def speedup(
+    layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution, example: Tensor, rounds: int = _ROUNDS
+) -> float:
+    """The median, over interleaved rounds, of the layer's own time over the execution's: > 1 = faster."""
+    dense = copy.deepcopy(layer)
+    fast = Condensed(copy.deepcopy(layer), call, execution)
+    mine, other = time_interleaved(
+        [layer_pass(fast, call, example), layer_pass(dense, call, example)], rounds, _WARMUP
+    )
+    return statistics.median(d / m for m, d in zip(mine, other, strict=True))
+
+
+def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
+    """One forward pass on ``example``, and the backward pass where the layer trains, as a call to time."""
+    x = example.detach().clone(memory_format=torch.preserve_format)
+    with torch.autocast(call.device.type, call.dtype, enabled=call.dtype != torch.float32), torch.no_grad():
+        gradient = torch.ones_like(module(x))
+    if call.training:
+        x.requires_grad_()
+
+    def run() -> None:
+        with torch.autocast(call.device.type, call.dtype, enabled=call.dtype != torch.float32):
+            if not call.training:
+                with torch.inference_mode():
+                    module(x)
+                return
+            out = module(x)
+        x.grad = None
+        module.zero_grad()
+        out.backward(gradient)
+
+    return run
+
+
+def _key(call: LayerCall, execution: Execution, example: Tensor) -> tuple[Any, ...]:
+    stored = round(execution.positions.numel() / call.info.numel, 2)
+    unnamed = replace(call, info=replace(call.info, name="", classifier=False, first_conv=False))
+    layout = tuple(example.shape), tuple(example.stride())
+    return execution.path, unnamed, layout, stored, torch.get_num_threads()

@@ -1,0 +1,262 @@
+"""Where values are kept. Masks, scores, names, random draws and checkpoints are *logical*: shaped as the model was
+built. A parameter may hold fewer entries than that; what stands where is known here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dstbench.core.network.layers import Layer, clean_name, unwrap
+from dstbench.core.ranks import world
+from dstbench.core.storage.condensed_layer import condense, expand
+from dstbench.errors import BadInput, nearest
+
+Storage = Literal["masked", "condensed", "compact"]
+
+
+class Stored:
+    """A parameter or buffer, and the entries of its logical tensor that it holds: all, unless told otherwise."""
+
+    def __init__(self, owner: nn.Module, field: str, absent: float = 0.0) -> None:
+        self.owner, self.field = owner, field
+        self.absent = absent  # what an entry that is no longer kept reads as
+        self.shape = tuple(self.values.shape)  # of the logical tensor
+        self.positions: Tensor | None = None  # int64 [*values]: in the flattened logical tensor; -1 = padding
+        self.loaded: dict[str, Tensor] = {}  # logical optimizer state from a checkpoint of other positions
+
+    @property
+    def values(self) -> Tensor:
+        """The parameter or buffer: whichever the module holds now, since moving a model may make new ones."""
+        values: Tensor = getattr(self.owner, self.field)
+        return values
+
+    def logical(self, values: Tensor) -> Tensor:
+        """A tensor shaped as the values, in the logical shape."""
+        if self.positions is None:
+            return values
+        return expand(values, self.positions.to(values.device), self.shape, self.absent)
+
+    def physical(self, dense: Tensor) -> Tensor:
+        """A tensor of the logical shape, at the kept entries; padding is zero."""
+        return dense if self.positions is None else condense(dense, self.positions.to(dense.device))
+
+    @torch.no_grad()
+    def relocate(self, positions: Tensor, optimizer: Optimizer) -> None:
+        """Keep the entries at ``positions`` from now on, in the optimizer's state too; new ones are ``absent``.
+
+        Memory is written in place where the shape stays, so that ``data_ptr`` does.
+        """
+        values = self.values
+        state: dict[str, Any] = optimizer.state.get(values, {})
+        moved = {key: self.logical(state[key]) for key in entrywise(state, values)} | self.loaded
+        whole, self.loaded = self.logical(values), {}
+        self.positions = positions
+        for key, dense in moved.items():
+            kept = self.physical(dense)
+            state[key] = state[key].copy_(kept) if state[key].shape == kept.shape else kept
+        kept = self.physical(whole)
+        if values.shape == kept.shape:
+            values.copy_(kept)
+        else:
+            _reshape(self.owner, self.field, kept)
+
+
+def entrywise(state: Mapping[str, Any], values: Tensor) -> list[str]:
+    """The names of the optimizer's state tensors that have an entry for each of the values."""
+    return [key for key, each in state.items() if isinstance(each, Tensor) and each.shape == values.shape]
+
+
+def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
+    """Give a parameter or buffer other values of another shape; a parameter stays the same object."""
+    held = getattr(owner, field)
+    if not isinstance(held, nn.Parameter):
+        setattr(owner, field, values)
+        return
+    held.grad = None
+    # Autograd remembers the shape to accumulate into for as long as some graph lives; only a change of the
+    # dtype makes it forget.
+    held.data = values.to(torch.float64 if values.dtype != torch.float64 else torch.float32)
+    held.data = values
+
+
+class Arrangement(Protocol):
+    """What a storage does besides masking: how it follows the topology, and gets at gradients it doesn't hold."""
+
+    @property
+    def rows(self) -> Mapping[str, Tensor]:
+        """int64 [kept]: the output rows that are left, of the layers that lost some."""
+        ...
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """How each layer runs; those that aren't named run masked dense."""
+        ...
+
+    def stored(self) -> Iterable[Stored]:
+        """All parameters and buffers that may hold less than their logical tensors."""
+        ...
+
+    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
+        """Store by these masks and supports, bool [*w], from now on."""
+        ...
+
+    def collect(self, wanted: bool) -> None:
+        """Whether the coming backward passes are to leave the gradients of weights that aren't stored."""
+        ...
+
+    def dense_gradient(self, name: str) -> Tensor | None:
+        """What ``collect`` asked for, float [*w]; None where the parameter's own gradient is all that there is."""
+        ...
+
+
+class Masked:
+    """The dense weights: nothing to arrange."""
+
+    rows: Mapping[str, Tensor] = MappingProxyType({})
+    paths: Mapping[str, str] = MappingProxyType({})
+
+    def stored(self) -> Iterable[Stored]:
+        """None."""
+        return ()
+
+    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
+        """Nothing moves."""
+
+    def collect(self, wanted: bool) -> None:
+        """Every backward pass does."""
+
+    def dense_gradient(self, name: str) -> Tensor | None:
+        """The parameter's own."""
+        return None
+
+
+class Weights:
+    """The maskable weights of a training as they are stored, with their masks in the same shapes."""
+
+    def __init__(self, layers: Mapping[str, Layer], optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.stored = {name: Stored(layer.module, "weight") for name, layer in layers.items()}
+        self.floats: dict[str, Tensor] = {}  # 0/1, as the values, by layer
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """The parameters by layer, as stored."""
+        return {name: stored.values for name, stored in self.stored.items()}
+
+    def logical(self, name: str) -> Tensor:
+        """A layer's weight, float [*w]; the parameter itself where that is stored whole."""
+        stored = self.stored[name]
+        return stored.logical(stored.values.detach())
+
+    def hold(self, masks: Mapping[str, Tensor]) -> None:
+        """Mask by these, bool [*w], from now on."""
+        self.floats = {
+            name: stored.physical(masks[name]).to(stored.values.dtype) for name, stored in self.stored.items()
+        }
+
+    @property
+    def moved(self) -> bool:
+        """Whether weights are on another device or of another dtype than when the masks were set."""
+        values = self.values
+        return any((f.device, f.dtype) != (values[n].device, values[n].dtype) for n, f in self.floats.items())
+
+    def mask(self, model: nn.Module) -> None:
+        """Zero the inactive weights of another model of the same layers."""
+        for path, module in model.named_modules():
+            mask, weight = self.floats.get(clean_name(path)), getattr(module, "weight", None)
+            if mask is not None and isinstance(weight, Tensor):
+                stored = self.stored[clean_name(path)]
+                whole = weight.shape == stored.shape
+                weight.mul_((stored.logical(mask) if whole else mask).to(weight.device))
+
+    def zero(self, survivors: Mapping[str, Tensor]) -> None:
+        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
+        for name, survivor in survivors.items():
+            stored = self.stored[name]
+            multiply(self.optimizer, stored.values, stored.physical(survivor).to(stored.values.dtype))
+
+    @torch.no_grad()
+    def leak(self, active: Mapping[str, int]) -> bool:
+        """Whether an inactive weight moved: then masking gradients isn't enough for the optimizer."""
+        return any(
+            int(values.count_nonzero()) > active[name]
+            and bool((values.detach() * (1 - self.floats[name])).any())
+            for name, values in self.values.items()
+        )
+
+
+def multiply(optimizer: Optimizer, values: Tensor, survivor: Tensor) -> None:
+    """Multiply a parameter, and every state tensor of its shape, by 0/1 floats of its shape, in place."""
+    values.mul_(survivor)
+    state = optimizer.state.get(values, {})
+    for key in entrywise(state, values):
+        state[key].mul_(survivor.to(state[key].dtype))
+
+
+def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable[Stored]]) -> None:
+    """Make ``optimizer.state_dict()`` give, and ``load_state_dict`` take, state in logical shapes.
+
+    What was saved at other positions than those kept now waits in ``Stored.loaded`` for the masks it belongs to.
+    """
+
+    def numbered() -> Iterable[tuple[int, Stored]]:
+        found = {id(each.values): each for each in stored()}
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        return [(i, found[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in found]
+
+    def saved(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        states = dict(state_dict["state"])
+        for index, each in numbered():
+            state = states.get(index, {})
+            keys = entrywise(state, each.values)
+            states[index] = {k: each.logical(v) if k in keys else v for k, v in state.items()}
+        return {**state_dict, "state": states}
+
+    def loading(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        states = dict(state_dict["state"])
+        for index, each in numbered():
+            state = states.get(index, {})
+            dense = {
+                key: value.to(each.values.device)
+                for key, value in state.items()
+                if isinstance(value, Tensor) and tuple(value.shape) == each.shape
+            }
+            states[index] = {**state, **{key: each.physical(value) for key, value in dense.items()}}
+            outside = any(
+                int(each.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
+            )
+            each.loaded = dense if outside else {}
+        return {**state_dict, "state": states}
+
+    optimizer.register_state_dict_post_hook(saved)
+    optimizer.register_load_state_dict_pre_hook(loading)
+
+
+def check_storage(storage: str, model: nn.Module, example_input: Tensor | None) -> None:
+    """Refuse what this model can't be stored as. Raises BadInput with the reason."""
+    known = get_args(Storage)
+    if storage not in known:
+        raise BadInput(
+            f"storage: expected one of {', '.join(known)}, got {storage!r}{nearest(storage, known)}"
+        )
+    if storage == "masked":
+        return
+    if unwrap(model) is not model:
+        raise BadInput(
+            f"storage: {storage!r} changes modules: pass the model before DDP or torch.compile wrap it"
+        )
+    if storage == "compact" and world() > 1:
+        raise BadInput(
+            "storage: 'compact' changes the shapes of parameters, which DDP can't follow; use 'masked'"
+        )
+    if storage == "condensed" and not isinstance(example_input, Tensor):
+        got = type(example_input).__name__
+        raise BadInput(
+            f"example_input: storage 'condensed' measures on a batch like those to come, [batch, ...], got {got}"
+        )

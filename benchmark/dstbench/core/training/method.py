@@ -1,0 +1,113 @@
+"""A recipe's names turned into the objects that the engine calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure, Support, Target
+from dstbench.core.engine.structures import as_structure
+from dstbench.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from dstbench.registration.registry import Registry
+
+
+@dataclass(frozen=True)
+class Method:
+    """One component of each kind, ready to run."""
+
+    init: Policy
+    structure: Structure
+    prune: Policy
+    grow: Policy
+    schedule: Schedule
+    dense_layers: tuple[str, ...] = ()
+    dense: bool = False  # no masks: dense and small-dense
+    support: Support | None = None  # what the structure removes for good
+
+    @property
+    def needs(self) -> Signal:
+        """The signals that topology updates read; what the init reads is read once."""
+        return self.prune.needs | self.grow.needs
+
+    @property
+    def starts_full(self) -> bool:
+        """Whether training starts as dense as the structure allows, whatever the schedule says."""
+        return bool(getattr(self.init.score, "full", False))
+
+    @property
+    def retiles(self) -> bool:
+        """Whether masks may change at an update that adds nothing."""
+        return bool(getattr(self.structure, "retiles", False))
+
+    def signals(self, due: Target | None, density: float, updates_left: bool) -> Signal:
+        """What a step must collect: for the update due at it, which starts from ``density``, and for later ones.
+        An update that only prunes spares the dense gradient, and after the last nobody reads the momentum."""
+        always = self.needs & Signal.MOMENTUM if updates_left else Signal.NONE
+        if due is None:
+            return always
+        grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
+        return always | self.prune.needs | (self.grow.needs if grows else Signal.NONE)
+
+
+def _registry(registry: Registry | None) -> Registry:
+    if registry is not None:
+        return registry
+    from dstbench.registration.registry import registry as default
+
+    return default()
+
+
+def build_policy(kind: str, spec: Spec | Policy, registry: Registry | None = None) -> Policy:
+    """A policy from a name, a mapping, or itself."""
+    if isinstance(spec, Policy):
+        return spec
+    policy: Policy = _registry(registry).build(kind, spec)
+    return policy
+
+
+def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Recipe:
+    """A recipe from its name, from ``{"name": ..., parameter: value}``, or from kinds to specs.
+
+    Raises BadInput for an unknown name or key.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str | Mapping):
+        raise BadInput(f"recipe: expected a name, a mapping or a Recipe, got {recipe!r}")
+    if isinstance(recipe, str) or "name" in recipe:
+        built: Recipe = _registry(registry).build("recipe", recipe)
+        return built
+    known = [field.name for field in fields(Recipe)]
+    for key in recipe:
+        if key not in known:
+            raise BadInput(f"recipe: unknown key {key!r}{nearest(key, known)}")
+    parts: dict[str, Any] = {k: tuple(v) if k == "dense_layers" else v for k, v in recipe.items()}
+    return Recipe(**parts)
+
+
+def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Method:
+    """The components of a recipe. Raises BadInput for unknown names and parameters."""
+    parts = as_recipe(recipe, registry)
+    source = _registry(registry)
+    structure = _build(source, "structure", parts.structure)
+    init = build_policy("init", parts.init, source)
+    if Signal.MOMENTUM in init.needs:
+        raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
+    return Method(
+        init=init,
+        structure=as_structure(structure),
+        prune=build_policy("prune", parts.prune, source),
+        grow=build_policy("grow", parts.grow, source),
+        schedule=_build(source, "schedule", parts.schedule),
+        dense_layers=tuple(parts.dense_layers),
+        dense=parts.dense or parts.narrow,
+        support=structure if isinstance(structure, Support) else None,
+    )
+
+
+def _build(registry: Registry, kind: str, spec: Any) -> Any:
+    """A component from a name or mapping; an object that already is one passes through."""
+    return registry.build(kind, spec) if isinstance(spec, str | Mapping) else spec

@@ -1,0 +1,49 @@
+"""When a training's topology changes, and what each step must collect for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dstbench.api import Clock, Signal, Target
+from dstbench.core.engine.allocation import check_count
+from dstbench.core.training.method import Method
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """A method's schedule over the steps of one training."""
+
+    method: Method
+    density: float
+    total_steps: int
+    steps_per_epoch: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse a training without a length."""
+        check_count("total_steps", self.total_steps, "the number of optimizer steps of the training")
+        if self.steps_per_epoch is not None:
+            check_count("steps_per_epoch", self.steps_per_epoch, "the number of optimizer steps of an epoch")
+
+    def clock(self, step: int) -> Clock:
+        """Where training stands after so many steps."""
+        return Clock(step, self.total_steps, self.steps_per_epoch)
+
+    def target(self, step: int) -> Target | None:
+        """What the update after this step is to reach; None: there is none."""
+        if self.method.dense or step > self.total_steps:
+            return None
+        return self.method.schedule(self.clock(step), self.density)
+
+    @cached_property
+    def last_update(self) -> int:
+        """The step of the last topology update; 0 if there is none."""
+        return next((step for step in range(self.total_steps, 0, -1) if self.target(step)), 0)
+
+    def needs(self, step: int, density: float) -> Signal:
+        """What this step must collect, from a density before it."""
+        return self.method.signals(self.target(step), density, step <= self.last_update)
+
+    def removes(self, step: int) -> bool:
+        """Whether the structure may remove something for good after this step."""
+        return self.method.support is not None and self.method.support.events(self.clock(step))

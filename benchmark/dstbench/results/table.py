@@ -1,0 +1,190 @@
+"""Results folders into one table: a row a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstbench.errors import BadInput
+from dstbench.hookspecs import STRATEGIES
+from dstbench.results.labels import spec_text, value_text
+from dstbench.results.record import Record, Rejected, canonical, read_record, record_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots"]
+
+Paths = str | Path | Iterable[str | Path]
+
+MEASURES = (
+    "top1", "top1_validation", "loss", "density", "density_all", "r_s", "never_dropped", "bottom_early",
+    "updates", "churn", "changed", "collapsed", "convention", "inference_flops", "dense_inference_flops",
+    "inference_flops_ratio", "training_flops", "dense_training_flops", "training_flops_ratio",
+    "hardware_flops_ratio", "parameters", "active_parameters", "bits", "peak_memory", "seconds", "epochs", "steps",
+)  # fmt: skip
+CHANNELS = ("channel_excess_80", "channel_excess_50", "channel_gini", "channel_dead")
+TIMED = ("train", "inference", "single")
+"""What is timed of a trial: a training step, inference of a batch, and inference of one image."""
+SPEED = (
+    "images_per_second", "dense_images_per_second", "latency_median", "ratio", "ratio_low", "ratio_high"
+)  # fmt: skip
+CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What results folders hold: records by key in order of key, and the files left out."""
+
+    records: tuple[Record, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def read(paths: Paths) -> Loaded:
+    """Read every record under one or more folders. Raises BadInput where a folder doesn't exist.
+
+    The same record in two folders counts once. Two different records of one trial: the first folder's
+    counts, the other is rejected by name.
+    """
+    found: dict[str, Record] = {}
+    rejected: list[Rejected] = []
+    for root in roots(paths):
+        for path in record_files(root):
+            record = read_record(path)
+            if isinstance(record, Rejected):
+                rejected.append(record)
+            elif found.setdefault(record["key"], record)["checksum"] != record["checksum"]:
+                rejected.append(
+                    Rejected(path, f"another record of trial {record['key'][:12]} was read before")
+                )
+    return Loaded(tuple(found[key] for key in sorted(found)), tuple(rejected))
+
+
+def load_results(paths: Paths) -> pd.DataFrame:
+    """One row a trial, indexed by its key; ``frame.attrs["rejected"]`` lists the files left out.
+
+    Measures that a trial doesn't have are missing (NaN or None), never zero. Raises BadInput where a folder
+    doesn't exist.
+    """
+    loaded = read(paths)
+    table = frame(loaded.records)
+    table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
+    return table
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Records as a table: see ``load_results``."""
+    import pandas as pd
+
+    rows = [_row(record) for record in records]
+    table = pd.DataFrame(rows, columns=list(_row(_NOTHING)))
+    numeric = [
+        *MEASURES,
+        *CHANNELS,
+        *(f"{kind}_{name}" for kind in TIMED for name in _speed_names()),
+    ]
+    numeric.remove("convention")
+    for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
+        values = table[name]
+        table[name] = (
+            values.astype("float64") if name in numeric else values.astype(object).where(values.notna(), None)
+        )
+    return table.set_index("key")
+
+
+def roots(paths: Paths) -> list[Path]:
+    """One or more results folders as paths. Raises BadInput where one doesn't exist."""
+    folders = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInput(f"results folder: expected an existing folder, got {str(folder)!r}")
+    return folders
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Flatten one record."""
+    trial, measures, provenance = record["trial"], record["measures"], record["provenance"]
+    recipe = trial["recipe"]
+    return {
+        "key": record["key"],
+        "status": record["status"],
+        "reason": record["reason"],
+        "phase": record["phase"],
+        "label": record["label"],
+        "control": record["control"],
+        **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in STRATEGIES},
+        "model": spec_text(trial["model"]),
+        "dataset": spec_text(trial["dataset"]),
+        "density_requested": float(trial["density"]),
+        "seed": trial["seed"],
+        "training": _settings(trial),
+        "dense_layers": "+".join(recipe.get("dense_layers") or ()) or None,
+        "trial": canonical({name: value for name, value in trial.items() if name != "seed"}),
+        "versions": _versions(provenance),
+        **{name: measures.get(name) for name in MEASURES},
+        **_channels(measures.get("channels") or {}),
+        "fallbacks": ", ".join(measures.get("fallbacks") or ()) or None,
+        **_throughput(measures.get("throughput") or {}),
+        "dataset_fingerprint": provenance.get("dataset_fingerprint"),
+    }
+
+
+def _settings(trial: Mapping[str, Any]) -> str:
+    """What was set beyond the method, "" where nothing was."""
+    known = {"model", "dataset", "density", "seed", "recipe", "training", "measure"}
+    settings = {**trial.get("training", {}), **{k: v for k, v in trial.items() if k not in known}}
+    return ", ".join(f"{name}={value_text(value)}" for name, value in sorted(settings.items()))
+
+
+def _versions(provenance: Mapping[str, Any]) -> str | None:
+    """The semantic versions of a trial's components, or None where the trial didn't get that far."""
+    components = provenance.get("components")
+    if not isinstance(components, Mapping) or not components:
+        return None
+    return ", ".join(f"{kind} v{_version(part)}" for kind, part in sorted(components.items()))
+
+
+def _version(part: Any) -> str:
+    return str(part.get("version")) if isinstance(part, Mapping) else str(part)
+
+
+def _channels(pooled: Mapping[str, float]) -> dict[str, float | None]:
+    """Channel statistics as columns: fractions below a threshold less what chance gives."""
+
+    def excess(percent: int) -> float | None:
+        below, chance = pooled.get(f"below_{percent}"), pooled.get(f"null_{percent}")
+        return None if below is None or chance is None else below - chance
+
+    return dict(zip(CHANNELS, (excess(80), excess(50), pooled.get("gini"), pooled.get("dead")), strict=True))
+
+
+def _throughput(speeds: Mapping[str, Any]) -> dict[str, Any]:
+    found = {kind: speeds.get(kind) or {} for kind in TIMED}
+    said = [f"{name} {value}" for name in CONDITIONS if (value := speeds.get(name)) is not None]
+    return {
+        **{
+            f"{kind}_path": speed.get("path", speed and speeds.get("path")) or None
+            for kind, speed in found.items()
+        },
+        "conditions": ", ".join(said) or None,
+        "contended": speeds.get("contended"),
+        **{
+            f"{kind}_{column}": speed.get(name)
+            for kind, speed in found.items()
+            for name, column in zip(SPEED, _speed_names(), strict=True)
+        },
+    }
+
+
+def _speed_names() -> list[str]:
+    return [name.replace("ratio", "throughput_ratio") for name in SPEED]
+
+
+_NOTHING: Record = {
+    **dict.fromkeys(("key", "status", "reason", "phase", "label", "control")),
+    "trial": {"model": {}, "dataset": {}, "density": 0, "seed": 0, "recipe": {}},
+    "measures": {},
+    "provenance": {},
+}

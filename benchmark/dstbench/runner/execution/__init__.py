@@ -1,0 +1,1 @@
+"""Many trials: who runs which, in which process."""

@@ -1,0 +1,298 @@
+"""One run of a matrix: what is missing is run, what is there is kept. This is what ``dstbench.run`` is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstbench.errors import BadInput, nearest
+from dstbench.registration.registry import Registry
+from dstbench.registration.registry import registry as default_registry
+from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
+from dstbench.runner.execution.worker import Event, Executor, Job
+from dstbench.runner.matrix.config import Matrix, load_matrix
+from dstbench.runner.matrix.plan import Plan, PlannedTrial, plan
+
+if TYPE_CHECKING:
+    from dstbench.api import ImageData, Spec
+
+INVALID = "invalid"
+"""Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
+CONTENDED = "contended"
+"""Beside the statuses in ``retry``: measures throughput again where something else was running."""
+
+_LAZY = ("torch._dynamo",)
+"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The functions that run and time a trial, as "module:function"."""
+
+    train: str = "dstbench.runner.trial.trial:run_trial"
+    measure: str = "dstbench.runner.trial.throughput:measure_throughput"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run came to."""
+
+    out: Path
+    plan: Plan
+    statuses: Mapping[str, str]  # of every trial of this shard: a record's status, "elsewhere", "invalid"
+    ran: int  # trials that this run trained
+    timed: int  # trials whose throughput this run measured
+    untimed: int  # trials whose measurement failed
+    rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status -> number of trials."""
+        return dict(sorted(Counter(self.statuses.values()).items()))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every trial is done, and well."""
+        return not self.untimed and set(self.statuses.values()) <= {"ok", "skipped"}
+
+
+def run(
+    suite: str | Path | Mapping[str, Any] | Matrix,
+    out: str | Path = "results",
+    *,
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+    executor: str = "local",
+    retry: Iterable[str] = (),
+    shard: str | None = None,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    progress: Callable[[Event], None] | None = None,
+    planned: Callable[[Plan, int, int], None] | None = None,
+    registry: Registry | None = None,
+    tasks: Tasks | None = None,
+) -> Session:
+    """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
+
+    settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    device: "auto" (a GPU where there is one) or "cpu".
+    shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
+    planned: called once, with the plan and the numbers of trials to train and to time (if none fails).
+    Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
+    everything finished by then is kept, and the same call continues.
+    """
+    start = time.monotonic()
+    _check_options(out, settings, retry, workers, device)
+    source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
+    whole = plan(load_matrix(suite, settings), source)
+    execute: Executor = source.resolve("executor", executor).load()
+    share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
+    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    before = _states(root, share.trials, retried)
+    due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
+    if planned is not None:
+        untimed = [t for t in share.trials if t in due or needs_timing(t, before[t.key], again)]
+        planned(share, len(due), sum(map(is_timed, untimed)))
+    ending = _Endings(progress)
+    if due:
+        preload = _modules(due, source, chosen)
+        _check_data(due, source, data_root, download, preload)
+        options = {"data_root": data_root and Path(data_root), "device": device}
+        said = {"tuning": whole.matrix.budget.tuning}
+        jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
+        execute(jobs, workers=workers, on_event=ending, preload=preload)
+    timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
+    if timing:
+        jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
+        execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
+    return _summary(root, share, ending, time.monotonic() - start)
+
+
+def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
+    """The trials of shard "i/n", chosen by key: every machine finds the same split without talking."""
+    if shard is None:
+        return list(trials)
+    first, slash, second = shard.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise BadInput(f"shard: expected i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
+    return [trial for trial in trials if int(trial.key[:8], 16) % int(second) == int(first) - 1]
+
+
+def state_of(root: Path, key: str) -> Record | Rejected | None:
+    """A trial's record, why its file can't be trusted, or None where there is none."""
+    folder = folder_of(root, key)
+    return read_record(folder) if (folder / FILE).exists() else None
+
+
+def is_timed(trial: PlannedTrial) -> bool:
+    """Whether a trial's throughput is wanted."""
+    return bool(trial.trial["measure"].get("throughput", True))
+
+
+def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bool = False) -> bool:
+    """Whether a trial is done but for its throughput; with ``again``, a contended one doesn't count."""
+    if not isinstance(state, dict) or state["status"] != "ok":
+        return False
+    measured = state["measures"].get("throughput")
+    return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
+
+
+DEVICES = ("auto", "cpu")
+
+
+def _check_options(
+    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+) -> None:
+    """Refuse what a caller got wrong beside the matrix."""
+    for name, value in (("settings", settings), ("retry", retry)):
+        if isinstance(value, str):
+            raise BadInput(f"{name}: expected a list of strings, got {value!r}")
+    if workers is not None and workers < 1:
+        raise BadInput(f"workers: expected at least 1, got {workers}")
+    if device not in DEVICES:
+        raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise BadInput(f"out: expected a folder, got the file '{out}'")
+
+
+class _Endings:
+    """Passes events on and counts what ended how."""
+
+    def __init__(self, progress: Callable[[Event], None] | None) -> None:
+        self._progress = progress
+        self.last: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.untimed = 0
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "finished":
+            self.last[event.job.key] = event.status
+            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere")
+            self.untimed += event.job.phase == "throughput" and event.status not in ("ok", "elsewhere")
+        if self._progress is not None:
+            self._progress(event)
+
+
+def _statuses(retry: Iterable[str]) -> frozenset[str]:
+    known = [*STATUSES, INVALID, CONTENDED]
+    for status in (retried := frozenset(retry)):
+        if status not in known:
+            raise BadInput(f"retry: unknown status {status!r}{nearest(status, known)}")
+    return retried
+
+
+def _is_due(state: Record | Rejected | None, retried: frozenset[str]) -> bool:
+    return state is None or (isinstance(state, dict) and state["status"] in retried)
+
+
+def _states(
+    root: Path, trials: Sequence[PlannedTrial], retried: frozenset[str]
+) -> dict[str, Record | Rejected | None]:
+    """What is there of each trial; files that can't be trusted are put aside where that was asked for."""
+    states = {trial.key: state_of(root, trial.key) for trial in trials}
+    if INVALID in retried:
+        states |= _set_aside(states)
+    _write_skips(root, [trial for trial in trials if trial.skip and states[trial.key] is None])
+    return states
+
+
+def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Session:
+    after = {trial.key: state_of(root, trial.key) for trial in share.trials}
+    return Session(
+        out=root,
+        plan=share,
+        statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
+        ran=ending.counts["train"],
+        timed=ending.counts["throughput"],
+        untimed=ending.untimed,
+        rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
+        seconds=seconds,
+    )
+
+
+def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None]:
+    """Rename result files that can't be trusted; they stay beside the new ones."""
+    moved: dict[str, None] = {}
+    for key, state in before.items():
+        if isinstance(state, Rejected):
+            state.path.rename(state.path.with_name(f"{FILE}.{time.time_ns()}.{INVALID}"))
+            moved[key] = None
+    return moved
+
+
+def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
+    for trial in skipped:
+        record = {
+            "key": trial.key,
+            "trial": dict(trial.trial),
+            "label": trial.label,
+            "control": trial.control,
+        }
+        record |= {"status": "skipped", "reason": trial.skip, "phase": "plan"}
+        write_record(record, folder_of(root, trial.key))
+
+
+def _check_data(
+    due: Sequence[PlannedTrial],
+    registry: Registry,
+    data_root: str | Path | None,
+    download: bool,
+    preload: Sequence[str],
+) -> None:
+    """Load every data set once: what is missing is said, or downloaded, before anything starts."""
+    from dstbench.runner.execution.local import warm_up
+
+    warm_up(preload)  # meanwhile
+    specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}
+    for spec in specs.values():
+        load_data(registry, spec, data_root, download)
+
+
+def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> ImageData:
+    """Load a data set. Raises BadInput where its files aren't there."""
+    from dstbench.api import DataUnavailable
+
+    try:
+        data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
+    except DataUnavailable as error:
+        name = spec if isinstance(spec, str) else spec["name"]
+        raise BadInput(f"dataset {name!r}: {error}") from error
+    return data
+
+
+def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
+    """Modules that trials need: loaded once in the server instead of once a trial."""
+    named = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
+    named |= dict.fromkeys(_LAZY)
+    for trial in trials:
+        for kind, spec in {**trial.trial, **trial.trial["recipe"]}.items():
+            if isinstance(spec, Mapping) and "name" in spec:
+                target = registry.resolve(kind, spec["name"]).target
+                named[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
+    return list(named)
+
+
+def _job(
+    root: Path,
+    trial: PlannedTrial,
+    task: str,
+    limit: float | None,
+    options: Mapping[str, Any],
+    **more: Any,
+) -> Job:
+    folder = folder_of(root, trial.key)
+    return Job(
+        trial.key, trial.trial, trial.label, trial.control, folder, task, limit=limit, options=options, **more
+    )
+
+
+def _status(state: Record | Rejected | None, event: str | None) -> str:
+    if isinstance(state, dict):
+        return str(state["status"])
+    return INVALID if state is not None else event or "missing"

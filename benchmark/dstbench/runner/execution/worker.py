@@ -1,0 +1,199 @@
+"""What every executor runs in a process of its own: one trial, from its job to its record.
+
+The record is written here, not by the scheduler, so a finished trial is kept whatever becomes of that. A
+third-party executor (a cluster's, say) calls ``work`` on each job and, for one that died, ``record_death``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import psutil
+
+from dstbench.results.record import FILE, Record, read_record, write_record
+from dstbench.runner.execution.lease import lease
+
+DONE, ELSEWHERE = 0, 75
+"""What ``work`` returns: the record is there, or another process holds the trial."""
+LOG = "log.txt"
+CONTENDED = 0.2
+"""A throughput measurement during which others used more than this share of the machine is contended."""
+
+_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
+"""What faulthandler writes after the stack of a crash; it is longer than the part of a log that is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run or to time, as executors get it. Plain data, cheap to pickle."""
+
+    key: str
+    trial: Mapping[str, Any]
+    label: str
+    control: str | None
+    folder: Path
+    task: str  # "module:function"
+    phase: Literal["train", "throughput"] = "train"
+    limit: float | None = None  # seconds of wall clock
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
+    retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an executor reports of a job."""
+
+    kind: Literal["started", "finished"]
+    job: Job
+    status: str = ""  # finished: the record's status, "cached" or "elsewhere"
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+class Executor(Protocol):
+    """Runs jobs, each in a process of its own, and reports each one's start and end."""
+
+    def __call__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        workers: int | None = None,
+        on_event: Callable[[Event], None],
+        preload: Sequence[str] = (),
+    ) -> None:
+        """Run all jobs, at most ``workers`` at a time. ``preload``: modules that every one of them needs."""
+        ...
+
+
+def work(job: Job, threads: int) -> int:
+    """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE."""
+    with lease(job.folder, job.limit) as held:
+        if not held:
+            return ELSEWHERE
+        if job.phase == "throughput":
+            _measure(job, threads)
+        elif not is_finished(job.folder, job.retry):
+            (job.folder / FILE).unlink(missing_ok=True)
+            write_record(_attempt(job, threads), job.folder)
+    return DONE
+
+
+def is_finished(folder: Path, retry: frozenset[str]) -> bool:
+    """Whether a trial's result stands: there, and not one that is to be tried again."""
+    if not (folder / FILE).exists():
+        return False
+    record = read_record(folder)
+    return not isinstance(record, dict) or record["status"] not in retry
+
+
+def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
+    """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
+    log = job.folder / LOG
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    tail = _MODULES.sub("", text)[-4000:]
+    ended = {**_failed(status, reason, None), "traceback": tail or None, "measures": {"seconds": seconds}}
+    return write_record(_named(job, ended), job.folder)
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The status, reason and traceback of a trial that raised."""
+    text = "".join(traceback.format_exception(error))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return _failed("oom" if is_out_of_memory(error) else "failed", reason, text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the host or on a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _attempt(job: Job, threads: int) -> Record:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        record = load_task(job.task)(dict(job.trial), job.folder, **job.options, threads=threads)
+    except Exception as error:
+        record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
+    times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
+    return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
+
+
+def _measure(job: Job, threads: int) -> None:
+    """Add a throughput measurement to a finished trial's record."""
+    record = read_record(job.folder)
+    if not isinstance(record, dict) or record["status"] != "ok":
+        return
+    with _Neighbours() as neighbours:
+        # measured as asked today, which isn't part of what the trial is
+        trial = {**record["trial"], "measure": job.trial.get("measure", {})}
+        task = load_task(job.task)
+        measured = task(
+            {**record, "trial": trial}, job.folder, **job.options, threads=threads, contended=False
+        )
+    measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
+    write_record({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
+
+
+class _Neighbours:
+    """Measures what share of the processors that this process may use others used meanwhile."""
+
+    share = 0.0
+
+    def __enter__(self) -> _Neighbours:
+        self._cpus = allowed_cpus()
+        self._start = self._used()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (everyone, ours, idle), (everyone0, ours0, idle0) = self._used(), self._start
+        total = (everyone - everyone0) + (idle - idle0)
+        self.share = max(0.0, (everyone - everyone0) - (ours - ours0)) / total if total > 0 else 0.0
+
+    def _used(self) -> tuple[float, float, float]:
+        """Seconds on those processors so far: of everyone, of this process, of nobody."""
+        each = psutil.cpu_times(percpu=True)
+        ours = [times for cpu, times in enumerate(each) if self._cpus is None or cpu in self._cpus] or each
+        idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in ours)
+        everyone = sum(sum(times[:7]) for times in ours) - idle  # what follows is in user time, or another's
+        own = psutil.Process().cpu_times()
+        return everyone, own.user + own.system, idle
+
+
+def allowed_cpus() -> set[int] | None:
+    """The processors that this process may use; None where the system can't say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def load_task(task: str) -> Callable[..., dict[str, Any]]:
+    """The function that ``module:function`` names."""
+    module, _, name = task.partition(":")
+    function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
+    return function
+
+
+def _failed(status: str, reason: str, text: str | None) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "phase": None, "traceback": text}
+
+
+def _named(job: Job, record: Mapping[str, Any]) -> Record:
+    return {
+        **record,
+        "key": job.key,
+        "trial": dict(job.trial),
+        "label": job.label,
+        "control": job.control,
+        "provenance": {**job.provenance, **record.get("provenance", {})},
+    }

@@ -1,0 +1,207 @@
+"""The matrix file as a frozen value: every key known, every number in range, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import STRATEGIES
+from dstbench.runner.matrix.overrides import CONTROLS, apply_settings
+from dstbench.runner.matrix.validation import validated
+from dstbench.runner.matrix.yaml import read_document
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+"""Built from torch.optim; any other name is timm's."""
+LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
+"""Built in; any other name is timm's."""
+
+
+def _listed(value: Any) -> Any:
+    """One value stands for a list of one, and lists become tuples: a frozen model holds nothing mutable."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _spec(value: Any) -> Any:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return dict(value)
+    raise ValueError("expected a name, or a mapping with `name` and parameters")
+
+
+def _density(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError("expected a number in (0, 1]")
+    return float(value)
+
+
+Spec = Annotated[Any, PlainValidator(_spec)]
+Density = Annotated[float, PlainValidator(_density)]
+Specs = Annotated[tuple[Spec, ...], BeforeValidator(_listed), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Where = dict[str, Any]
+
+
+class Frozen(BaseModel):
+    """Strict: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Axes(Frozen):
+    """What varies. Methods are the product of the strategy axes, the recipes, or both beside each other."""
+
+    model: Specs
+    dataset: Specs
+    density: Annotated[tuple[Density, ...], BeforeValidator(_listed), Field(min_length=1)]
+    seed: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] = (0,)
+    init: Specs | None = None
+    structure: Specs | None = None
+    prune: Specs | None = None
+    grow: Specs | None = None
+    schedule: Specs | None = None
+    recipe: Specs | None = None
+
+    @model_validator(mode="after")
+    def _has_methods(self) -> Axes:
+        if not self.has_product and self.recipe is None:
+            raise ValueError("expected `recipe`, or some of init, structure, prune, grow and schedule")
+        return self
+
+    @property
+    def has_product(self) -> bool:
+        """Whether any strategy axis is given; those that aren't then hold Recipe's default alone."""
+        return any(getattr(self, axis) is not None for axis in STRATEGIES)
+
+
+class Training(Frozen):
+    """How every trial trains. Defaults are left out of a trial's key, so adding a setting renames no result;
+    for the same reason a default here must never change."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: str = "sgd"  # sgd, adam, adamw, rmsprop, or any of timm's
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: str = "cosine"  # cosine, step, multistep, constant, or any of timm's; counted in epochs
+    step_epochs: int = Field(default=30, ge=1)  # schedule step: multiply lr by gamma every so many epochs
+    milestones: Annotated[
+        tuple[int, ...], BeforeValidator(_listed)
+    ] = ()  # schedule multistep: at these epochs
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: int = Field(default=0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_accumulation: int = Field(default=1, ge=1)  # batches of batch_size per applied step
+    clip_norm: float | None = Field(default=None, gt=0)
+    eval_every: int = Field(default=1, ge=1)  # epochs between evaluations on the validation split
+    channels_last: bool = False  # memory format of images and convolutions: often faster, same function
+    storage: Literal["masked", "condensed", "compact"] = "masked"  # what parameters hold: see Sparsifier
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("schedule multistep needs `milestones`")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: expected increasing epochs, got {list(self.milestones)}")
+        return self
+
+    def extended(self, multiplier: float) -> Training:
+        """The same training, longer: epochs and learning-rate milestones times ``multiplier``, to whole epochs.
+        The warm-up keeps its length."""
+        if multiplier == 1:
+            return self
+        scaled: dict[str, Any] = {
+            "epochs": max(1, round(self.epochs * multiplier)),
+            "step_epochs": max(1, round(self.step_epochs * multiplier)),
+            "milestones": tuple(round(epoch * multiplier) for epoch in self.milestones),
+        }
+        return self.model_copy(update=scaled)
+
+
+class Measure(Frozen):
+    """What is timed once a trial is trained."""
+
+    throughput: bool = True
+    batch_size: int | None = Field(default=None, ge=1)  # None: the training batch size
+    rounds: int = Field(default=5, ge=1)  # each times dense and sparse, one after the other
+    warmup: int = Field(default=2, ge=0)
+    compile: str | None = None  # torch.compile's mode, of both; None: not compiled
+
+
+class Budget(Frozen):
+    """What a trial may cost, and what was spent on choosing its settings. Not part of a trial's key."""
+
+    trial_seconds: float | None = Field(default=None, gt=0)  # a hard limit on the wall clock
+    tuning: str = "none: every method runs with the settings given here"
+
+
+class Override(Frozen):
+    """Settings that some cells need: ``{when: {model: vgg}, set: {training.lr: 0.05}}``."""
+
+    when: Where
+    set: dict[str, Any] = Field(min_length=1)
+
+
+class Matrix(Frozen):
+    """A whole matrix file."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str = Field(min_length=1)
+    summary: str = ""
+    axes: Axes
+    controls: Annotated[tuple[Spec, ...], BeforeValidator(_listed)] = CONTROLS
+    training: Training
+    dense_layers: Names = ()  # glob patterns: layers left out of the budget
+    measure: Measure = Field(default_factory=Measure)
+    budget: Budget = Field(default_factory=Budget)
+    include: Annotated[tuple[Where, ...], BeforeValidator(_listed)] = ()
+    exclude: Annotated[tuple[Where, ...], BeforeValidator(_listed)] = ()
+    overrides: Annotated[tuple[Override, ...], BeforeValidator(_listed)] = ()
+
+    @model_validator(mode="after")
+    def _known_axes(self) -> Matrix:
+        matches = [(f"include[{i}]", where) for i, where in enumerate(self.include)]
+        matches += [(f"exclude[{i}]", where) for i, where in enumerate(self.exclude)]
+        matches += [(f"overrides[{i}].when", override.when) for i, override in enumerate(self.overrides)]
+        for path, where in matches:
+            for axis in where:
+                if axis not in Axes.model_fields:
+                    raise ValueError(f"{path}: unknown axis {axis!r}{nearest(axis, Axes.model_fields)}")
+        return self
+
+
+def suites() -> dict[str, Path]:
+    """The suites that ship: name -> file."""
+    folder = Path(str(resources.files("dstbench"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_matrix(source: str | Path | Mapping[str, Any] | Matrix, settings: Sequence[str] = ()) -> Matrix:
+    """A suite by name, a matrix file by path, or a mapping, with ``axis=value`` settings applied.
+
+    Raises BadInput: an unknown suite, an unreadable file, or every field that is wrong.
+    """
+    if isinstance(source, Matrix):
+        source = source.model_dump(by_alias=True, exclude_unset=True)
+    document, where = (source, "matrix") if isinstance(source, Mapping) else _read(source)
+    known = [f"training.{name}" for name in Training.model_fields]
+    return validated(Matrix, apply_settings(document, settings, known), where)
+
+
+def _read(source: str | Path) -> tuple[dict[str, Any], str]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml", ".toml") or path.is_file():
+        return read_document(path), str(path)
+    known = suites()
+    if str(source) not in known:
+        raise BadInput(f"unknown suite {str(source)!r}, and no such file{nearest(str(source), known)}")
+    return read_document(known[str(source)]), f"suite {source}"

@@ -1,0 +1,155 @@
+"""From a trial's result to a file with its network, checked to compute what the masked model computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dstbench import __version__
+from dstbench.accel.compact import compact, masked_copy
+from dstbench.accel.export import Network, difference, get_format
+from dstbench.accel.portable import portable
+from dstbench.core.cost.cost import cost
+from dstbench.core.training.dead_rows import whole_rows
+from dstbench.errors import BadInput
+from dstbench.registration.registry import Registry
+from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
+from dstbench.runner.trial.trained import Trained, load_trained
+from dstbench.runner.trial.trial import STATE
+
+TOLERANCE = 1e-5
+"""What outputs may differ by, relative to the largest: other kernels add in another order."""
+_TRACED, _CHECKED = 2, 5  # images in a batch: another number than was traced shows that any will do
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it compares with the masked model. Sizes are in bytes."""
+
+    file: Path
+    format: str
+    path: (
+        str  # "compacted", "row groups (…)", "masked-dense", "dense" without masks; "weights" of safetensors
+    )
+    difference: float  # the largest between outputs, relative to the largest output
+    outputs: tuple[int, ...]  # shape
+    size: int  # of the file
+    dense_size: int  # of all the full model's parameters and buffers
+    theoretical_size: (
+        float  # of active weights, masks and one vector of output channels a layer: ``cost().bits``
+    )
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file computes the masked model's function."""
+        return self.difference <= TOLERANCE
+
+
+def export(
+    result: str | Path,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    results: str | Path = "results",
+    registry: Registry | None = None,
+) -> Exported:
+    """Write a trial's network to ``out`` (default: the beginning of its key, in the current folder).
+
+    result: the trial's folder, its ``result.json``, or the beginning of its key in the folder ``results``.
+    format: "pt2", "onnx" or "safetensors". Where the structure removes whole rows, pt2 and onnx hold the
+    compacted network; where groups of rows read few channels, as balanced shuffled blocks do, those compute with
+    what they read. Raises BadInput for a result without a network, and for a format that can't be written.
+    """
+    chosen = get_format(format)
+    folder = find(result, Path(results))
+    record = _finished(folder)
+    trained = load_trained(record, folder, registry)
+    network, path = _network(trained, _about(record, trained))
+    file = Path(out) if out is not None else Path(f"{record['key'][:12]}.{format}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    chosen.write(network, file)
+    images = _images(_CHECKED, trained)
+    with torch.no_grad():
+        outputs, expected = chosen.load(network, file)(images), network.masked(images)
+    theory = cost(trained.model, trained.masks, trained.input_shape)
+    return Exported(
+        file,
+        format,
+        path if chosen.runs else "weights",
+        difference(outputs, expected),
+        tuple(outputs.shape),
+        file.stat().st_size,
+        sum(value.nbytes for value in trained.dense().state_dict().values()),
+        theory.bits / 8,
+    )
+
+
+def find(result: str | Path, results: Path) -> Path:
+    """The folder of the trial that ``result`` names. Raises BadInput where there isn't exactly one."""
+    path = Path(result)
+    if path.name == FILE and path.is_file():
+        return path.parent
+    if (path / FILE).is_file():
+        return path
+    found = [file.parent for file in record_files(results) if file.parent.name.startswith(str(result))]
+    if len(found) == 1:
+        return found[0]
+    matching = ", ".join(folder.name[:16] for folder in found[:5]) or "none"
+    raise BadInput(
+        f"RESULT: expected a trial's folder, its {FILE} or the beginning of one trial's key in {results}, "
+        f"got {str(result)!r}; matching: {matching}"
+    )
+
+
+def _finished(folder: Path) -> Record:
+    record = read_record(folder)
+    if isinstance(record, Rejected):
+        raise BadInput(f"RESULT: {record}")
+    if record["status"] != "ok":
+        raise BadInput(
+            f"RESULT: {folder}: expected a finished trial, got one that is {record['status']}: {record['reason']}"
+        )
+    if not (folder / STATE).is_file():
+        raise BadInput(
+            f"RESULT: {folder} has no {STATE}, which holds the trained network and stays where a trial ran: "
+            "run the trial again to have it"
+        )
+    return record
+
+
+def _network(trained: Trained, about: Mapping[str, str]) -> tuple[Network, str]:
+    """The network as it is exported, and the path that it runs on."""
+    example, masked = _images(_TRACED, trained), masked_copy(trained.model, trained.masks).eval()
+    if not trained.masks:
+        running, path = masked, "dense"
+    elif whole_rows(trained.structure):
+        running, path = compact(trained.model, trained.masks, example), "compacted"
+    else:
+        running, grouped = portable(masked, trained.masks)
+        path = f"row groups ({grouped} of {len(trained.masks)} layers)" if grouped else "masked-dense"
+    return Network(masked, running, trained.masks, example, about), path
+
+
+def _images(count: int, trained: Trained) -> torch.Tensor:
+    return torch.randn(count, *trained.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def _about(record: Mapping[str, Any], trained: Trained) -> dict[str, str]:
+    """The trial in a file's metadata: texts, JSON where they aren't plain."""
+    trial = record["trial"]
+    return {
+        "dstbench": __version__,
+        "key": record["key"],
+        "label": record["label"],
+        "model": json.dumps(trial["model"]),
+        "dataset": json.dumps(trial["dataset"]),
+        "recipe": json.dumps(trial["recipe"]),
+        "density": str(trial["density"]),
+        "input_shape": json.dumps(trained.input_shape),
+        "num_classes": str(trained.num_classes),
+    }

@@ -1,0 +1,152 @@
+"""What a finished trial measured, as the fields of its record."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dstbench.api import StrategyError
+from dstbench.core.cost.cost import CONVENTIONS, Cost, Counted, counted
+from dstbench.core.training.sparsifier import Sparsifier
+from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.exploration import Exploration, channel_statistics, plain
+
+if TYPE_CHECKING:
+    from dstbench.runner.trial.trial import RunningTrial
+
+
+def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str, Any]:
+    """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
+    sparsifier, data = session.sparsifier, session.data
+    check_budget(sparsifier)
+    my_count = counted(logical_model(session), sparsifier.masks, data.input_shape)
+    blueprint = Blueprint.of(session.trial, session.registry)
+    full_count = counted(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
+    mine, full = my_count.cost(), full_count.cost()
+    return {
+        "top1": top1,
+        "loss": loss,
+        "top1_validation": _last_validation(session),
+        "density_requested": 1.0 if blueprint.recipe.dense else session.trial["density"],
+        **sparsity(sparsifier, session.progress.exploration, mine, full),
+        **_flops(session, mine, full),
+        "flops_by_convention": _by_convention(session, my_count, full_count),
+        "parameters": mine.parameters,
+        "active_parameters": mine.active_parameters,
+        "bits": mine.bits,
+        "peak_memory": peak_memory(session.accelerator.device),
+        "seconds": session.progress.seconds,
+        "epochs": session.training.epochs,
+        "steps": sparsifier.steps,
+    }
+
+
+def logical_model(session: RunningTrial) -> nn.Module:
+    """The network as it was built, with the trained weights: where they are stored otherwise, a copy."""
+    inner: nn.Module = session.accelerator.unwrap_model(session.model)
+    if session.training.storage == "masked":
+        return inner
+    blueprint = Blueprint.of(session.trial, session.registry)
+    whole = blueprint.model(session.data.input_shape, session.data.num_classes)
+    whole.load_state_dict(inner.state_dict())
+    return whole.to(session.accelerator.device)
+
+
+def check_budget(sparsifier: Sparsifier) -> None:
+    """Refuse a training that ended before its schedule did: its density isn't the one asked for."""
+    asked, held = round(sparsifier.target_density * sparsifier.size), sum(sparsifier.budget.values())
+    if asked != held:
+        raise StrategyError(
+            f"{sparsifier.method.schedule}: {held} weights are in the budget after {sparsifier.steps} of "
+            f"{sparsifier.total_steps} steps, {asked} were asked for: skipped steps took the last update "
+            "with them; let the schedule stop earlier"
+        )
+
+
+def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full: Cost) -> dict[str, Any]:
+    """Requested and measured density, exploration and movement."""
+    history, active = sparsifier.history, sparsifier.active
+    unmasked = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
+    of_full = (sum(active.values()) + unmasked) / full.weights
+    rows = layer_rows(sparsifier)
+    narrower = mine.weights != full.weights  # it has no masks: its weights against the full model's
+    return {
+        "density": of_full if narrower else sparsifier.density,
+        "density_all": of_full,
+        "layers": rows,
+        "r_s": None if sparsifier.method.dense else sparsifier.r_s,
+        **exploration.measures(),
+        "updates": len(history),
+        "changed": sum(report.grown + report.dropped for report in history),
+        "churn": fmean(report.grown / report.active for report in history) if history else 0.0,
+        "channels_removed": sum(row["removed"] for row in rows),
+        "collapsed": len(sparsifier.collapsed),
+        "fallbacks": sorted(sparsifier.fallbacks),
+    }
+
+
+def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
+    """One object a layer: requested and measured numbers of weights, exploration, rows removed for good, and its
+    channels if it has any."""
+    kept, initial, support = sparsifier.kept, sparsifier.initial, sparsifier.support
+    statistics = {} if sparsifier.method.dense else channel_statistics(sparsifier)
+    return [
+        {
+            "name": name,
+            "shape": list(layer.info.shape),
+            "allocation": sparsifier.budget[name],
+            "active": sparsifier.active[name],
+            "r_s": sparsifier.explored[name] / layer.info.numel,
+            "never_dropped": kept[name] / initial[name],
+            "removed": int((~support[name].flatten(1).any(1)).sum()) if name in support else 0,
+            "channels": plain(statistics.get(name)),
+        }
+        for name, layer in sparsifier.layers.items()
+    ]
+
+
+def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
+    """Theoretical cost against the full dense model; an extended training is set against the plain length."""
+    multiplier = session.trial["recipe"].get("multiplier", 1.0)
+    training, _ = session.meter.flops(mine.convention)
+    dense_training = 3 * session.meter.samples * full.inference_flops / multiplier
+    return {
+        "convention": mine.convention,
+        "inference_flops": mine.inference_flops,
+        "dense_inference_flops": full.inference_flops,
+        "inference_flops_ratio": mine.inference_flops / full.inference_flops,
+        "training_flops": training,
+        "dense_training_flops": dense_training,
+        "training_flops_ratio": training / dense_training,
+        "hardware_flops_ratio": mine.hardware_flops / full.inference_flops,
+    }
+
+
+def _by_convention(session: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
+    """The ratios to dense by every convention, so that published ones have something of their own to meet."""
+    found = {name: _flops(session, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    return {
+        name: {key: value for key, value in measures.items() if key.endswith("_ratio")}
+        for name, measures in found.items()
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: the GPU's allocator, or this process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _last_validation(session: RunningTrial) -> float | None:
+    import json
+
+    lines = (session.folder / "curve.jsonl").read_text().splitlines()
+    value: float | None = json.loads(lines[-1])["top1_validation"] if lines else None
+    return value

@@ -1,0 +1,151 @@
+"""Measured throughput of a finished trial, side by side with dense in one process."""
+
+from __future__ import annotations
+
+import copy
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dstbench.accel.fold import fold_norms
+from dstbench.accel.inference import accelerate
+from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, training_call
+from dstbench.core.storage.fastest import MASKED_DENSE
+from dstbench.core.training.sparsifier import Sparsifier
+from dstbench.registration.registry import Registry
+from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.trial.optimization import build_optimizer
+from dstbench.runner.trial.trained import Trained, load_trained
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed, and how; ``images`` are float [batch, channels, height, width] in one memory layout."""
+
+    trained: Trained
+    training: Training
+    measure: Measure
+    layout: str  # of throughput.LAYOUTS
+    images: Tensor
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """A copy of a model where and as the images lie."""
+        placed = copy.deepcopy(model).to(self.images.device)
+        return placed.to(memory_format=LAYOUTS[self.layout])
+
+    def masks(self) -> dict[str, Tensor]:
+        """The trained masks, beside the images."""
+        return {name: mask.to(self.images.device) for name, mask in self.trained.masks.items()}
+
+
+def measure_throughput(
+    record: Mapping[str, Any],
+    folder: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    contended: bool = False,
+    registry: Registry | None = None,
+) -> dict[str, Any]:
+    """The ``throughput`` field of a finished trial's record, from the weights and masks in its folder: a training
+    step and inference of a batch, and inference of a single image, each as the method really runs it.
+
+    Both sides may lie in memory as suits them: the rival is the faster of the dense layouts.
+    ``contended`` says that something else may be running: the figures are then shown but not ranked.
+    """
+    trial = record["trial"]
+    if threads:
+        torch.set_num_threads(threads)
+    measure, training = Measure(**trial.get("measure", {})), Training(**trial["training"])
+    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    trained = load_trained(record, folder, registry)
+    size = measure.batch_size or training.batch_size
+    images = torch.randn(size, *trained.input_shape, device=where)
+
+    def timed(
+        sparse: Callable[[Setting], Runner], dense: Callable[[Setting], Runner], images: Tensor
+    ) -> dict[str, float | str]:
+        settings = [
+            Setting(trained, training, measure, layout, images.contiguous(memory_format=LAYOUTS[layout]))
+            for layout in _layouts(trained.model)
+        ]
+        mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
+        return race(mine, rivals, len(images), measure.rounds, measure.warmup)
+
+    return {
+        "batch_size": size,
+        "precision": {"no": "float32"}.get(training.mixed_precision, training.mixed_precision),
+        "threads": torch.get_num_threads(),
+        "device": str(where),
+        "compile": measure.compile,
+        "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+        "rounds": measure.rounds,
+        "contended": contended,
+        "train": timed(sparse_training, dense_training, images),
+        "inference": timed(sparse_inference, dense_inference, images),
+        "single": timed(sparse_inference, dense_inference, images[:1]),
+    }
+
+
+def _layouts(model: nn.Module) -> list[str]:
+    """The memory layouts worth trying: they matter to convolutions alone."""
+    return [*LAYOUTS] if any(isinstance(m, _ConvNd) for m in model.modules()) else ["contiguous"]
+
+
+def sparse_training(setting: Setting) -> Runner:
+    """A step of the trained network as its storage runs it. Its masks never change: plain steps are compared."""
+    trained, training, model = setting.trained, setting.training, setting.place(setting.trained.model)
+    per_epoch = trained.sparsifier["total_steps"] // training.epochs
+    optimizer = build_optimizer(model, training)
+    sparsifier = trained.blueprint.sparsifier(model, optimizer, training, per_epoch, setting.images)
+    model.load_state_dict(trained.model.state_dict())
+    sparsifier.load_state_dict(trained.sparsifier)  # at its end: no update is due any more
+    return _step(setting, model, sparsifier, _path(trained, sparsifier))
+
+
+def _path(trained: Trained, sparsifier: Sparsifier) -> str:
+    """How a network trains: what its layers compute with, but for masked dense."""
+    paths = set(sparsifier.arrangement.paths.values()) - {MASKED_DENSE}
+    return " + ".join(sorted(paths)) or (MASKED_DENSE if trained.masks else "dense")
+
+
+def dense_training(setting: Setting) -> Runner:
+    """A step of the full model."""
+    model = setting.place(setting.trained.dense())
+    return _step(setting, model, build_optimizer(model, setting.training), "dense")
+
+
+def _step(setting: Setting, model: nn.Module, optimizer: Any, path: str) -> Runner:
+    labels = torch.randint(
+        0, setting.trained.num_classes, (len(setting.images),), device=setting.images.device
+    )
+    precision, mode = setting.training.mixed_precision, setting.measure.compile
+    return Runner(
+        training_call(model, optimizer, setting.images, labels, precision, mode), path, setting.layout
+    )
+
+
+def sparse_inference(setting: Setting) -> Runner:
+    """One batch through the trained network, on the fastest path that its structure has."""
+    trained, model = setting.trained, setting.place(setting.trained.model)
+    if not trained.masks:
+        return _forward(setting, fold_norms(model.eval()), "dense")
+    fast = accelerate(model, setting.masks(), trained.structure, setting.images)
+    return _forward(setting, fast, str(fast.execution_path))
+
+
+def dense_inference(setting: Setting) -> Runner:
+    """One batch through the full model, its norms folded as those of the fast paths are."""
+    return _forward(setting, fold_norms(setting.place(setting.trained.dense()).eval()), "dense")
+
+
+def _forward(setting: Setting, model: nn.Module, path: str) -> Runner:
+    channels_last, precision = setting.layout == "channels_last", setting.training.mixed_precision
+    call = inference_call(model, setting.images, precision, channels_last, setting.measure.compile)
+    return Runner(call, path, setting.layout)

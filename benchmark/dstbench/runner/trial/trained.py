@@ -1,0 +1,56 @@
+"""The network of a finished trial, from the weights and masks that its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstbench.api import Layout, Structure
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.training import checkpoint
+from dstbench.registration.registry import Registry
+from dstbench.registration.registry import registry as default_registry
+from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.trial import STATE
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, on the CPU, and what it was built from."""
+
+    blueprint: Blueprint
+    model: nn.Module
+    masks: Mapping[str, Tensor]  # layer name -> bool [*w]; empty for the controls that have none
+    sparsifier: Mapping[str, Any]  # its state at the end of training
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+    @property
+    def structure(self) -> Layout | Structure:
+        """Which masks were legal, as the recipe names it: the engine's wrapping would hide what it can do."""
+        built: Layout | Structure = self.blueprint.registry.build(
+            "structure", self.blueprint.recipe.structure
+        )
+        return built
+
+    def dense(self) -> nn.Module:
+        """The full model as it was before training."""
+        return self.blueprint.dense_model(self.input_shape, self.num_classes)
+
+
+def load_trained(record: Mapping[str, Any], folder: Path, registry: Registry | None = None) -> Trained:
+    """Rebuild a finished trial's network. ``record`` is its record, ``folder`` where its ``state.pt`` is."""
+    blueprint = Blueprint.of(record["trial"], registry or default_registry())
+    saved = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
+    model = blueprint.model(shape, classes)
+    model.load_state_dict(saved["model"])
+    layers = maskable_layers(model)
+    packed = {} if blueprint.recipe.dense or blueprint.recipe.narrow else saved["masks"]
+    masks = {name: checkpoint.unpack(bits, layers[name].weight) for name, bits in packed.items()}
+    return Trained(blueprint, model, masks, saved["sparsifier"], shape, classes)

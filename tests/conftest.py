@@ -1,0 +1,3 @@
+"""Fixtures that several rooms of tests share."""
+
+pytest_plugins = ["fakes.records"]

@@ -1,0 +1,200 @@
+"""Structures: masks by hand, and their contract on odd shapes."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dstbench.api import LayerInfo, Quota, StrategyError, Structure
+from dstbench.core.engine.structures import Partition, Unstructured, as_structure
+from dstbench_plugins.structure.channel import Channel
+from fakes.engine import bits, view
+
+
+@dataclass(frozen=True)
+class TwoOfFour:
+    """2:4 sparsity: units are weights, groups four neighbours in a row."""
+
+    def units(self, layer):
+        return torch.arange(layer.numel).view(layer.shape)
+
+    def quota(self, layer):
+        return Quota(torch.arange(layer.numel) // 4, 2)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns 0, 1-2, 3-5, 6-9, …: units of unequal size."""
+
+    def units(self, layer):
+        widths = torch.arange(1, 20)
+        columns = torch.repeat_interleave(torch.arange(19), widths)[: layer.shape[1]]
+        return columns.view(-1, *[1] * (len(layer.shape) - 2)).expand(layer.shape)
+
+
+def fill(structure, scores, n, mask=None):
+    return structure.fill(view(torch.ones_like(scores), mask), scores, n)
+
+
+# Unstructured
+
+
+def test_unstructured_fills_and_shrinks_by_hand():
+    scores = torch.tensor([[5.0, 1, 4], [2, 6, 3]])
+    any_mask = Unstructured()
+    assert torch.equal(fill(any_mask, scores, 3), bits("101", "010"))
+    kept = bits("010", "100")
+    assert torch.equal(fill(any_mask, scores, 4, kept), bits("110", "110"))
+    assert torch.equal(any_mask.shrink(view(scores, bits("111", "000")), scores, 2), bits("101", "000"))
+
+
+def test_unstructured_fill_with_less_than_it_has_keeps_all():
+    assert torch.equal(fill(Unstructured(), torch.rand(1, 3), 1, bits("110")), bits("110"))
+
+
+# Channels
+
+CHANNEL = as_structure(Channel())
+
+
+def test_channels_rank_by_their_mean_score():
+    scores = torch.tensor([[9.0, 0, 0], [4, 4, 4], [5, 5, 1], [1, 1, 1]])  # means 3, 4, 3.67, 1
+    assert torch.equal(fill(CHANNEL, scores, 6), bits("000", "111", "111", "000"))
+    assert torch.equal(fill(CHANNEL, scores, 9), bits("111", "111", "111", "000"))
+    layer = view(scores, bits("111", "111", "000", "111"))
+    assert torch.equal(CHANNEL.shrink(layer, scores, 3), bits("000", "111", "000", "000"))
+
+
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2), (8, 3), (12, 4)])
+def test_channels_go_to_the_nearest_unit_and_keep_at_least_one(n, rows):
+    scores = torch.tensor([[4.0], [3], [2], [1]]).expand(4, 3)
+    mask = fill(CHANNEL, scores, n)
+    assert mask.any(1).tolist() == [row < rows for row in range(4)]
+    shrunk = CHANNEL.shrink(view(scores, torch.ones(4, 3).bool()), scores, n)
+    assert torch.equal(shrunk, mask)
+
+
+def test_equal_channels_go_to_the_lowest_index():
+    assert torch.equal(fill(CHANNEL, torch.ones(4, 2), 4), bits("11", "11", "00", "00"))
+
+
+def test_channels_of_a_convolution_are_its_output_rows():
+    scores = torch.zeros(3, 2, 3, 3)
+    scores[1] = 1
+    mask = fill(CHANNEL, scores, 18)
+    assert mask.flatten(1).all(1).tolist() == [False, True, False]
+    assert CHANNEL.unit(view(scores).info) == 18
+
+
+def test_classifiers_and_transposed_convolutions_do_not_fit_channels():
+    assert "classes" in CHANNEL.misfit(LayerInfo("fc", (10, 5), "linear", classifier=True))
+    assert "second" in CHANNEL.misfit(LayerInfo("up", (4, 2, 2, 2), "conv_transpose"))
+    assert CHANNEL.misfit(LayerInfo("fc", (10, 5), "linear")) is None
+
+
+def test_a_forbidden_weight_forbids_its_channel():
+    scores = torch.tensor([[9.0, -torch.inf], [1, 1]])
+    assert torch.equal(fill(CHANNEL, scores, 4), bits("00", "11"))
+
+
+# Quotas
+
+NM = Partition(TwoOfFour())
+
+
+def test_two_of_four_takes_the_best_two_of_each_group():
+    scores = torch.tensor([[8.0, 7, 6, 5, 1, 2, 3, 4]])
+    assert NM.capacity(view(scores).info) == 4
+    assert torch.equal(fill(NM, scores, 4), bits("1100 0011"))
+    assert torch.equal(fill(NM, scores, 3), bits("1100 0001"))  # 8, 7, then 4: the first group is full
+
+
+def test_two_of_four_counts_what_was_kept():
+    scores = torch.tensor([[8.0, 7, 6, 5, 1, 2, 3, 4]])
+    assert torch.equal(fill(NM, scores, 4, bits("0011 0000")), bits("0011 0011"))
+    assert torch.equal(fill(NM, scores, 3, bits("0010 1000")), bits("1010 1000"))
+
+
+def test_two_of_four_says_what_is_legal():
+    info = LayerInfo("layer", (1, 8), "linear")
+    assert NM.is_legal(info, bits("1100 1010"))
+    assert not NM.is_legal(info, bits("1110 0000"))
+
+
+def test_a_pruned_two_of_four_mask_can_grow_elsewhere():
+    """A calculator that ignores the wanted sparsity drops nothing and regrows nothing: 2:4 stays static."""
+    scores = torch.tensor([[8.0, 7, 6, 5, 1, 2, 3, 4]])
+    kept = NM.shrink(view(scores, bits("1100 0011")), scores, 2)
+    assert torch.equal(kept, bits("1100 0000"))
+    assert torch.equal(fill(NM, -scores, 4, kept), bits("1100 1100"))
+
+
+# Unequal units
+
+UNEQUAL = Partition(Columns())
+
+
+@pytest.mark.parametrize(
+    ("n", "widths"), [(1, [4]), (4, [4]), (5, [4]), (6, [4, 3]), (8, [4, 3]), (9, [4, 3, 2])]
+)
+def test_unequal_units_go_to_the_nearest_total(n, widths):
+    mask = fill(UNEQUAL, torch.arange(10.0).view(1, 10), n)  # the last, widest unit is the best
+    assert int(mask.sum()) == sum(widths)
+    assert mask[0, 10 - sum(widths) :].all()
+
+
+def test_units_of_the_wrong_shape_name_the_layer():
+    @dataclass(frozen=True)
+    class Flat:
+        def units(self, layer):
+            return torch.arange(layer.numel)
+
+    with pytest.raises(StrategyError, match=r"Flat.*'layer'.*\(2, 3\).*\(6,\)"):
+        fill(Partition(Flat()), torch.rand(2, 3), 2)
+
+
+# Properties on odd shapes
+
+SHAPES = st.one_of(
+    st.just((1, 1)),
+    st.tuples(st.sampled_from([1, 2, 5, 7, 13]), st.sampled_from([1, 3, 4, 11])),
+    st.tuples(st.sampled_from([1, 5, 8]), st.just(1), st.just(3), st.just(3)),  # depthwise
+    st.tuples(st.integers(1, 6), st.integers(1, 5), st.sampled_from([1, 3]), st.sampled_from([1, 2])),
+)
+STRUCTURES = {"unstructured": Unstructured(), "channel": CHANNEL, "unequal": UNEQUAL, "2:4": NM}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), shape=SHAPES, ties=st.booleans())
+def test_shrink_and_fill_keep_their_contract(name, data, shape, ties):
+    structure: Structure = STRUCTURES[name]
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    scores = torch.zeros(shape) if ties else torch.randn(shape, generator=draw)
+    info = view(scores).info
+    unit, capacity = structure.unit(info), structure.capacity(info)
+    assert 1 <= unit <= info.numel
+    assert capacity <= info.numel
+    least = min(unit, capacity)
+
+    full = structure.fill(view(scores), scores, capacity)
+    assert int(full.sum()) == capacity
+    n = data.draw(st.integers(least, capacity))
+    mask = structure.fill(view(scores), scores, n)
+    assert structure.is_legal(info, mask)
+    assert abs(int(mask.sum()) - n) <= unit / 2
+    assert mask.any()
+
+    fewer = data.draw(st.integers(least, max(least, int(mask.sum()))))
+    kept = structure.shrink(view(scores, mask), -scores, fewer)
+    assert not (kept & ~mask).any()
+    assert structure.is_legal(info, kept)
+    assert abs(int(kept.sum()) - fewer) <= unit / 2
+    assert kept.any()
+
+    again = structure.fill(view(scores, kept), torch.randn(shape, generator=draw), n)
+    assert structure.is_legal(info, again)
+    assert not (kept & ~again).any()
+    assert abs(int(again.sum()) - n) <= unit / 2

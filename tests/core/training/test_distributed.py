@@ -1,0 +1,114 @@
+"""Two processes, one topology: over gloo, with other data, other weights and other global seeds on each rank."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+PEER = """
+import sys, datetime
+import torch
+import torch.distributed as dist
+torch.set_num_threads(1)
+from fakes import ranks
+rank, port, scenarios, out = int(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), sys.argv[4]
+store = dist.TCPStore("127.0.0.1", int(port), 2, rank == 0, timeout=datetime.timedelta(seconds=60))
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=60))
+torch.save({name: getattr(ranks, name)(rank) for name in scenarios}, f"{out}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+SCENARIOS = (
+    "random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "unequal_seeds",
+    "unequal_weights", "joined", "without_ddp", "condensed", "condensed_alone",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What each of the scenarios returned on rank 0 and on rank 1, from one pair of processes."""
+    out = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "random"}
+    peers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PEER, str(rank), str(port), ",".join(SCENARIOS), str(out)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [peer.communicate(timeout=120)[1] for peer in peers]
+    finally:
+        for peer in peers:
+            peer.kill()
+    assert [peer.returncode for peer in peers] == [0, 0], "\n".join(errors)
+    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize(
+    "scenario", ["random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "condensed"]
+)
+def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, scenario):
+    """ITOP and Chase seed by rank and never broadcast: every rank trains a topology of its own."""
+    zero, one = (result[scenario] for result in results)
+    assert len(zero["masks"]) == 6  # the start and five updates
+    for a, b in zip(zero["masks"], one["masks"], strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert zero["budgets"] == one["budgets"]
+    assert all(torch.equal(a, b) for a, b in zip(zero["weights"], one["weights"], strict=True))
+    assert zero["grown"] == one["grown"] > 0
+
+
+def test_two_ranks_of_condensed_layers_equal_one_process_on_the_joined_batch(results):
+    """Gradients of stored weights go through DDP, dense ones are averaged where an update reads them."""
+    sys.path.insert(0, str(HERE.parent))
+    from fakes import ranks
+
+    alone = ranks.joined(None)
+    for result in results:
+        found = result["condensed_alone"]
+        for a, b in zip(found["masks"], alone["masks"], strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in a)
+        assert found["grown"] == alone["grown"]
+        assert sum(weight.numel() for weight in found["weights"]) < sum(w.numel() for w in alone["weights"])
+
+
+def test_srigl_bug_11_two_ranks_equal_one_process_on_the_joined_batch(results):
+    """Mean before |·|: averaging |g| instead would grow where ranks disagree."""
+    sys.path.insert(0, str(HERE.parent))
+    from fakes import ranks
+
+    alone = ranks.joined(None)
+    for result in results:
+        for a, b in zip(result["joined"]["masks"], alone["masks"], strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(result["joined"]["weights"], alone["weights"], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert alone["grown"] > 0
+
+
+def test_growth_averages_gradients_of_ranks_that_ddp_does_not_wrap(results):
+    """Planted: ±9 where the ranks disagree, 1 where they agree. The mean of |g| would take the 9s."""
+    for result in results:
+        grown = result["without_ddp"]["masks"][-1]["weight"]
+        assert torch.equal(grown.nonzero(), result["without_ddp"]["agreed"])
+
+
+@pytest.mark.parametrize("scenario", ["unequal_seeds", "unequal_weights"])
+def test_ranks_that_would_differ_stop_and_name_the_layers(results, scenario):
+    for result in results:
+        assert "the ranks hold different masks for" in result[scenario]["error"]
+        assert all(name in result[scenario]["error"] for name in result[scenario]["named"])

@@ -1,0 +1,455 @@
+"""The Sparsifier: budgets over a training, what it refuses, what it reports."""
+
+import pytest
+import torch
+from torch import nn
+
+import dstbench
+from dstbench.api import Infeasible, Recipe, StrategyError
+from dstbench.core.network.layers import clean_name, maskable_layers
+from dstbench.errors import BadInput
+from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
+
+IMAGES = (6, 3, 8, 8)
+
+
+def sparsify(model, density=0.2, total_steps=40, **options):
+    options.setdefault("recipe", recipe())
+    return dstbench.Sparsifier(model, sgd(model), density=density, total_steps=total_steps, **options)
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    "grow", ["random", "gradient", "momentum", {"name": "momentum", "share": "momentum"}]
+)
+@pytest.mark.parametrize("prune", ["magnitude", {"name": "magnitude", "share": "global"}, "set", "mest"])
+def test_unstructured_density_is_exact_after_init_and_every_update(prune, grow):
+    model = mlp()
+    sparsifier = sparsify(model, 0.137, 30, recipe=recipe(prune=prune, grow=grow))
+    wanted = round(0.137 * 736)
+
+    def check():
+        assert sum(sparsifier.active.values()) == wanted
+        assert sum(int(mask.sum()) for mask in sparsifier.masks.values()) == wanted
+        assert min(sparsifier.active.values()) >= 1
+        assert_masked(sparsifier)
+
+    check()
+    train(model, sparsifier, 30, after=check)
+    assert [report.step for report in sparsifier.history] == [3, 6, 9, 12, 15, 18, 21]
+    assert all(report.grown == report.dropped > 0 for report in sparsifier.history[:3])
+    assert sparsifier.density == wanted / 736
+
+
+@pytest.mark.parametrize("structure", ["channel", {"name": "shuffled_block", "block_size": 4}])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_structured_density_is_within_half_a_unit_a_layer(structure, grow):
+    model = conv_net()
+    sparsifier = sparsify(model, 0.5, 20, recipe=recipe(structure=structure, grow=grow, schedule="constant"))
+
+    def check():
+        assert sum(sparsifier.budget.values()) == round(0.5 * sparsifier.size)
+        for name, mask in sparsifier.masks.items():
+            kind = sparsifier.structures[name]
+            info = sparsifier.layers[name].info
+            assert abs(int(mask.sum()) - sparsifier.budget[name]) <= kind.unit(info) / 2
+            assert kind.is_legal(info, mask)
+            assert mask.any()
+        assert_masked(sparsifier)
+
+    check()
+    train(model, sparsifier, 20, shape=IMAGES, after=check)
+    assert sum(report.grown for report in sparsifier.history) > 0
+
+
+def test_redistributed_layers_are_not_pulled_back():
+    """Budgets that momentum moved stay moved: pruning takes the same fraction of what each layer holds."""
+    model = mlp()
+    sparsifier = sparsify(
+        model, 0.2, 300, recipe=recipe(grow={"name": "momentum", "share": "momentum"}, schedule="constant")
+    )
+    start = dict(sparsifier.budget)
+    train(model, sparsifier, 60)
+    first, last = next(iter(start)), list(start)[-1]
+    assert sparsifier.budget[last] / start[last] > 1.2 * sparsifier.budget[first] / start[first]
+
+
+@pytest.mark.parametrize("name", ["gmp", "granet", "mest-ems"])
+def test_falling_budgets_are_exact_at_every_target(name):
+    model = mlp()
+    steps = {"unit": "steps"} if name == "mest-ems" else {}
+    sparsifier = sparsify(model, 0.1, 40, recipe={"name": name, "delta_t": 4, **steps})
+    seen = [sparsifier.density]
+
+    def check():
+        assert sum(sparsifier.active.values()) == sum(sparsifier.budget.values())
+        assert sum(sparsifier.active.values()) == round(sparsifier._final * 736)
+        assert_masked(sparsifier)
+        seen.append(sparsifier.density)
+
+    train(model, sparsifier, 40, after=check)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == {"gmp": 1.0, "granet": 0.5, "mest-ems": round(0.15 * 736) / 736}[name]
+    assert seen[-1] == round(0.1 * 736) / 736
+
+
+def test_soft_memory_prunes_then_grows_in_one_event():
+    model = mlp()
+    sparsifier = sparsify(model, 0.2, 40, recipe=recipe("soft_memory", 5))
+    train(model, sparsifier, 40)
+    first, last = sparsifier.history[0], sparsifier.history[-1]
+    assert first.grown > 0  # although it holds fewer than before
+    assert first.active > round(0.2 * 736)
+    assert (last.step, last.active, last.grown) == (30, round(0.2 * 736), 0)
+
+
+@pytest.mark.parametrize("schedule", ["soft_memory", "cubic"])
+def test_a_new_density_scales_an_allocation_that_no_shape_gives(schedule):
+    """After momentum moved budgets away from it, an in-place allocation is no list of gaps to fill."""
+    model = mlp()
+    init = {"name": "magnitude", "share": "in_place"}
+    grow = {"name": "momentum", "share": "momentum"}
+    sparsifier = sparsify(model, 0.1, 60, recipe=recipe(schedule, init=init, grow=grow))
+    start = dict(sparsifier.allocation)
+    train(model, sparsifier, 50)
+    size, total = sum(start.values()), sum(sparsifier.allocation.values())
+    for name, count in sparsifier.allocation.items():
+        assert abs(count - start[name] * total / size) <= 1, name
+
+
+def test_density_one_is_a_no_op():
+    model, plain = mlp(), mlp()
+    sparsifier, optimizer = sparsify(model, 1.0, 10), sgd(plain)
+    train(model, sparsifier, 10)
+    for images, labels in batches(10):
+        nn.functional.cross_entropy(plain(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sparsifier.density == 1
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_dense_layer_among_sparse_ones_is_left_alone():
+    model = mlp(sizes=(20, 30, 3, 4))
+    sparsifier = sparsify(model, 0.5, 20)
+    full = [name for name, count in sparsifier.active.items() if count == sparsifier.layers[name].info.numel]
+    assert full  # ERK makes the small ones dense
+    train(model, sparsifier, 20, shape=(8, 20))
+    assert all(sparsifier.masks[name].all() for name in full)
+    assert all((sparsifier.layers[name].weight != 0).all() for name in full)
+
+
+def test_no_update_after_the_end():
+    model = mlp()
+    sparsifier = sparsify(model, 0.2, 10, recipe=recipe("constant", 2))
+    train(model, sparsifier, 30)
+    assert [report.step for report in sparsifier.history] == [2, 4, 6, 8]
+    assert sparsifier.steps == 30
+
+
+def test_one_unit_a_layer_still_trains():
+    """Pruning can't go below one unit a layer: such an update moves what it can, it doesn't fail."""
+    model = mlp()
+    sparsifier = sparsify(model, 0.0041, 20, recipe=recipe("constant", 2))  # 3 weights in 3 layers
+    train(model, sparsifier, 20)
+    assert sparsifier.active == dict.fromkeys(sparsifier.layers, 1)
+    model = conv_net()
+    sparsifier = sparsify(model, 0.12, 12, recipe=recipe("constant", 2, structure="channel"))
+    train(model, sparsifier, 12, shape=IMAGES)
+    assert all(mask.any() for mask in sparsifier.masks.values())
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("density", [0, -0.5, 1.01, float("nan"), "half", None])
+def test_a_bad_density_is_refused(density):
+    with pytest.raises(BadInput, match="density"):
+        sparsify(mlp(), density)
+
+
+@pytest.mark.parametrize("total_steps", [None, 0, -3])
+def test_total_steps_must_be_given(total_steps):
+    with pytest.raises(BadInput, match="total_steps"):
+        sparsify(mlp(), total_steps=total_steps)
+
+
+def test_too_sparse_for_one_unit_a_layer_is_infeasible():
+    with pytest.raises(Infeasible, match=r"\b2\b.*\b3\b"):
+        sparsify(mlp(), 0.003)
+
+
+def test_a_final_density_that_can_not_be_is_refused_at_once():
+    """Gradual pruning starts dense: what it ends at must be checked before, not after, the training."""
+    with pytest.raises(Infeasible, match=r"\b2\b.*\b3\b"):
+        sparsify(mlp(), 0.003, recipe="gmp")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "riggle"}, r"rigl"),
+        ({"recipe": {"grwo": "random"}}, r"'grwo'.*'grow'"),
+        ({"recipe": {"grow": "gradients"}}, r"grow.*'gradients'.*'gradient'"),
+        ({"recipe": {"schedule": {"name": "cosine", "alfa": 0.3}}}, r"alfa.*alpha"),
+        ({"dense_layers": ["layer9"]}, r"dense_layers.*'layer9'"),
+        ({"dense_layers": ["*"]}, r"no convolution or linear weight left"),
+        ({"storage": "compressed"}, r"storage.*masked.*compressed"),
+        ({"storage": "condensed"}, r"example_input.*batch.*NoneType"),
+        ({"recipe": {"init": {"name": "magnitude", "share": "momentum"}}}, r"init.*MOMENTUM"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    with pytest.raises(BadInput, match=message):
+        sparsify(mlp(), **change)
+
+
+def test_unmatched_dense_layers_name_the_nearest():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    with pytest.raises(BadInput, match=r"'haed'.*did you mean 'head'"):
+        sparsify(Named(), dense_layers=["haed"])
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(BadInput, match=r"optimizer.*Linear"):
+        dstbench.Sparsifier(mlp(), nn.Linear(1, 1), total_steps=5)
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    with pytest.raises(BadInput, match=r"optimizer.*none of"):
+        dstbench.Sparsifier(mlp(), sgd(mlp()), total_steps=5)
+
+
+def test_growth_without_a_gradient_names_the_layer():
+    model = mlp()
+    model[2].weight.requires_grad_(False)
+    sparsifier = sparsify(model, recipe=recipe(grow="gradient", delta_t=1))
+    with pytest.raises(StrategyError, match=r"'2' has no gradient"):
+        train(model, sparsifier, 1)
+
+
+def test_a_lazy_layer_without_a_shape_is_refused():
+    model = nn.Sequential(nn.LazyLinear(4))
+    with pytest.raises(BadInput, match=r"'0'.*one batch"):
+        dstbench.Sparsifier(model, torch.optim.SGD([torch.zeros(1, requires_grad=True)]), total_steps=5)
+
+
+# Layers
+
+
+def test_only_weights_of_convolutions_and_linear_layers_are_masked():
+    """rigl-torch masks norm weights as well."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.LayerNorm(288), nn.Linear(288, 4)
+    )
+    sparsifier = sparsify(model)
+    assert list(sparsifier.masks) == ["0", "4"]
+    assert all((module.weight == 1).all() for module in (model[1], model[3]))
+
+
+def test_dense_layers_are_out_of_the_budget_and_untouched():
+    model = conv_net()
+    before = model[0].weight.clone()
+    sparsifier = sparsify(model, 0.3, dense_layers=["0", "1*"])
+    assert list(sparsifier.layers) == ["3", "5"]
+    assert list(sparsifier.dense_layers) == ["0", "10"]
+    assert torch.equal(model[0].weight, before)
+    assert sum(sparsifier.active.values()) == round(0.3 * (72 + 96))
+
+
+def test_dense_layers_of_the_recipe_add_up():
+    sparsifier = sparsify(mlp(), recipe=Recipe(grow="random", dense_layers=("0",)), dense_layers=["4"])
+    assert list(sparsifier.layers) == ["2"]
+
+
+def test_a_weight_that_two_layers_share_is_masked_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 4)
+            self.two.weight = self.one.weight
+
+        def forward(self, x):
+            return self.head(self.two(self.one(x).tanh()).tanh())
+
+    model = Tied()
+    sparsifier = sparsify(model, 0.25, 12, recipe=recipe(grow="gradient"))
+    assert list(sparsifier.masks) == ["one", "head"]
+    assert sparsifier.size == 144 + 48
+    train(model, sparsifier, 12)
+    assert sum(sparsifier.active.values()) == round(0.25 * 192)
+    assert_masked(sparsifier)
+    assert model.two.weight is model.one.weight
+
+
+def test_layers_that_do_not_fit_are_unstructured_and_listed():
+    sparsifier = sparsify(conv_net(), 0.5, recipe=recipe(structure="channel"))
+    assert list(sparsifier.fallbacks) == ["10"]
+    table = sparsifier.summary().set_index("layer")
+    assert "classes" in table.loc["10", "structure"]
+    assert table.loc["0", "structure"] == "channel"
+
+
+def test_the_summary_adds_up():
+    model = mlp()
+    sparsifier = sparsify(model, 0.2, 20)
+    train(model, sparsifier, 10)
+    table = sparsifier.summary()
+    assert list(table["layer"]) == ["0", "2", "4"]
+    assert list(table["shape"]) == [(24, 12), (16, 24), (4, 16)]
+    assert table["weights"].sum() == 736
+    assert table["active"].sum() == round(0.2 * 736)
+    assert (table["target"] == table["measured"]).all()
+    assert (table["r_s"] * table["weights"]).sum() / 736 == pytest.approx(sparsifier.r_s)
+    assert (table["r_s"] > table["measured"]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("module.conv1", "conv1"),
+        ("_orig_mod.conv1", "conv1"),
+        ("module._orig_mod.conv1", "conv1"),
+        ("_orig_mod.module.layer.0", "layer.0"),
+        ("layer._orig_mod.0", "layer.0"),
+        ("module", "weight"),  # a bare layer
+        ("_orig_mod", "weight"),
+        ("", "weight"),
+        ("conv1", "conv1"),
+        ("my_module.conv", "my_module.conv"),
+    ],
+)
+def test_wrappers_leave_no_trace_in_names(name, clean):
+    assert clean_name(name) == clean
+
+
+def test_names_are_the_same_inside_wrappers():
+    plain = list(maskable_layers(conv_net()))
+    assert list(maskable_layers(torch.compile(conv_net()))) == plain
+    assert list(maskable_layers(nn.DataParallel(conv_net()))) == plain
+    assert list(maskable_layers(nn.DataParallel(torch.compile(conv_net())))) == plain
+    assert list(maskable_layers(nn.DataParallel(nn.Linear(2, 2)))) == list(maskable_layers(nn.Linear(2, 2)))
+
+
+def test_the_classifier_is_known_inside_wrappers():
+    for model in (conv_net(), torch.compile(conv_net()), nn.DataParallel(conv_net())):
+        assert [n for n, layer in maskable_layers(model).items() if layer.info.classifier] == ["10"]
+
+
+# R_s
+
+
+def test_r_s_counts_what_was_ever_active():
+    model = mlp()
+    sparsifier = sparsify(model, 0.2, 20, recipe=recipe("constant", 2))
+    ever = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    assert sparsifier.r_s == sparsifier.density
+
+    def check():
+        for name, mask in sparsifier.masks.items():
+            ever[name] |= mask
+        assert sparsifier.r_s == sum(int(mask.sum()) for mask in ever.values()) / 736
+
+    train(model, sparsifier, 20, after=check)
+    assert sparsifier.r_s == sparsifier.history[-1].r_s > 0.5
+
+
+def expected_r_s(density, fractions):
+    """1 - R_s = (1 - d) Π (1 - p d / (1 - d + p d)): random growth over what is free, the just-dropped too."""
+    left = 1 - density
+    for p in fractions:
+        left *= 1 - p * density / (1 - density + p * density)
+    return 1 - left
+
+
+class One(nn.Module):
+    """A single layer of 80,000 weights whose gradient is cheap."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(400, 200)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"name": "constant", "zeta": 0.3}, {"name": "cosine", "alpha": 0.5, "stop": 1.0}]
+)
+@pytest.mark.parametrize("density", [0.05, 0.2])
+def test_r_s_of_random_growth_is_the_closed_form(schedule, density):
+    model = One()
+    sparsifier = dstbench.Sparsifier(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.0),
+        recipe=recipe(init="uniform", schedule={**schedule, "delta_t": 1}, prune="random"),
+        density=density,
+        total_steps=25,
+    )
+    made = sparsifier.method.schedule
+    fractions = []
+    for _ in range(25):
+        sparsifier.step()
+        target = made(dstbench.api.Clock(sparsifier.steps, 25), density)
+        fractions += [] if target is None else [1 - target.keep / density]
+    assert len(fractions) == 24
+    assert sparsifier.r_s == pytest.approx(expected_r_s(density, fractions), abs=0.005)
+
+
+def test_the_r_s_formula_gives_the_published_setting():
+    """88,000 steps, ΔT 1500, α .5 of all steps, d = .05: 0.555 (ITOP's settings)."""
+    from math import cos, pi
+
+    fractions = [0.25 * (1 + cos(pi * t / 88_000)) for t in range(1500, 88_000, 1500)]
+    assert expected_r_s(0.05, fractions) == pytest.approx(0.555, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"total_steps": 1.5}, "total_steps: expected"),
+        ({"total_steps": True}, "total_steps: expected"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: expected"),
+        ({"seed": -1}, "seed: expected"),
+        ({"seed": "a"}, "seed: expected"),
+        ({"recipe": 3}, "recipe: expected"),
+        ({"recipe": None}, "recipe: expected"),
+        ({"dense_layers": "conv1"}, "no layer matches 'conv1'"),
+    ],
+)
+def test_bad_arguments_are_named(wrong, message):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(BadInput, match=message):
+        dstbench.Sparsifier(model, optimizer, **{"density": 0.5, "total_steps": 10, **wrong})
+
+
+def test_one_optimizer_has_one_sparsifier():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+    with pytest.raises(BadInput, match="a Sparsifier already"):
+        dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+    first.detach()
+    dstbench.Sparsifier(model, optimizer, density=0.5, total_steps=10)
+
+
+def test_a_dense_start_falls_to_its_density_at_the_first_update():
+    model = mlp()
+    parts = recipe("constant", 3, init={"name": "dense", "share": "uniform"})
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, density=0.25, total_steps=8)
+    assert sparsifier.density == 1
+    train(model, sparsifier, 8)
+    n = round(0.25 * sparsifier.size)
+    assert [(r.step, r.active) for r in sparsifier.history] == [(3, n), (6, n)]
+    assert all(
+        abs(count - 0.25 * sparsifier.layers[name].info.numel) < 1
+        for name, count in sparsifier.active.items()
+    )
+    assert_masked(sparsifier)
