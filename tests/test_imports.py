@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,22 @@ def _root(package: str) -> Path:
 CORE, PLUGINS = _root("dstbench"), _root("dstbench_plugins")
 ORDER = ("api", "core", "accel", "results", "runner", "report", "cli")
 BELOW = {"errors", "hookspecs", "registration"}
+ROOMS = {  # the rooms inside a part, each with the rooms of that part that it may use
+    "core": {
+        "ranks": set(),
+        "network": {"ranks"},
+        "engine": {"ranks", "network"},
+        "storage": {"ranks", "network"},
+        "training": {"ranks", "network", "engine", "storage"},
+        "cost": {"ranks", "network", "engine", "storage", "training"},
+    },
+    "runner": {
+        "failures": set(),
+        "matrix": {"failures"},
+        "trial": {"failures", "matrix"},
+        "execution": {"failures", "matrix", "trial"},
+    },
+}
 TOOLS = {"bench", "__main__", "__init__"}  # entry points: they may use anything
 MAY_IMPORT = {
     "errors": set(),
@@ -70,6 +87,23 @@ def ours(path: Path) -> list[str]:
     ]
 
 
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name_of(path) for path in modules(CORE)}
+
+
+def used_modules(path: Path) -> set[str]:
+    """The modules of ours that a file imports, in functions too; for type checking alone doesn't count."""
+    used = {
+        module if module in NAMES else module.rpartition(".")[0]
+        for module, typing in imports(path)
+        if not typing
+    }
+    return (used & NAMES) - {name_of(path)}
+
+
 def own_part(path: Path) -> str:
     return path.relative_to(CORE).parts[0].removesuffix(".py")
 
@@ -83,6 +117,32 @@ def test_imports_point_one_way(path):
 
 def test_every_part_is_known():
     assert {own_part(path) for path in modules(CORE)} <= MAY_IMPORT.keys() | TOOLS
+
+
+@pytest.mark.parametrize(("part", "room"), [(part, room) for part, rooms in ROOMS.items() for room in rooms])
+def test_imports_point_one_way_inside_a_part_too(part, room):
+    inside = [
+        path
+        for path in modules(CORE / part)
+        if path.relative_to(CORE / part).parts[0] in (room, f"{room}.py")
+    ]
+    assert inside
+    for path in inside:
+        used = {name.split(".")[2] for name in used_modules(path) if name.startswith(f"dstbench.{part}.")}
+        assert used <= ROOMS[part][room] | {room}, path
+
+
+@pytest.mark.parametrize("part", ROOMS)
+def test_every_room_is_known(part):
+    rooms = {path.relative_to(CORE / part).parts[0].removesuffix(".py") for path in modules(CORE / part)}
+    assert rooms - {"__init__"} == ROOMS[part].keys()
+
+
+def test_no_module_needs_itself():
+    """No circle of imports, those inside functions included."""
+    graph = {name_of(path): used_modules(path) for path in modules(CORE)}
+    order = TopologicalSorter(graph)
+    order.prepare()  # raises CycleError, with the circle
 
 
 @pytest.mark.parametrize("path", modules(CORE), ids=lambda p: str(p.relative_to(CORE)))

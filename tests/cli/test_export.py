@@ -21,8 +21,9 @@ from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.results.record import folder_of, write_record
 from dstbench.runner.trial.export import export
+from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import load_trained
-from dstbench.runner.trial.trial import STATE, run_trial
+from dstbench.runner.trial.trial import run_trial
 
 WITHOUT_US = """
 import sys

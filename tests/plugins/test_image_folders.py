@@ -11,7 +11,8 @@ from dstbench.api import DataUnavailable
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.runner.trial.batches import Batches, evaluation_batches
-from dstbench.runner.trial.trial import CURVE, run_trial
+from dstbench.runner.trial.running import CURVE
+from dstbench.runner.trial.trial import run_trial
 from dstbench_plugins.datasets.image_folders import ImageNet, TinyImageNet
 from fakes.folders import write_official, write_plain
 

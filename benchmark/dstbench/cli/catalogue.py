@@ -83,7 +83,7 @@ def datasets(
         columns = ["name", "input_shape", "num_classes", *_SPLITS, "presets", "summary"]
         print_rows(rows, columns, as_json=as_json)
         return
-    from dstbench.runner.execution.session import load_data
+    from dstbench.runner.trial.blueprint import load_data
 
     data = load_data(found, name, data_root, download)
     sizes = {split: len(getattr(data, split)) for split in _SPLITS}

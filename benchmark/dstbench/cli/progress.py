@@ -15,7 +15,7 @@ from rich.table import Column
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.worker import Event
-    from dstbench.runner.matrix.plan import Plan
+    from dstbench.runner.matrix.planned import Plan
 
 _COLOURS = {"ok": "green", "cached": "dim", "elsewhere": "dim", "skipped": "yellow"}
 _PHASES = {"train": "training", "throughput": "timing"}

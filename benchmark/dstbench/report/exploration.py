@@ -259,7 +259,7 @@ def _average(values: Sequence[float | None]) -> float | None:
 
 
 def _page(found: Sequence[Setting]) -> str:
-    from dstbench.report.page import part, templates
+    from dstbench.report.jinja import part, templates
 
     blocks = [_block(title, members) for title, members in _blocks(found)]
     return (

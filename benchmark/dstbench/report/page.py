@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.cells import METHOD_PARTS, accuracy_axis, cell_of
 from dstbench.report.columns import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
+from dstbench.report.jinja import part, templates
 from dstbench.report.provenance import provenance, reading
 from dstbench.report.published.rows import Beside, stand_beside
 from dstbench.report.published.text import COMPARED, LEAD, compared
@@ -26,7 +26,6 @@ from dstbench.report.values import Column, is_missing
 from dstbench.results.table import Loaded, Paths, frame, read
 
 if TYPE_CHECKING:
-    import jinja2
     import pandas as pd
 
 Row = dict[Any, Any]
@@ -113,24 +112,6 @@ def render_page(
             rejected=[f"{'/'.join(item.path.parts[-3:])}: {item.reason}" for item in loaded.rejected],
         )
     )
-
-
-@cache
-def templates() -> jinja2.Environment:
-    """The templates of this package; everything put into them is escaped."""
-    import jinja2
-
-    loader = jinja2.PackageLoader("dstbench.report", "templates")
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
-
-
-def part(name: str) -> Any:
-    """Our own CSS or script, put into the page as it is."""
-    from markupsafe import Markup
-
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8").rstrip())
 
 
 def _data(

@@ -21,7 +21,7 @@ AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
-    from dstbench.report.page import templates
+    from dstbench.report.jinja import templates
 
     rows = _block(tables["accuracy"].to_dict("records"))
     controls = [row for row in rows if row["control"]]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dstbench.core.cost.cost import cost, counted, layer_costs
+from dstbench.core.cost.cost import cost, counted
+from dstbench.core.cost.layers import layer_costs
 from dstbench.errors import BadInput
 from fakes.engine import mlp
 

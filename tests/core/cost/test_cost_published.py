@@ -6,7 +6,9 @@ import torchvision
 from torch import nn
 
 import dstbench
-from dstbench.core.cost.cost import CONVENTIONS, cost, counted, flops, layer_costs
+from dstbench.core.cost.conventions import CONVENTIONS
+from dstbench.core.cost.cost import cost, counted, flops
+from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import published_cost
 from dstbench.registration.registry import registry
 

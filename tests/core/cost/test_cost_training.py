@@ -9,7 +9,9 @@ from torch import nn
 
 import dstbench
 from dstbench.api import Clock, Recipe
-from dstbench.core.cost.cost import CONVENTIONS, flops, layer_costs
+from dstbench.core.cost.conventions import CONVENTIONS
+from dstbench.core.cost.cost import flops
+from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter, published_cost, training_cost
 from dstbench.errors import BadInput
 from dstbench_plugins.recipes.dense_to_sparse import gmp

@@ -8,7 +8,8 @@ import torchvision
 from torch import nn
 
 import dstbench
-from dstbench.core.cost.cost import compacted, layer_costs
+from dstbench.core.cost.cost import compacted
+from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.widths import kept_parts, widths
 from dstbench.errors import BadInput
 

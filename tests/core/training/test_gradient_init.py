@@ -8,7 +8,7 @@ from torch import nn
 
 import dstbench
 from dstbench.api import Infeasible, StrategyError
-from dstbench.core.cost.cost import layer_costs
+from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, bits, conv_net, mlp, recipe, sgd, train

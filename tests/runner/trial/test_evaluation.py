@@ -14,7 +14,8 @@ from dstbench.results.record import seal
 from dstbench.runner.trial import trial as trial_module
 from dstbench.runner.trial.batches import evaluation_batches
 from dstbench.runner.trial.blueprint import Blueprint
-from dstbench.runner.trial.trial import CURVE, STATE, run_trial
+from dstbench.runner.trial.running import CURVE, STATE
+from dstbench.runner.trial.trial import run_trial
 from dstbench_plugins.datasets.digits import Digits
 
 TRIAL = {

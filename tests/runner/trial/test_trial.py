@@ -10,8 +10,9 @@ import torch
 from dstbench.registration.registry import registry
 from dstbench.results.record import seal
 from dstbench.runner.trial import trial as trial_module
+from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE
 from dstbench.runner.trial.throughput import measure_throughput
-from dstbench.runner.trial.trial import CHECKPOINT, CURVE, STATE, run_trial
+from dstbench.runner.trial.trial import run_trial
 
 RIGL = {
     "init": {"name": "erk"},

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from dstbench.api import Clock, Recipe, Signal, Target
-from dstbench.core.cost.cost import LayerCost, flops, get_convention, layer_costs
+from dstbench.core.cost.conventions import get_convention
+from dstbench.core.cost.cost import flops
+from dstbench.core.cost.layers import LayerCost, layer_costs
 from dstbench.core.engine.allocation import bounds, by_shape, check_count, check_density
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted

@@ -13,7 +13,7 @@ from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput, nearest
 
 if TYPE_CHECKING:
-    from dstbench.core.cost.cost import LayerCost
+    from dstbench.core.cost.layers import LayerCost
 
 
 @dataclass(frozen=True)

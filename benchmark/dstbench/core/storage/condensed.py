@@ -9,13 +9,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Execution, LayerCall, Signal, Structure
+from dstbench.api import Execution, LayerCall, Structure
 from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
 from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
 from dstbench.core.storage.stored import Stored, Weights, entrywise
-from dstbench.core.training.method import Method
 from dstbench.errors import BadInput, nearest
 
 Masks = Mapping[str, Tensor]  # layer name -> bool [*w]
@@ -165,18 +164,6 @@ class Condensing:
         for group in optimizer.param_groups:
             group["params"][:] = [after if each is before else each for each in group["params"]]
         self._model.set_submodule(self._places[name], module)
-
-
-def check_condensable(method: Method) -> None:
-    """Refuse a method that needs what isn't there, or needs it so often that nothing is saved."""
-    if method.init.needs:
-        raise BadInput(
-            f"storage: 'condensed' needs masks from the start, and init {method.init!r} reads gradients"
-        )
-    if Signal.MOMENTUM in method.needs:
-        raise BadInput(
-            "storage: 'condensed' saves nothing where every step needs the dense gradient: momentum growth"
-        )
 
 
 def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Execution]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,25 +13,13 @@ from torch import Tensor
 from dstbench.core.storage.compact import Compacting, check_loadable
 from dstbench.core.storage.condensed import Condensing
 from dstbench.core.training.support import Removal
-from dstbench.core.training.topology import Topology
+from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
     from dstbench.core.training.sparsifier import Sparsifier
 
 _VERSION = 2
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """What one topology update did."""
-
-    step: int
-    density: float  # after it, measured
-    active: int  # weights, after it
-    grown: int  # entries that became active
-    dropped: int  # entries that became inactive
-    r_s: float  # ever active / all, after it
 
 
 def pack(mask: Tensor) -> Tensor:

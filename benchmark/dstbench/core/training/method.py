@@ -111,3 +111,15 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
 def _build(registry: Registry, kind: str, spec: Any) -> Any:
     """A component from a name or mapping; an object that already is one passes through."""
     return registry.build(kind, spec) if isinstance(spec, str | Mapping) else spec
+
+
+def check_condensable(method: Method) -> None:
+    """Refuse a method that needs what isn't there, or needs it so often that nothing is saved."""
+    if method.init.needs:
+        raise BadInput(
+            f"storage: 'condensed' needs masks from the start, and init {method.init!r} reads gradients"
+        )
+    if Signal.MOMENTUM in method.needs:
+        raise BadInput(
+            "storage: 'condensed' saves nothing where every step needs the dense gradient: momentum growth"
+        )

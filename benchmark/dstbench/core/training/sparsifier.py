@@ -19,7 +19,7 @@ from dstbench.core.engine.update import Budget, Masks, initial_masks, make_goal,
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import Layer, budgeted_layers, unwrap
 from dstbench.core.storage.compact import Compacting
-from dstbench.core.storage.condensed import Condensing, check_condensable
+from dstbench.core.storage.condensed import Condensing
 from dstbench.core.storage.stored import (
     Arrangement,
     Masked,
@@ -29,16 +29,15 @@ from dstbench.core.storage.stored import (
     keep_checkpoints_logical,
 )
 from dstbench.core.training import checkpoint
-from dstbench.core.training.checkpoint import UpdateReport
 from dstbench.core.training.dead_rows import DeadRows
 from dstbench.core.training.hooks import StepHooks, check_unhooked
-from dstbench.core.training.method import build_method
+from dstbench.core.training.method import build_method, check_condensable
 from dstbench.core.training.optimizers import check_owner, innermost, overflowed
 from dstbench.core.training.signals import Signals
 from dstbench.core.training.summary import summarise
 from dstbench.core.training.support import Removal, check_support, shrunk
 from dstbench.core.training.timetable import Timetable
-from dstbench.core.training.topology import Change, Topology
+from dstbench.core.training.topology import Change, Topology, UpdateReport
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -79,3 +79,15 @@ class Topology:
         """Go where the weights went, as when Accelerate's ``prepare`` moves them."""
         for masks in (self.masks, self.explored, self.kept, self.support):
             masks.update({name: mask.to(devices[name]) for name, mask in masks.items()})
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one topology update did."""
+
+    step: int
+    density: float  # after it, measured
+    active: int  # weights, after it
+    grown: int  # entries that became active
+    dropped: int  # entries that became inactive
+    r_s: float  # ever active / all, after it

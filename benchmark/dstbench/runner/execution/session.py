@@ -15,10 +15,11 @@ from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
 from dstbench.runner.execution.worker import Event, Executor, Job
 from dstbench.runner.matrix.config import Matrix, load_matrix
-from dstbench.runner.matrix.plan import Plan, PlannedTrial, plan
+from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 if TYPE_CHECKING:
-    from dstbench.api import ImageData, Spec
+    pass
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -247,23 +248,12 @@ def _check_data(
 ) -> None:
     """Load every data set once: what is missing is said, or downloaded, before anything starts."""
     from dstbench.runner.execution.local import warm_up
+    from dstbench.runner.trial.blueprint import load_data
 
     warm_up(preload)  # meanwhile
     specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}
     for spec in specs.values():
         load_data(registry, spec, data_root, download)
-
-
-def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> ImageData:
-    """Load a data set. Raises BadInput where its files aren't there."""
-    from dstbench.api import DataUnavailable
-
-    try:
-        data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
-    except DataUnavailable as error:
-        name = spec if isinstance(spec, str) else spec["name"]
-        raise BadInput(f"dataset {name!r}: {error}") from error
-    return data
 
 
 def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:

@@ -21,6 +21,7 @@ import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
+from dstbench.runner.failures import is_out_of_memory
 
 DONE, ELSEWHERE = 0, 75
 """What ``work`` returns: the record is there, or another process holds the trial."""
@@ -111,14 +112,6 @@ def failure(error: BaseException) -> dict[str, Any]:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return _failed("oom" if is_out_of_memory(error) else "failed", reason, text)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on the host or on a GPU."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def _attempt(job: Job, threads: int) -> Record:

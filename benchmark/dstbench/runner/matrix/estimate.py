@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from dstbench.errors import BadInput
 from dstbench.results.record import canonical, read_record, record_files
 from dstbench.runner.matrix.config import Training
-from dstbench.runner.trial.small_dense import why_not
+from dstbench.runner.matrix.widths import why_not
 
 if TYPE_CHECKING:
     from dstbench.api import LayerInfo
     from dstbench.registration.registry import Registry
-    from dstbench.runner.matrix.plan import PlannedTrial
+    from dstbench.runner.matrix.planned import PlannedTrial
 
 FEW_UPDATES = 10
 GUESS = {"core": 1e10, "GPU": 2e12}
@@ -196,7 +196,7 @@ class Prospect:
 
 
 def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: tuple[str, ...]) -> Profile:
-    from dstbench.core.cost.cost import layer_costs
+    from dstbench.core.cost.layers import layer_costs
     from dstbench.core.network.layers import budgeted_layers
 
     try:

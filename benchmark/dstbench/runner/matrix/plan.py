@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
@@ -16,32 +16,11 @@ from dstbench.runner.matrix.cells import Cell, cells
 from dstbench.runner.matrix.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
 from dstbench.runner.matrix.estimate import Prospect
 from dstbench.runner.matrix.matching import matches
+from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.matrix.validation import validated
 
 Normal = dict[str, Any]
 """A component in its canonical form: its name and its parameters that aren't at their default."""
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One trial: what runs, under which key, and what people call it."""
-
-    key: str  # sha256, hex
-    trial: Mapping[str, Any]  # the resolved configuration; see Trial in results/record.py
-    label: str
-    control: str | None = None  # "dense", "static", "small-dense"; None: a method under test
-    skip: str | None = None  # why it won't run
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a matrix comes to."""
-
-    matrix: Matrix
-    trials: tuple[PlannedTrial, ...]
-    excluded: int = 0  # cells that include and exclude took away
-    duplicates: int = 0  # cells that are the same trial as another
-    notes: tuple[str, ...] = field(default=())  # what to know before starting
 
 
 def plan(matrix: Matrix, registry: Registry) -> Plan:

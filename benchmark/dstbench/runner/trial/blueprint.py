@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.accel.throughput import PRECISIONS
-from dstbench.api import ImageData, Recipe
+from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.network.layers import budgeted_layers
 from dstbench.core.training.method import as_recipe
 from dstbench.core.training.sparsifier import Sparsifier
+from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.small_dense import narrow
@@ -87,3 +88,13 @@ def parameters_at(model: nn.Module, density: float, dense_layers: tuple[str, ...
     weights = sum(layer.info.numel for layer in layers.values())
     inactive = weights - round(check_density(density) * weights)
     return sum(parameter.numel() for parameter in model.parameters()) - inactive
+
+
+def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> ImageData:
+    """Load a data set. Raises BadInput where its files aren't there."""
+    try:
+        data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
+    except DataUnavailable as error:
+        name = spec if isinstance(spec, str) else spec["name"]
+        raise BadInput(f"dataset {name!r}: {error}") from error
+    return data

@@ -19,8 +19,8 @@ from dstbench.core.training.dead_rows import whole_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
+from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import Trained, load_trained
-from dstbench.runner.trial.trial import STATE
 
 TOLERANCE = 1e-5
 """What outputs may differ by, relative to the largest: other kernels add in another order."""

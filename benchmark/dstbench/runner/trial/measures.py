@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from dstbench.api import StrategyError
-from dstbench.core.cost.cost import CONVENTIONS, Cost, Counted, counted
+from dstbench.core.cost.conventions import CONVENTIONS
+from dstbench.core.cost.cost import Cost, Counted, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration, channel_statistics, plain
 
 if TYPE_CHECKING:
-    from dstbench.runner.trial.trial import RunningTrial
+    from dstbench.runner.trial.running import RunningTrial
 
 
 def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str, Any]:

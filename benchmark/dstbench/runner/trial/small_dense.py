@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 
 import torch
@@ -11,6 +9,7 @@ from torch import nn
 
 from dstbench.api import ModelFactory
 from dstbench.errors import BadInput
+from dstbench.runner.matrix.widths import why_not
 
 _SMALLEST = 2.0**-12  # narrower than this every layer of any real model has one channel
 _LARGEST = 2.0**6
@@ -42,16 +41,6 @@ def narrow(
     return build(_nearest_width(count, parameters))
 
 
-def why_not(factory: ModelFactory) -> str | None:
-    """Why a model has no small-dense control; None where it has one."""
-    if "width" in inspect.signature(factory).parameters:
-        return None
-    return (
-        f"model {_name(factory)} takes no `width`, so it has no small-dense control: leave that control "
-        "out, or choose a model with `width`"
-    )
-
-
 def _nearest_width(count: Callable[[float], int], parameters: int) -> float:
     """Bisect ``count``, which never falls as the width rises, for the width nearest to ``parameters``."""
     low, high = _SMALLEST, 1.0
@@ -64,11 +53,3 @@ def _nearest_width(count: Callable[[float], int], parameters: int) -> float:
         else:
             high = middle
     return min((low, high), key=lambda width: abs(count(width) - parameters))
-
-
-def _name(factory: ModelFactory) -> str:
-    """What to call a factory in a message: its function, and what it was given."""
-    if isinstance(factory, functools.partial):
-        given = "".join(f", {key}={value!r}" for key, value in factory.keywords.items())
-        return f"{_name(factory.func)}{given}"
-    return getattr(factory, "__name__", repr(factory))

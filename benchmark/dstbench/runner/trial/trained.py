@@ -16,7 +16,7 @@ from dstbench.core.training import checkpoint
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.trial.blueprint import Blueprint
-from dstbench.runner.trial.trial import STATE
+from dstbench.runner.trial.running import STATE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,25 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import Files, ImageData, Infeasible, Split, StrategyError
-from dstbench.core.cost.cost import layer_costs
+from dstbench.api import Files, Infeasible, Split, StrategyError
+from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
-from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.runner.execution.worker import is_out_of_memory
+from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial import provenance
 from dstbench.runner.trial.batches import Batches, evaluation_batches, fingerprint
 from dstbench.runner.trial.blueprint import Blueprint
-from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.measures import final_measures
 from dstbench.runner.trial.optimization import build_optimizer, build_schedule, memory_format
-
-STATE = "state.pt"  # weights and masks of a finished trial
-CURVE = "curve.jsonl"
-CHECKPOINT = "checkpoint"
+from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE, RunningTrial
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """Where a trial stands; checkpointed with everything else."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    exploration: Exploration = field(default_factory=Exploration)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
-        return asdict(self)
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue from there."""
-        self.epoch, self.seconds = saved["epoch"], saved["seconds"]
-        self.exploration = Exploration(**saved["exploration"])
-
-
-@dataclass
-class RunningTrial:
-    """Everything that one running trial holds."""
-
-    trial: Mapping[str, Any]
-    folder: Path
-    data: ImageData
-    training: Training
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: Any
-    sparsifier: Sparsifier
-    batches: Batches
-    meter: TrainingMeter
-    registry: Registry
-    progress: Progress = field(default_factory=Progress)
 
 
 def run_trial(

@@ -1,0 +1,31 @@
+"""What a matrix comes to: its trials, each with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstbench.runner.matrix.config import Matrix
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial: what runs, under which key, and what people call it."""
+
+    key: str  # sha256, hex
+    trial: Mapping[str, Any]  # the resolved configuration; see Trial in results/record.py
+    label: str
+    control: str | None = None  # "dense", "static", "small-dense"; None: a method under test
+    skip: str | None = None  # why it won't run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a matrix comes to."""
+
+    matrix: Matrix
+    trials: tuple[PlannedTrial, ...]
+    excluded: int = 0  # cells that include and exclude took away
+    duplicates: int = 0  # cells that are the same trial as another
+    notes: tuple[str, ...] = field(default=())  # what to know before starting
