@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
-from dstbench.report.columns import may_gain
+from dstbench.report.boards import may_gain
 from dstbench.report.values import MISSING, Column, is_missing, show
+from dstbench.results.measure_table import Kind
 
 Row = dict[Any, Any]
 Axis = tuple[float, float]
@@ -44,44 +46,12 @@ def accuracy_axis(rows: list[Row]) -> Axis:
 
 
 def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
-    """What one cell shows."""
-    key, text = column.key, column.main(row)
-    if row.get("published") and key in ("method", "top1"):
-        return _published(text, row) if key == "method" else Cell(text, sub=row["spread"] or "")
-    if key == "method":
-        parts = " · ".join(row[name] for name in METHOD_PARTS if row[name])
-        sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
-        return Cell(text, badge="control" if row["control"] else "", sub=sub or "")
-    if key == "statuses":
-        tone = "" if not row["reason"] else "warn" if row["seeds"] else "bad"
-        details = (
-            row["reason"] if row["seeds"] else None,
-            None if row.get("published") else row["note"],  # below the table, as footnotes
-        )  # nothing finished: beside the method
-        return Cell(text, tone, sub="; ".join(filter(None, details)))
-    if text == MISSING:
+    """What one cell shows, drawn as its column's kind is. ``axis``: where the board's accuracies lie."""
+    text = column.main(row)
+    if text == MISSING and column.kind not in _NEVER_DIM:
         return Cell(text, "dim")
-    if key == "top1":
-        return _accuracy(text, row, axis)
-    if key.endswith("flops_ratio"):
-        return Cell(text, bar=f"{100 * min(1.0, row[key]):.1f}")
-    if not column.interval:
-        return Cell(text)
-    if key == "difference":  # coloured only where the whole interval lies on one side
-        low, high = (row[name] for name in column.keys[1:])
-        tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
-        return Cell(text, tone, _interval("95 % interval", column, row))
-    badge = "contended" if row["contended"] is True else ""
-    tone = "good" if gained(row, key) and not badge else ""
-    return Cell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
-
-
-def _published(text: str, row: Row) -> Cell:
-    """A published method: where it was printed, and the mark of its source and footnotes."""
-    cite, _, _ = row["source"].partition(",")
-    return Cell(
-        text, tip=row["source"], badge="published", sub=cite, link=row["address"], mark=row["published"]
-    )
+    draw = _DRAWN.get(column.kind)
+    return draw(text, column, row, axis) if draw else Cell(text)
 
 
 def gained(row: Row, key: str) -> bool:
@@ -91,23 +61,81 @@ def gained(row: Row, key: str) -> bool:
     return may_gain(path) and row[key] >= NOTICEABLE and not is_missing(low) and low > 1
 
 
+def _method(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    """A method with its parts, or why it has no result; a published one with where it was printed."""
+    if row.get("published"):
+        cite, _, _ = row["source"].partition(",")
+        return Cell(
+            text, tip=row["source"], badge="published", sub=cite, link=row["address"], mark=row["published"]
+        )
+    parts = " · ".join(row[name] for name in METHOD_PARTS if row[name])
+    sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
+    return Cell(text, badge="control" if row["control"] else "", sub=sub or "")
+
+
+def _trials(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    """How trials ended and why; where nothing finished, the reason is beside the method."""
+    tone = "" if not row["reason"] else "warn" if row["seeds"] else "bad"
+    reason = row["reason"] if row["seeds"] else None
+    note = None if row.get("published") else row["note"]  # a published row's is below the table, as footnotes
+    return Cell(text, tone, sub="; ".join(filter(None, (reason, note))))
+
+
+def _accuracy(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    """The mean, and where it and its interval lie on the board's axis; a printed one with its spread."""
+    if row.get("published"):
+        return Cell(text, sub=row["spread"] or "")
+    mean, low, high = (row[key] for key in column.keys)
+    at = _place(mean, axis)
+    if is_missing(low):
+        return Cell(text, at=f"{at:.1f}")
+    left, right = _place(low, axis), _place(high, axis)
+    tip = f"95 % interval: {low:.2f} to {high:.2f}, {row['seeds']:.0f} seeds"
+    return Cell(
+        text,
+        tip=tip,
+        sub=f"±{high - mean:.2f}",
+        at=f"{at:.1f}",
+        low=f"{left:.1f}",
+        width=f"{right - left:.1f}",
+    )
+
+
+def _cost(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    return Cell(text, bar=f"{100 * min(1.0, row[column.key]):.1f}")
+
+
+def _difference(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    """Coloured only where the whole interval lies on one side."""
+    low, high = (row[key] for key in column.keys[1:])
+    tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
+    return Cell(text, tone, _interval("95 % interval", column, row))
+
+
+def _speed(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+    """Coloured where it is a gain, and marked where something else ran beside it."""
+    badge = "contended" if row["contended"] is True else ""
+    tone = "good" if gained(row, column.key) and not badge else ""
+    return Cell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
+
+
 def _interval(what: str, column: Column, row: Row) -> str:
     low, high = (row[name] for name in column.keys[1:])
     return "" if is_missing(low) else f"{what}: {show(column.kind, low)} to {show(column.kind, high)}"
-
-
-def _accuracy(text: str, row: Row, axis: Axis) -> Cell:
-    """The mean, and where it and its interval lie on the board's axis."""
-    at = _place(row["top1"], axis)
-    if is_missing(row["top1_low"]):
-        return Cell(text, at=f"{at:.1f}")
-    low, high = _place(row["top1_low"], axis), _place(row["top1_high"], axis)
-    tip = f"95 % interval: {row['top1_low']:.2f} to {row['top1_high']:.2f}, {row['seeds']:.0f} seeds"
-    sub = f"±{row['top1_high'] - row['top1']:.2f}"
-    return Cell(text, tip=tip, sub=sub, at=f"{at:.1f}", low=f"{low:.1f}", width=f"{high - low:.1f}")
 
 
 def _place(value: float, axis: Axis) -> float:
     """Where a value lies on an axis, in percent; what lies off it, at its end."""
     share = (value - axis[0]) / ((axis[1] - axis[0]) or 1.0)
     return 100 * min(1.0, max(0.0, share))
+
+
+_NEVER_DIM: tuple[Kind, ...] = ("method", "trials")
+_DRAWN: dict[Kind, Callable[[str, Column, Row, Axis], Cell]] = {
+    "method": _method,
+    "trials": _trials,
+    "accuracy": _accuracy,
+    "points": _difference,
+    "cost": _cost,
+    "speed": _speed,
+}

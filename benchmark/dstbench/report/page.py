@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstbench.report.boards import BOARDS, Board
 from dstbench.report.cells import METHOD_PARTS, accuracy_axis, cell_of
-from dstbench.report.columns import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.jinja import part, templates
 from dstbench.report.provenance import provenance, reading

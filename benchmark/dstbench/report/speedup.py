@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from dstbench.report.columns import may_gain
+from dstbench.report.boards import may_gain
 from dstbench.report.values import is_missing, show
 
 Row = dict[Any, Any]
