@@ -13,7 +13,7 @@ from math import fsum, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.lines import Line, Plot, plot
+from dstbench.report.lines import Line, LinePlot, plot
 from dstbench.report.tables import PLACE, summarise, with_versions
 from dstbench.report.text import to_csv
 from dstbench.report.values import Column
@@ -301,7 +301,7 @@ def _colours(members: Sequence[Setting]) -> list[str]:
     return ["control" if one.row["control"] else next(own) for one in members]
 
 
-def _plot(panel: Panel, drawn: Sequence[tuple[str, str, list[Row]]]) -> Plot | None:
+def _plot(panel: Panel, drawn: Sequence[tuple[str, str, list[Row]]]) -> LinePlot | None:
     """A panel's lines, the most accurate on top; None where no method has the figure."""
     lines = [
         Line(name, colour, points, dashed=figure == panel.null)
