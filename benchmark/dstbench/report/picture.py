@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.axes import Axis, round_numbers
+from dstbench.report.jinja import templates
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, is_missing, show
 
@@ -22,8 +23,6 @@ AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
-    from dstbench.report.jinja import templates
-
     rows = _block(tables["accuracy"].to_dict("records"))
     controls = [row for row in rows if row["control"]]
     ranked = sorted(

@@ -72,7 +72,7 @@ def speedups(rows: Sequence[Row], structures: Sequence[str]) -> SpeedupPlot | No
         kind: [row for row in rows if row["control"] != "dense" and not _incomplete(row, kind)]
         for kind in ("inference", "train")
     }
-    paths = {row[f"{kind}_path"] for kind, found in shown.items() for row in found}
+    paths = {row[f"{kind}_path"] for kind, rows_of_kind in shown.items() for row in rows_of_kind}
     fast = sorted(path for path in paths if may_gain(path))
     panels = [
         _panel(title, kind, [(row, _mark(row, kind, fast, structures)) for row in shown[kind]])

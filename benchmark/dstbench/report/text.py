@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.boards import Board
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, header, line
-from dstbench.report.published.rows import Beside
-from dstbench.report.published.text import markdown as published_markdown
-from dstbench.report.published.text import render as render_published
+from dstbench.report.published.below import markdown as published_markdown
+from dstbench.report.published.below import render as render_published
+from dstbench.report.published.beside import Beside
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind

@@ -24,7 +24,7 @@ Aggregate = Literal["mean", "interval", "union", "any"]
 """Over seeds: the mean, the mean with its t-interval, the different values, whether one is true."""
 
 
-class Speed(TypedDict, total=False):
+class RecordedSpeed(TypedDict, total=False):
     """One throughput measurement against dense, both timed side by side, each in the layout that suits it."""
 
     path: str  # execution path: "masked-dense", "compacted", …
@@ -40,7 +40,7 @@ class Speed(TypedDict, total=False):
     ratio_high: float | None
 
 
-class Throughput(TypedDict, total=False):
+class RecordedThroughput(TypedDict, total=False):
     """How fast the network really ran, and under which conditions."""
 
     path: str  # of all measurements, in records whose measurements don't say their own
@@ -52,9 +52,9 @@ class Throughput(TypedDict, total=False):
     versions: str
     rounds: int
     contended: bool  # something else ran at the same time: shown, not ranked
-    train: Speed | None
-    inference: Speed | None
-    single: Speed | None  # inference of one image
+    train: RecordedSpeed | None
+    inference: RecordedSpeed | None
+    single: RecordedSpeed | None  # inference of one image
 
 
 TIMED = ("train", "inference", "single")
@@ -248,7 +248,7 @@ _ROWS = (
     MeasureRow("contended", "flag", "contended", "Something else ran during the timing: shown, not ranked.",
                type=None, read=lambda m: (m.get("throughput") or {}).get("contended"), over_seeds="any", timed=True,
                boards=_ACCURACY + _THROUGHPUT),
-    MeasureRow("throughput", "text", type=Throughput, framed=False),
+    MeasureRow("throughput", "text", type=RecordedThroughput, framed=False),
     # totals and sizes
     MeasureRow("training_flops", "si", "train FLOPs total", "Theoretical FLOPs of the whole training run.",
                extra=True, boards=_FLOPS),

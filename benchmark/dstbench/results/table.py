@@ -16,37 +16,37 @@ from dstbench.results.record import Record, Rejected, canonical, read_record, re
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots"]
+__all__ = ["LoadedResults", "Rejected", "load_results", "read", "read_record", "roots"]
 
 Paths = str | Path | Iterable[str | Path]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedResults:
     """What results folders hold: records by key in order of key, and the files left out."""
 
     records: tuple[Record, ...]
     rejected: tuple[Rejected, ...]
 
 
-def read(paths: Paths) -> Loaded:
+def read(paths: Paths) -> LoadedResults:
     """Read every record under one or more folders. Raises BadInput where a folder doesn't exist.
 
     The same record in two folders counts once. Two different records of one trial: the first folder's
     counts, the other is rejected by name.
     """
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     rejected: list[Rejected] = []
     for root in roots(paths):
         for path in record_files(root):
             record = read_record(path)
             if isinstance(record, Rejected):
                 rejected.append(record)
-            elif found.setdefault(record["key"], record)["checksum"] != record["checksum"]:
+            elif records.setdefault(record["key"], record)["checksum"] != record["checksum"]:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    return Loaded(tuple(found[key] for key in sorted(found)), tuple(rejected))
+    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected))
 
 
 def load_results(paths: Paths) -> pd.DataFrame:

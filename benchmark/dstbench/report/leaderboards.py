@@ -12,10 +12,10 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.columns import COLUMNS
 from dstbench.report.statistics import (
-    Estimate,
+    MeanInterval,
     differences,
-    estimate,
     holm,
+    mean_interval,
     mean_ranks,
     p_value,
     paired,
@@ -93,12 +93,12 @@ def with_versions(trials: Trials) -> Trials:
 
 def _dense_control(trials: Trials) -> dict[tuple[str, str, str], dict[int, float]]:
     """Top-1 of the dense control: (model, data set, training) -> seed -> percent."""
-    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    by_place: dict[tuple[str, str, str], dict[int, float]] = {}
     for trial in trials:
         if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["top1"]):
-            seeds = found.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
+            seeds = by_place.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
             seeds.setdefault(trial["seed"], trial["top1"])
-    return found
+    return by_place
 
 
 def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _any(trials: Trials, name: str) -> dict[str, bool | None]:
     return {name: any(trial[name] for trial in trials) if trials else None}
 
 
-def _interval(name: str, value: Estimate) -> dict[str, float | None]:
+def _interval(name: str, value: MeanInterval) -> dict[str, float | None]:
     return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
@@ -172,7 +172,7 @@ def _inverse(ratio: float | None) -> float | None:
 
 _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
     "mean": _mean,
-    "interval": lambda trials, name: _interval(name, estimate(_known(trials, name))),
+    "interval": lambda trials, name: _interval(name, mean_interval(_known(trials, name))),
     "union": _union,
     "any": _any,
 }
@@ -189,10 +189,10 @@ def _reasons(group: Trials) -> str | None:
     """Why trials are missing, without the folders of the machine on which they failed."""
     failed = [trial for trial in group if trial["status"] != "ok"]
     texts = [" ".join((trial["reason"] or "no reason given").split()) for trial in failed]
-    found = {
+    reasons = {
         f"{trial['status']}: {_PATH.sub('…/', text)[:300]}" for trial, text in zip(failed, texts, strict=True)
     }
-    return "; ".join(sorted(found)) or None
+    return "; ".join(sorted(reasons)) or None
 
 
 def _counts(group: Trials) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ METHOD_PARTS = ("init", "structure", "prune", "grow")  # said in the cell of the
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """One cell of the page; ``at``, ``low``, ``width`` and ``bar`` are percentages of its little graphics."""
 
     text: str
@@ -45,13 +45,13 @@ def accuracy_axis(rows: list[Row]) -> Axis:
     return max(min(values), first - 1.5 * (third - first)), max(values)
 
 
-def cell_of(column: Column, row: Row, axis: Axis) -> Cell:
+def cell_of(column: Column, row: Row, axis: Axis) -> PageCell:
     """What one cell shows, drawn as its column's kind is. ``axis``: where the board's accuracies lie."""
     text = column.main(row)
     if text == MISSING and column.kind not in _NEVER_DIM:
-        return Cell(text, "dim")
+        return PageCell(text, "dim")
     draw = _DRAWN.get(column.kind)
-    return draw(text, column, row, axis) if draw else Cell(text)
+    return draw(text, column, row, axis) if draw else PageCell(text)
 
 
 def gained(row: Row, key: str) -> bool:
@@ -61,37 +61,37 @@ def gained(row: Row, key: str) -> bool:
     return may_gain(path) and row[key] >= NOTICEABLE and not is_missing(low) and low > 1
 
 
-def _method(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+def _method(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """A method with its parts, or why it has no result; a published one with where it was printed."""
     if row.get("published"):
         cite, _, _ = row["source"].partition(",")
-        return Cell(
+        return PageCell(
             text, tip=row["source"], badge="published", sub=cite, link=row["address"], mark=row["published"]
         )
     parts = " · ".join(row[name] for name in METHOD_PARTS if row[name])
     sub = row["reason"] if not row["seeds"] else parts if parts != text else ""
-    return Cell(text, badge="control" if row["control"] else "", sub=sub or "")
+    return PageCell(text, badge="control" if row["control"] else "", sub=sub or "")
 
 
-def _trials(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+def _trials(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """How trials ended and why; where nothing finished, the reason is beside the method."""
     tone = "" if not row["reason"] else "warn" if row["seeds"] else "bad"
     reason = row["reason"] if row["seeds"] else None
     note = None if row.get("published") else row["note"]  # a published row's is below the table, as footnotes
-    return Cell(text, tone, sub="; ".join(filter(None, (reason, note))))
+    return PageCell(text, tone, sub="; ".join(filter(None, (reason, note))))
 
 
-def _accuracy(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+def _accuracy(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """The mean, and where it and its interval lie on the board's axis; a printed one with its spread."""
     if row.get("published"):
-        return Cell(text, sub=row["spread"] or "")
+        return PageCell(text, sub=row["spread"] or "")
     mean, low, high = (row[key] for key in column.keys)
     at = _place(mean, axis)
     if is_missing(low):
-        return Cell(text, at=f"{at:.1f}")
+        return PageCell(text, at=f"{at:.1f}")
     left, right = _place(low, axis), _place(high, axis)
     tip = f"95 % interval: {low:.2f} to {high:.2f}, {row['seeds']:.0f} seeds"
-    return Cell(
+    return PageCell(
         text,
         tip=tip,
         sub=f"±{high - mean:.2f}",
@@ -101,22 +101,22 @@ def _accuracy(text: str, column: Column, row: Row, axis: Axis) -> Cell:
     )
 
 
-def _cost(text: str, column: Column, row: Row, axis: Axis) -> Cell:
-    return Cell(text, bar=f"{100 * min(1.0, row[column.key]):.1f}")
+def _cost(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
+    return PageCell(text, bar=f"{100 * min(1.0, row[column.key]):.1f}")
 
 
-def _difference(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+def _difference(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """Coloured only where the whole interval lies on one side."""
     low, high = (row[key] for key in column.keys[1:])
     tone = "" if is_missing(low) else "good" if low > 0 else "poor" if high < 0 else ""
-    return Cell(text, tone, _interval("95 % interval", column, row))
+    return PageCell(text, tone, _interval("95 % interval", column, row))
 
 
-def _speed(text: str, column: Column, row: Row, axis: Axis) -> Cell:
+def _speed(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """Coloured where it is a gain, and marked where something else ran beside it."""
     badge = "contended" if row["contended"] is True else ""
     tone = "good" if gained(row, column.key) and not badge else ""
-    return Cell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
+    return PageCell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
 
 
 def _interval(what: str, column: Column, row: Row) -> str:
@@ -131,7 +131,7 @@ def _place(value: float, axis: Axis) -> float:
 
 
 _NEVER_DIM: tuple[Kind, ...] = ("method", "trials")
-_DRAWN: dict[Kind, Callable[[str, Column, Row, Axis], Cell]] = {
+_DRAWN: dict[Kind, Callable[[str, Column, Row, Axis], PageCell]] = {
     "method": _method,
     "trials": _trials,
     "accuracy": _accuracy,

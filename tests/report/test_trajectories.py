@@ -10,9 +10,16 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.core.network.channel_statistics import BOTTOM
-from dstbench.report.exploration import CHANCE, at_the_end, by_layer, exploration_files, over_time, settings
 from dstbench.report.lines import Line, plot
 from dstbench.report.page import write_leaderboards
+from dstbench.report.trajectories import (
+    CHANCE,
+    at_the_end,
+    by_layer,
+    exploration_files,
+    over_time,
+    trajectories,
+)
 from dstbench.results.table import load_results, read
 
 STATISTICS = {
@@ -67,7 +74,7 @@ def folder(tmp_path, make, put):
 
 
 def test_curves_are_means_over_seeds_the_most_accurate_method_first(folder):
-    table = over_time(settings(read(folder)))
+    table = over_time(trajectories(read(folder)))
     assert table["method"].tolist() == ["rigl"] * 3 + ["set"] * 3
     rigl = table[table["method"] == "rigl"]
     assert rigl["epoch"].tolist() == [0, 1, 2]
@@ -78,15 +85,15 @@ def test_curves_are_means_over_seeds_the_most_accurate_method_first(folder):
 
 
 def test_ends_and_layers(folder):
-    found = settings(read(folder))
-    end = at_the_end(found).iloc[0]
+    listed = trajectories(read(folder))
+    end = at_the_end(listed).iloc[0]
     assert (end["method"], end["epoch"], end["r_s"], end["bottom_early"]) == (
         "rigl",
         2,
         pytest.approx(0.25),
         0.7,
     )
-    layers = by_layer(found)
+    layers = by_layer(listed)
     assert layers[layers["method"] == "rigl"]["layer"].tolist() == ["conv", "head"]
     conv, head = (layers.iloc[index] for index in (0, 1))
     assert (conv["shape"], conv["density"], conv["gini"]) == ("20×2×3×3", 0.1, pytest.approx(0.35))
