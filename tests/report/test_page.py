@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.report.cells import accuracy_axis, cell_of
 from dstbench.report.columns import COLUMNS
+from dstbench.report.leaderboards import leaderboards
 from dstbench.report.page import write_leaderboards
+from dstbench.report.page_cells import accuracy_axis, cell_of
 from dstbench.report.picture import AXIS
-from dstbench.report.tables import leaderboards
 from dstbench.report.text import render_text, to_json
 from dstbench.results.record import FILE, folder_of
 from dstbench.results.table import load_results

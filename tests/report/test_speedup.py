@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dstbench.report.page import write_leaderboards
-from dstbench.report.speedup import DENSE, LEFT, TOP, speedups
+from dstbench.report.speedup import DENSE, FRAME, speedups
 
 STRUCTURES = ["channel", "shuffled_block", "unstructured"]
 
@@ -46,8 +46,8 @@ def test_points_lie_by_the_lines_as_they_should(ratio):
     theory = on_line(point, panel.theory)
     assert point.y == pytest.approx(theory, abs=0.2) if ratio == 10 else point.y > theory + 5
     assert point.high < point.y < point.low
-    assert point.x >= LEFT
-    assert point.y >= TOP
+    assert point.x >= FRAME.left
+    assert point.y >= FRAME.top
 
 
 def test_the_diagonal_goes_through_equal_ticks():

@@ -8,8 +8,8 @@ import pytest
 
 from dstbench.report.statistics import (
     differences,
-    estimate,
     holm,
+    mean_interval,
     mean_ranks,
     p_value,
     paired,
@@ -21,7 +21,7 @@ T_2 = 4.302652729911275  # 97.5 % quantile of Student's t, 2 degrees of freedom
 
 def test_the_interval_of_three_seeds():
     # mean 92, s = sqrt((1 + 1 + 0) / 2) = 1, half-width t·1/√3
-    result = estimate([91.0, 93.0, 92.0])
+    result = mean_interval([91.0, 93.0, 92.0])
     half = T_2 / math.sqrt(3)
     assert (result.n, result.mean) == (3, 92.0)
     assert result.low == pytest.approx(92 - half, abs=1e-9)
@@ -29,13 +29,13 @@ def test_the_interval_of_three_seeds():
 
 
 def test_one_seed_has_no_interval_and_none_has_no_mean():
-    one, none = estimate([91.0]), estimate([math.nan])
+    one, none = mean_interval([91.0]), mean_interval([math.nan])
     assert (one.n, one.mean, one.low, one.high) == (1, 91.0, None, None)
     assert (none.n, none.mean, none.low) == (0, None, None)
 
 
 def test_equal_seeds_have_an_interval_of_no_width():
-    result = estimate([5.0, 5.0])
+    result = mean_interval([5.0, 5.0])
     assert (result.low, result.high) == (5.0, 5.0)
 
 

@@ -58,10 +58,10 @@ def test_validate_counts_and_names(results, records):
     (folder_of(results, records[0]["key"]) / FILE).write_text("[]")
     moved = folder_of(results, records[1]["key"])
     moved.rename(moved.with_name("f" * 64))
-    found = validate(results)
-    assert found.ok == 34
-    assert found.statuses == {"ok": 30, "oom": 1, "skipped": 3}
-    assert sorted(item.reason.split(",")[0] for item in found.rejected) == [
+    validated = validate(results)
+    assert validated.ok == 34
+    assert validated.statuses == {"ok": 30, "oom": 1, "skipped": 3}
+    assert sorted(item.reason.split(",")[0] for item in validated.rejected) == [
         "expected a JSON object",
         f"key: the folder's name is {'f' * 64!r}",
     ]

@@ -33,18 +33,18 @@ def published(
     ] = False,
 ) -> None:
     """List published figures as printed, then their sources with what is wrong or unsaid there."""
-    from dstbench.report.published.tables import figures, require_known
+    from dstbench.report.published.figures import figures, require_known
 
     require_known("model", model)
     require_known("dataset", dataset)
-    found = list(figures(model, dataset, method))
-    if method and not found:
+    matching = list(figures(model, dataset, method))
+    if method and not matching:
         known = {figure.method for _, _, figure in figures(model, dataset)}
         raise BadInput(f"--method: nothing is published here under {method!r}{nearest(method, known)}")
-    tables = {name: table for name, table, _ in found}
+    tables = {name: table for name, table, _ in matching}
     numbers = {name: number for number, name in enumerate(tables, 1)}
     rows: list[dict[str, Any]] = []
-    for name, table, figure in found:
+    for name, table, figure in matching:
         row = {
             "table": name,
             "model": table.model[0],

@@ -35,9 +35,9 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
+    from dstbench.report.leaderboards import arranged, summarise
     from dstbench.report.page import write_leaderboards
-    from dstbench.report.published.rows import stand_beside
-    from dstbench.report.tables import arranged, summarise
+    from dstbench.report.published.beside import stand_beside
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import load_results
 
@@ -72,23 +72,23 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """How methods explore: R_s, weights never dropped, sparse and dead channels; with --out plots over time."""
-    from dstbench.report.exploration import (
+    from dstbench.report.text import to_json
+    from dstbench.report.trajectories import (
         at_the_end,
         by_layer,
         render_exploration,
-        settings,
+        trajectories,
         write_exploration,
     )
-    from dstbench.report.text import to_json
     from dstbench.results.table import read
 
     loaded = read(folders)
-    found = settings(loaded)
+    listed = trajectories(loaded)
     files = [] if out is None else write_exploration(loaded, out)
     if as_json:
-        typer.echo(to_json(by_layer(found) if layers else at_the_end(found)))
+        typer.echo(to_json(by_layer(listed) if layers else at_the_end(listed)))
     else:
-        _print(render_exploration(found, layers))
+        _print(render_exploration(listed, layers))
         for file in files[:1]:
             typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
     _name(_lines(loaded.rejected))
@@ -149,14 +149,14 @@ def validate(folders: Folders, as_json: Json = False) -> None:
     """Check every record: schema, checksum, types. Exit code 1 where one can't be trusted."""
     from dstbench.results.merge import validate as validate_results
 
-    found = validate_results(folders)
+    validated = validate_results(folders)
     if as_json:
-        _json({"ok": found.ok, "statuses": found.statuses, "rejected": _lines(found.rejected)})
+        _json({"ok": validated.ok, "statuses": validated.statuses, "rejected": _lines(validated.rejected)})
     else:
-        ends = ", ".join(f"{count} {status}" for status, count in found.statuses.items())
-        typer.echo(f"{found.ok} valid records{f': {ends}' if ends else ''}.")
-        _name(_lines(found.rejected))
-    if found.rejected:
+        ends = ", ".join(f"{count} {status}" for status, count in validated.statuses.items())
+        typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}.")
+        _name(_lines(validated.rejected))
+    if validated.rejected:
         raise typer.Exit(1)
 
 
@@ -176,9 +176,9 @@ def show(
     if key is not None:
         matching = [record for record in loaded.records if record["key"].startswith(key)]
         if len(matching) != 1:
-            found = ", ".join(record["key"][:16] for record in matching[:5]) or "none"
+            keys = ", ".join(record["key"][:16] for record in matching[:5]) or "none"
             raise BadInput(
-                f"key: expected the beginning of one trial's key in {folder}, got {key!r}; matching: {found}"
+                f"key: expected the beginning of one trial's key in {folder}, got {key!r}; matching: {keys}"
             )
         _json(matching[0])
         return

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
-from dstbench.report.statistics import FEWEST, Estimate, differences, holm, p_value, paired
+from dstbench.report.statistics import FEWEST, MeanInterval, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
 from dstbench.results.table import Paths, load_results
 
@@ -86,7 +86,7 @@ def _mean(values: Mapping[int, float], seeds: set[int]) -> float | None:
     return sum(values[seed] for seed in seeds) / len(seeds) if seeds else None
 
 
-def _verdict(old: Trials, new: Trials, change: Estimate, tolerance: float) -> tuple[str, str]:
+def _verdict(old: Trials, new: Trials, change: MeanInterval, tolerance: float) -> tuple[str, str]:
     """The verdict and what it rests on."""
     if not old or not new:
         return ("only after", "no trial before") if new else ("only before", "no trial after")

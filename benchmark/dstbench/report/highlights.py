@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dstbench.report.cells import gained
+from dstbench.report.page_cells import gained
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import is_missing, show
-from dstbench.results.table import Loaded
+from dstbench.results.table import LoadedResults
 
 Row = dict[Any, Any]
 Tile = dict[str, str]
@@ -15,21 +15,21 @@ Tile = dict[str, str]
 _SPEED = "inference_throughput_ratio"
 
 
-def facts(rows: list[Row], loaded: Loaded) -> list[Tile]:
+def facts(rows: list[Row], loaded: LoadedResults) -> list[Tile]:
     """How much went into the page."""
 
     def count(number: int, what: str) -> dict[str, str]:
         return {"value": f"{number:,}", "what": what if number == 1 else f"{what}s"}
 
     finished = sum(record["status"] == "ok" for record in loaded.records)
-    found = [
+    counts = [
         {"value": f"{finished:,}", "what": f"of {len(loaded.records):,} trials finished"},
         count(len({row["method"] for row in rows if not row["control"]}), "method"),
         count(len({row["model"] for row in rows}), "model"),
         count(len({row["dataset"] for row in rows}), "data set"),
         count(len({record["trial"]["seed"] for record in loaded.records}), "seed"),
     ]
-    return found + ([count(len(loaded.rejected), "file") | {"what": "left out"}] if loaded.rejected else [])
+    return counts + ([count(len(loaded.rejected), "file") | {"what": "left out"}] if loaded.rejected else [])
 
 
 def tiles(rows: list[Row]) -> list[Tile]:

@@ -12,18 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.cells import METHOD_PARTS, accuracy_axis, cell_of
-from dstbench.report.columns import BOARDS, Board
+from dstbench.report.boards import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
 from dstbench.report.jinja import part, templates
-from dstbench.report.provenance import provenance, reading
-from dstbench.report.published.rows import Beside, stand_beside
-from dstbench.report.published.text import COMPARED, LEAD, compared
+from dstbench.report.leaderboards import arranged, summarise
+from dstbench.report.notes import provenance, reading
+from dstbench.report.page_cells import METHOD_PARTS, accuracy_axis, cell_of
+from dstbench.report.picture import render_picture
+from dstbench.report.published.below import COMPARED, LEAD, compared
+from dstbench.report.published.beside import Beside, stand_beside
 from dstbench.report.speedup import speedups
-from dstbench.report.tables import arranged, summarise
 from dstbench.report.text import to_csv, to_markdown
+from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
-from dstbench.results.table import Loaded, Paths, frame, read
+from dstbench.results.table import LoadedResults, Paths, frame, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,9 +58,6 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
 
     Raises BadInput where a results folder doesn't exist.
     """
-    from dstbench.report.exploration import exploration_files
-    from dstbench.report.picture import render_picture
-
     loaded = read(results)
     summary = summarise(frame(loaded.records))
     tables, beside = arranged(summary), stand_beside(summary)
@@ -79,7 +78,7 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
 
 
 def render_page(
-    tables: Mapping[str, pd.DataFrame], loaded: Loaded, beside: Beside, explored: bool = False
+    tables: Mapping[str, pd.DataFrame], loaded: LoadedResults, beside: Beside, explored: bool = False
 ) -> str:
     """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it.
 
@@ -156,7 +155,7 @@ def _of_block(rows: list[Row], model: str, dataset: str) -> list[Row]:
 
 def _filters(rows: list[Row]) -> list[dict[str, Any]]:
     titles = {"density_requested": "density", "dataset": "data set"}
-    found = []
+    filters = []
     for key in FILTERS:
         values = sorted({row[key] for row in rows if not is_missing(row[key])})
         choices = [
@@ -166,8 +165,8 @@ def _filters(rows: list[Row]) -> list[dict[str, Any]]:
             }
             for value in values
         ]
-        found.append({"key": key, "title": titles.get(key, key), "choices": choices})
-    return found
+        filters.append({"key": key, "title": titles.get(key, key), "choices": choices})
+    return filters
 
 
 def _board(board: Board, rows: list[Row]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dstbench.report.axes import Axis, round_numbers
+from dstbench.report.jinja import templates
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, is_missing, show
 
@@ -21,8 +23,6 @@ AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
-    from dstbench.report.jinja import templates
-
     rows = _block(tables["accuracy"].to_dict("records"))
     controls = [row for row in rows if row["control"]]
     ranked = sorted(
@@ -30,7 +30,7 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
     )
     shown = [*ranked[:methods], *sorted(controls, key=lambda row: (-row["top1"], row["method"]))]
     low, high = _limits(shown)
-    scale = (AXIS[1] - AXIS[0]) / (high - low)
+    axis = Axis(low, high, *AXIS)
     return (
         templates()
         .get_template("picture.svg.j2")
@@ -42,9 +42,9 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             axis=AXIS,
             title=_title(rows),
             total=len(ranked),
-            ticks=[(round(AXIS[0] + (tick - low) * scale, 1), f"{tick:g}") for tick in _ticks(low, high)],
+            ticks=axis.ticks(tick for tick in round_numbers(low, high, most=7) if tick > low),
             rows=[
-                _line(place, row, low, scale) | {"method": name}
+                _line(place, row, axis) | {"method": name}
                 for (place, row), name in zip(enumerate(shown, 1), _names(shown), strict=True)
             ],
         )
@@ -90,25 +90,15 @@ def _limits(rows: list[Row]) -> tuple[float, float]:
     return max(0.0, min(values) - pad), min(100.0, max(values) + pad)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    step = next(step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 7)
-    first = int(low / step) + 1
-    return [round(index * step, 6) for index in range(first, int(high / step) + 1)]
-
-
-def _line(place: int, row: Row, low: float, scale: float) -> dict[str, Any]:
+def _line(place: int, row: Row, axis: Axis) -> dict[str, Any]:
     """One line of the picture."""
-
-    def at(value: float) -> float:
-        return round(min(max(AXIS[0] + (value - low) * scale, AXIS[0]), AXIS[1]), 1)
-
     interval = not is_missing(row["top1_low"])
     return {
         "place": "" if row["control"] else place if row["seeds"] >= EVIDENCE else MISSING,
         "control": bool(row["control"]),
-        "x": at(row["top1"]),
-        "low": at(row["top1_low"]) if interval else None,
-        "high": at(row["top1_high"]) if interval else None,
+        "x": axis.at(row["top1"]),
+        "low": axis.at(row["top1_low"]) if interval else None,
+        "high": axis.at(row["top1_high"]) if interval else None,
         "top1": f"{row['top1']:.2f}" + (f" ±{row['top1_high'] - row['top1']:.2f}" if interval else ""),
         "cost": show("ratio", row["training_flops_ratio"]),
         "bar": 0

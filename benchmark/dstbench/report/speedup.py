@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
-from dstbench.report.columns import may_gain
+from dstbench.report.axes import Axis, Frame, Ticks
+from dstbench.report.boards import may_gain
 from dstbench.report.values import is_missing, show
 
 Row = dict[Any, Any]
 
-WIDTH, HEIGHT = 560, 400
-LEFT, RIGHT, TOP, BOTTOM = 44, 16, 14, 44  # margins, pixels
+FRAME = Frame(560, 400, left=44, right=16, top=14, bottom=44)
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
 DENSE = "M0-6.5 6.5 0 0 6.5-6.5 0z"
@@ -44,29 +43,27 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Panel:
+class SpeedupPanel:
     """Training or inference; the lines of "as fast as dense" and "as fast as theory" as x1, y1, x2, y2."""
 
     title: str
     points: tuple[Point, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
+    x_ticks: Ticks
+    y_ticks: Ticks
     dense: tuple[float, float, float, float]
     theory: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Plot:
+class SpeedupPlot:
     """Both panels and what their marks mean."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[SpeedupPanel, ...]
     legend: tuple[tuple[Mark, str], ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    frame: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+    frame: Frame = FRAME
 
 
-def speedups(rows: Sequence[Row], structures: Sequence[str]) -> Plot | None:
+def speedups(rows: Sequence[Row], structures: Sequence[str]) -> SpeedupPlot | None:
     """The throughput board's rows, but for the dense control, which is 1x by definition; None where none is timed.
 
     ``structures``: all there are on the page, whose order gives them their colours.
@@ -75,7 +72,7 @@ def speedups(rows: Sequence[Row], structures: Sequence[str]) -> Plot | None:
         kind: [row for row in rows if row["control"] != "dense" and not _incomplete(row, kind)]
         for kind in ("inference", "train")
     }
-    paths = {row[f"{kind}_path"] for kind, found in shown.items() for row in found}
+    paths = {row[f"{kind}_path"] for kind, rows_of_kind in shown.items() for row in rows_of_kind}
     fast = sorted(path for path in paths if may_gain(path))
     panels = [
         _panel(title, kind, [(row, _mark(row, kind, fast, structures)) for row in shown[kind]])
@@ -85,7 +82,7 @@ def speedups(rows: Sequence[Row], structures: Sequence[str]) -> Plot | None:
     if not panels:
         return None
     marks = {point.mark for panel in panels for point in panel.points}
-    return Plot(tuple(panels), tuple(_legend(marks, fast, structures)))
+    return SpeedupPlot(tuple(panels), tuple(_legend(marks, fast, structures)))
 
 
 def _incomplete(row: Row, kind: str) -> bool:
@@ -110,52 +107,34 @@ def _shape(path: str, fast: Sequence[str]) -> str:
     return SHAPES[min(fast.index(path), len(SHAPES) - 1)]
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Logarithmic axes; both end at ``high``."""
-
-    left: float
-    low: float
-    high: float
-
-    def x(self, value: float) -> float:
-        return round(LEFT + _share(value, self.left, self.high) * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(self, value: float) -> float:
-        share = _share(min(max(value, self.low), self.high), self.low, self.high)
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
-
-def _share(value: float, low: float, high: float) -> float:
-    return log(value / low) / log(high / low)
-
-
-def _panel(title: str, kind: str, marked: Sequence[tuple[Row, Mark]]) -> Panel:
+def _panel(title: str, kind: str, marked: Sequence[tuple[Row, Mark]]) -> SpeedupPanel:
+    """Logarithmic axes that end at the same value."""
     theory, measured = (
         [row[f"{kind}_{name}"] for row, _ in marked] for name in ("theory", "throughput_ratio")
     )
     left, low = min(1.0, *theory) / 1.15, min(0.8, *measured) / 1.15
-    scale = _Scale(left, low, high := max(2.0, *theory, *measured) * 1.15)
-    points = [_point(row, kind, mark, scale) for row, mark in marked]
+    high = max(2.0, *theory, *measured) * 1.15
+    across, up = FRAME.x(left, high, logarithmic=True), FRAME.y(low, high, logarithmic=True)
+    points = [_point(row, kind, mark, across, up) for row, mark in marked]
     start = max(left, low)
-    return Panel(
+    return SpeedupPanel(
         title,
         tuple(sorted(points, key=lambda point: not point.mark.hollow)),  # what is real lies on top
-        tuple((scale.x(tick), f"{tick:g}×") for tick in TICKS if left <= tick <= high),
-        tuple((scale.y(tick), f"{tick:g}×") for tick in TICKS if low <= tick <= high),
-        (scale.x(left), scale.y(1), scale.x(high), scale.y(1)),
-        (scale.x(start), scale.y(start), scale.x(high), scale.y(high)),
+        across.ticks(TICKS, "×"),
+        up.ticks(TICKS, "×"),
+        (across.at(left), up.at(1), across.at(high), up.at(1)),
+        (across.at(start), up.at(start), across.at(high), up.at(high)),
     )
 
 
-def _point(row: Row, kind: str, mark: Mark, scale: _Scale) -> Point:
+def _point(row: Row, kind: str, mark: Mark, across: Axis, up: Axis) -> Point:
     key = f"{kind}_throughput_ratio"
     low, high = (row[key] if is_missing(row[end]) else row[end] for end in (f"{key}_low", f"{key}_high"))
     return Point(
-        scale.x(row[f"{kind}_theory"]),
-        scale.y(row[key]),
-        scale.y(low),
-        scale.y(high),
+        across.at(row[f"{kind}_theory"]),
+        up.at(row[key]),
+        up.at(low),
+        up.at(high),
         mark,
         row["contended"] is True,
         _tip(row, kind),

@@ -18,7 +18,7 @@ EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep i
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanInterval:
     """A mean with its interval; ``low`` and ``high`` are None where n < 2, ``mean`` too where n = 0."""
 
     n: int
@@ -27,17 +27,17 @@ class Estimate:
     high: float | None = None
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> MeanInterval:
     """Mean and t-interval: m ± t(1 − (1 − c)/2, n − 1) · s/√n. NaN values are left out."""
     values = [float(value) for value in values if not math.isnan(value)]
     n = len(values)
     if n == 0:
-        return Estimate(0, None)
+        return MeanInterval(0, None)
     mean = math.fsum(values) / n
     if n == 1:
-        return Estimate(1, mean)
+        return MeanInterval(1, mean)
     half = _t_quantile(0.5 + confidence / 2, n - 1) * _deviation(values, mean) / math.sqrt(n)
-    return Estimate(n, mean, mean - half, mean + half)
+    return MeanInterval(n, mean, mean - half, mean + half)
 
 
 def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
@@ -45,9 +45,9 @@ def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> MeanInterval:
     """The mean difference ``ours − theirs`` over common seeds, with its t-interval."""
-    return estimate(differences(ours, theirs))
+    return mean_interval(differences(ours, theirs))
 
 
 def p_value(values: Sequence[float]) -> float | None:

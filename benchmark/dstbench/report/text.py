@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.columns import Board
+from dstbench.report.boards import Board
+from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, header, line
-from dstbench.report.published.rows import Beside
-from dstbench.report.published.text import markdown as published_markdown
-from dstbench.report.published.text import render as render_published
+from dstbench.report.published.below import markdown as published_markdown
+from dstbench.report.published.below import render as render_published
+from dstbench.report.published.beside import Beside
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, Column, is_missing, show
+from dstbench.results.measure_table import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
 
-TERMINAL = (
-    Column("rank", "#", "", "rank"),
-    Column("method", "method", ""),
-    Column("density", "density", "", "fraction"),
-    Column("seeds", "n", "", "integer"),
-    Column("top1", "top-1 %", "", "percent"),
-    Column("difference", "Δ dense", "", "points"),
-    Column("r_s", "R_s", "", "fraction"),
-    Column("training_flops_ratio", "train", "", "ratio"),
-    Column("inference_flops_ratio", "infer", "", "ratio"),
-    Column("train_throughput_ratio", "train", "", "ratio"),
-    Column("inference_throughput_ratio", "infer", "", "ratio"),
-)
+_SHORT = {
+    "train_throughput_ratio": "train",
+    "inference_throughput_ratio": "infer",
+    "training_flops_ratio": "train",
+    "inference_flops_ratio": "infer",
+    "density": "density",
+}
+_GROUPS: Mapping[Kind, str] = {"cost": "FLOPs", "speed": "speed"}
+TERMINAL = tuple(
+    replace(COLUMNS[key], title=_SHORT.get(key, COLUMNS[key].title))
+    for key in (
+        "rank", "method", "density", "seeds", "top1", "difference", "r_s", "training_flops_ratio",
+        "inference_flops_ratio", "train_throughput_ratio", "inference_throughput_ratio",
+    )
+)  # fmt: skip
 NOTHING = Beside()
-_GROUPS = {"training_flops_ratio": "FLOPs", "inference_flops_ratio": "FLOPs"} | dict.fromkeys(
-    ("train_throughput_ratio", "inference_throughput_ratio"), "speed"
-)
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -60,7 +62,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
         *(line(_markdown(column, row) for column in columns) for row in rows),
     ]
     if "published" in table:
-        lines += published_markdown(beside, compare=board.name == "accuracy")
+        lines += published_markdown(beside, compare=board.by == "top1")
     return "\n".join(lines) + "\n"
 
 
@@ -189,8 +191,8 @@ def _frame(title: str) -> Table:
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for column in TERMINAL:
-        heading = f"{_GROUPS[column.key]}\n{column.title}" if column.key in _GROUPS else f"\n{column.title}"
-        style = "bold" if column.key == "method" else ""
+        heading = f"{_GROUPS.get(column.kind, '')}\n{column.title}"
+        style = "bold" if column.kind == "method" else ""
         table.add_column(
             heading, justify="right" if column.numeric else "left", style=style, overflow="fold",
             no_wrap=column.numeric,
@@ -208,40 +210,48 @@ def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
         method = f"{row['method']} ◂" if row["control"] else row["method"]
         if row.get("published"):
             method += f" published {row['published']}"
+            row = {**row, "density": row["density_requested"]}
         cells = [first, method, *(_compact(column, row) for column in TERMINAL[2:])]
         table.add_row(*map(Text, cells), style=style)
 
 
 def _compact(column: Column, row: Mapping[Any, Any]) -> str:
     """A cell with its symmetric interval as ``91.23 ±0.44``; a contended speed in brackets."""
-    if column.key == "density" and row.get("published"):
-        return show(column.kind, row["density_requested"])
     text = column.main(row)
-    if column.key == "top1" and not is_missing(row["top1_high"]):
-        text += f" ±{row['top1_high'] - row['top1']:.2f}"
-    if column.key == "top1" and row.get("spread"):
-        text += f" {row['spread']}"
-    contended = column.key.endswith("throughput_ratio") and row["contended"] is True and text != MISSING
-    return f"({text})" if contended else text
+    add = _COMPACT.get(column.kind)
+    return text if add is None or text == MISSING else add(text, column, row)
 
 
+def _with_spread(text: str, column: Column, row: Mapping[Any, Any]) -> str:
+    high = row[column.keys[-1]]
+    interval = "" if is_missing(high) else f" ±{high - row[column.key]:.2f}"
+    return f"{text}{interval} {row['spread']}" if row.get("spread") else f"{text}{interval}"
+
+
+def _in_brackets(text: str, column: Column, row: Mapping[Any, Any]) -> str:
+    return f"({text})" if row["contended"] is True else text
+
+
+_COMPACT: dict[Kind, Callable[[str, Column, Mapping[Any, Any]], str]] = {
+    "accuracy": _with_spread,
+    "speed": _in_brackets,
+}
 _SAID = ("control", "contended")  # Markdown says these with italics and beside the speed
 
 
 def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
     text = column.text(row) or MISSING
-    if row.get("published"):
-        text = _published(column, row, text)
-    if column.key.endswith("throughput_ratio") and row.get("contended") is True:
-        text += " (contended)"
+    if add := (_PUBLISHED if row.get("published") else _OURS).get(column.kind):
+        text = add(text, row)
     text = escaped(text)
-    return f"*{text}*" if column.key == "method" and row["control"] else text
+    return f"*{text}*" if column.kind == "method" and row["control"] else text
 
 
-def _published(column: Column, row: Mapping[Any, Any], text: str) -> str:
-    """A published row's cell in Markdown; its footnotes stand below the table."""
-    if column.key == "method":
-        return f"{text}, *published* {row['published']}"
-    if column.key == "top1" and row["spread"]:
-        return f"{text} ({row['spread']})"
-    return MISSING if column.key == "note" else text
+_OURS: dict[Kind, Callable[[str, Mapping[Any, Any]], str]] = {
+    "speed": lambda text, row: f"{text} (contended)" if row.get("contended") is True else text,
+}
+_PUBLISHED: dict[Kind, Callable[[str, Mapping[Any, Any]], str]] = {
+    "method": lambda text, row: f"{text}, *published* {row['published']}",
+    "accuracy": lambda text, row: f"{text} ({row['spread']})" if row["spread"] else text,
+    "note": lambda *_: MISSING,  # its footnotes stand below the table
+}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from dstbench.results.measure_table import RATIOS, WORDS, Kind
 
 MISSING = "–"
-
-Kind = Literal[
-    "text", "integer", "rank", "percent", "points", "fraction", "ratio", "si", "bytes", "seconds", "p", "flag"
-]
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,11 @@ class Column:
     @property
     def numeric(self) -> bool:
         """Whether its values are numbers."""
-        return self.kind not in ("text", "flag")
+        return self.kind not in WORDS
 
     def main(self, row: Mapping[Any, Any]) -> str:
         """A row's value for people, without its interval; published ratios have the two digits of print."""
-        if row.get("published") and self.kind == "ratio" and not is_missing(row[self.key]):
+        if row.get("published") and self.kind == "cost" and not is_missing(row[self.key]):
             return f"{row[self.key]:.2f}×"
         return show(self.kind, row[self.key])
 
@@ -87,14 +85,19 @@ def _seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-_SHOW: dict[str, Callable[[Any], str]] = {
-    "text": str,
+def _ratio(value: float) -> str:
+    return f"{value:.3f}×" if value < 1 else f"{value:.2f}×"
+
+
+_SHOW: dict[Kind, Callable[[Any], str]] = {
+    **dict.fromkeys(WORDS, str),
     "integer": lambda value: f"{value:,.0f}",
     "rank": lambda value: f"{value:.0f}" if value == round(value) else f"{value:.1f}",
     "percent": lambda value: f"{value:.2f}",
+    "accuracy": lambda value: f"{value:.2f}",
     "points": _signed,
     "fraction": lambda value: f"{round(value, 3) + 0.0:.3f}".replace("-", "−"),
-    "ratio": lambda value: f"{value:.3f}×" if value < 1 else f"{value:.2f}×",
+    **dict.fromkeys(RATIOS, _ratio),
     "si": _si,
     "bytes": lambda value: f"{_si(value)}B" if value >= 1000 else f"{value:.0f} B",
     "seconds": _seconds,

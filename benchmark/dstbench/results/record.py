@@ -18,7 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, get_type_hints
+
+from dstbench.results.measure_table import MEASURES
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -41,82 +43,6 @@ _DEFAULTS: Mapping[str, Any] = {
 _KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else may get through
 
 
-class Speed(TypedDict, total=False):
-    """One throughput measurement against dense, both timed side by side, each in the layout that suits it."""
-
-    path: str  # execution path: "masked-dense", "compacted", …
-    layout: str  # memory format of images and convolutions: "contiguous" or "channels_last"
-    dense_layout: str
-    images_per_second: float | None
-    dense_images_per_second: float | None
-    latency_median: float | None  # seconds of one call on one batch
-    latency_low: float | None  # 10 % and 90 % quantiles over the timing rounds
-    latency_high: float | None
-    ratio: float | None  # > 1 = faster than dense
-    ratio_low: float | None  # quartiles over the timing rounds
-    ratio_high: float | None
-
-
-class Throughput(TypedDict, total=False):
-    """How fast the network really ran, and under which conditions."""
-
-    path: str  # of all measurements, in records whose measurements don't say their own
-    batch_size: int
-    precision: str
-    threads: int
-    device: str
-    compile: str | None  # torch.compile's mode
-    versions: str
-    rounds: int
-    contended: bool  # something else ran at the same time: shown, not ranked
-    train: Speed | None
-    inference: Speed | None
-    single: Speed | None  # inference of one image
-
-
-class Measures(TypedDict, total=False):
-    """What a trial measured; anything may be missing. FLOPs are totals, ``*_ratio`` are against dense.
-
-    Counts are floats too: a whole number that comes as 12.0 is no reason to refuse a record.
-    """
-
-    top1: float | None  # test accuracy of the final epoch, percent
-    top1_validation: float | None
-    loss: float | None  # mean cross-entropy of the final epoch, test
-    density_requested: float | None
-    density: float | None  # over the maskable layers in the budget
-    density_all: float | None  # over all conv and linear weights
-    layers: list[dict[str, Any]] | None
-    r_s: float | None  # fraction of weights that were ever active
-    never_dropped: float | None  # fraction of the initially active weights that every topology since has held
-    channels: dict[str, float] | None  # core.explore.ChannelStatistics, pooled over layers, at the end
-    bottom_early: float | None  # share of the final bottom set of channels that was in it after a quarter
-    exploration: dict[str, list[float | None]] | None  # over epochs, the first before training
-    updates: float | None
-    churn: float | None  # mean fraction of active weights replaced in one update
-    changed: float | None
-    channels_removed: float | None  # output rows that a structure took away for good
-    collapsed: float | None
-    fallbacks: list[str] | None
-    convention: str | None
-    inference_flops: float | None
-    dense_inference_flops: float | None
-    inference_flops_ratio: float | None
-    training_flops: float | None
-    dense_training_flops: float | None
-    training_flops_ratio: float | None
-    hardware_flops_ratio: float | None
-    flops_by_convention: dict[str, dict[str, float]] | None  # the same ratios by each convention's name
-    parameters: float | None
-    active_parameters: float | None
-    bits: float | None
-    peak_memory: float | None  # bytes
-    seconds: float | None
-    epochs: float | None
-    steps: float | None
-    throughput: Throughput | None
-
-
 class Trial(TypedDict):
     """The resolved configuration that the key is made of; more may stand beside these."""
 
@@ -128,7 +54,7 @@ class Trial(TypedDict):
 
 
 class Schema(TypedDict):
-    """A record. More fields than these are kept."""
+    """A record. More fields than these are kept; which measures there are, ``MEASURES`` says."""
 
     schema_version: int
     key: str
@@ -140,7 +66,7 @@ class Schema(TypedDict):
     trial: Trial
     label: str
     control: str | None
-    measures: Measures
+    measures: dict[str, Any]
     provenance: dict[str, Any]
 
 
@@ -274,7 +200,11 @@ def _short(value: Any) -> str:
 
 
 @cache
-def _schema() -> TypeAdapter[Schema]:
+def _schema() -> TypeAdapter[Any]:
+    """``Schema`` with the types of the measures, each of which may be missing or None."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Schema)
+    typed_dict: Any = TypedDict  # a type checker knows only those whose fields are written out
+    fields = {row.key: row.type | None for row in MEASURES.values() if row.type}
+    measures = typed_dict("Measures", fields, total=False)
+    return TypeAdapter(typed_dict("Schema", get_type_hints(Schema) | {"measures": measures}))

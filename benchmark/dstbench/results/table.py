@@ -10,56 +10,43 @@ from typing import TYPE_CHECKING, Any
 from dstbench.errors import BadInput
 from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
+from dstbench.results.measure_table import MEASURES, WORDS
 from dstbench.results.record import Record, Rejected, canonical, read_record, record_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Loaded", "Rejected", "load_results", "read", "read_record", "roots"]
+__all__ = ["LoadedResults", "Rejected", "load_results", "read", "read_record", "roots"]
 
 Paths = str | Path | Iterable[str | Path]
 
-MEASURES = (
-    "top1", "top1_validation", "loss", "density", "density_all", "r_s", "never_dropped", "bottom_early",
-    "updates", "churn", "changed", "collapsed", "convention", "inference_flops", "dense_inference_flops",
-    "inference_flops_ratio", "training_flops", "dense_training_flops", "training_flops_ratio",
-    "hardware_flops_ratio", "parameters", "active_parameters", "bits", "peak_memory", "seconds", "epochs", "steps",
-)  # fmt: skip
-CHANNELS = ("channel_excess_80", "channel_excess_50", "channel_gini", "channel_dead")
-TIMED = ("train", "inference", "single")
-"""What is timed of a trial: a training step, inference of a batch, and inference of one image."""
-SPEED = (
-    "images_per_second", "dense_images_per_second", "latency_median", "ratio", "ratio_low", "ratio_high"
-)  # fmt: skip
-CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
-
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedResults:
     """What results folders hold: records by key in order of key, and the files left out."""
 
     records: tuple[Record, ...]
     rejected: tuple[Rejected, ...]
 
 
-def read(paths: Paths) -> Loaded:
+def read(paths: Paths) -> LoadedResults:
     """Read every record under one or more folders. Raises BadInput where a folder doesn't exist.
 
     The same record in two folders counts once. Two different records of one trial: the first folder's
     counts, the other is rejected by name.
     """
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     rejected: list[Rejected] = []
     for root in roots(paths):
         for path in record_files(root):
             record = read_record(path)
             if isinstance(record, Rejected):
                 rejected.append(record)
-            elif found.setdefault(record["key"], record)["checksum"] != record["checksum"]:
+            elif records.setdefault(record["key"], record)["checksum"] != record["checksum"]:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    return Loaded(tuple(found[key] for key in sorted(found)), tuple(rejected))
+    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected))
 
 
 def load_results(paths: Paths) -> pd.DataFrame:
@@ -80,12 +67,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
     rows = [_row(record) for record in records]
     table = pd.DataFrame(rows, columns=list(_row(_NOTHING)))
-    numeric = [
-        *MEASURES,
-        *CHANNELS,
-        *(f"{kind}_{name}" for kind in TIMED for name in _speed_names()),
-    ]
-    numeric.remove("convention")
+    numeric = {key for key, row in MEASURES.items() if row.kind not in WORDS}
     for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
         values = table[name]
         table[name] = (
@@ -123,10 +105,7 @@ def _row(record: Record) -> dict[str, Any]:
         "dense_layers": "+".join(recipe.get("dense_layers") or ()) or None,
         "trial": canonical({name: value for name, value in trial.items() if name != "seed"}),
         "versions": _versions(provenance),
-        **{name: measures.get(name) for name in MEASURES},
-        **_channels(measures.get("channels") or {}),
-        "fallbacks": ", ".join(measures.get("fallbacks") or ()) or None,
-        **_throughput(measures.get("throughput") or {}),
+        **{key: row.value(measures) for key, row in MEASURES.items() if row.framed},
         "dataset_fingerprint": provenance.get("dataset_fingerprint"),
     }
 
@@ -148,38 +127,6 @@ def _versions(provenance: Mapping[str, Any]) -> str | None:
 
 def _version(part: Any) -> str:
     return str(part.get("version")) if isinstance(part, Mapping) else str(part)
-
-
-def _channels(pooled: Mapping[str, float]) -> dict[str, float | None]:
-    """Channel statistics as columns: fractions below a threshold less what chance gives."""
-
-    def excess(percent: int) -> float | None:
-        below, chance = pooled.get(f"below_{percent}"), pooled.get(f"null_{percent}")
-        return None if below is None or chance is None else below - chance
-
-    return dict(zip(CHANNELS, (excess(80), excess(50), pooled.get("gini"), pooled.get("dead")), strict=True))
-
-
-def _throughput(speeds: Mapping[str, Any]) -> dict[str, Any]:
-    found = {kind: speeds.get(kind) or {} for kind in TIMED}
-    said = [f"{name} {value}" for name in CONDITIONS if (value := speeds.get(name)) is not None]
-    return {
-        **{
-            f"{kind}_path": speed.get("path", speed and speeds.get("path")) or None
-            for kind, speed in found.items()
-        },
-        "conditions": ", ".join(said) or None,
-        "contended": speeds.get("contended"),
-        **{
-            f"{kind}_{column}": speed.get(name)
-            for kind, speed in found.items()
-            for name, column in zip(SPEED, _speed_names(), strict=True)
-        },
-    }
-
-
-def _speed_names() -> list[str]:
-    return [name.replace("ratio", "throughput_ratio") for name in SPEED]
 
 
 _NOTHING: Record = {

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
+from dstbench.report.leaderboards import arranged, leaderboards, summarise
 from dstbench.report.page import write_leaderboards
-from dstbench.report.published import rows as published_rows
-from dstbench.report.published.rows import bare, protocol, same_method, stand_beside
-from dstbench.report.published.tables import figures, load_table, published_tables
-from dstbench.report.tables import arranged, leaderboards, summarise
+from dstbench.report.published import beside as published_beside
+from dstbench.report.published.beside import bare, protocol, same_method, stand_beside
+from dstbench.report.published.figures import figures, load_table, published_tables
 from dstbench.report.text import render_text
 from dstbench.results.table import load_results
 
@@ -46,7 +46,7 @@ def alone(tmp_path, monkeypatch):
     """One small table in place of those that ship."""
     (tmp_path / "one.yaml").write_text(FILE)
     only = {"one": load_table(tmp_path / "one.yaml")}
-    monkeypatch.setattr(published_rows, "published_tables", lambda: only)
+    monkeypatch.setattr(published_beside, "published_tables", lambda: only)
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_what_a_source_copies_is_the_same_in_its_origin():
     ],
 )
 def test_figures_are_what_the_sources_print(name, method, density, top1):
-    [found] = [f.top1 for f in TABLES[name].figures if (f.method, f.density) == (method, density)]
-    assert found == top1
+    [printed] = [f.top1 for f in TABLES[name].figures if (f.method, f.density) == (method, density)]
+    assert printed == top1
 
 
 def test_known_faults_of_the_sources_have_a_footnote():

@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
-from dstbench.report.columns import BOARDS, COLUMNS, Board, may_gain
+from dstbench.report.boards import BOARDS, Board
+from dstbench.report.columns import COLUMNS
 from dstbench.report.statistics import (
-    EVIDENCE,
-    Estimate,
+    MeanInterval,
     differences,
-    estimate,
     holm,
+    mean_interval,
     mean_ranks,
     p_value,
     paired,
     pareto,
 )
 from dstbench.report.values import is_missing
-from dstbench.results.table import CHANNELS, TIMED
+from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEANS = (
-    "density", "top1_validation", "loss", "r_s", "never_dropped", *CHANNELS, "bottom_early",
-    "updates", "churn", "collapsed", "training_flops_ratio",
-    "inference_flops_ratio", "hardware_flops_ratio", "training_flops", "inference_flops", "parameters",
-    "active_parameters", "bits", "peak_memory", "seconds",
-)  # fmt: skip
-SPEEDS = tuple(
-    f"{kind}_{name}"
-    for kind in TIMED
-    for name in (
-        "images_per_second",
-        "latency_median",
-        "throughput_ratio",
-        "throughput_ratio_low",
-        "throughput_ratio_high",
-    )
-)
-SPEED_UPS = {
-    "inference_theory": "inference_flops_ratio",
-    "inference_hardware": "hardware_flops_ratio",
-    "train_theory": "training_flops_ratio",
-    "train_hardware": "hardware_flops_ratio",
-}
-"""What is dense over sparse, and the measure that is sparse over dense."""
 PLACE = ("model", "dataset", "density_requested")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+(?=[\w.@+-])")
 
@@ -94,7 +70,7 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
 
     table = summary.copy()
     table["rank"] = pd.Series(_ranks(summary, board), index=summary.index, dtype="float64")
-    noise = [board.name == "throughput" and _is_noise(row) for row in summary.to_dict("records")]
+    noise = [board.is_noise(row) for row in summary.to_dict("records")]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
     table["tie"] = table["top1"]
     table = table.sort_values(
@@ -117,12 +93,12 @@ def with_versions(trials: Trials) -> Trials:
 
 def _dense_control(trials: Trials) -> dict[tuple[str, str, str], dict[int, float]]:
     """Top-1 of the dense control: (model, data set, training) -> seed -> percent."""
-    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    by_place: dict[tuple[str, str, str], dict[int, float]] = {}
     for trial in trials:
         if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["top1"]):
-            seeds = found.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
+            seeds = by_place.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
             seeds.setdefault(trial["seed"], trial["top1"])
-    return found
+    return by_place
 
 
 def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
@@ -144,49 +120,67 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         **{name: first[name] for name in (*STRATEGIES, *PLACE)},
         "setting": ", ".join(setting) or None,
         "seeds": len(finished),
-        **_interval("top1", estimate(list(top1.values()))),
+        **(measures := _measures(finished)),
         **_interval("difference", paired(top1, reference)),
         "p": p_value(differences(top1, reference)),
-        **(means := {name: _mean(finished, name) for name in MEANS}),
-        **{name: _inverse(means[ratio]) for name, ratio in SPEED_UPS.items()},
-        "convention": _unique(finished, "convention"),
-        **_speeds(finished),
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
-        "note": _note(finished),
+        "note": _note(measures),
     }
 
 
-def _mean(trials: Trials, name: str) -> float | None:
-    known = [trial[name] for trial in trials if not is_missing(trial[name])]
-    return fsum(known) / len(known) if known else None
+def _measures(finished: Trials) -> dict[str, Any]:
+    """Every measure over the trials that finished, as its row in the table of measures says."""
+    calm = _calm(finished)
+    values: dict[str, Any] = {}
+    for key, row in MEASURES.items():
+        if row.framed:
+            values |= _OVER_SEEDS[row.over_seeds](calm if row.timed else finished, key)
+    return values | {key: _inverse(values[row.inverse_of]) for key, row in MEASURES.items() if row.inverse_of}
+
+
+def _calm(finished: Trials) -> Trials:
+    """The timed trials that nothing disturbed; the disturbed ones where there are no others."""
+    timed = [trial for trial in finished if any(trial[f"{kind}_path"] for kind in TIMED)]
+    return [trial for trial in timed if not trial["contended"]] or timed
+
+
+def _known(trials: Trials, name: str) -> list[Any]:
+    return [trial[name] for trial in trials if not is_missing(trial[name])]
+
+
+def _mean(trials: Trials, name: str) -> dict[str, float | None]:
+    known = _known(trials, name)
+    return {name: fsum(known) / len(known) if known else None}
+
+
+def _union(trials: Trials, name: str) -> dict[str, str | None]:
+    return {name: "; ".join(sorted({str(trial[name]) for trial in trials if trial[name]})) or None}
+
+
+def _any(trials: Trials, name: str) -> dict[str, bool | None]:
+    return {name: any(trial[name] for trial in trials) if trials else None}
+
+
+def _interval(name: str, value: MeanInterval) -> dict[str, float | None]:
+    return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
 
 
 def _inverse(ratio: float | None) -> float | None:
     return 1 / ratio if ratio else None
 
 
-def _interval(name: str, value: Estimate) -> dict[str, float | None]:
-    return {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+_OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
+    "mean": _mean,
+    "interval": lambda trials, name: _interval(name, mean_interval(_known(trials, name))),
+    "union": _union,
+    "any": _any,
+}
 
 
-def _speeds(finished: Trials) -> dict[str, Any]:
-    """Mean speeds of the timings that nothing disturbed; of the disturbed ones where there are no others."""
-    timed = [trial for trial in finished if any(trial[f"{kind}_path"] for kind in TIMED)]
-    calm = [trial for trial in timed if not trial["contended"]]
-    used = calm or timed
-    return {
-        **{name: _mean(used, name) for name in SPEEDS},
-        **{f"{kind}_path": _unique(used, f"{kind}_path") for kind in TIMED},
-        "conditions": _unique(used, "conditions"),
-        "contended": not calm if timed else None,
-    }
-
-
-def _note(finished: Trials) -> str | None:
-    layers = sorted({trial["fallbacks"] for trial in finished if trial["fallbacks"]})
-    notes = [f"unstructured in {names}" for names in layers]
-    if "; " in (_speeds(finished)["conditions"] or ""):
+def _note(measures: Mapping[str, Any]) -> str | None:
+    notes = [f"unstructured in {names}" for names in (measures["fallbacks"] or "").split("; ") if names]
+    if "; " in (measures["conditions"] or ""):
         notes.append("timed under different conditions: not ranked by speed")
     return "; ".join(notes) or None
 
@@ -195,19 +189,15 @@ def _reasons(group: Trials) -> str | None:
     """Why trials are missing, without the folders of the machine on which they failed."""
     failed = [trial for trial in group if trial["status"] != "ok"]
     texts = [" ".join((trial["reason"] or "no reason given").split()) for trial in failed]
-    found = {
+    reasons = {
         f"{trial['status']}: {_PATH.sub('…/', text)[:300]}" for trial, text in zip(failed, texts, strict=True)
     }
-    return "; ".join(sorted(found)) or None
+    return "; ".join(sorted(reasons)) or None
 
 
 def _counts(group: Trials) -> list[tuple[str, int]]:
     counts = Counter(trial["status"] for trial in group)
     return sorted(counts.items(), key=lambda item: (item[0] != "ok", item[0]))
-
-
-def _unique(trials: Trials, name: str) -> str | None:
-    return "; ".join(sorted({str(trial[name]) for trial in trials if trial[name]})) or None
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
@@ -233,7 +223,7 @@ def _mark_front(rows: list[dict[str, Any]]) -> None:
 def _ranks(summary: pd.DataFrame, board: Board) -> list[float | None]:
     """The mean rank of each row's method over complete blocks; None for what isn't ranked."""
     rows = summary.to_dict("records")
-    ranked = [_ranked(row, board) for row in rows]
+    ranked = [board.ranks(row) for row in rows]
     blocks: dict[str, dict[str, float]] = {}
     for row, counts in zip(rows, ranked, strict=True):
         if counts:
@@ -241,20 +231,6 @@ def _ranks(summary: pd.DataFrame, board: Board) -> list[float | None]:
             blocks.setdefault(str([row[name] for name in PLACE]), {})[_identity(row)] = value
     means = mean_ranks(blocks)
     return [means.get(_identity(row)) if counts else None for row, counts in zip(rows, ranked, strict=True)]
-
-
-def _ranked(row: Mapping[Any, Any], board: Board) -> bool:
-    """Whether a row's place among others says something: not between single seeds or equal networks."""
-    if not is_missing(row["control"]) or is_missing(row[board.by]):
-        return False
-    if board.name == "accuracy":
-        return bool(row["seeds"] >= EVIDENCE)
-    return board.name != "throughput" or not (_is_noise(row) or "; " in str(row["conditions"]))
-
-
-def _is_noise(row: Mapping[Any, Any]) -> bool:
-    """Whether a measured speed comes from other work, or from two equal networks: shown behind the others."""
-    return row["contended"] is True or (is_missing(row["control"]) and not may_gain(row["inference_path"]))
 
 
 def _identity(row: Mapping[Any, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, header, line
-from dstbench.report.published.rows import Beside, Source
+from dstbench.report.published.beside import Beside, Source
 from dstbench.report.values import Column, show
 
 if TYPE_CHECKING:

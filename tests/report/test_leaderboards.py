@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dstbench.report.tables import leaderboards
+from dstbench.report.leaderboards import leaderboards
 from dstbench.results.table import load_results
 
 
@@ -14,9 +14,9 @@ def boards(results):
 
 
 def row_of(table, method, dataset="digits"):
-    found = table[(table["method"] == method) & (table["dataset"] == dataset)]
-    assert len(found) == 1
-    return found.iloc[0]
+    matching = table[(table["method"] == method) & (table["dataset"] == dataset)]
+    assert len(matching) == 1
+    return matching.iloc[0]
 
 
 def board_of(tmp_path, put, records, name="accuracy"):

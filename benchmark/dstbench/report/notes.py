@@ -68,8 +68,8 @@ def reading(records: Sequence[Record]) -> list[Entry]:
 
 def provenance(records: Sequence[Record]) -> list[Entry]:
     """Versions, hardware, commits, data fingerprints and dates of the records; differing values with counts."""
-    found = [(title, _values(_short(name, record) for record in records)) for name, title in _FIELDS]
-    entries = [(title, text) for title, text in found if text]
+    entries = [(title, _values(_short(name, record) for record in records)) for name, title in _FIELDS]
+    entries = [(title, text) for title, text in entries if text]
     plugins: Counter[str] = Counter()
     for record in records:
         plugins.update(f"{name} {version}" for name, version in _items(record["provenance"].get("plugins")))

@@ -1,4 +1,4 @@
-"""How methods explore, over time and by layer: a table a trial's epochs, one of its layers, and a page of plots.
+"""How methods explore, over time and by layer: a table of a trial's epochs, one of its layers, and a page of plots.
 
 All from records alone, like the leaderboards; those that were made before trajectories were recorded, and
 dense trainings, have nothing to show.
@@ -13,11 +13,12 @@ from math import fsum, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.lines import Line, Plot, plot
-from dstbench.report.tables import PLACE, summarise, with_versions
+from dstbench.report.jinja import part, templates
+from dstbench.report.leaderboards import PLACE, summarise, with_versions
+from dstbench.report.lines import Line, LinePlot, plot
 from dstbench.report.text import to_csv
 from dstbench.report.values import Column
-from dstbench.results.table import Loaded, frame
+from dstbench.results.table import LoadedResults, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,20 +27,18 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]
 Records = list[Mapping[str, Any]]
 
-SETTING = ("model", "dataset", "density_requested", "method", "control", "setting", "seeds")
+IDENTITY = ("model", "dataset", "density_requested", "method", "control", "setting", "seeds")
 CHANNEL_FIGURES = (
     "below_100", "null_100", "below_80", "null_80", "below_50", "null_50", "gini", "cv", "dead",
 )  # fmt: skip
 FIGURES = ("r_s", "never_dropped", "bottom_previous", "bottom_final", *CHANNEL_FIGURES)
-CHANCE = (
-    0.3  # the overlap of random bottom sets: core.explore.BOTTOM, said again so that a report needs no torch
-)
+CHANCE = 0.3  # overlap of random bottom sets: channel_statistics.BOTTOM, said again for that one needs torch
 REST = "rest"
 COLOURED = 6  # lines with a colour of their own; more can't be told apart
 
 
 @dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """One plot of a block: a figure over epochs, and what chance gives for it."""
 
     figure: str
@@ -50,21 +49,21 @@ class Panel:
 
 
 PANELS = (
-    Panel("r_s", "R_s", "Share of all weights that were ever active."),
-    Panel("never_dropped", "Never dropped", "Share of the initial weights that every topology since has held."),
-    Panel(
+    CurvePanel("r_s", "R_s", "Share of all weights that were ever active."),
+    CurvePanel("never_dropped", "Never dropped", "Share of the initial weights that every topology since has held."),
+    CurvePanel(
         "bottom_final", "Bottom set found",
         "Share of the final bottom set of channels that is in it already; dashed: by chance.", level=CHANCE,
     ),
-    Panel(
+    CurvePanel(
         "below_80", "Channels below 0.8 × mean",
         "Share of channels with a density below 0.8 times their layer's mean; dashed: by chance.", "null_80",
     ),
-    Panel(
+    CurvePanel(
         "below_50", "Channels below 0.5 × mean",
         "The same with densities below half of the mean; dashed: by chance.", "null_50",
     ),
-    Panel("dead", "Dead channels", "Share of channels without a weight."),
+    CurvePanel("dead", "Dead channels", "Share of channels without a weight."),
 )  # fmt: skip
 
 COLUMNS = (
@@ -93,10 +92,10 @@ LAYER_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class Trajectory:
     """A method on a model, a data set and a density, and its finished trials: the seeds."""
 
-    row: Row  # SETTING
+    row: Row  # the fields of IDENTITY, as on the boards
     records: Records
 
     @property
@@ -117,11 +116,11 @@ class Setting:
     @property
     def layers(self) -> list[Row]:
         """One row a layer, at the end."""
-        listed = [record["measures"].get("layers") or [] for record in self.records]
-        return [_layer(seeds) for seeds in zip(*listed, strict=False)]
+        by_seed = [record["measures"].get("layers") or [] for record in self.records]
+        return [_layer(seeds) for seeds in zip(*by_seed, strict=False)]
 
 
-def settings(loaded: Loaded) -> list[Setting]:
+def trajectories(loaded: LoadedResults) -> list[Trajectory]:
     """What has a trajectory, by model, data set and density, the most accurate first; rows as on the boards."""
     known = [
         record
@@ -137,40 +136,42 @@ def settings(loaded: Loaded) -> list[Setting]:
     order = ["model", "dataset", "density_requested", "top1", "method", "group"]
     summary = summarise(table).sort_values(order, ascending=[True, True, False, False, True, True])
     return [
-        Setting({name: row[name] for name in SETTING}, groups[row["group"]])
+        Trajectory({name: row[name] for name in IDENTITY}, groups[row["group"]])
         for row in summary.to_dict("records")
     ]
 
 
-def over_time(found: Sequence[Setting]) -> pd.DataFrame:
+def over_time(listed: Sequence[Trajectory]) -> pd.DataFrame:
     """One row an epoch of every setting."""
-    return _table([{**one.row, **point} for one in found for point in one.curve], ("epoch", *FIGURES))
+    return _table(
+        [{**member.row, **point} for member in listed for point in member.curve], ("epoch", *FIGURES)
+    )
 
 
-def at_the_end(found: Sequence[Setting]) -> pd.DataFrame:
+def at_the_end(listed: Sequence[Trajectory]) -> pd.DataFrame:
     """One row a setting."""
-    return _table([{**one.row, **one.end} for one in found], ("epoch", *FIGURES, "bottom_early"))
+    return _table([{**member.row, **member.end} for member in listed], ("epoch", *FIGURES, "bottom_early"))
 
 
-def by_layer(found: Sequence[Setting]) -> pd.DataFrame:
+def by_layer(listed: Sequence[Trajectory]) -> pd.DataFrame:
     """One row a layer of every setting, at the end."""
-    rows = [{**one.row, **layer} for one in found for layer in one.layers]
+    rows = [{**member.row, **layer} for member in listed for layer in member.layers]
     return _table(rows, ("layer", "shape", "density", "r_s", "never_dropped", *CHANNEL_FIGURES))
 
 
-def exploration_files(loaded: Loaded) -> dict[str, str]:
+def exploration_files(loaded: LoadedResults) -> dict[str, str]:
     """The texts of ``exploration.html``, ``.csv`` and ``exploration_layers.csv``; {} where nothing is known."""
-    found = settings(loaded)
-    if not found:
+    listed = trajectories(loaded)
+    if not listed:
         return {}
     return {
-        "exploration.html": _page(found),
-        "exploration.csv": to_csv(over_time(found)),
-        "exploration_layers.csv": to_csv(by_layer(found)),
+        "exploration.html": _page(listed),
+        "exploration.csv": to_csv(over_time(listed)),
+        "exploration_layers.csv": to_csv(by_layer(listed)),
     }
 
 
-def write_exploration(loaded: Loaded, out: str | Path) -> list[Path]:
+def write_exploration(loaded: LoadedResults, out: str | Path) -> list[Path]:
     """Write these files into ``out``, the page first; none where nothing is known."""
     folder, contents = Path(out), exploration_files(loaded)
     if contents:
@@ -180,7 +181,7 @@ def write_exploration(loaded: Loaded, out: str | Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def render_exploration(found: Sequence[Setting], layers: bool = False) -> RenderableType:
+def render_exploration(listed: Sequence[Trajectory], layers: bool = False) -> RenderableType:
     """For the terminal: a table per model, data set and density, or one per method with its layers.
 
     Without what lies below the mean itself: by chance that is half of the channels, whatever the method.
@@ -191,7 +192,7 @@ def render_exploration(found: Sequence[Setting], layers: bool = False) -> Render
 
     def drawn(title: str, columns: Sequence[Column], rows: list[Row]) -> Table:
         table = Table(title=title, title_justify="left", box=None)
-        columns = [one for one in columns if one.key not in ("epoch", "below_100", "null_100")]
+        columns = [column for column in columns if column.key not in ("epoch", "below_100", "null_100")]
         for column in columns:
             first = column.key in ("method", "layer")
             table.add_column(
@@ -201,13 +202,13 @@ def render_exploration(found: Sequence[Setting], layers: bool = False) -> Render
             table.add_row(*(column.text(row) for column in columns))
         return table
 
-    if not found:
+    if not listed:
         return Text("No trajectories yet: dense trainings have none, nor have older records.")
     tables: list[RenderableType] = []
-    for title, members in _blocks(found):
+    for title, members in _blocks(listed):
         if layers:
             names = zip(members, _names(members), strict=True)
-            tables += [drawn(f"{name}: {title}", LAYER_COLUMNS, one.layers) for one, name in names]
+            tables += [drawn(f"{name}: {title}", LAYER_COLUMNS, member.layers) for member, name in names]
         else:
             tables.append(drawn(title, COLUMNS, _ends(members)))
     legend = (
@@ -216,33 +217,34 @@ def render_exploration(found: Sequence[Setting], layers: bool = False) -> Render
     return Group(*tables, Text(legend, style="dim"))
 
 
-def _blocks(found: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+def _blocks(listed: Sequence[Trajectory]) -> list[tuple[str, list[Trajectory]]]:
     """Settings by model, data set and density, with a title."""
-    groups = groupby(found, lambda one: tuple(one.row[name] for name in PLACE))
+    groups = groupby(listed, lambda member: tuple(member.row[name] for name in PLACE))
     return [(f"{place[0]} on {place[1]} at density {place[2]:g}", list(members)) for place, members in groups]
 
 
-def _ends(members: Sequence[Setting]) -> list[Row]:
+def _ends(members: Sequence[Trajectory]) -> list[Row]:
     return [
-        {**one.row, **one.end, "method": name} for one, name in zip(members, _names(members), strict=True)
+        {**member.row, **member.end, "method": name}
+        for member, name in zip(members, _names(members), strict=True)
     ]
 
 
 def _table(rows: list[Row], keys: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=[*SETTING, *keys])
+    return pd.DataFrame(rows, columns=[*IDENTITY, *keys])
 
 
 def _layer(seeds: Sequence[Mapping[str, Any]]) -> Row:
     """One layer's figures, means over seeds."""
-    shape, channels = seeds[0]["shape"], [one.get("channels") or {} for one in seeds]
+    shape, channels = seeds[0]["shape"], [layer.get("channels") or {} for layer in seeds]
     return {
         "layer": seeds[0]["name"],
         "shape": "×".join(map(str, shape)),
-        "density": _average([one["active"] / prod(shape) for one in seeds]),
-        **{name: _average([one.get(name) for one in seeds]) for name in ("r_s", "never_dropped")},
-        **{name: _average([one.get(name) for one in channels]) for name in CHANNEL_FIGURES},
+        "density": _average([layer["active"] / prod(shape) for layer in seeds]),
+        **{name: _average([layer.get(name) for layer in seeds]) for name in ("r_s", "never_dropped")},
+        **{name: _average([figures.get(name) for figures in channels]) for name in CHANNEL_FIGURES},
     }
 
 
@@ -258,21 +260,19 @@ def _average(values: Sequence[float | None]) -> float | None:
 # The page
 
 
-def _page(found: Sequence[Setting]) -> str:
-    from dstbench.report.jinja import part, templates
-
-    blocks = [_block(title, members) for title, members in _blocks(found)]
+def _page(listed: Sequence[Trajectory]) -> str:
+    blocks = [_block(title, members) for title, members in _blocks(listed)]
     return (
         templates()
-        .get_template("exploration.html.j2")
+        .get_template("trajectories.html.j2")
         .render(css=part("page.css"), blocks=blocks, columns=COLUMNS, layer_columns=LAYER_COLUMNS)
     )
 
 
-def _block(title: str, members: list[Setting]) -> Row:
+def _block(title: str, members: list[Trajectory]) -> Row:
     """What the page shows of one model, data set and density."""
     names, colours = _names(members), _colours(members)
-    curves = [one.curve for one in members]
+    curves = [member.curve for member in members]
     drawn = list(zip(names, colours, curves, strict=True))
     return {
         "title": title,
@@ -280,28 +280,28 @@ def _block(title: str, members: list[Setting]) -> Row:
         "others": colours.count(REST),
         "panels": [(panel, shown) for panel in PANELS if (shown := _plot(panel, drawn))],
         "rows": _ends(members),
-        "layers": [(name, one.layers) for one, name in zip(members, names, strict=True)],
+        "layers": [(name, member.layers) for member, name in zip(members, names, strict=True)],
     }
 
 
-def _names(members: Sequence[Setting]) -> list[str]:
+def _names(members: Sequence[Trajectory]) -> list[str]:
     """The methods' names, with their settings where they would read the same."""
-    methods = [one.row["method"] for one in members]
+    methods = [member.row["method"] for member in members]
     return [
-        f"{one.row['method']} ({one.row['setting']})"
-        if methods.count(one.row["method"]) > 1
-        else one.row["method"]
-        for one in members
+        f"{member.row['method']} ({member.row['setting']})"
+        if methods.count(member.row["method"]) > 1
+        else member.row["method"]
+        for member in members
     ]
 
 
-def _colours(members: Sequence[Setting]) -> list[str]:
+def _colours(members: Sequence[Trajectory]) -> list[str]:
     """CSS classes: the most accurate methods have a colour of their own."""
     own = iter([*(f"s{place}" for place in range(COLOURED)), *[REST] * len(members)])
-    return ["control" if one.row["control"] else next(own) for one in members]
+    return ["control" if member.row["control"] else next(own) for member in members]
 
 
-def _plot(panel: Panel, drawn: Sequence[tuple[str, str, list[Row]]]) -> Plot | None:
+def _plot(panel: CurvePanel, drawn: Sequence[tuple[str, str, list[Row]]]) -> LinePlot | None:
     """A panel's lines, the most accurate on top; None where no method has the figure."""
     lines = [
         Line(name, colour, points, dashed=figure == panel.null)

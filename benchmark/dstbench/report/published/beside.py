@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dstbench.report.published.tables import Figure, Table, published_tables
+from dstbench.report.published.figures import Figure, Table, published_tables
 from dstbench.report.values import is_missing
 from dstbench.runner.matrix.config import Training
 
@@ -57,12 +57,12 @@ def stand_beside(summary: pd.DataFrame) -> Beside:
     """What was published for the models, data sets and densities of ``summarise``'s table."""
     ours = summary.to_dict("records")
     places = dict.fromkeys(_place(row) for row in ours)
-    found = [(place, name, figure) for place in sorted(places, key=_order) for name, figure in _of(place)]
-    sources = _sources(found)
-    rows = [_row(place, figure, sources[name]) for place, name, figure in found]
+    placed = [(place, name, figure) for place in sorted(places, key=_order) for name, figure in _of(place)]
+    sources = _sources(placed)
+    rows = [_row(place, figure, sources[name]) for place, name, figure in placed]
     compared = [
         _comparison(row, place, figure, sources[name])
-        for place, name, figure in found
+        for place, name, figure in placed
         for row in ours
         if _place(row) == place and same_method(row["method"], figure.recipe) and not is_missing(row["top1"])
     ]
@@ -99,21 +99,21 @@ def _of(place: Place) -> list[tuple[str, Figure]]:
     and what was read off a chart, which is no match for printed figures.
     """
     model, dataset, density = place[0].removeprefix("timm:"), bare(place[1]), place[2]
-    found = [
+    figures = [
         (name, figure)
         for name, table in published_tables().items()
         if model in table.model and table.dataset == dataset and table.grade != "digitised from a figure"
         for figure in table.figures
         if figure.density == density and not figure.copied_from
     ]
-    return sorted(found, key=lambda item: -item[1].top1)
+    return sorted(figures, key=lambda item: -item[1].top1)
 
 
-def _sources(found: Sequence[tuple[Place, str, Figure]]) -> dict[str, Source]:
+def _sources(placed: Sequence[tuple[Place, str, Figure]]) -> dict[str, Source]:
     """Sources by the name of their table, numbered as they come; footnotes lettered as the table orders them."""
     tables = published_tables()
     used: dict[str, set[str]] = {}
-    for _, name, figure in found:
+    for _, name, figure in placed:
         used.setdefault(name, set()).update(figure.footnotes)
     return {
         name: Source(
@@ -169,7 +169,7 @@ def _within(table: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     for row, after in zip(ours, [*ours[1:], None], strict=True):
         mixed.append(row)
         if after is None or _place(after) != _place(row):
-            mixed += [{key: found.get(key) for key in blank} for found in there.pop(_place(row), [])]
+            mixed += [{key: published.get(key) for key in blank} for published in there.pop(_place(row), [])]
     whole = pd.DataFrame(mixed, columns=list(blank))
     for key in blank:
         values = whole[key]

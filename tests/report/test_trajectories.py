@@ -10,9 +10,16 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.core.network.channel_statistics import BOTTOM
-from dstbench.report.exploration import CHANCE, at_the_end, by_layer, exploration_files, over_time, settings
-from dstbench.report.lines import Line, plot, ticks
+from dstbench.report.lines import Line, plot
 from dstbench.report.page import write_leaderboards
+from dstbench.report.trajectories import (
+    CHANCE,
+    at_the_end,
+    by_layer,
+    exploration_files,
+    over_time,
+    trajectories,
+)
 from dstbench.results.table import load_results, read
 
 STATISTICS = {
@@ -67,7 +74,7 @@ def folder(tmp_path, make, put):
 
 
 def test_curves_are_means_over_seeds_the_most_accurate_method_first(folder):
-    table = over_time(settings(read(folder)))
+    table = over_time(trajectories(read(folder)))
     assert table["method"].tolist() == ["rigl"] * 3 + ["set"] * 3
     rigl = table[table["method"] == "rigl"]
     assert rigl["epoch"].tolist() == [0, 1, 2]
@@ -78,15 +85,15 @@ def test_curves_are_means_over_seeds_the_most_accurate_method_first(folder):
 
 
 def test_ends_and_layers(folder):
-    found = settings(read(folder))
-    end = at_the_end(found).iloc[0]
+    listed = trajectories(read(folder))
+    end = at_the_end(listed).iloc[0]
     assert (end["method"], end["epoch"], end["r_s"], end["bottom_early"]) == (
         "rigl",
         2,
         pytest.approx(0.25),
         0.7,
     )
-    layers = by_layer(found)
+    layers = by_layer(listed)
     assert layers[layers["method"] == "rigl"]["layer"].tolist() == ["conv", "head"]
     conv, head = (layers.iloc[index] for index in (0, 1))
     assert (conv["shape"], conv["density"], conv["gini"]) == ("20×2×3×3", 0.1, pytest.approx(0.35))
@@ -156,25 +163,15 @@ def test_the_command_says_where_there_is_nothing(tmp_path, make, put):
     assert "No trajectories" in CliRunner().invoke(app, ["explore", str(tmp_path)]).stdout
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "most", "expected"),
-    [
-        (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (0, 0.0105, 5, [0, 0.005, 0.01]),
-        (0, 160, 8, [0, 20, 40, 60, 80, 100, 120, 140, 160]),
-        (0, 1.05, 5, [0, 0.5, 1.0]),
-    ],
-)
-def test_ticks_are_round_numbers_inside(low, high, most, expected):
-    assert ticks(low, high, most) == expected
-
-
 def test_a_plot_reaches_from_its_first_point_to_its_last_and_starts_at_zero():
     drawn = plot([Line("a", "s0", ((0, 0.0), (4, 2.0)))], level=1.0)
     (_, points), *_ = drawn.lines
     (x0, y0), (x1, y1) = (tuple(map(float, point.split(","))) for point in points.split())
-    assert (x0, y0) == (46, drawn.height - 26)
-    assert (x1, y1) == (drawn.width - 12, pytest.approx(10 + 0.1 / 2.1 * (drawn.height - 36), abs=0.1))
+    assert (x0, y0) == (46, drawn.frame.height - 26)
+    assert (x1, y1) == (
+        drawn.frame.width - 12,
+        pytest.approx(10 + 0.1 / 2.1 * (drawn.frame.height - 36), abs=0.1),
+    )
     assert [label for _, label in drawn.x_ticks] == ["0", "1", "2", "3", "4"]
     assert drawn.level == pytest.approx((y0 + y1) / 2, abs=0.1)
 

@@ -1,0 +1,94 @@
+"""The three leaderboards: what each shows, what it is ranked by, and which rows its ranks say something about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dstbench.report.columns import COLUMNS
+from dstbench.report.statistics import EVIDENCE
+from dstbench.report.values import Column, is_missing
+from dstbench.results.measure_table import MEASURES
+
+Row = Mapping[Any, Any]
+
+_FIRST = (
+    "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
+    "model", "dataset", "density_requested", "density", "setting", "seeds",
+)  # fmt: skip
+_LAST = ("statuses", "reason", "note")
+
+
+def may_gain(path: Any) -> bool:
+    """Whether a network timed on this execution path can differ from dense by more than timing noise."""
+    return not is_missing(path) and {"dense", "masked-dense"}.isdisjoint(str(path).split("; "))
+
+
+def _has_evidence(row: Row) -> bool:
+    """The order of single seeds is chance."""
+    return bool(row["seeds"] >= EVIDENCE)
+
+
+def _is_noise(row: Row) -> bool:
+    """Whether a measured speed comes from other work, or from two equal networks."""
+    return row["contended"] is True or (is_missing(row["control"]) and not may_gain(row["inference_path"]))
+
+
+def _is_comparable(row: Row) -> bool:
+    """Whether all timings are calm and were made under the same conditions."""
+    return not (_is_noise(row) or "; " in str(row["conditions"]))
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard."""
+
+    name: str
+    title: str
+    summary: str
+    by: str  # the measure that it is ranked by
+    leads: tuple[str, ...]  # what it is about: these columns come first, in this order
+    says_something: Callable[[Row], bool] = lambda _: True  # whether a row's place among others does
+    is_noise: Callable[[Row], bool] = lambda _: False  # such rows stand behind the others
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its columns, in order: what the row is, the leads, other measures as their table has them, the end."""
+        others = (key for key, row in MEASURES.items() if self.name in row.boards)
+        return tuple(COLUMNS[key] for key in dict.fromkeys((*_FIRST, *self.leads, *others, *_LAST)))
+
+    @property
+    def higher(self) -> bool:
+        """Whether more is better."""
+        return MEASURES[self.by].better == "higher"
+
+    def ranks(self, row: Row) -> bool:
+        """Whether a row has a rank here: methods with a value do, where it says something."""
+        return is_missing(row["control"]) and not is_missing(row[self.by]) and self.says_something(row)
+
+
+BOARDS = (
+    Board(
+        "accuracy", "Accuracy",
+        "Test accuracy of the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
+        "top1", ("top1", "difference", "p_holm"), says_something=_has_evidence,
+    ),
+    Board(
+        "flops", "FLOPs",
+        "Theoretical cost against dense. Theory, not time: what is really faster is on the throughput board.",
+        "training_flops_ratio",
+        ("training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio", "pareto", "top1", "difference"),
+    ),
+    Board(
+        "throughput", "Throughput",
+        "Speed-ups against dense: in theory, what dense kernels can skip once removable channels are gone, and as "
+        "measured, side by side in one process.",
+        "inference_throughput_ratio",
+        ("inference_theory", "inference_hardware", "inference_throughput_ratio", "inference_path",
+         "single_throughput_ratio", "single_latency_median", "single_path", "inference_images_per_second",
+         "train_theory", "train_hardware", "train_throughput_ratio", "train_path", "train_images_per_second",
+         "conditions", "contended", "top1", "difference"),
+        says_something=_is_comparable, is_noise=_is_noise,
+    ),
+)  # fmt: skip
