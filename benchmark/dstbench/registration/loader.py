@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import pluggy
 
 from dstbench import hookspecs
 from dstbench.errors import BadInput, nearest
-from dstbench.registration.parameters import Parameter, is_function, read_parameters
+from dstbench.registration.parameters import Parameter, Signature, is_function, read_signature
 
 GROUP = "dstbench"
 BUILTIN = "dstbench"  # the distribution that owns its short names
@@ -48,11 +48,22 @@ class Component:
     distribution_version: str
     plugin: str  # the name of the entry point
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    bound: Mapping[str, Any] = field(default_factory=dict)  # what an alias sets, as a spec would
 
     @property
     def full_name(self) -> str:
         """The name that no other distribution can take."""
         return f"{self.distribution}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"{self.kind} {self.name!r}"
+
+    @property
+    def is_family(self) -> bool:
+        """Whether what follows the name's colon is the parameter ``variant``."""
+        return self.name.endswith(":")
 
     def load(self) -> Any:
         """Import the target. Raises BadInput where its module or attribute can't be had."""
@@ -70,8 +81,17 @@ class Component:
         return found
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Import the target and return its parameters."""
-        return read_parameters(self.kind, self.load())[0]
+        """Import the target and return its parameters; what an alias binds is their default."""
+        signature, bound = self.signature()
+        return tuple(
+            replace(p, default=bound[p.name], required=False) if p.name in bound else p
+            for p in signature.parameters
+        )
+
+    def signature(self) -> tuple[Signature, dict[str, Any]]:
+        """Import the target and return what a spec may say of it, and what an alias says, checked."""
+        signature = read_signature(self.kind, self.load())
+        return signature, signature.check(self.bound, self.title)
 
     def source(self) -> tuple[str | None, int | None]:
         """Import the target and return the file and line where it is defined; None for what has no source."""
@@ -227,7 +247,15 @@ def _register(
 ) -> hookspecs.Register:
     """Return the callable that a ``register_*`` hook is given."""
 
-    def register(name: str, target: Any, *, summary: str = "", version: str = "1", **metadata: Any) -> None:
+    def register(
+        name: str,
+        target: Any,
+        *,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+        summary: str = "",
+        version: str = "1",
+        **metadata: Any,
+    ) -> None:
         what = f"{kind} {name!r}"
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise PluginError(
@@ -239,10 +267,13 @@ def _register(
             raise PluginError(f"{what}: the target is None")
         if not (isinstance(version, str) and version and isinstance(summary, str)):
             raise PluginError(f"{what}: version and summary are strings, got {version!r} and {summary!r}")
+        if not isinstance(parameters, Mapping) or "name" in parameters:
+            raise PluginError(f"{what}: expected parameters such as {{'alpha': 0.5}}, got {parameters!r}")
         if any(c.kind == kind and c.name == name for c in into):
             raise PluginError(f"registers {what} twice")
         owner = (distribution, distribution_version, plugin)
-        into.append(Component(kind, name, target, summary, version, *owner, MappingProxyType(metadata)))
+        kept = MappingProxyType(metadata), MappingProxyType(dict(parameters))
+        into.append(Component(kind, name, target, summary, version, *owner, *kept))
 
     return register
 
