@@ -122,6 +122,7 @@ def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
     details = {
         **{key: value for key, value in _row(name, component).items() if key not in ("status", "reason")},
         "full_name": component.full_name,
+        "alias_of": _original(found, component),
         "target": component.target if isinstance(component.target, str) else repr(target),
         "documentation": (getattr(target, "__doc__", None) or "").strip().split("\n\n")[0],
         "file": file,
@@ -135,6 +136,20 @@ def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
     return details | ({"parts": _parts(found, name)} if kind == "recipe" else {})
 
 
+def _original(found: Registry, component: Component) -> dict[str, Any] | None:
+    """The spec that an alias is another name of; None of what isn't one. A target that has no name of its own is
+    called by where it is.
+    """
+    if not component.bound:
+        return None
+    names = [
+        name
+        for name, other in found[component.kind].items()
+        if other.target == component.target and not other.bound
+    ]
+    return {"name": (*names, str(component.target))[0], **component.bound}
+
+
 def _parts(found: Registry, name: str) -> dict[str, Any]:
     """Return what a recipe chooses, defaults included; only its flag where it has no masks."""
     recipe = found.build("recipe", name)
@@ -146,10 +161,9 @@ def _parts(found: Registry, name: str) -> dict[str, Any]:
 
 def _in_full(found: Registry, kind: str, spec: Any) -> dict[str, Any]:
     """Return a component's name with all its parameters."""
-    normal = found.normalise(kind, spec)
-    parameters = found.resolve(kind, normal["name"]).parameters()
-    defaults = {p.name: p.default for p in parameters if not p.required}
-    return {"name": normal["name"], **defaults, **normal}
+    choice = found.choose(kind, spec)
+    defaults = {p.name: p.default for p in choice.component.parameters() if not p.required}
+    return {"name": choice.normal["name"], **defaults, **choice.normal}
 
 
 def _pick(found: Registry, words: list[str]) -> list[tuple[str, str]]:
