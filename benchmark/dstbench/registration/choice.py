@@ -101,7 +101,7 @@ class Choice:
 
 
 def _pieces(signature: Signature, values: Mapping[str, Any], resolve: Resolve) -> dict[str, Any]:
-    """The pieces among checked values."""
+    """Those of checked values that change pieces of what is made, each component among them resolved."""
     pieces = [piece.name for piece in signature.pieces if piece.name in values]
     return {name: resolve(name, values[name]) if name in KINDS else values[name] for name in pieces}
 

@@ -57,7 +57,7 @@ class Component:
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """How messages call the component, such as ``grow 'gradient'``."""
         return f"{self.kind} {self.name!r}"
 
     @property
@@ -71,14 +71,14 @@ class Component:
             return self.target
         module, _, attribute = self.target.partition(":")
         try:
-            found = import_module(module)
+            target = import_module(module)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                target = getattr(target, part)
         except Exception as error:
             raise BadInput(
                 f"{self.kind} {self.full_name!r}: can't import {self.target!r}: {_one_line(error)}"
             ) from error
-        return found
+        return target
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Import the target and return its parameters; what an alias binds is their default."""
@@ -130,7 +130,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All that came out of the entry points."""
+    """The components, observers and disabled plugins that the entry points gave."""
 
     components: tuple[Component, ...]
     observers: tuple[Observer, ...]
@@ -159,9 +159,9 @@ def load_plugins(switched_off: Mapping[str, str], *, strict: bool = False) -> Lo
         try:
             if not off:
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not end up inside --json
-                    found, watching = _load_one(point, distribution, version)
-                _refuse_twice(found, components)
-                components += found
+                    registered, watching = _load_one(point, distribution, version)
+                _refuse_twice(registered, components)
+                components += registered
                 observers += watching
         except (Exception, SystemExit) as error:
             off = str(error) if isinstance(error, PluginError) else _one_line(error)
@@ -179,10 +179,10 @@ def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
     A distribution can be listed twice on ``sys.path`` (an editable install beside a wheel's metadata).
     """
-    found: dict[tuple[str, str], EntryPoint] = {}
+    first: dict[tuple[str, str], EntryPoint] = {}
     for point in points:
-        found.setdefault((_owner(point)[0], point.name), point)
-    return [found[key] for key in sorted(found, key=lambda key: (key[0] != BUILTIN, key))]
+        first.setdefault((_owner(point)[0], point.name), point)
+    return [first[key] for key in sorted(first, key=lambda key: (key[0] != BUILTIN, key))]
 
 
 def _owner(point: EntryPoint) -> tuple[str, str]:
@@ -215,22 +215,23 @@ def _implementations(plugin: Any, name: str) -> list[tuple[str, pluggy.HookImpl]
     manager = pluggy.PluginManager("dstbench")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=name)
-    found = [
+    implementations = [
         (caller.name, implementation)
         for caller in manager.get_hookcallers(plugin) or []
         for implementation in caller.get_hookimpls()
     ]
-    for hook, implementation in found:
+    for hook, implementation in implementations:
         if hook not in specs and not implementation.optionalhook:
             raise PluginError(f"implements {hook!r}, which is no hook of dstbench{nearest(hook, specs)}")
         if implementation.hookwrapper or implementation.wrapper:
             raise PluginError(f"{hook} is a hook wrapper: these hooks are called one by one, nothing to wrap")
         if hook.startswith("register_") and not implementation.argnames:
             raise PluginError(f"{hook} takes no argument 'register', so it registers nothing")
-    if not found:
+    if not implementations:
         raise PluginError("has no function marked @dstbench.hookimpl: nothing would be registered")
     order = [f"register_{kind}" for kind in hookspecs.KINDS] + list(OBSERVERS)
-    return sorted(((h, i) for h, i in found if h in specs), key=lambda pair: order.index(pair[0]))
+    known = [(hook, implementation) for hook, implementation in implementations if hook in specs]
+    return sorted(known, key=lambda pair: order.index(pair[0]))
 
 
 def _refuse_unmarked(plugin: Any, specs: Iterable[str]) -> None:
@@ -278,10 +279,10 @@ def _register(
     return register
 
 
-def _refuse_twice(found: Iterable[Component], earlier: Iterable[Component]) -> None:
+def _refuse_twice(new: Iterable[Component], earlier: Iterable[Component]) -> None:
     """Two plugins of one distribution share its full names."""
     taken = {(c.kind, c.full_name): c.plugin for c in earlier}
-    for component in found:
+    for component in new:
         if other := taken.get((component.kind, component.full_name)):
             raise PluginError(
                 f"registers {component.kind} {component.name!r}, which plugin {other!r} of the same "
