@@ -6,13 +6,14 @@ A plugin is a module named by an entry point of the group ``dstbench``::
     mine = "my_package.plugin"
 
 with functions marked ``@dstbench.hookimpl``. Each ``register_*`` hook is called once with ``register(name,
-target, *, summary="", version="1", **metadata)``. ``target`` is a class, a factory, or a string
+target, *, parameters={}, summary="", version="1", **metadata)``. ``target`` is a class, a factory, or a string
 ``"package.module:Class"``, which is imported only when the component is used: listing plugins stays fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import pluggy
@@ -25,9 +26,22 @@ class Register(Protocol):
     """Adds one component to the registry."""
 
     def __call__(
-        self, name: str, target: Any, *, summary: str = "", version: str = "1", **metadata: Any
+        self,
+        name: str,
+        target: Any,
+        *,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+        summary: str = "",
+        version: str = "1",
+        **metadata: Any,
     ) -> None:
-        """Register ``target`` under ``name``. ``version`` is the component's own: part of a trial's identity."""
+        """Register ``target`` under ``name``. ``version`` is the component's own: part of a trial's identity.
+
+        With ``parameters`` the name is an alias, of the target as the spec ``{name: ..., **parameters}`` describes
+        it: ``register("chase-0.4", "my_package:chase", parameters={"channel_sparsity": 0.4})``. What a spec may
+        say of the target it may say of the alias, whose parameters are defaults. An alias is a component with a
+        version of its own: raise it whenever its parameters change.
+        """
         ...
 
 
@@ -106,3 +120,5 @@ KINDS = ("init", "structure", "prune", "grow", "share", "schedule", "recipe", "m
 """What can be registered, in the order in which listings show it."""
 STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
 """The kinds of which a method is one choice each, as a recipe names them."""
+POLICIES = ("init", "prune", "grow")
+"""The kinds that are made of a score and a share."""

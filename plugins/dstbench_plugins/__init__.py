@@ -12,9 +12,9 @@ from dstbench.hookspecs import Register
 
 
 class _Add(Protocol):
-    """``Register`` with a target below a package."""
+    """``Register`` with a target below a package, and metadata or an alias's parameters."""
 
-    def __call__(self, name: str, target: str, summary: str, **metadata: Any) -> None:
+    def __call__(self, name: str, target: str, summary: str, **more: Any) -> None:
         """Register ``package.target``."""
         ...
 
@@ -26,6 +26,11 @@ def _below(register: Register, package: str, **common: Any) -> _Add:
         register(name, f"{__name__}.{package}.{target}", summary=summary, **common, **metadata)
 
     return add
+
+
+def _alias(add: _Add) -> _Add:
+    """``add`` for names of a target with some of its parameters set."""
+    return lambda name, target, summary, **parameters: add(name, target, summary, parameters=parameters)
 
 
 @hookimpl
@@ -109,6 +114,7 @@ def register_schedule(register: Register) -> None:
 def register_recipe(register: Register) -> None:
     """Recipes: published methods as named choices of the parts above."""
     add = _below(register, "recipes")
+    alias = _alias(add)
     add("dense", "controls:dense", "no sparsity", control="dense")
     summary = "a narrower dense model of as many parameters"
     add("small-dense", "controls:small_dense", summary, control="small-dense")
@@ -119,14 +125,14 @@ def register_recipe(register: Register) -> None:
     add("set-itop", "dst:set_itop", "SET with long periods over all of the training")
     add("rigl", "dst:rigl", "RigL: magnitude, gradient, cosine")
     add("rigl-uniform", "dst:rigl_uniform", "RigL, uniform with a dense first convolution")
-    add("rigl-5x", "dst:rigl_5x", "RigL, trained five times as long")
+    alias("rigl-5x", "dst:rigl", "RigL, trained five times as long", multiplier=5.0)
     add("rigl-itop", "dst:rigl_itop", "RigL with long periods over all of the training")
-    add("rigl-itop-2x", "dst:rigl_itop_2x", "RigL-ITOP, trained twice as long")
+    alias("rigl-itop-2x", "dst:rigl_itop", "RigL-ITOP, trained twice as long", multiplier=2.0)
     add("snfs", "dst:snfs", "SNFS: magnitude, momentum, shared by mean momentum", version="2")
     add("dsr", "dst:dsr", "DSR: global magnitude, random, shared by survivors")
     add("mest", "dst:mest", "MEST with elastic mutation (EM)", version="2")
     add("mest-ems", "dst:mest_ems", "MEST above its density until late (EM&S)")
-    add("mest-1.5x", "dst:mest_1_5x", "MEST (EM), trained one and a half times as long")
+    alias("mest-1.5x", "dst:mest", "MEST (EM), trained one and a half times as long", multiplier=1.5)
     add("gmp", "dense_to_sparse:gmp", "gradual magnitude pruning from dense", version="2")
     add("granet", "dense_to_sparse:granet", "GraNet: gradual pruning with gradient regrowth")
     add("srigl", "srigl:srigl", "SRigL: RigL with a constant fan-in")
@@ -135,18 +141,43 @@ def register_recipe(register: Register) -> None:
     add("dsb-fast", "shuffled:dsb_fast", "dsb of whole in-channels, equally many in every group: runs fast")
     add("ssb-fast", "shuffled:ssb_fast", "the same, static; ssb-fast-16, ssb-fast-32, ssb-fast-64")
     add("chase", "chase:chase", "Chase: soft memory bound, weak channels removed for good")
-    for name, percent in (("0", 0), ("0.3", 30), ("0.4", 40), ("0.5", 50)):
-        target, summary = name.replace(".", ""), f"Chase, {percent} % of channels removed"
-        add(f"chase-{name}", f"chase:chase_{target}", summary)
-        if percent < 50:
-            add(f"chase-1.5x-{name}", f"chase:chase_long_{target}", f"{summary}, 1.5 times as long")
-        if percent:
-            add(f"chase-skip-{name}", f"chase:chase_skip_{target}", f"{summary}, also of residual streams")
-    for size in (16, 32, 64):
-        add(f"dsb-{size}", f"shuffled:dsb_{size}", f"dynamic shuffled blocks of {size}")
-        add(f"ssb-{size}", f"shuffled:ssb_{size}", f"static shuffled blocks of {size}")
-        add(f"dsb-fast-{size}", f"shuffled:dsb_fast_{size}", f"fast dynamic shuffled blocks of {size}")
-        add(f"ssb-fast-{size}", f"shuffled:ssb_fast_{size}", f"fast static shuffled blocks of {size}")
+    _chase_aliases(alias)
+    _block_aliases(alias)
+
+
+def _chase_aliases(alias: _Add) -> None:
+    """Chase as its tables have it, by the fraction of channels that goes."""
+
+    def chase(name: str, percent: int, also: str = "", **parameters: Any) -> None:
+        summary = f"Chase, {percent} % of channels removed{also}"
+        alias(name, "chase:chase", summary, channel_sparsity=percent / 100, **parameters)
+
+    chase("chase-0", 0)
+    chase("chase-1.5x-0", 0, ", 1.5 times as long", multiplier=1.5)
+    chase("chase-0.3", 30)
+    chase("chase-1.5x-0.3", 30, ", 1.5 times as long", multiplier=1.5)
+    chase("chase-skip-0.3", 30, ", also of residual streams", scope="residual")
+    chase("chase-0.4", 40)
+    chase("chase-1.5x-0.4", 40, ", 1.5 times as long", multiplier=1.5)
+    chase("chase-skip-0.4", 40, ", also of residual streams", scope="residual")
+    chase("chase-0.5", 50)
+    chase("chase-skip-0.5", 50, ", also of residual streams", scope="residual")
+
+
+def _block_aliases(alias: _Add) -> None:
+    """Shuffled blocks by their size."""
+    alias("dsb-16", "shuffled:dsb", "dynamic shuffled blocks of 16", block_size=16)
+    alias("ssb-16", "shuffled:ssb", "static shuffled blocks of 16", block_size=16)
+    alias("dsb-fast-16", "shuffled:dsb_fast", "fast dynamic shuffled blocks of 16", block_size=16)
+    alias("ssb-fast-16", "shuffled:ssb_fast", "fast static shuffled blocks of 16", block_size=16)
+    alias("dsb-32", "shuffled:dsb", "dynamic shuffled blocks of 32", block_size=32)
+    alias("ssb-32", "shuffled:ssb", "static shuffled blocks of 32", block_size=32)
+    alias("dsb-fast-32", "shuffled:dsb_fast", "fast dynamic shuffled blocks of 32", block_size=32)
+    alias("ssb-fast-32", "shuffled:ssb_fast", "fast static shuffled blocks of 32", block_size=32)
+    alias("dsb-64", "shuffled:dsb", "dynamic shuffled blocks of 64", block_size=64)
+    alias("ssb-64", "shuffled:ssb", "static shuffled blocks of 64", block_size=64)
+    alias("dsb-fast-64", "shuffled:dsb_fast", "fast dynamic shuffled blocks of 64", block_size=64)
+    alias("ssb-fast-64", "shuffled:ssb_fast", "fast static shuffled blocks of 64", block_size=64)
 
 
 @hookimpl

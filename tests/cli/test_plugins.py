@@ -102,6 +102,25 @@ def test_show_a_recipe_with_its_parts():
     assert "grow: {'name': 'gradient'" in run("plugins", "show", "recipe", "rigl")
 
 
+def test_show_says_of_what_a_name_is_an_alias(site):
+    assert "alias of              {'name': 'chase', 'channel_sparsity': 0.4}" in run(
+        "plugins", "show", "chase-0.4"
+    )
+    assert "alias" not in run("plugins", "show", "chase")
+    details = json.loads(run("plugins", "show", "recipe", "chase-1.5x-0.3", "--json"))
+    assert details["alias_of"] == {"name": "chase", "channel_sparsity": 0.3, "multiplier": 1.5}
+    assert {p["name"]: p["default"] for p in details["parameters"]}["channel_sparsity"] == 0.3
+    assert (details["parts"]["multiplier"], details["parts"]["structure"]["channel_sparsity"]) == (1.5, 0.3)
+    source = "@hookimpl\ndef register_grow(register):\n"
+    source += "    register('late', 'dstbench.api:Random', parameters={'exclude_dropped': True})\n"
+    source += "    register('odd', 'torch.nn:Linear', parameters={'bias': True})\n"
+    install(site, "outsider", source)
+    _registry.cache_clear()
+    late, odd = (json.loads(run("plugins", "show", name, "--json"))["alias_of"] for name in ("late", "odd"))
+    assert late == {"name": "random", "exclude_dropped": True}
+    assert odd == {"name": "torch.nn:Linear", "bias": True}
+
+
 def test_names_are_refused_with_the_nearest():
     assert "did you mean 'gradient'" in refused("plugins", "show", "gradeint")
     assert "did you mean 'grow'" in refused("plugins", "show", "grwo", "gradient")

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
 import torch
 
 import dstbench
+from dstbench.api import Recipe
+from dstbench.hookspecs import STRATEGIES
 from fakes.engine import mlp, sgd, train
+
+PINNED = json.loads((Path(__file__).parent / "recipes.json").read_text())
+
+
+def test_pinned_recipes_are_all():
+    assert list(PINNED) == list(dstbench.registry()["recipe"])
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_recipe_is_what_it_was(name):
+    """Its pieces are the identity of finished trials. A recipe that is to be another needs new results."""
+    registry = dstbench.registry()
+    recipe = registry.build("recipe", name)
+    said = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    pieces = {kind: registry.normalise(kind, said.pop(kind)) for kind in STRATEGIES}
+    others = {key: value for key, value in said.items() if value != getattr(Recipe(), key)}
+    assert json.loads(json.dumps({**pieces, **others})) == PINNED[name]
+    assert registry.normalise("recipe", name) == {"name": name}
 
 
 def test_dsr_moves_exactly_its_fraction_over_the_network_and_empties_no_layer():

@@ -101,6 +101,14 @@ BROKEN = {
         "@hookimpl\ndef register_grow(register): register('x', 'a:b', version=2)",
         "version and summary are strings",
     ),
+    "bad parameters": (
+        "@hookimpl\ndef register_grow(register): register('x', 'a:b', parameters=['power'])",
+        "grow 'x': expected parameters such as {'alpha': 0.5}, got ['power']",
+    ),
+    "another name": (
+        "@hookimpl\ndef register_grow(register): register('x', 'a:b', parameters={'name': 'y'})",
+        "grow 'x': expected parameters such as {'alpha': 0.5}, got {'name': 'y'}",
+    ),
     "forgotten mark": ("def register_grow(register): pass", "register_grow isn't marked @dstbench.hookimpl"),
     "no hooks": ("", "has no function marked"),
     "no argument": ("@hookimpl\ndef register_grow(): pass", "takes no argument 'register'"),

@@ -28,6 +28,7 @@ def test_installed_wheel_is_listed(outsider_site, run_in):
         ("share", "square_root"),
         ("schedule", "linear"),
         ("recipe", "outsider"),
+        ("recipe", "outsider-often"),
     }
     snr = mine["grow", "snr"]
     assert (snr["version"], snr["distribution_version"], snr["plugin"]) == ("2", "1.2.0", "outsider")
@@ -36,13 +37,22 @@ def test_installed_wheel_is_listed(outsider_site, run_in):
     assert ("grow", "gradient", "dstbench") in {(r["kind"], r["name"], r["distribution"]) for r in rows}
 
 
+def test_an_alias_from_outside_is_shown_as_one(outsider_site, run_in):
+    done = run_in(outsider_site, "-m", "dstbench", "plugins", "show", "outsider-often", "--json")
+    assert done.returncode == 0, done.stderr
+    details = json.loads(done.stdout)
+    assert details["alias_of"] == {"name": "outsider", "delta_t": 10}
+    assert [(p["name"], p["default"]) for p in details["parameters"]] == [("delta_t", 10)]
+    assert details["parts"]["schedule"]["delta_t"] == 10
+
+
 def test_its_own_tests_pass(outsider_site, run_in, tmp_path):
     tests = tmp_path / "tests"
     shutil.copytree(HERE / "dstbench_outsider" / "tests", tests)
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(tmp_path)]
     done = run_in(outsider_site, *arguments, str(tests))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def test_switched_off(outsider_site, run_in):

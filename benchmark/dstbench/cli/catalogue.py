@@ -25,21 +25,26 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models with their parameters, maskable weights and multiply-accumulates an image."""
-    found = registry()
+    installed = registry()
     shape = None if input_shape is None else _shape(input_shape)
-    names = [name] if name else [each for each in found["model"] if not each.endswith(":")]
-    rows = [model_row(found, each, num_classes, shape, convention) for each in names]
+    names = [name] if name else [model for model in installed["model"] if not model.endswith(":")]
+    rows = [model_row(installed, model, num_classes, shape, convention) for model in names]
     counts = ["macs"] if convention == "mac" else ["macs", "flops"]
     print_rows(
         rows, ["name", "parameters", "maskable", *counts, "input_shape", "num_classes"], as_json=as_json
     )
     if not as_json and name is None:
-        for family in (each for each in found["model"] if each.endswith(":")):
-            typer.echo(f"and {family}NAME: {found['model'][family].summary}")
+        for family, component in installed["model"].items():
+            if component.is_family:
+                typer.echo(f"and {family}NAME: {component.summary}")
 
 
 def model_row(
-    found: Registry, name: str, num_classes: int, shape: tuple[int, int, int] | None, convention: str = "mac"
+    installed: Registry,
+    name: str,
+    num_classes: int,
+    shape: tuple[int, int, int] | None,
+    convention: str = "mac",
 ) -> dict[str, Any]:
     """Build a model and count: parameters, weights of convolutions and linear layers, MACs and FLOPs of an image."""
     import torch
@@ -47,10 +52,10 @@ def model_row(
     from dstbench.core.cost.cost import cost
     from dstbench.core.network.layers import maskable_layers
 
-    component = found.resolve("model", name)
+    component = installed.resolve("model", name)
     shape = shape or tuple(component.metadata.get("input_shape", _INPUT))
     with torch.random.fork_rng(devices=[]):
-        model = found.build("model", name)(num_classes=num_classes, input_shape=shape)
+        model = installed.build("model", name)(num_classes=num_classes, input_shape=shape)
     totals = cost(model, None, shape, convention)
     return {
         "name": name,
@@ -75,9 +80,9 @@ def datasets(
     as_json: Json = False,
 ) -> None:
     """List the data sets; with a name, load it and count the images of each split."""
-    found = registry()
+    installed = registry()
     if name is None:
-        rows = [_dataset_row(each, component) for each, component in found["dataset"].items()]
+        rows = [_dataset_row(dataset, component) for dataset, component in installed["dataset"].items()]
         if not as_json:
             rows = [{**row, "presets": ", ".join(row["presets"]) or None} for row in rows]
         columns = ["name", "input_shape", "num_classes", *_SPLITS, "presets", "summary"]
@@ -85,9 +90,9 @@ def datasets(
         return
     from dstbench.runner.trial.blueprint import load_data
 
-    data = load_data(found, name, data_root, download)
+    data = load_data(installed, name, data_root, download)
     sizes = {split: len(getattr(data, split)) for split in _SPLITS}
-    row = _dataset_row(name, found.resolve("dataset", name))
+    row = _dataset_row(name, installed.resolve("dataset", name))
     row |= {"input_shape": list(data.input_shape), "num_classes": data.num_classes, **sizes}
     print_rows([row], ["name", "input_shape", "num_classes", *sizes], as_json=as_json)
 

@@ -31,16 +31,16 @@ def list_plugins(
     as_json: Json = False,
 ) -> None:
     """List every registered component, and every disabled plugin with its reason."""
-    found = registry()
+    installed = registry()
     rows = [
-        _row(name, component) for each in _kinds(kind) for name, component in found[each].items()
-    ] + _disabled(found)
+        _row(name, component) for shown in _kinds(kind) for name, component in installed[shown].items()
+    ] + _disabled(installed)
     if as_json:
         print_json(rows)
         return
     columns = ["kind", "name", "distribution", "version", "summary"]
     print_rows([row for row in rows if row["status"] == "ok"], columns, as_json=False)
-    for disabled in found.disabled:
+    for disabled in installed.disabled:
         typer.echo(f"disabled: {disabled}", err=True)
 
 
@@ -64,7 +64,7 @@ def _row(name: str, component: Component) -> dict[str, Any]:
     }
 
 
-def _disabled(found: Registry) -> list[dict[str, Any]]:
+def _disabled(installed: Registry) -> list[dict[str, Any]]:
     return [
         {
             "name": disabled.plugin,
@@ -77,7 +77,7 @@ def _disabled(found: Registry) -> list[dict[str, Any]]:
             "status": "disabled",
             "reason": disabled.reason,
         }
-        for disabled in found.disabled
+        for disabled in installed.disabled
     ]
 
 
@@ -87,14 +87,14 @@ def show_component(
     as_json: Json = False,
 ) -> None:
     """Show one component: parameters, where it is defined, and what a recipe is made of."""
-    found = registry()
-    targets = _pick(found, words)
+    installed = registry()
+    targets = _pick(installed, words)
     if len(targets) > 1:
         raise BadInput(
             f"{words[0]!r} is registered as {' and '.join(kind for kind, _ in targets)}: say which"
         )
     [(kind, name)] = targets
-    details = describe(found, kind, name)
+    details = describe(installed, kind, name)
     if as_json:
         print_json(details)
         return
@@ -114,14 +114,15 @@ def show_component(
         typer.echo(f"{part}: {spec}")
 
 
-def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
+def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
     """Return all that is known of a component, JSON-ready but for the defaults of unusual parameters."""
-    component = found.resolve(kind, name)
+    component = installed.resolve(kind, name)
     target = component.load()
     file, line = component.source()
     details = {
         **{key: value for key, value in _row(name, component).items() if key not in ("status", "reason")},
         "full_name": component.full_name,
+        "alias_of": _original(installed, component),
         "target": component.target if isinstance(component.target, str) else repr(target),
         "documentation": (getattr(target, "__doc__", None) or "").strip().split("\n\n")[0],
         "file": file,
@@ -132,45 +133,58 @@ def describe(found: Registry, kind: str, name: str) -> dict[str, Any]:
             for p in component.parameters()
         ],
     }
-    return details | ({"parts": _parts(found, name)} if kind == "recipe" else {})
+    return details | ({"parts": _parts(installed, name)} if kind == "recipe" else {})
 
 
-def _parts(found: Registry, name: str) -> dict[str, Any]:
+def _original(installed: Registry, component: Component) -> dict[str, Any] | None:
+    """The spec that an alias is another name of; None of what isn't one. A target that has no name of its own is
+    called by where it is.
+    """
+    if not component.bound:
+        return None
+    names = [
+        name
+        for name, other in installed[component.kind].items()
+        if other.target == component.target and not other.bound
+    ]
+    return {"name": (*names, str(component.target))[0], **component.bound}
+
+
+def _parts(installed: Registry, name: str) -> dict[str, Any]:
     """Return what a recipe chooses, defaults included; only its flag where it has no masks."""
-    recipe = found.build("recipe", name)
+    recipe = installed.build("recipe", name)
     if recipe.dense or recipe.narrow:
         return {"dense" if recipe.dense else "narrow": True, "multiplier": recipe.multiplier}
-    parts: dict[str, Any] = {kind: _in_full(found, kind, getattr(recipe, kind)) for kind in STRATEGIES}
+    parts: dict[str, Any] = {kind: _in_full(installed, kind, getattr(recipe, kind)) for kind in STRATEGIES}
     return parts | {"dense_layers": list(recipe.dense_layers), "multiplier": recipe.multiplier}
 
 
-def _in_full(found: Registry, kind: str, spec: Any) -> dict[str, Any]:
+def _in_full(installed: Registry, kind: str, spec: Any) -> dict[str, Any]:
     """Return a component's name with all its parameters."""
-    normal = found.normalise(kind, spec)
-    parameters = found.resolve(kind, normal["name"]).parameters()
-    defaults = {p.name: p.default for p in parameters if not p.required}
-    return {"name": normal["name"], **defaults, **normal}
+    choice = installed.choose(kind, spec)
+    defaults = {p.name: p.default for p in choice.component.parameters() if not p.required}
+    return {"name": choice.normal["name"], **defaults, **choice.normal}
 
 
-def _pick(found: Registry, words: list[str]) -> list[tuple[str, str]]:
+def _pick(installed: Registry, words: list[str]) -> list[tuple[str, str]]:
     """(kind, name) of ``KIND NAME``, or of every kind that has NAME. Raises BadInput where none has."""
     if len(words) == 2:
-        found.resolve(*words)
+        installed.resolve(*words)
         return [(words[0], words[1])]
     if len(words) > 2:
         raise BadInput(f"expected [KIND] NAME, got {' '.join(words)!r}")
     targets = []
     for kind in KINDS:
         try:
-            found.resolve(kind, words[0])
+            installed.resolve(kind, words[0])
         except BadInput as error:
             if "ambiguous" in str(error):
                 raise
             continue
         targets.append((kind, words[0]))
     if not targets:
-        names = {name for kind in KINDS for name in found[kind]}
-        disabled = "".join(f"; disabled: {d}" for d in found.disabled)
+        names = {name for kind in KINDS for name in installed[kind]}
+        disabled = "".join(f"; disabled: {d}" for d in installed.disabled)
         raise BadInput(f"nothing is registered as {words[0]!r}{nearest(words[0], names)}{disabled}")
     return targets
 
@@ -186,15 +200,15 @@ def check_plugins(
     """Run the conformance kit on a component, a kind, a distribution or everything. Exits 1 on a problem."""
     from dstbench.testing import check_component, check_loading
 
-    found = registry()
+    installed = registry()
     if words and distribution:
         raise BadInput("say either a name or --distribution, not both")
-    targets = _wanted(found, words, distribution)
-    problems = [] if words else check_loading(found, distribution)
+    targets = _wanted(installed, words, distribution)
+    problems = [] if words else check_loading(installed, distribution)
     if not as_json:
         _report("", problems)
     for kind, name in targets:
-        new = check_component(kind, name, found)
+        new = check_component(kind, name, installed)
         problems += new
         if not as_json:
             _report(f"{kind} {name}", new)
@@ -204,14 +218,14 @@ def check_plugins(
         raise typer.Exit(1)
 
 
-def _wanted(found: Registry, words: list[str] | None, distribution: str | None) -> list[tuple[str, str]]:
+def _wanted(installed: Registry, words: list[str] | None, distribution: str | None) -> list[tuple[str, str]]:
     """(kind, name) of what was named: a component, a kind, a distribution or, with nothing, everything."""
     if words and len(words) == 1 and words[0] in KINDS:
-        return [(words[0], name) for name in found[words[0]]]
+        return [(words[0], name) for name in installed[words[0]]]
     if words:
-        return _pick(found, words)
-    owners = {c.distribution for kind in KINDS for c in found[kind].values()}
-    owners |= {disabled.distribution for disabled in found.disabled}
+        return _pick(installed, words)
+    owners = {c.distribution for kind in KINDS for c in installed[kind].values()}
+    owners |= {disabled.distribution for disabled in installed.disabled}
     if distribution is not None and canonical(distribution) not in owners:
         raise BadInput(
             f"--distribution: no plugin comes from {distribution!r}{nearest(distribution, owners)}"
@@ -219,7 +233,7 @@ def _wanted(found: Registry, words: list[str] | None, distribution: str | None) 
     return [
         (kind, name)
         for kind in KINDS
-        for name, component in found[kind].items()
+        for name, component in installed[kind].items()
         if distribution is None or component.distribution == canonical(distribution)
     ]
 

@@ -1,1 +1,1 @@
-"""From entry points to components: loading plugins in isolation, names, parameters. Torch-free."""
+"""From entry points to components: loading plugins in isolation, names, parameters, choices. Torch-free."""

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import pluggy
 
 from dstbench import hookspecs
 from dstbench.errors import BadInput, nearest
-from dstbench.registration.parameters import Parameter, is_function, read_parameters
+from dstbench.registration.parameters import Parameter, Signature, is_function, read_signature
 
 GROUP = "dstbench"
 BUILTIN = "dstbench"  # the distribution that owns its short names
@@ -48,11 +48,22 @@ class Component:
     distribution_version: str
     plugin: str  # the name of the entry point
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    bound: Mapping[str, Any] = field(default_factory=dict)  # what an alias sets, as a spec would
 
     @property
     def full_name(self) -> str:
         """The name that no other distribution can take."""
         return f"{self.distribution}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How messages call the component, such as ``grow 'gradient'``."""
+        return f"{self.kind} {self.name!r}"
+
+    @property
+    def is_family(self) -> bool:
+        """Whether what follows the name's colon is the parameter ``variant``."""
+        return self.name.endswith(":")
 
     def load(self) -> Any:
         """Import the target. Raises BadInput where its module or attribute can't be had."""
@@ -60,18 +71,27 @@ class Component:
             return self.target
         module, _, attribute = self.target.partition(":")
         try:
-            found = import_module(module)
+            target = import_module(module)
             for part in attribute.split("."):
-                found = getattr(found, part)
+                target = getattr(target, part)
         except Exception as error:
             raise BadInput(
                 f"{self.kind} {self.full_name!r}: can't import {self.target!r}: {_one_line(error)}"
             ) from error
-        return found
+        return target
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Import the target and return its parameters."""
-        return read_parameters(self.kind, self.load())[0]
+        """Import the target and return its parameters; what an alias binds is their default."""
+        signature, bound = self.signature()
+        return tuple(
+            replace(p, default=bound[p.name], required=False) if p.name in bound else p
+            for p in signature.parameters
+        )
+
+    def signature(self) -> tuple[Signature, dict[str, Any]]:
+        """Import the target and return what a spec may say of it, and what an alias says, checked."""
+        signature = read_signature(self.kind, self.load())
+        return signature, signature.check(self.bound, self.title)
 
     def source(self) -> tuple[str | None, int | None]:
         """Import the target and return the file and line where it is defined; None for what has no source."""
@@ -110,7 +130,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """All that came out of the entry points."""
+    """The components, observers and disabled plugins that the entry points gave."""
 
     components: tuple[Component, ...]
     observers: tuple[Observer, ...]
@@ -139,9 +159,9 @@ def load_plugins(switched_off: Mapping[str, str], *, strict: bool = False) -> Lo
         try:
             if not off:
                 with redirect_stdout(sys.stderr):  # a plugin that prints must not end up inside --json
-                    found, watching = _load_one(point, distribution, version)
-                _refuse_twice(found, components)
-                components += found
+                    registered, watching = _load_one(point, distribution, version)
+                _refuse_twice(registered, components)
+                components += registered
                 observers += watching
         except (Exception, SystemExit) as error:
             off = str(error) if isinstance(error, PluginError) else _one_line(error)
@@ -159,10 +179,10 @@ def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
     A distribution can be listed twice on ``sys.path`` (an editable install beside a wheel's metadata).
     """
-    found: dict[tuple[str, str], EntryPoint] = {}
+    first: dict[tuple[str, str], EntryPoint] = {}
     for point in points:
-        found.setdefault((_owner(point)[0], point.name), point)
-    return [found[key] for key in sorted(found, key=lambda key: (key[0] != BUILTIN, key))]
+        first.setdefault((_owner(point)[0], point.name), point)
+    return [first[key] for key in sorted(first, key=lambda key: (key[0] != BUILTIN, key))]
 
 
 def _owner(point: EntryPoint) -> tuple[str, str]:
@@ -195,22 +215,23 @@ def _implementations(plugin: Any, name: str) -> list[tuple[str, pluggy.HookImpl]
     manager = pluggy.PluginManager("dstbench")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=name)
-    found = [
+    implementations = [
         (caller.name, implementation)
         for caller in manager.get_hookcallers(plugin) or []
         for implementation in caller.get_hookimpls()
     ]
-    for hook, implementation in found:
+    for hook, implementation in implementations:
         if hook not in specs and not implementation.optionalhook:
             raise PluginError(f"implements {hook!r}, which is no hook of dstbench{nearest(hook, specs)}")
         if implementation.hookwrapper or implementation.wrapper:
             raise PluginError(f"{hook} is a hook wrapper: these hooks are called one by one, nothing to wrap")
         if hook.startswith("register_") and not implementation.argnames:
             raise PluginError(f"{hook} takes no argument 'register', so it registers nothing")
-    if not found:
+    if not implementations:
         raise PluginError("has no function marked @dstbench.hookimpl: nothing would be registered")
     order = [f"register_{kind}" for kind in hookspecs.KINDS] + list(OBSERVERS)
-    return sorted(((h, i) for h, i in found if h in specs), key=lambda pair: order.index(pair[0]))
+    known = [(hook, implementation) for hook, implementation in implementations if hook in specs]
+    return sorted(known, key=lambda pair: order.index(pair[0]))
 
 
 def _refuse_unmarked(plugin: Any, specs: Iterable[str]) -> None:
@@ -227,7 +248,15 @@ def _register(
 ) -> hookspecs.Register:
     """Return the callable that a ``register_*`` hook is given."""
 
-    def register(name: str, target: Any, *, summary: str = "", version: str = "1", **metadata: Any) -> None:
+    def register(
+        name: str,
+        target: Any,
+        *,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+        summary: str = "",
+        version: str = "1",
+        **metadata: Any,
+    ) -> None:
         what = f"{kind} {name!r}"
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise PluginError(
@@ -239,18 +268,21 @@ def _register(
             raise PluginError(f"{what}: the target is None")
         if not (isinstance(version, str) and version and isinstance(summary, str)):
             raise PluginError(f"{what}: version and summary are strings, got {version!r} and {summary!r}")
+        if not isinstance(parameters, Mapping) or "name" in parameters:
+            raise PluginError(f"{what}: expected parameters such as {{'alpha': 0.5}}, got {parameters!r}")
         if any(c.kind == kind and c.name == name for c in into):
             raise PluginError(f"registers {what} twice")
         owner = (distribution, distribution_version, plugin)
-        into.append(Component(kind, name, target, summary, version, *owner, MappingProxyType(metadata)))
+        kept = MappingProxyType(metadata), MappingProxyType(dict(parameters))
+        into.append(Component(kind, name, target, summary, version, *owner, *kept))
 
     return register
 
 
-def _refuse_twice(found: Iterable[Component], earlier: Iterable[Component]) -> None:
+def _refuse_twice(new: Iterable[Component], earlier: Iterable[Component]) -> None:
     """Two plugins of one distribution share its full names."""
     taken = {(c.kind, c.full_name): c.plugin for c in earlier}
-    for component in found:
+    for component in new:
         if other := taken.get((component.kind, component.full_name)):
             raise PluginError(
                 f"registers {component.kind} {component.name!r}, which plugin {other!r} of the same "

@@ -11,16 +11,17 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.hookspecs import POLICIES
 
 RESERVED = ("name", "share")
 """Keys of a spec that are not parameters."""
 
-_CALLED_WITH = {"model": ("num_classes", "input_shape")}
+_PASSED = {"model": ("num_classes", "input_shape")}
 """What the runner passes by keyword, however the factory declares it."""
 
 _FACTORIES = ("recipe", "structure")
@@ -36,6 +37,49 @@ class Parameter:
     default: Any  # None where required
     required: bool
     hint: Any = field(default=Any, repr=False)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a spec may say of a component: parameters, and changes to pieces of what is made with them."""
+
+    parameters: tuple[Parameter, ...] = ()
+    pieces: tuple[Parameter, ...] = ()  # a policy's share, a recipe's fields
+    open_ended: bool = False  # whether it takes any other parameters (``**kwargs``)
+
+    def check(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """Return the values converted to their declared types. ``what`` names the component in errors.
+
+        Integers pass for floats and lists for tuples; nothing else is coerced. Raises BadInput naming the
+        parameter, what was expected and what came; for an unknown one, the nearest names.
+        """
+        known = {parameter.name: parameter for parameter in (*self.parameters, *self.pieces)}
+        names = known.keys() - set(RESERVED)
+        for name in (name for name in values if name not in known):
+            if name in RESERVED:
+                raise BadInput(f"{what}: only {', '.join(POLICIES)} take a {name}")
+            if not self.open_ended:
+                hint = nearest(str(name), names) if names else "; it takes none"
+                raise BadInput(f"{what}: unknown parameter {name!r}{hint}")
+        return {name: _checked(known[name], v, what) if name in known else v for name, v in values.items()}
+
+    def require(self, values: Mapping[str, Any], what: str) -> None:
+        """Raise BadInput for a parameter that has neither a value nor a default."""
+        for parameter in self.parameters:
+            if parameter.required and parameter.name not in values:
+                raise BadInput(f"{what}: parameter {parameter.name!r} ({parameter.type}) is required")
+
+    def changed(self, values: Mapping[str, Any], bound: Mapping[str, Any]) -> dict[str, Any]:
+        """Return checked values of parameters in JSON form, in the order of declaration, without those that are
+        as ``bound`` or else as by default.
+        """
+        defaults = {p.name: p.default for p in self.parameters if not p.required} | dict(bound)
+        hints = {p.name: p.hint for p in self.parameters}
+        return {
+            name: _jsonable(hints[name], values[name]) if name in hints else values[name]
+            for name in (*hints, *sorted(values.keys() - hints))
+            if name in values and not (name in defaults and _same(values[name], defaults[name]))
+        }
 
 
 def required_positionals(target: Any) -> tuple[str, ...]:
@@ -54,69 +98,55 @@ def is_function(target: Any) -> bool:
     return inspect.isroutine(target) or isinstance(target, functools.partial)
 
 
-def read_parameters(kind: str, target: Any) -> tuple[tuple[Parameter, ...], bool]:
-    """Return the parameters of an imported target, and whether it takes any others (``**kwargs``).
-
-    Raises BadInput where a parameter has a name that specs reserve.
-    """
-    return _read(kind, target) if inspect.isclass(target) or is_function(target) else ((), False)
+def read_signature(kind: str, target: Any) -> Signature:
+    """Return the signature of an imported target. Raises BadInput where a parameter has a name that specs reserve."""
+    own = _read(kind, target) if inspect.isclass(target) or is_function(target) else Signature()
+    known = {parameter.name for parameter in own.parameters}
+    pieces = _PIECES[kind]() if kind in _PIECES else ()
+    return replace(own, pieces=tuple(piece for piece in pieces if piece.name not in known))
 
 
 @functools.cache
-def _read(kind: str, target: Any) -> tuple[tuple[Parameter, ...], bool]:
+def _read(kind: str, target: Any) -> Signature:
     try:
         arguments = inspect.signature(target).parameters
     except ValueError:  # built in C
-        return (), False
-    passed = set(_CALLED_WITH.get(kind, ()))
-    if is_function(target) and kind not in (*_CALLED_WITH, *_FACTORIES):
+        return Signature()
+    passed = set(_PASSED.get(kind, ()))
+    if is_function(target) and kind not in (*_PASSED, *_FACTORIES):
         passed |= set(required_positionals(target))
     if is_function(target) and kind == "executor":  # called with keywords: all that it needs is passed
         passed |= {name for name, argument in arguments.items() if argument.default is argument.empty}
     hints, defaults = _hints(target), _factory_defaults(target)
-    found = [
+    parameters = tuple(
         _parameter(argument, hints.get(name, Any), defaults)
         for name, argument in arguments.items()
         if name not in passed and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
-    ]
-    if clash := [p.name for p in found if p.name in RESERVED]:
+    )
+    if clash := [p.name for p in parameters if p.name in RESERVED]:
         raise BadInput(f"{kind} target {target!r}: a parameter may not be called {clash[0]!r}")
-    return tuple(found), any(a.kind is a.VAR_KEYWORD for a in arguments.values())
+    return Signature(parameters, open_ended=any(a.kind is a.VAR_KEYWORD for a in arguments.values()))
 
 
-def check_parameters(kind: str, target: Any, values: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the values converted to their declared types. ``what`` names the component in errors.
-
-    Integers pass for floats and lists for tuples; nothing else is coerced. Raises BadInput naming the
-    parameter, what was expected and what came; for an unknown one, the nearest names.
-    """
-    parameters, open_ended = read_parameters(kind, target)
-    known = {parameter.name: parameter for parameter in parameters}
-    for name in values:
-        if name not in known and not open_ended:
-            hint = nearest(str(name), known) if known else "; it takes none"
-            raise BadInput(f"{what}: unknown parameter {name!r}{hint}")
-    for parameter in parameters:
-        if parameter.required and parameter.name not in values:
-            raise BadInput(f"{what}: parameter {parameter.name!r} ({parameter.type}) is required")
-    return {name: _checked(known[name], v, what) if name in known else v for name, v in values.items()}
+def _share() -> tuple[Parameter, ...]:
+    return (Parameter("share", "any", default=None, required=False),)
 
 
-def changed_parameters(kind: str, target: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return checked values in JSON form, in the order of declaration, defaults left out."""
-    parameters, _ = read_parameters(kind, target)
-    kept = {
-        p.name: _jsonable(p.hint, values[p.name])
-        for p in parameters
-        if p.name in values and (p.required or not _same(values[p.name], p.default))
-    }
-    extra = {name: values[name] for name in sorted(values) if name not in {p.name for p in parameters}}
-    return kept | extra
+def _recipe_fields() -> tuple[Parameter, ...]:
+    from dstbench.api import Recipe
+
+    return _read("recipe", Recipe).parameters
+
+
+_PIECES: dict[str, Callable[[], tuple[Parameter, ...]]] = {
+    **dict.fromkeys(POLICIES, _share),
+    "recipe": _recipe_fields,
+}
 
 
 def bind(kind: str, target: Any, values: Mapping[str, Any]) -> Any:
     """Make the component: construct a class, call a factory, or give a function its parameters."""
-    if kind in _CALLED_WITH:
+    if kind in _PASSED:
         return functools.partial(target, **values)
     if inspect.isclass(target):
         return target(**values)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import KINDS
+from dstbench.registration.choice import Choice
 from dstbench.registration.loader import (
     BUILTIN,
     Component,
@@ -20,23 +21,12 @@ from dstbench.registration.loader import (
     canonical,
     load_plugins,
 )
-from dstbench.registration.parameters import (
-    Parameter,
-    bind,
-    changed_parameters,
-    check_parameters,
-    required_positionals,
-)
-from dstbench.registration.variants import real_changes, split_changes, varied
+from dstbench.registration.parameters import Parameter
 
 if TYPE_CHECKING:
-    from dstbench.api import Policy, Share, Spec
+    from dstbench.api import Spec
 
-__all__ = ["Component", "Disabled", "Parameter", "PluginError", "Registry", "registry"]
-
-POLICIES = ("init", "prune", "grow")  # kinds that are made of a score and a share
-
-_CALLED_WITH = {"schedule": ("clock", "density"), "share": ("layers", "candidates", "n")}
+__all__ = ["Choice", "Component", "Disabled", "Parameter", "PluginError", "Registry", "registry"]
 
 _log = logging.getLogger("dstbench.plugins")
 
@@ -114,55 +104,33 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         """
         return self._find(kind, name)[0]
 
-    def normalise(self, kind: str, spec: Spec) -> dict[str, Any]:
-        """Return a spec in its one canonical, JSON-ready form; equal trials have equal forms.
+    def choose(self, kind: str, spec: Spec) -> Choice:
+        """Return what a spec describes, its names resolved and its values checked.
 
-        Built-ins go by their short name, others by ``distribution/name``; parameters are checked and those
-        at their default left out, and so is a share that the policy has anyway. Raises BadInput.
+        A policy's spec may hold a ``share``, a recipe's any field of ``api.Recipe``, which change that piece of
+        it. Raises BadInput naming the component, what was expected and what came.
         """
-        component, given, share = self._parse(kind, spec)
-        what, target = f"{kind} {component.name!r}", component.load()
-        given, changes = split_changes(target, given, what) if kind == "recipe" else (given, {})
-        values = check_parameters(kind, target, given, what)
-        family = component.name.endswith(":")
-        variant = values.pop("variant", "") if family else ""
-        name = component.name if component.distribution == BUILTIN else component.full_name
-        normal = {"name": f"{name}{variant}", **changed_parameters(kind, target, values)}
-        if kind not in ("model", "executor"):  # building is cheap and refuses combinations that types allow
-            self.build(kind, spec)
-        if share is not None and self.build(kind, spec).share != self.build(kind, _without_share(spec)).share:
-            normal["share"] = self.normalise("share", share)
-        return normal | (real_changes(self, self.build(kind, normal), changes) if changes else {})
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping) or "name" not in spec:
+            raise BadInput(f"{kind}: expected a name or a mapping with the key 'name', got {spec!r}")
+        component, variant = self._find(kind, spec["name"])
+        given = {key: value for key, value in spec.items() if key != "name"}
+        if variant and given.setdefault("variant", variant) != variant:
+            raise BadInput(f"{kind} {spec['name']!r}: variant is given twice, also {given['variant']!r}")
+        return Choice.of(component, given, self.choose)
+
+    def normalise(self, kind: str, spec: Spec) -> dict[str, Any]:
+        """Return ``Choice.normal`` of a spec: its one canonical, JSON-ready form."""
+        return self.choose(kind, spec).normal
 
     def build(self, kind: str, spec: Spec) -> Any:
-        """Make what a spec describes: a Policy, Share, Structure or Layout, Schedule, Recipe, a model factory
-        with its parameters bound, a DatasetFactory or an executor. A recipe's spec may also hold any field of
-        ``api.Recipe``, which changes that piece of it. Raises BadInput.
-        """
-        component, given, share = self._parse(kind, spec)
-        what, target = f"{kind} {component.name!r}", component.load()
-        given, changes = split_changes(target, given, what) if kind == "recipe" else (given, {})
-        values = check_parameters(kind, target, given, what)
-        try:
-            made = bind(kind, target, values)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"{what}: {error}") from error
-        if kind in POLICIES:
-            return _policy(made, None if share is None else self.build("share", share), what)
-        _check_role(kind, made, what)
-        return varied(self, made, changes, what) if changes else made
+        """Make what a spec describes: see ``Choice.make``."""
+        return self.choose(kind, spec).make()
 
     def versions(self, kind: str, spec: Spec) -> dict[str, Any]:
-        """Return the component's full name and version and its distribution's, with those of its share."""
-        normal = self.normalise(kind, spec)
-        component, variant = self._find(kind, normal["name"])
-        found: dict[str, Any] = {
-            "name": component.full_name + variant,
-            "version": component.version,
-            "distribution": component.distribution,
-            "distribution_version": component.distribution_version,
-        }
-        return found | ({"share": self.versions("share", normal["share"])} if "share" in normal else {})
+        """Return ``Choice.versions`` of a spec: whose code it is, and which."""
+        return self.choose(kind, spec).versions
 
     def _shortest(self, component: Component) -> str:
         same = [c for c in self._components[component.kind] if c.name == component.name]
@@ -199,60 +167,6 @@ class Registry(Mapping[str, Mapping[str, Component]]):
         if self.disabled:
             message += "; disabled plugins: " + "; ".join(map(str, self.disabled))
         return message
-
-    def _parse(self, kind: str, spec: Spec) -> tuple[Component, dict[str, Any], Spec | None]:
-        """Split a spec into its component, parameters and share."""
-        if isinstance(spec, str):
-            spec = {"name": spec}
-        if not isinstance(spec, Mapping) or "name" not in spec:
-            raise BadInput(f"{kind}: expected a name or a mapping with the key 'name', got {spec!r}")
-        component, variant = self._find(kind, spec["name"])
-        if "share" in spec and kind not in POLICIES:
-            raise BadInput(f"{kind} {component.name!r}: only {', '.join(POLICIES)} take a share")
-        given = {key: value for key, value in spec.items() if key not in ("name", "share")}
-        if variant:
-            if given.get("variant", variant) != variant:
-                raise BadInput(f"{kind} {spec['name']!r}: variant is given twice, also {given['variant']!r}")
-            given["variant"] = variant
-        return component, given, spec.get("share")
-
-
-def _without_share(spec: Spec) -> Spec:
-    return spec if isinstance(spec, str) else {key: value for key, value in spec.items() if key != "share"}
-
-
-def _policy(made: Any, share: Share | None, what: str) -> Policy:
-    """Make a policy of what a plugin gave for init, prune or grow, told apart by how it is called."""
-    from dataclasses import replace
-
-    from dstbench.api import InPlace, Policy, Random
-
-    if isinstance(made, Policy):
-        return made if share is None else replace(made, share=share)
-    arguments = required_positionals(made) if callable(made) else ()
-    if len(arguments) == 2:
-        return Policy(made, InPlace() if share is None else share)
-    if len(arguments) == 3:
-        if share is not None:
-            raise BadInput(f"{what} is a share itself: it can't be combined with another")
-        return Policy(Random(), made)
-    raise BadInput(
-        f"{what}: expected a Score (layer, rng), a Share (layers, candidates, n) or a Policy, got {made!r}"
-    )
-
-
-def _check_role(kind: str, made: Any, what: str) -> None:
-    """Refuse at once what the engine could not call."""
-    from dstbench.api import Layout, Recipe, Structure, Support
-
-    if kind == "recipe" and not isinstance(made, Recipe):
-        raise BadInput(f"{what}: expected a Recipe, got {made!r}")
-    if kind == "structure" and not isinstance(made, (Layout, Structure, Support)):
-        raise BadInput(f"{what}: expected a Layout (units), a Structure or a Support, got {made!r}")
-    if kind in _CALLED_WITH and len(required_positionals(made)) != len(_CALLED_WITH[kind]):
-        raise BadInput(f"{what}: expected to be called with ({', '.join(_CALLED_WITH[kind])}), got {made!r}")
-    if not callable(made) and kind in ("model", "dataset", "executor"):
-        raise BadInput(f"{what}: expected something to call, got {made!r}")
 
 
 def registry(no_plugins: Iterable[str] = frozenset(), strict: bool = False) -> Registry:

@@ -67,9 +67,9 @@ class Folder:
 
     def _by_folder(self, base: Path, test: str, names: Sequence[str]) -> list[tuple[str, int]]:
         """Test images of a folder a class. Raises DataUnavailable where their classes aren't the training's."""
-        found = _folders(base / test)
-        if set(found) != set(names):
-            odd = sorted(set(found) ^ set(names))
+        classes = _folders(base / test)
+        if set(classes) != set(names):
+            odd = sorted(set(classes) ^ set(names))
             raise DataUnavailable(
                 f"{self.title}: {base / test} and {base / 'train'} differ in {len(odd)} class folders, such as "
                 f"{odd[0]!r}"
@@ -110,8 +110,8 @@ def _images(base: Path, folder: str) -> list[str]:
     if (base / folder / "images").is_dir():
         folder = f"{folder}/images"
     with os.scandir(base / folder) as entries:
-        found = sorted(entry.name for entry in entries if entry.name.lower().endswith(_SUFFIXES))
-    return [f"{folder}/{name}" for name in found]
+        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(_SUFFIXES))
+    return [f"{folder}/{name}" for name in names]
 
 
 def _columns(rows: Sequence[tuple[str, int]]) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -120,19 +120,19 @@ def _load(
     preset: presets.Preset,
 ) -> ImageData:
     """Hold the validation split out of the training files; it is read as the test files are."""
-    found = folder.find(root, config.classes)
-    labels = torch.tensor(found.train_labels, dtype=torch.int64)
+    files = folder.find(root, config.classes)
+    labels = torch.tensor(files.train_labels, dtype=torch.int64)
     rest, held = hold_out(labels, config.validation)
-    base = Files(found.base, (), torch.empty(0, dtype=torch.int64), shape, test)
+    base = Files(files.base, (), torch.empty(0, dtype=torch.int64), shape, test)
 
     def part(indices: Tensor, transform: Callable[[Any], Tensor]) -> Files:
-        names = tuple(found.train_names[i] for i in indices.tolist())
+        names = tuple(files.train_names[i] for i in indices.tolist())
         return replace(base, names=names, labels=labels[indices], transform=transform)
 
     return ImageData(
         train=part(rest, train),
         validation=part(held, test),
-        test=replace(base, names=found.test_names, labels=torch.tensor(found.test_labels, dtype=torch.int64)),
+        test=replace(base, names=files.test_names, labels=torch.tensor(files.test_labels, dtype=torch.int64)),
         num_classes=config.classes,
         mean=preset.mean,
         std=preset.std,

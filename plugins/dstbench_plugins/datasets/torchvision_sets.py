@@ -190,7 +190,7 @@ def _read(source: _Source, root: Path, download: bool, *, train: bool) -> Split:
 
     kind = getattr(torchvision.datasets, source.kind)
     try:
-        found = kind(root, train=train, download=download)
+        published = kind(root, train=train, download=download)
     # missing, unreadable, cut short or altered files, or no network; torchvision has no error of its own
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         wanted = Path(root) / source.folder
@@ -201,7 +201,7 @@ def _read(source: _Source, root: Path, download: bool, *, train: bool) -> Split:
             f"{source.kind}: looked for {source.folder} in the data root {root}, "
             f"{'found it but could not use it' if wanted.exists() else 'found nothing'}{said}; {advice}"
         ) from error
-    images = torch.as_tensor(found.data)
+    images = torch.as_tensor(published.data)
     # torchvision keeps grey images as [n, h, w] and coloured ones as [n, h, w, c]
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.as_tensor(found.targets, dtype=torch.int64))
+    return Split(images, torch.as_tensor(published.targets, dtype=torch.int64))

@@ -44,20 +44,10 @@ def rigl_uniform(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> 
     return rigl(alpha, delta_t, stop).but(init="uniform", dense_layers=("@first_conv",))
 
 
-def rigl_5x() -> Recipe:
-    """RigL, trained five times as long: epochs, learning-rate milestones and T_end with them; ΔT stays."""
-    return rigl().but(multiplier=5.0)
-
-
 def rigl_itop(alpha: float = 0.5, delta_t: int = 4000) -> Recipe:
     """RigL-ITOP (arXiv 2102.02887): RigL with long periods, so that weights mature before they are judged, over
     all of the training. ΔT is that of the authors' CIFAR and ImageNet runs."""
     return Recipe(schedule=_itop(alpha, delta_t))
-
-
-def rigl_itop_2x() -> Recipe:
-    """RigL-ITOP, trained twice as long."""
-    return rigl_itop().but(multiplier=2.0)
 
 
 def set_itop(alpha: float = 0.5, delta_t: int = 1500) -> Recipe:
@@ -119,11 +109,6 @@ def mest_ems(
     so that training runs above d until 120/160; μ is that of the authors' script."""
     soft = {"name": "elastic", "mu": list(mu), "soft": True, "delta_t": delta_t, "unit": unit}
     return mest(lam).but(schedule=soft)
-
-
-def mest_1_5x() -> Recipe:
-    """MEST (EM), trained one and a half times as long."""
-    return mest().but(multiplier=1.5)
 
 
 def _itop(alpha: float, delta_t: int, unit: str = "steps") -> dict[str, Any]:

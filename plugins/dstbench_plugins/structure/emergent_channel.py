@@ -131,9 +131,9 @@ def prunable(
         return all(layers[name].info.kind == "conv" for name in names)
 
     if scope == "residual":
-        return [each for each in couplings if conv(each.producers)]
-    single = [each for each in couplings if len(each.producers) == len(each.consumers) == 1]
-    return [each for each in single if conv(each.producers + each.consumers)]
+        return [coupling for coupling in couplings if conv(coupling.producers)]
+    pairs = [c for c in couplings if len(c.producers) == len(c.consumers) == 1]
+    return [pair for pair in pairs if conv(pair.producers + pair.consumers)]
 
 
 def alive_rows(layer: LayerView) -> Tensor:
@@ -151,5 +151,5 @@ def _support(layer: LayerView, changed: Mapping[str, Tensor]) -> Tensor:
 def _across(gone: Tensor, layer: LayerView, dim: int) -> Tensor:
     """Removed rows or columns, bool [C], against a weight: bool, broadcasts to [*w]. Behind a flattening a channel
     is several columns in a row."""
-    each = gone.repeat_interleave(layer.shape[dim] // len(gone))
-    return each.view([-1 if axis == dim else 1 for axis in range(len(layer.shape))])
+    slices = gone.repeat_interleave(layer.shape[dim] // len(gone))
+    return slices.view([-1 if axis == dim else 1 for axis in range(len(layer.shape))])

@@ -44,5 +44,7 @@ def register_schedule(register: Register) -> None:
 
 @hookimpl
 def register_recipe(register: Register) -> None:
-    """All of the above as one method."""
-    register("outsider", "dstbench_outsider.strategies:outsider", summary="every strategy of this package")
+    """All of the above as one method, and the same with other parameters under a name of its own."""
+    target = "dstbench_outsider.strategies:outsider"
+    register("outsider", target, summary="every strategy of this package")
+    register("outsider-often", target, parameters={"delta_t": 10}, summary="the same, ten times as often")
