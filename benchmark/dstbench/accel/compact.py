@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.api import StrategyError
 from dstbench.core.network.channels import Removal, removable
 from dstbench.core.network.layers import maskable_layers, unwrap
+from dstbench.core.network.outputs import difference
 from dstbench.core.storage.condensed_layer import expanded
 from dstbench.errors import BadInput, nearest
 
@@ -82,7 +83,7 @@ def compact(
             raise StrategyError(
                 f"compact: {type(model).__name__} can't run with fewer channels: {error}"
             ) from error
-    apart = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    apart = difference(actual, expected)
     if not apart <= _TOLERANCE:
         raise StrategyError(f"compact: outputs differ from the masked model's by {apart:.1e} of their size")
     removed = {name: _indices(gone) for name, gone in removal.rows.items()}
