@@ -10,7 +10,7 @@ import dstbench
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.inference import accelerate
 from dstbench.api import StrategyError
-from dstbench.core.network.channels import channels, removable_rows
+from dstbench.core.network.channels import channels, removable
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 
@@ -108,7 +108,7 @@ def test_rows_that_meet_an_addition_stay():
 
     model, mask = Residual(), torch.zeros(4, 4, 1, 1, dtype=torch.bool)
     mask[0] = True
-    rows = removable_rows(model, {"first": mask, "second": mask})
+    rows = removable(model, {"first": mask, "second": mask}).rows
     assert list(rows) == ["first"]
     assert rows["first"].tolist() == [False, True, True, True]
     assert "add" in channels(model).blocked("second")

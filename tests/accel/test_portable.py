@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dstbench.accel.compact import masked_copy
-from dstbench.accel.portable import portable, shared
+from dstbench.accel.portable import block_size, portable
 
 
 def grouped_mask(out: int, channels: int, block: int, reads: int, *kernel: int, ragged: bool = False):
@@ -67,7 +67,7 @@ def test_a_group_without_weights_gives_the_bias():
     ids=["full", "empty", "small groups", "reads too much", "unstructured"],
 )
 def test_what_would_not_pay_stays_dense(mask):
-    assert shared(mask) is None
+    assert block_size(mask) is None
     model = nn.Sequential(nn.Linear(12, 8))
     small, swapped = portable(model, {"0": mask})
     assert (swapped, type(small[0])) == (0, nn.Linear)

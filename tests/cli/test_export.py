@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import dstbench
 from dstbench.accel import export as formats
-from dstbench.accel.export import FORMATS, Format, difference
+from dstbench.accel.export import FORMATS, Format
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.results.record import folder_of, write_record
@@ -134,14 +134,6 @@ def test_a_file_that_computes_something_else_is_exit_code_1(results, tmp_path, m
     done = call("a", "--format", "wrong", "--out", tmp_path / "file", "--results", results)
     assert done.exit_code == 1
     assert "OUTPUTS DIFFER" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("outputs", "found"),
-    [([1.0, 4.0], 0.0), ([1.0, 3.0], 0.25), ([1.0, float("nan")], float("inf")), ([1.0], float("inf"))],
-)
-def test_difference_is_relative_to_the_largest_output(outputs, found):
-    assert difference(torch.tensor(outputs), torch.tensor([1.0, 4.0])) == found
 
 
 def expected(results, key):

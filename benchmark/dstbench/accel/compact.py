@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.api import StrategyError
 from dstbench.core.network.channels import Removal, removable
+from dstbench.core.network.cut import cut
 from dstbench.core.network.layers import maskable_layers, unwrap
+from dstbench.core.network.outputs import difference
 from dstbench.core.storage.condensed_layer import expanded
 from dstbench.errors import BadInput, nearest
 
@@ -82,7 +84,7 @@ def compact(
             raise StrategyError(
                 f"compact: {type(model).__name__} can't run with fewer channels: {error}"
             ) from error
-    apart = float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    apart = difference(actual, expected)
     if not apart <= _TOLERANCE:
         raise StrategyError(f"compact: outputs differ from the masked model's by {apart:.1e} of their size")
     removed = {name: _indices(gone) for name, gone in removal.rows.items()}
@@ -114,49 +116,13 @@ def _fold(model: nn.Module, removal: Removal) -> dict[str, tuple[int, ...]]:
 def _cut(model: nn.Module, removal: Removal) -> None:
     """Slice every layer's rows and columns, every norm's entries, and the counts of attention's heads."""
     flow, modules = removal.channels.flow, dict(model.named_modules())
-    layers = {name: layer.module for name, layer in maskable_layers(model).items()}
-    for name, gone in removal.rows.items():
-        _cut_rows(layers[name], ~gone)
-    for name, gone in removal.columns.items():
-        _cut_columns(layers[name], ~gone)
+    layers, rows, columns = maskable_layers(model), removal.rows, removal.columns
+    for name in rows.keys() | columns.keys():
+        stay = [None if gone is None else ~gone for gone in (rows.get(name), columns.get(name))]
+        cut(layers[name].module, *stay)
     for path, slots in flow.norms.items():
-        keep = ~removal.at(slots)
-        _slice(modules[path], ("weight", "bias", "running_mean", "running_var"), keep)
-        modules[path].num_features = int(keep.sum())
+        cut(modules[path], ~removal.at(slots))
     for path, slots in flow.heads.items():
         attention, heads = modules[path], int((~removal.at(slots)).sum())
         attention.num_heads = heads
         attention.attn_dim = heads * attention.head_dim
-
-
-def _cut_rows(layer: nn.Module, keep: Tensor) -> None:
-    _slice(layer, ("weight", "bias"), keep)
-    rows = int(keep.sum())
-    if isinstance(layer, nn.Linear):
-        layer.out_features = rows
-    elif isinstance(layer, _ConvNd):
-        if layer.groups > 1:  # whole groups go, with what they read
-            layer.groups = layer.groups * rows // layer.out_channels
-            layer.in_channels = layer.weight.shape[1] * layer.groups
-        layer.out_channels = rows
-
-
-def _cut_columns(layer: nn.Module, keep: Tensor) -> None:
-    """Drop the columns that removed channels fed; behind a flatten each channel feeds several in a row."""
-    assert isinstance(layer, nn.Linear | _ConvNd)
-    _slice(layer, ("weight",), keep.repeat_interleave(layer.weight.shape[1] // len(keep)), dim=1)
-    if isinstance(layer, nn.Linear):
-        layer.in_features = layer.weight.shape[1]
-    else:
-        layer.in_channels = layer.weight.shape[1]
-
-
-def _slice(module: nn.Module, fields: Iterable[str], keep: Tensor, dim: int = 0) -> None:
-    for name in fields:
-        value = getattr(module, name, None)
-        if not isinstance(value, Tensor):
-            continue
-        kept = value.detach().index_select(dim, keep.nonzero().flatten().to(value.device))
-        if isinstance(value, nn.Parameter):
-            kept = nn.Parameter(kept, requires_grad=value.requires_grad)
-        setattr(module, name, kept)

@@ -73,13 +73,6 @@ def get_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def difference(outputs: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value; infinite where shapes or NaNs differ."""
-    if outputs.shape != expected.shape or not bool(outputs.isfinite().all()):
-        return float("inf")
-    return float((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-
-
 def load_export(file: str | Path) -> dict[str, Tensor]:
     """The state dict in a file of format ``safetensors``, dense: zeros where a weight is inactive.
 

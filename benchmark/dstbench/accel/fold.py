@@ -12,13 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from dstbench.core.network.trace import trace
+
 _SUMS = (operator.add, torch.add)
+_ACTIVATION = ("drop", "act")  # what a BatchNormAct2d of timm's calls behind its norm, in this order
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
     """Fold each batch norm that follows a convolution, and it alone, into its weight and bias; in place.
 
-    The norm becomes the identity. Zeros of a weight stay zeros. A model that can't be traced stays as it is.
+    The norm becomes the identity, one of timm's that holds an activation becomes that. Zeros of a weight stay
+    zeros. A model that can't be traced stays as it is.
     """
     model.eval()
     for layer, norm, path in _pairs(model):
@@ -27,8 +31,14 @@ def fold_norms(model: nn.Module) -> nn.Module:
         layer.weight, layer.bias = fuse_conv_bn_weights(
             layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        model.set_submodule(path, nn.Identity())
+        model.set_submodule(path, _without_norm(norm))
     return model
+
+
+def _without_norm(norm: _BatchNorm) -> nn.Module:
+    """What a norm does besides: nothing, or the drop and the activation of a BatchNormAct2d of timm's."""
+    rest = [getattr(norm, name) for name in _ACTIVATION if hasattr(norm, name)]
+    return nn.Sequential(*rest) if rest else nn.Identity()
 
 
 def relus_in_place(model: nn.Module) -> nn.Module:
@@ -42,11 +52,16 @@ def relus_in_place(model: nn.Module) -> nn.Module:
     for node, module in calls.items():
         if isinstance(module, nn.ReLU):
             [source] = node.all_input_nodes
-            made = isinstance(calls.get(source), _ConvNd | nn.Linear | _BatchNorm) or _is_fresh_sum(source)
+            made = _makes_output(calls.get(source)) or _is_fresh_sum(source)
             allowed[module] = allowed.get(module, True) and made and len(source.users) == 1
     for module, safe in allowed.items():
         module.inplace = module.inplace or safe
     return model
+
+
+def _makes_output(module: nn.Module | None) -> bool:
+    """Whether a module's output is new memory that its own backward pass doesn't read, as an activation's does."""
+    return isinstance(module, _ConvNd | nn.Linear | _BatchNorm) and not hasattr(module, "act")
 
 
 def _is_fresh_sum(node: torch.fx.Node) -> bool:
@@ -76,7 +91,7 @@ def _pairs(model: nn.Module) -> list[tuple[_ConvNd, _BatchNorm, str]]:
 def _calls(model: nn.Module) -> dict[torch.fx.Node, nn.Module]:
     """Every call of a module, in order; none of a model that can't be traced."""
     try:
-        graph = torch.fx.symbolic_trace(model).graph
+        graph = trace(model)
     except Exception:  # tracing runs the model's own code on proxies: anything can happen
         return {}
     return {node: model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}

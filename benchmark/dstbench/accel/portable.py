@@ -7,91 +7,85 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import gcd
 
-import torch
 from torch import Tensor, nn
 
+from dstbench.accel.kernels.groups import by_entry, group_rows, layout, storage_order, taps
+from dstbench.accel.kernels.stock.group_table import group_table
 from dstbench.core.network.layers import maskable_layers
+from dstbench.core.storage.condensed_layer import condense
 
 _FEWEST_ROWS = 4  # in a group: products of fewer are slower than dense ones
 _MOST_READ = 0.5  # of the channels by any group: else the gather costs what it saves
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Groups of equally many rows; group g owns rows ``order[g * B : (g + 1) * B]`` and reads ``channels[g]``."""
+class Take(nn.Module):
+    """Entries along an axis, in an order."""
 
-    order: Tensor  # int64 [out]
-    channels: Tensor  # int64 [groups, K]
-    padding: Tensor  # bool [groups, K]: where a group reads fewer than K, and takes 0 times some channel
-
-
-def shared(mask: Tensor) -> Shared | None:
-    """The groups of a mask, bool [out, in, *kernel]; None where they are too small, or read too much, to pay."""
-    reads = mask.flatten(2).any(2) if mask.dim() > 2 else mask
-    patterns, which, counts = torch.unique(reads, dim=0, return_inverse=True, return_counts=True)
-    block, most = gcd(*counts.tolist()), int(patterns.sum(1).max())
-    if block < _FEWEST_ROWS or not 0 < most <= _MOST_READ * reads.shape[1]:
-        return None
-    order = which.argsort(stable=True)
-    groups = reads[order[::block]]
-    channels = groups.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    return Shared(order, channels, ~groups.gather(1, channels))
-
-
-class GroupedConv2d(nn.Module):
-    """A gather of channels, a grouped convolution, and its rows in their order."""
-
-    def __init__(self, layer: nn.Conv2d, found: Shared) -> None:
+    def __init__(self, axis: int, index: Tensor) -> None:
         super().__init__()
-        weight = _condensed(layer.weight.detach(), found)  # [groups, rows, K, *kernel]
-        self.conv = nn.Conv2d(
-            found.channels.numel(),
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
-            groups=len(weight),
-            bias=False,
-        )
-        self.conv.weight = nn.Parameter(weight.flatten(0, 1))
-        if layer.bias is not None:
-            self.conv.bias = nn.Parameter(layer.bias.detach()[found.order])
-        self.register_buffer("channels", found.channels.flatten())
-        self.register_buffer("rows", found.order.argsort())
+        self.axis = axis
+        self.register_buffer("index", index)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
-        out: Tensor = self.conv(x.index_select(1, self.get_buffer("channels")))
-        return out.index_select(1, self.get_buffer("rows"))
+        """x at the index, int64 [k]."""
+        return x.index_select(self.axis, self.get_buffer("index"))
 
 
-class GroupedLinear(nn.Module):
-    """A gather of features, one product for all groups, and its rows in their order."""
+class Products(nn.Module):
+    """One product for each group of features."""
 
-    def __init__(self, layer: nn.Linear, found: Shared) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_condensed(layer.weight.detach(), found).mT)  # [groups, K, rows]
-        self.bias = layer.bias
-        self.register_buffer("channels", found.channels.flatten())
-        self.register_buffer("rows", found.order.argsort())
+        self.weight = nn.Parameter(weight)  # [groups, K, rows]
+        self.bias = None if bias is None else nn.Parameter(bias)  # [groups * rows]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
-        read = x.index_select(-1, self.get_buffer("channels"))
-        by_group = read.reshape(*x.shape[:-1], len(self.weight), 1, -1)
-        out: Tensor = (by_group @ self.weight).flatten(-3).index_select(-1, self.get_buffer("rows"))
+        """[..., groups * K] -> [..., groups * rows]."""
+        by_group = x.reshape(*x.shape[:-1], len(self.weight), 1, -1)
+        out: Tensor = (by_group @ self.weight).flatten(-3)
         return out if self.bias is None else out + self.bias
 
 
-def _condensed(weight: Tensor, found: Shared) -> Tensor:
-    """The weights, [out, in, *kernel], that groups read: [groups, rows, K, *kernel], zeros for padding."""
-    by_group = weight[found.order].view(len(found.channels), -1, *weight.shape[1:])
-    taken = torch.stack([rows[:, read] for rows, read in zip(by_group, found.channels, strict=True)])
-    return taken.masked_fill(found.padding.view(len(taken), 1, -1, *(1 for _ in weight.shape[2:])), 0)
+def block_size(mask: Tensor) -> int | None:
+    """Rows of a group, for a mask, bool [out, in, *kernel]: as many as always read the same channels together.
+
+    None where groups are too small, or read too much, to pay.
+    """
+    reads = mask.view(*mask.shape[:2], -1).any(2)
+    equal = group_rows(reads, len(reads) + 1)[1]  # of a group too large, every row is left over
+    rows, most = gcd(*equal), int(reads.sum(1).max())
+    return rows if rows >= _FEWEST_ROWS and 0 < most <= _MOST_READ * reads.shape[1] else None
+
+
+def _grouped(layer: nn.Conv2d | nn.Linear, mask: Tensor, rows: int) -> nn.Module:
+    """A gather of channels, what the groups make of them, and the rows in their order."""
+    shape = tuple(mask.shape)
+    reads = mask.view(*shape[:2], -1).any(2).view(*shape[:2], *(1 for _ in shape[2:]))
+    groups = layout(reads.expand(shape), rows, "channel")
+    table = group_table(groups, rows, taps(shape, "channel"))
+    positions = storage_order(by_entry(groups, shape, "channel"), shape, rows)
+    values = condense(layer.weight.detach(), positions)
+    bias = None if layer.bias is None else layer.bias.detach()[table.perm]
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(
+            Take(-1, table.channels), Products(table.fill(values), bias), Take(-1, table.inverse)
+        )
+    conv = nn.Conv2d(
+        len(table.channels),
+        layer.out_channels,
+        layer.kernel_size,  # type: ignore[arg-type]
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+        groups=table.groups,
+        bias=False,
+    )
+    conv.weight = nn.Parameter(table.filters(values, layer.kernel_size))
+    if bias is not None:
+        conv.bias = nn.Parameter(bias)
+    return nn.Sequential(Take(1, table.channels), conv, Take(1, table.inverse))
 
 
 def portable(masked: nn.Module, masks: Mapping[str, Tensor]) -> tuple[nn.Module, int]:
@@ -105,9 +99,9 @@ def portable(masked: nn.Module, masks: Mapping[str, Tensor]) -> tuple[nn.Module,
         plain = type(module) is nn.Linear or (
             type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
         )
-        found = shared(masks[name]) if plain and name in masks and module is not small else None
-        if found is not None:
-            made = GroupedLinear if isinstance(module, nn.Linear) else GroupedConv2d
-            small.set_submodule(name, made(module, found))  # type: ignore[arg-type]
+        if not plain or name not in masks or module is small:
+            continue
+        if rows := block_size(masks[name]):
+            small.set_submodule(name, _grouped(module, masks[name], rows))  # type: ignore[arg-type]
             swapped += 1
     return small, swapped

@@ -10,39 +10,28 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from dstbench.bench import compact, engine, gpu, layers, models
+from dstbench.bench.cut_channels import COMPACT
+from dstbench.bench.gpu import GPU
+from dstbench.bench.single_layers import LAYERS
+from dstbench.bench.training_steps import STEP, UPDATE
+from dstbench.bench.whole_models import MODELS
 from dstbench.errors import BadInput
 from dstbench.runner.trial.provenance import machine
 
 __all__ = ["main"]
 
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One thing to measure."""
-
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    measure: Callable[[argparse.Namespace], dict[str, Any]]  # with "rows", what a table shows
-    summary: str
-
-
 SUBJECTS = {
-    "step": Subject(engine.add_arguments, engine.bench_step, "a training step, sparse beside dense"),
-    "update": Subject(engine.add_arguments, engine.bench_update, "one topology update"),
-    "layers": Subject(layers.add_arguments, layers.measure, "single layers, shuffled blocks beside dense"),
-    "models": Subject(models.add_arguments, models.measure, "whole models, shuffled blocks beside dense"),
-    "compact": Subject(compact.add_arguments, compact.measure, "channels cut out, beside dense"),
-    "gpu": Subject(
-        gpu.add_arguments, gpu.measure, "Triton kernels of shuffled blocks beside dense, on a GPU"
-    ),
+    "step": STEP,
+    "update": UPDATE,
+    "layers": LAYERS,
+    "models": MODELS,
+    "compact": COMPACT,
+    "gpu": GPU,
 }
 
 

@@ -23,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.accel.kernels.groups import Columns, Groups, taps, to_mask
 from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
+from dstbench.bench.subject import Subject, median_ms, repeated
 from dstbench.core.storage.condensed_layer import Condensed, layer_call
 from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
@@ -54,13 +55,6 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(4096, 4096), (8192, 4096)),
     "conv3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (256, 512, 16, 16)),
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options."""
-    parser.add_argument("--only", choices=[*LAYERS, "vgg-d"], action="append", help="may be repeated")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=3)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -122,8 +116,7 @@ def _layer_rows(
             fast = Condensed(copy.deepcopy(layer), call, execution)
             _compare(fast, layer, mask, *turned)
             steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training))
-    times = time_interleaved(list(steps.values()), options.rounds, options.warmup)
-    medians = {key: statistics.median(t) * 1e3 for key, t in zip(steps, times, strict=True)}
+    medians = dict(zip(steps, median_ms(list(steps.values()), options), strict=True))
     return [
         {
             "layer": case.name,
@@ -228,8 +221,7 @@ def _step_rows(options: argparse.Namespace, device: torch.device) -> list[dict[s
         steps["dense", name] = _graph(_training_step(dense, x, labels))
         fast = copy.deepcopy(dense)
         steps[_condense(fast, x), name] = _graph(_training_step(fast, x, labels))
-    times = time_interleaved(list(steps.values()), options.rounds, options.warmup)
-    medians = {key: statistics.median(t) * 1e3 for key, t in zip(steps, times, strict=True)}
+    medians = dict(zip(steps, median_ms(list(steps.values()), options), strict=True))
     return [{"model": "vgg-d", **row} for row in _ratios(medians)]
 
 
@@ -295,3 +287,12 @@ def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
         optimizer.step()
 
     return run
+
+
+GPU = Subject(
+    "Triton kernels of shuffled blocks beside dense, on a GPU",
+    measure,
+    rounds=20,
+    warmup=3,
+    options={"--only": repeated(choices=[*LAYERS, "vgg-d"])},
+)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Execution, LayerCall, LayerInfo, Structure
+from dstbench.core.network.outputs import difference
 from dstbench.core.storage.condensed_layer import condense, expand
 from dstbench.testing.layers import rng
 from dstbench.testing.problem import Findings, describe
@@ -86,8 +87,7 @@ def _findings(
     if bias:
         pairs["bias gradient"] = (got[2], right[2])
     for name, (a, b) in pairs.items():
-        off = (a.detach().double() - b.detach()).abs().max()
-        error = float(off / b.detach().abs().max().clamp_min(1e-12))
+        error = difference(a.detach(), b.detach())
         if not error <= _TOLERANCE:
             yield name, f"{where}: differs from masked dense by {error:.1e} of the largest value"
     if bool(got[1][positions < 0].any()):

@@ -11,7 +11,6 @@ from torch import nn
 
 from dstbench.accel.kernels.groups import Groups, to_mask
 from dstbench.accel.kernels.row_groups import row_group_executions
-from dstbench.accel.kernels.stock import workspace
 from dstbench.api import LayerInfo, StrategyError
 from dstbench.core.storage import fastest
 from dstbench.core.storage.condensed_layer import Condensed, layer_call
@@ -157,16 +156,6 @@ def test_inference_equals_training_and_outputs_are_kept_apart(name):
             first = module(x)
             module(-x)
             assert torch.equal(first, expected)
-
-
-def test_memory_is_used_again_only_when_no_view_is_left():
-    first = workspace.empty((1 << 19,), torch.float32)
-    address, view = first.data_ptr(), first[5:]
-    del first
-    assert workspace.empty((1 << 19,), torch.float32).data_ptr() != address
-    del view
-    again = [workspace.empty((1 << 19,), torch.float32) for _ in range(3)]
-    assert address in [tensor.data_ptr() for tensor in again]
 
 
 def stock(*arguments):

@@ -12,11 +12,12 @@ from dstbench.api import Clock, Recipe
 from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import flops
 from dstbench.core.cost.layers import layer_costs
-from dstbench.core.cost.training import TrainingMeter, published_cost, training_cost
+from dstbench.core.cost.training import TrainingMeter, training_cost
 from dstbench.errors import BadInput
 from dstbench_plugins.recipes.dense_to_sparse import gmp
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from dstbench_plugins.schedule.soft_memory import SoftMemory
+from fakes.costs import published_cost
 from fakes.engine import batches, mlp
 
 IMAGENET = (3, 224, 224)

@@ -6,7 +6,7 @@ from torch import nn
 
 from dstbench.accel.compact import compact
 from dstbench.core.cost.cost import cost
-from dstbench.core.network.channels import channels, couplings, removable, removable_rows
+from dstbench.core.network.channels import channels, couplings, removable
 from dstbench.errors import BadInput
 
 
@@ -52,7 +52,7 @@ def masks_with_dead_rows(model, dead):
 
 
 def found(model, dead):
-    rows = removable_rows(model, masks_with_dead_rows(model, dead))
+    rows = removable(model, masks_with_dead_rows(model, dead)).rows
     return {name: value.nonzero().flatten().tolist() for name, value in rows.items()}
 
 
@@ -83,18 +83,18 @@ def test_a_row_that_nobody_reads_can_go_whatever_it_sends():
         model[1].bias.fill_(0.5)
     masks = masks_with_dead_rows(model, {"0": [1]})
     masks["3"][:, [1, 4]] = False
-    assert removable_rows(model, masks)["0"].nonzero().flatten().tolist() == [1, 4]
+    assert removable(model, masks).rows["0"].nonzero().flatten().tolist() == [1, 4]
     masks["3"][2, 4, 1, 1] = True
-    assert removable_rows(model, masks)["0"].nonzero().flatten().tolist() == [1]
+    assert removable(model, masks).rows["0"].nonzero().flatten().tolist() == [1]
     del masks["3"]  # unmasked, it reads everything
-    assert "0" not in removable_rows(model, masks)
+    assert "0" not in removable(model, masks).rows
 
 
 def test_behind_a_flatten_a_row_goes_when_all_its_columns_are_dead():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     masks = masks_with_dead_rows(model, {})
     masks["3"][:, 4:9] = False  # the columns of channel 1, and one of channel 2
-    assert removable_rows(model, masks)["0"].tolist() == [False, True, False, False]
+    assert removable(model, masks).rows["0"].tolist() == [False, True, False, False]
     model[0].bias.data.fill_(1.0)
     small = compact(model, masks, torch.randn(2, 3, 4, 4))
     assert (small[0].out_channels, small[3].in_features) == (3, 12)
@@ -254,7 +254,7 @@ def test_what_only_dead_rows_read_goes_with_them():
     masks = masks_with_dead_rows(model, {})
     masks["3"][[0, 1, 3], 1] = False
     masks["7"][:, 2] = False
-    assert {n: r.nonzero().flatten().tolist() for n, r in removable_rows(model, masks).items()} == {
+    assert {n: r.nonzero().flatten().tolist() for n, r in removable(model, masks).rows.items()} == {
         "0": [1], "3": [2],
     }  # fmt: skip
 

@@ -14,15 +14,21 @@ from torch import Tensor
 
 from dstbench.accel.kernels.compiled.ragged import ragged_executions
 from dstbench.accel.kernels.groups import Columns, Groups, by_entry, layout, storage_order, taps
+from dstbench.accel.kernels.stock.group_table import group_table
 from dstbench.accel.kernels.stock.grouped import GroupedConvolution
-from dstbench.accel.kernels.stock.pixels import PointwisePixels
-from dstbench.accel.kernels.stock.rows import LinearRows, PointwiseRows
-from dstbench.accel.kernels.stock.table import group_table
+from dstbench.accel.kernels.stock.pointwise import Linear, Pointwise
 from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import Execution, LayerCall
 
 _WASTE = 1.25  # how many more slots than columns batched kernels may compute with, where groups are ragged
-_FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+_PRODUCTS = {
+    "shuffled-block bmm": torch.contiguous_format,
+    "shuffled-block bmm, channels_last": torch.channels_last,
+}
+_CONVOLUTIONS = {
+    "shuffled-block grouped convolution, NCHW": torch.contiguous_format,
+    "shuffled-block grouped convolution, channels_last": torch.channels_last,
+}
 
 
 def row_group_executions(call: LayerCall, mask: Tensor, block_size: int, columns: Columns) -> list[Execution]:
@@ -54,18 +60,17 @@ def _stock(
     if table.groups * table.slots > max(_WASTE * len(groups.cols), table.groups):
         return []
     if not kernel:
-        return [LinearRows("shuffled-block bmm", positions, table)]
+        return [Linear("shuffled-block bmm", positions, table)]
     if len(kernel) != 2:
         return []
     if pointwise and not any(call.padding):
         return [
-            PointwiseRows("shuffled-block bmm", positions, table, call.stride),
-            PointwisePixels("shuffled-block bmm, channels_last", positions, table, call.stride),
+            Pointwise(path, positions, table, call.stride, memory_format)
+            for path, memory_format in _PRODUCTS.items()
         ]
     return [
         GroupedConvolution(
-            f"shuffled-block grouped convolution, {name}",
-            positions, table, kernel, call.stride, call.padding, call.dilation, memory_format,
+            path, positions, table, kernel, call.stride, call.padding, call.dilation, memory_format
         )
-        for name, memory_format in _FORMATS.items()
-    ]  # fmt: skip
+        for path, memory_format in _CONVOLUTIONS.items()
+    ]

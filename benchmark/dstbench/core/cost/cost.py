@@ -121,7 +121,7 @@ def cost(
 
 
 @dataclass(frozen=True)
-class Compacted:
+class WidthCost:
     """A network with fewer channels, beside the one that it was cut from."""
 
     costs: Mapping[str, LayerCost]
@@ -130,25 +130,21 @@ class Compacted:
     @property
     def macs_ratio(self) -> float:
         """Hardware-supported FLOPs: multiply-accumulates of what is left, unstructured zeros counted, over all."""
-        return sum(e.macs for e in self.costs.values()) / sum(e.macs for e in self.dense.values())
-
-    @property
-    def weights_ratio(self) -> float:
-        """Weights of convolutions and linear layers that are left, over all."""
-        return sum(e.weights for e in self.costs.values()) / sum(e.weights for e in self.dense.values())
+        left, all_of_them = (sum(c.macs for c in costs.values()) for costs in (self.costs, self.dense))
+        return left / all_of_them
 
 
-def compacted(
+def width_cost(
     model: nn.Module, rows: Mapping[str, float], input_shape: Sequence[int] = (3, 32, 32)
-) -> Compacted:
+) -> WidthCost:
     """The cost of the dense network left when layers keep only so many output rows: Chase's hardware-supported
     FLOPs (arXiv 2305.19454), from the widths of a run rather than from the fraction it was asked to remove.
 
-    rows: layer name -> output rows that stay; ``cost_widths.widths(model, masks)`` gives a run's. Errors are
+    rows: layer name -> output rows that stay; ``widths(model, masks)`` gives a run's. Errors are
     those of ``kept_parts`` and ``layer_costs``.
     """
     dense = layer_costs(model, input_shape)
-    return Compacted(shrink(dense, kept_parts(model, rows)), dense)
+    return WidthCost(shrink(dense, kept_parts(model, rows)), dense)
 
 
 def _density(name: str, value: Tensor | float, weights: int) -> float:

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.core.cost.conventions import Convention
 from dstbench.core.network.layers import maskable_layers
+from dstbench.core.network.outputs import evaluating
 from dstbench.errors import BadInput
 
 
@@ -57,11 +58,10 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
             padded[name] = None  # it runs again: no stem
 
     handles = [layer.module.register_forward_hook(count) for layer in layers.values()]
-    modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *input_shape, device=device))
+        with torch.no_grad(), evaluating(model):
+            model(torch.zeros(1, *input_shape, device=device))
     except (
         RuntimeError,
         ValueError,
@@ -75,8 +75,6 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     costs = {}
     for name, layer in layers.items():
         rows = int(getattr(layer.module, "out_channels", layer.info.shape[0]))

@@ -205,8 +205,3 @@ def _keep_some(gone: Tensor, held: Tensor, multiple: int) -> None:
         if kept == len(held) or (kept and kept % multiple == 0):
             return
         gone[channel] = False
-
-
-def removable_rows(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The rows of each layer that can be cut out exactly: bool [out], only layers that have any."""
-    return removable(model, masks).rows

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from dstbench.core.network.layers import Layer, clean_name, maskable_layers
+from dstbench.core.network.outputs import evaluating
 from dstbench.core.network.trace import is_attention, trace
 
 _ELEMENTWISE = (
@@ -82,7 +83,8 @@ def follow(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Flow:
     """
     walk = _Walk(model, links)
     try:
-        graph = trace(model)
+        with evaluating(model):  # where stochastic depth and dropout are nothing
+            graph = trace(model)
     except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
         return walk.found(default=f"the model can't be traced: {error}")
     with torch.no_grad():

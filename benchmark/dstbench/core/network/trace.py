@@ -25,13 +25,8 @@ class _Tracer(torch.fx.Tracer):
 
 
 def trace(model: nn.Module) -> torch.fx.Graph:
-    """The graph in evaluation mode, where stochastic depth and dropout are nothing."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        return _Tracer().trace(model.eval())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    """The graph in the mode that the model is in. Raises whatever the model's own code does with proxies."""
+    return _Tracer().trace(model)
 
 
 def is_attention(module: nn.Module) -> bool:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Coupling
+from dstbench.core.network.cut import fit_widths, kept_positions
 from dstbench.core.storage.stored import Stored, Weights
 from dstbench.errors import BadInput
 
-_OUT = ("out_channels", "out_features", "num_features")  # what modules call their widths
-_IN = ("in_channels", "in_features")
 _STORED = "_dstbench_stored"  # where a module keeps what of it may be sliced, by field
 
 
@@ -49,10 +48,9 @@ class Compacting:
         self._kept = {name: alive.nonzero().flatten() for name, alive in rows.items()}
         for coupling, alive in left.items():
             for vector in self._vectors[coupling]:
-                vector.relocate(alive.nonzero().flatten(), self._weights.optimizer)
-                _set_width(vector.owner, _OUT, int(alive.sum()))
+                self._keep(vector, alive)
         for name in sorted(rows.keys() | columns.keys()):
-            self._slice(self._weights.stored[name], rows.get(name), columns.get(name))
+            self._keep(self._weights.stored[name], rows.get(name), columns.get(name))
         self.generation += 1
 
     def collect(self, wanted: bool) -> None:
@@ -72,19 +70,11 @@ class Compacting:
         """Those that shrank."""
         return dict.fromkeys(self._kept, "compacted")
 
-    def _slice(self, stored: Stored, rows: Tensor | None, columns: Tensor | None) -> None:
-        """Keep rows, bool [out], and the columns that channels, bool [C], feed: behind a flatten several each."""
-        size = torch.Size(stored.shape).numel()
-        places = torch.arange(size, device=stored.values.device).view(stored.shape)
-        if columns is not None:
-            places = places[:, columns.repeat_interleave(stored.shape[1] // len(columns))]
-        if rows is not None:
-            places = places[rows]
-        stored.relocate(places, self._weights.optimizer)
-        _set_width(stored.owner, _OUT, places.shape[0])
-        if getattr(stored.owner, "groups", 1) > 1:  # depthwise
-            _set_width(stored.owner, ("groups",), places.shape[0])
-        _set_width(stored.owner, _IN, places.shape[1] * getattr(stored.owner, "groups", 1))
+    def _keep(self, stored: Stored, rows: Tensor | None, columns: Tensor | None = None) -> None:
+        """Keep rows, bool [out], and the columns that channels, bool [C], feed."""
+        positions = kept_positions(stored.shape, rows, columns)
+        stored.relocate(positions.to(stored.values.device), self._weights.optimizer)
+        fit_widths(stored.owner)
 
 
 def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
@@ -118,12 +108,6 @@ def _vectors(model: nn.Module, coupling: Coupling, weights: Weights) -> list[Sto
         for field in fields
         if isinstance(getattr(owner, field, None), Tensor)
     ]
-
-
-def _set_width(module: nn.Module, names: tuple[str, ...], width: int) -> None:
-    for name in names:
-        if hasattr(module, name):
-            setattr(module, name, width)
 
 
 def _keep_state_dict_logical(stored: Stored) -> None:

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from dstbench.api import Execution, LayerCall
+from dstbench.core.network.outputs import evaluating
 from dstbench.core.storage.condensed_layer import Condensed
 from dstbench.core.storage.timing import Call, time_interleaved
 
@@ -60,14 +61,12 @@ def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input:
         return modules[name].register_forward_pre_hook(lambda _, args: seen[name].append(args))
 
     handles = [listen(name) for name in modules]
-    training = [module for module in model.modules() if module.training]
     try:
-        model.eval()(example_input)
+        with evaluating(model):
+            model(example_input)
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
     return {
         name: calls[0][0]
         for name, calls in seen.items()

@@ -12,9 +12,10 @@ import torch
 
 from dstbench import __version__
 from dstbench.accel.compact import compact, masked_copy
-from dstbench.accel.export import Network, difference, get_format
+from dstbench.accel.export import Network, get_format
 from dstbench.accel.portable import portable
 from dstbench.core.cost.cost import cost
+from dstbench.core.network.outputs import difference
 from dstbench.core.training.dead_rows import whole_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dstbench.accel.kernels.stock import channels, workspace
-from dstbench.accel.kernels.stock.table import GroupTable
+from dstbench.accel.kernels.stock import gather, workspace
+from dstbench.accel.kernels.stock.group_table import GroupTable
 
 _BLOCK = 1 << 22  # elements of intermediate results at a time
 
@@ -37,11 +37,7 @@ class GroupedConvolution:
 
     def pack(self, values: Tensor) -> Tensor:
         """[S, B] -> [G * B, K, *kernel], in the memory format."""
-        table = self.table
-        by_slot = self.table.fill(values).view(table.groups, table.slots, *self.kernel, table.lanes)
-        if self.memory_format == torch.channels_last:
-            return by_slot.permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous().permute(0, 3, 1, 2)
-        return by_slot.permute(0, 4, 1, 2, 3).flatten(0, 1).contiguous()
+        return self.table.filters(values, self.kernel).contiguous(memory_format=self.memory_format)
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """[batch, in, h, w] -> [batch, out, h', w'], in the memory format."""
@@ -62,7 +58,7 @@ class _Grouped(torch.autograd.Function):
         kept = []
         keep = any(ctx.needs_input_grad) and len(table.channels) <= x.shape[1]
         for images in _blocks(x, space, table):
-            gathered = channels.take(x[images], table.channels)
+            gathered = gather.take(x[images], table.channels)
             if keep:
                 kept.append(gathered)
             lanes = functional.conv2d(
@@ -83,15 +79,15 @@ class _Grouped(torch.autograd.Function):
         grad_x = workspace.empty(x.shape, x.dtype, call.memory_format).zero_() if want_x else None
         grad_weight: Tensor | None = None
         for index, images in enumerate(_blocks(x, gradient.shape[2:], table)):
-            gathered = kept[index] if kept else channels.take(x[images], table.channels)
-            back, found, _ = torch.ops.aten.convolution_backward(
+            gathered = kept[index] if kept else gather.take(x[images], table.channels)
+            back, taps, _ = torch.ops.aten.convolution_backward(
                 table.to_lanes(gradient[images]), gathered, weight, None,
                 *_geometry(call), False, [0, 0], table.groups, [want_x, want_weight, False],
             )  # fmt: skip
             if grad_x is not None:
-                channels.add(grad_x[images], table.channels, back)
+                gather.add(grad_x[images], table.channels, back)
             if want_weight:
-                grad_weight = found if grad_weight is None else grad_weight.add_(found)
+                grad_weight = taps if grad_weight is None else grad_weight.add_(taps)
         return grad_x, grad_weight, gradient.sum((0, 2, 3)) if want_bias else None, None
 
 

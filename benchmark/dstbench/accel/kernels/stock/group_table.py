@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dstbench.accel.kernels.groups import Groups
-from dstbench.accel.kernels.stock import channels
+from dstbench.accel.kernels.stock import gather
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,17 @@ class GroupTable:
             values = torch.cat([values, values.new_zeros(1, self.lanes)]).index_select(0, self.stored)
         return values.view(self.groups, -1, self.lanes)
 
+    def filters(self, values: Tensor, kernel: tuple[int, ...]) -> Tensor:
+        """Stored values, [S, B], as the weight of a grouped convolution: [G * B, K, *kernel]; differentiable."""
+        by_slot = self.fill(values).view(self.groups, self.slots, *kernel, self.lanes)
+        return by_slot.movedim(-1, 1).flatten(0, 1)
+
     def to_lanes(self, rows: Tensor) -> Tensor:
         """Move axis 1 of [n, out, ...] or [n, out] into the order of lanes, 0 in missing ones: [n, G * B, ...]."""
         missing = self.groups * self.lanes - len(self.perm)
         if not missing:
-            return rows if self.ordered else channels.take(rows, self.perm)
-        lanes = channels.take(rows, torch.cat([self.perm, self.perm.new_zeros(missing)]))
+            return rows if self.ordered else gather.take(rows, self.perm)
+        lanes = gather.take(rows, torch.cat([self.perm, self.perm.new_zeros(missing)]))
         lanes[:, len(self.perm) :] = 0
         return lanes
 
@@ -48,7 +53,7 @@ class GroupTable:
         if self.ordered:
             out.copy_(lanes[:, : len(self.perm)])
         else:
-            channels.take(lanes, self.inverse, out)
+            gather.take(lanes, self.inverse, out)
 
     def bias_of(self, bias: Tensor | None) -> Tensor | None:
         """A bias, [out] or None, lane by lane: [G, B]."""

@@ -20,30 +20,14 @@ from dstbench.accel.compact import compact
 from dstbench.accel.fold import fold_norms
 from dstbench.accel.throughput import inference_call, training_call
 from dstbench.api import Coupling
-from dstbench.core.cost.cost import compacted, cost
+from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
+from dstbench.core.cost.cost import cost, width_cost
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``compact``."""
-    parser.add_argument("--model", default="timm:resnet50")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224, help="pixels, square")
-    parser.add_argument("--widths", choices=list(WIDTHS), action="append", help="may be repeated")
-    parser.add_argument(
-        "--multiple", type=int, action="append", help="of kept channels; may be repeated: 1, 8"
-    )
-    parser.add_argument("--unfolded", action="store_true", help="batch norms folded on neither side")
-    parser.add_argument("--phase", choices=["inference", "training"], action="append", help="may be repeated")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--warmup", type=int, default=2)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -75,8 +59,7 @@ def _measure(
         for memory_format in FORMATS.values():
             laid_out = copy.deepcopy(network).to(memory_format=memory_format)
             calls.append(inference_call(laid_out, images.contiguous(memory_format=memory_format)))
-    seconds = time_interleaved(calls, options.rounds, options.warmup)
-    ms = [statistics.median(each) * 1e3 for each in seconds]
+    ms = median_ms(calls, options)
     dense, *fast = (
         min(zip(ms[start : start + 2], FORMATS, strict=True)) for start in range(0, len(ms), len(FORMATS))
     )
@@ -116,7 +99,7 @@ def _residual(model: nn.Module, shape: Sequence[int]) -> dict[Coupling, int]:
     for _ in range(20):
         middle = (low + high) / 2
         rows = {unit.producers[0]: middle * width for unit, width in pool.items()}
-        low, high = (low, middle) if compacted(model, rows, shape).macs_ratio > 0.4 else (middle, high)
+        low, high = (low, middle) if width_cost(model, rows, shape).macs_ratio > 0.4 else (middle, high)
     return {unit: round(low * width) for unit, width in pool.items()}
 
 
@@ -169,3 +152,20 @@ def _in_training(options: argparse.Namespace) -> dict[str, Any]:
         "end_over_start": statistics.median(e / s for e, s in zip(end, start, strict=True)),
         "rows_left": {name: len(rows) for name, rows in sparsifier.arrangement.rows.items()},
     }
+
+
+COMPACT = Subject(
+    "channels cut out, beside dense",
+    measure,
+    rounds=9,
+    warmup=2,
+    options={
+        "--model": {"default": "timm:resnet50"},
+        "--batch": {"type": int, "default": 8},
+        "--size": {"type": int, "default": 224, "help": "pixels, square"},
+        "--widths": repeated(choices=list(WIDTHS)),
+        "--multiple": repeated("of kept channels: 1, 8", type=int),
+        "--unfolded": {"action": "store_true", "help": "batch norms folded on neither side"},
+        "--phase": repeated(choices=["inference", "training"]),
+    },
+)

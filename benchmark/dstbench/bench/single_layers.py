@@ -14,13 +14,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.inference import Packed
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, Structure
+from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
 from dstbench.core.engine.update import merge
 from dstbench.core.storage.condensed_layer import Condensed, layer_call
 from dstbench.core.storage.fastest import choose, layer_pass
 from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.registration.registry import registry
 
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 CASES: dict[str, tuple[nn.Linear | _ConvNd, tuple[int, ...]]] = {
     "linear": (nn.Linear(2048, 2048), (128, 2048)),
     "conv3x3-512": (nn.Conv2d(512, 512, 3, padding=1, bias=False), (64, 512, 8, 8)),
@@ -38,19 +38,6 @@ class Candidate:
     path: str
     memory_format: str
     call: Call
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``layers``."""
-    parser.add_argument("--only", choices=CASES, action="append", help="may be repeated")
-    parser.add_argument(
-        "--density", type=float, action="append", help="may be repeated; 0.5, 0.25, 0.1, 0.05"
-    )
-    parser.add_argument("--block-size", type=int, default=64)
-    parser.add_argument("--columns", choices=["entry", "channel"], default="channel")
-    parser.add_argument("--ragged", action="store_true", help="groups needn't have equally many columns")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--warmup", type=int, default=3)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,8 +91,7 @@ def _measure(
             Candidate(role, path, memory_format, layer_pass(_module(layer, call, execution, x), call, x))
             for role, path, execution in runs
         ]
-    times = time_interleaved([candidate.call for candidate in candidates], options.rounds, options.warmup)
-    medians = [statistics.median(seconds) * 1e3 for seconds in times]
+    medians = median_ms([candidate.call for candidate in candidates], options)
 
     def best(role: str) -> tuple[Candidate, float]:
         mine = [pair for pair in zip(candidates, medians, strict=True) if pair[0].role == role]
@@ -149,3 +135,18 @@ def _extraction(structure: Structure, rounds: int) -> float:
     """Median milliseconds in which blocks of a 512x4608 weight are extracted at density 0.1."""
     seconds = time_interleaved([lambda: draw_mask(structure, (512, 512, 3, 3), 0.1)], rounds, 1)[0]
     return statistics.median(seconds) * 1e3
+
+
+LAYERS = Subject(
+    "single layers, shuffled blocks beside dense",
+    measure,
+    rounds=15,
+    warmup=3,
+    options={
+        "--only": repeated(choices=CASES),
+        "--density": repeated("0.5, 0.25, 0.1, 0.05", type=float),
+        "--block-size": {"type": int, "default": 64},
+        "--columns": {"choices": ["entry", "channel"], "default": "channel"},
+        "--ragged": {"action": "store_true", "help": "groups needn't have equally many columns"},
+    },
+)

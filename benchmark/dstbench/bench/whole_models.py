@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,13 @@ from torch import Tensor, nn
 from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.accel.inference import accelerate, describe
 from dstbench.accel.throughput import inference_call, training_call
-from dstbench.core.storage.timing import Call, time_interleaved
+from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
+from dstbench.core.storage.timing import Call
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
 
 _CLASSES, _SHAPE = 10, (3, 32, 32)
 PERCEPTRON = "mlp-2048"  # 784-2048-2048-10
-FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,6 @@ class Case:
     shape: tuple[int, ...]  # of an image
     recipe: dict[str, Any]
     density: float
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``models``."""
-    parser.add_argument(
-        "--model", action="append", help=f"may be repeated; vgg-d, resnet18-cifar, {PERCEPTRON}"
-    )
-    parser.add_argument("--density", type=float, help="by default 0.1, of the perceptron 0.02")
-    parser.add_argument("--block-size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--phase", choices=["training", "inference"], action="append", help="may be repeated")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--warmup", type=int, default=2)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -79,8 +65,7 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
         calls[layout] = (
             training_call(copied, _optimizer(copied), x, labels) if training else inference_call(copied, x)
         )
-    times = time_interleaved([fast_call, *calls.values()], options.rounds, options.warmup)
-    fast_ms, *dense_ms = (statistics.median(seconds) * 1e3 for seconds in times)
+    fast_ms, *dense_ms = median_ms([fast_call, *calls.values()], options)
     best, layout = min(zip(dense_ms, calls, strict=True))
     return {
         "model": name,
@@ -119,3 +104,18 @@ def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 def _as(images: Tensor, memory_format: torch.memory_format) -> Tensor:
     return images.contiguous(memory_format=memory_format)
+
+
+MODELS = Subject(
+    "whole models, shuffled blocks beside dense",
+    measure,
+    rounds=9,
+    warmup=2,
+    options={
+        "--model": repeated(f"vgg-d, resnet18-cifar, {PERCEPTRON}"),
+        "--density": {"type": float, "help": "by default 0.1, of the perceptron 0.02"},
+        "--block-size": {"type": int, "default": 64},
+        "--batch": {"type": int, "default": 128},
+        "--phase": repeated(choices=["training", "inference"]),
+    },
+)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dstbench.bench.subject import Subject
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
 
@@ -58,7 +59,7 @@ def clock(call: Callable[[], None]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def bench_step(options: argparse.Namespace) -> dict[str, Any]:
+def measure_step(options: argparse.Namespace) -> dict[str, Any]:
     """Training step, sparse / dense, no topology update inside."""
     systems = {"dense": Trainer(options, None), "dense again": Trainer(options, None)}
     systems["sparse"] = Trainer(options, options.recipe)
@@ -81,7 +82,7 @@ def bench_step(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def bench_update(options: argparse.Namespace) -> dict[str, Any]:
+def measure_update(options: argparse.Namespace) -> dict[str, Any]:
     """One topology update: a step with one minus a step without, and both as measured.
 
     The forward and backward that arm it are outside the clock; collecting the dense gradient is inside.
@@ -103,12 +104,12 @@ def bench_update(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``step`` and ``update``."""
-    parser.add_argument("--model", default="timm:resnet50")
-    parser.add_argument("--recipe", default="rigl")
-    parser.add_argument("--density", type=float, default=0.1)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--size", type=int, default=64, help="pixels, square")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=5)
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--model": {"default": "timm:resnet50"},
+    "--recipe": {"default": "rigl"},
+    "--density": {"type": float, "default": 0.1},
+    "--batch": {"type": int, "default": 2},
+    "--size": {"type": int, "default": 64, "help": "pixels, square"},
+}
+STEP = Subject("a training step, sparse beside dense", measure_step, rounds=30, warmup=5, options=_OPTIONS)
+UPDATE = Subject("one topology update", measure_update, rounds=30, warmup=5, options=_OPTIONS)
