@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
-from dstbench.core.engine.structures import as_structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS, STRATEGIES
@@ -101,7 +100,7 @@ def _share(title: str, built: Any, component: Component, source: Registry) -> li
 
 def _structure(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
     found = check_structure(built, title)
-    return found or summarise(title, movement(structure=as_structure(built)))
+    return found or summarise(title, movement(structure=built))
 
 
 def _schedule(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:

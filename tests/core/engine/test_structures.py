@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstbench.api import LayerInfo, Quota, StrategyError, Structure
-from dstbench.core.engine.structures import Partition, Unstructured, as_structure
+from dstbench.core.engine.structures import Unstructured, as_structure
 from dstbench_plugins.structure.channel import Channel
 from fakes.engine import bits, view
 
@@ -101,7 +101,7 @@ def test_a_forbidden_weight_forbids_its_channel():
 
 # Quotas
 
-NM = Partition(TwoOfFour())
+NM = as_structure(TwoOfFour())
 
 
 def test_two_of_four_takes_the_best_two_of_each_group():
@@ -133,7 +133,7 @@ def test_a_pruned_two_of_four_mask_can_grow_elsewhere():
 
 # Unequal units
 
-UNEQUAL = Partition(Columns())
+UNEQUAL = as_structure(Columns())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_units_of_the_wrong_shape_name_the_layer():
             return torch.arange(layer.numel)
 
     with pytest.raises(StrategyError, match=r"Flat.*'layer'.*\(2, 3\).*\(6,\)"):
-        fill(Partition(Flat()), torch.rand(2, 3), 2)
+        fill(as_structure(Flat()), torch.rand(2, 3), 2)
 
 
 # Properties on odd shapes
