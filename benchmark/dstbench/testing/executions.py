@@ -69,9 +69,9 @@ def _findings(
     x = torch.randn(3, call.info.shape[1], *[k + 4 for k in call.info.shape[2:]], generator=draw)
     shift = torch.randn(call.info.shape[0], generator=draw) if bias else None
     inputs = [x, condense(weight, positions), *([] if shift is None else [shift])]
-    mine = [each.clone().requires_grad_() for each in inputs]
+    mine = [tensor.clone().requires_grad_() for tensor in inputs]
     out = execution(mine[0], execution.pack(mine[1]), mine[2] if bias else None)
-    theirs = [each.double().requires_grad_() for each in (x, weight, *([] if shift is None else [shift]))]
+    theirs = [tensor.double().requires_grad_() for tensor in (x, weight, *([] if shift is None else [shift]))]
     expected = _dense(call, theirs[0], theirs[1], theirs[2] if bias else None)
     if out.shape != expected.shape:
         yield "output", f"{where}: expected shape {list(expected.shape)}, got {list(out.shape)}"

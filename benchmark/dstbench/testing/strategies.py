@@ -33,8 +33,8 @@ def check_share(share: Share, name: str = "", *, signals: bool = True) -> list[P
 
 def check_policy(policy: Policy, name: str = "", *, signals: bool = True) -> list[Problem]:
     """Problems of both parts of a policy."""
-    found = check_score(policy.score, name, signals=signals)
-    return found + check_share(policy.share, name, signals=signals)
+    of_score = check_score(policy.score, name, signals=signals)
+    return of_score + check_share(policy.share, name, signals=signals)
 
 
 def _declared(

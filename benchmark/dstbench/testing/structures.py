@@ -124,8 +124,8 @@ def _updates(
 ) -> Findings:
     """From nothing to each size, and from there down to the smallest, the next smaller and the same."""
     for index, n in enumerate(sizes):
-        start, found = _fill(structure, info, weight, torch.zeros(info.shape).bool(), scores, n, kind)
-        yield from found
+        start, findings = _fill(structure, info, weight, torch.zeros(info.shape).bool(), scores, n, kind)
+        yield from findings
         if start is not None:
             for smaller in sorted({sizes[0], sizes[max(index - 1, 0)], n}):
                 yield from _prune_and_grow(structure, info, weight, start, scores, smaller, kind)
@@ -180,18 +180,18 @@ def _fill(
     mask, impure = call_purely(
         lambda: structure.fill(layer, merged, n), {"mask": kept, "scores": merged}, where
     )
-    found = list(impure)
+    findings = list(impure)
     if wrong := _not_a_mask(mask, info):
-        return None, iter([*found, ("fill", f"{where}: {wrong}")])
+        return None, iter([*findings, ("fill", f"{where}: {wrong}")])
     count, unit = int(mask.count_nonzero()), structure.unit(info)
     if not structure.is_legal(info, mask):
-        found.append(("legal", f"{where}: the result isn't legal"))
+        findings.append(("legal", f"{where}: the result isn't legal"))
     if abs(count - n) > unit / 2:
-        found.append(("budget", f"{where}: {count} are active, more than half a unit of {unit} away"))
+        findings.append(("budget", f"{where}: {count} are active, more than half a unit of {unit} away"))
     if not structure.retiles and bool((kept & ~mask).any()):
         lost = int((kept & ~mask).sum())
-        found.append(("kept", f"{where}: dropped {lost} kept weights without declaring retiles = True"))
-    return mask, iter(found)
+        findings.append(("kept", f"{where}: dropped {lost} kept weights without declaring retiles = True"))
+    return mask, iter(findings)
 
 
 def _forbidden(
