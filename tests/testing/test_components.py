@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from dstbench.cli.plugins import plugins_app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import _registry, registry
 from dstbench.testing import check_component, check_loading, problems
@@ -128,6 +130,13 @@ def test_broken_components(site, kind, name, check, message):
     found = {problem.check: problem for problem in check_component(kind, name)}
     assert message in found[check].message
     assert str(found[check]).startswith(f"{kind} {name}: {check}: ")
+
+
+def test_plugins_check_prints_a_near_miss_and_fails(site):
+    install(site, "bad", BAD)
+    result = CliRunner().invoke(plugins_app, ["check", "grow", "misspelt"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert result.stdout == "grow misspelt: abilities: nothing reads 'need'; did you mean 'needs'?\n"
 
 
 def test_problems_of_one_distribution(site):

@@ -33,11 +33,11 @@ class Unstructured:
     """Every mask is legal: plain exact top-k, and no unit tensors."""
 
     def unit(self, layer: LayerInfo) -> int:
-        """One weight."""
+        """A unit is one weight."""
         return 1
 
     def capacity(self, layer: LayerInfo) -> int:
-        """All of them."""
+        """All weights can be active."""
         return layer.numel
 
     def merge(self, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
@@ -53,7 +53,7 @@ class Unstructured:
         return layer.mask | take_top(scores, n - count(layer.mask), ~layer.mask)
 
     def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
-        """Always."""
+        """Every mask is."""
         return True
 
 
@@ -66,7 +66,8 @@ class Partition:
     """A fixed partition into units, with an optional quota per group of units.
 
     A unit is active as a whole; its score is the mean over its weights. Taking units away keeps a mask
-    legal, so greedy selection by score is optimal among legal masks of that size.
+    legal, so greedy selection by score is optimal among legal masks of that size. ``as_structure`` makes it, with
+    the layout's quota.
     """
 
     layout: Layout
@@ -158,7 +159,7 @@ class EngineStructure:
     allowed: Allowed = field(compare=False)  # how many weights ``fill`` could add where some scores are -inf
 
     def __repr__(self) -> str:
-        """The structure's own."""
+        """That of ``structure``."""
         return repr(self.structure)
 
     def unit(self, layer: LayerInfo) -> int:
