@@ -14,6 +14,7 @@ from dstbench.api import StrategyError
 from dstbench.core.storage import fastest
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
+from fakes.engine import chain_net
 from fakes.executions import Offering, Scattered
 
 STRUCTURE = {"name": "shuffled_block", "block_size": 8, "columns": "channel", "balanced": True}
@@ -178,3 +179,14 @@ def test_relus_spare_what_an_in_place_sum_shares():
     model, x = Alias(), torch.randn(5, 4)
     expected = model(x)
     assert torch.equal(relus_in_place(copy.deepcopy(model))(x), expected)
+
+
+@pytest.mark.parametrize("structure", ["channel", {"name": "emergent_channel", "stop": 0.1}])
+def test_a_trainings_own_structure_takes_the_path_of_the_named_one(structure):
+    """A support that removes channels is any mask to the engine, and compacts all the same."""
+    torch.manual_seed(0)
+    model, x = chain_net(), torch.randn(2, 3, 8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, {"structure": structure}, 0.5, total_steps=2000)
+    for asked in (structure, sparsifier.method.structure, sparsifier.method.structure.component):
+        assert accelerate(model, sparsifier.masks, asked, x).execution_path == "compacted"

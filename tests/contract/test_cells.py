@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import dstbench
-from dstbench.api import Infeasible, Random, Signal
+from dstbench.api import Infeasible, Policy, Random, Signal
 from dstbench.core.training import sparsifier as engine
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, chain_net, conv_net, recipe, sgd, train
@@ -119,7 +119,7 @@ SHARED = [
 def test_every_share_combines_with_every_score(kind, name, share, structure, monkeypatch):
     """Or says why it can't: an init that is a share itself, or would read momentum before there is any."""
     parts = recipe("constant", 2, structure=structure) | {kind: {"name": name, "share": share}}
-    reads_momentum = Signal.MOMENTUM in getattr(REGISTRY.build("share", share), "needs", Signal.NONE)
+    reads_momentum = Signal.MOMENTUM in Policy(share=REGISTRY.build("share", share)).needs
     is_share = REGISTRY.build(kind, name).score == Random()  # what the registry adds to a share
     if kind == "init" and (is_share or reads_momentum):
         with pytest.raises(BadInput, match=r"share itself|there is none"):

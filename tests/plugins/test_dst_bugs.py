@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import dstbench
 from dstbench.api import Policy
 from dstbench.cli.app import app
+from dstbench.core.engine.structures import as_structure
 from dstbench.core.engine.update import Goal, update_masks
 from dstbench_plugins.init.saliency import Saliency
 from dstbench_plugins.prune.set import WithinSign
@@ -39,7 +40,7 @@ def test_snfs_bug_4_set_keeps_the_most_negative_weights():
     weight = torch.tensor([[-9.0, -8, -0.2, -0.1, 0.1, 0.2, 8, 9]])
     layer = view(weight, torch.ones(1, 8).bool(), name="layer")
     goal = Goal(4, 4, {"layer": 4}, {"layer": 4})
-    structures = {"layer": REGISTRY.build("structure", "unstructured")}
+    structures = {"layer": as_structure(REGISTRY.build("structure", "unstructured"))}
     set_ = Policy(WithinSign())
     masks, _ = update_masks({"layer": layer}, structures, set_, Policy(), goal, draw())
     assert masks["layer"].tolist() == [[True, True, False, False, False, False, True, True]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from dstbench.cli.plugins import plugins_app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import _registry, registry
 from dstbench.testing import check_component, check_loading, problems
@@ -54,6 +56,24 @@ def score(layer, rng, *, untyped=1):
 def quits(layer, rng):
     raise SystemExit(3)
 
+class Misspelt:
+    need = "grad"
+
+    def __call__(self, layer, rng):
+        return layer.weight.abs()
+
+class Mistyped(Misspelt):
+    needs = "grad"
+
+class Misfitting:
+    mis_fit = "classifier"
+
+    def units(self, layer):
+        return torch.arange(layer.numel).view(layer.shape)
+
+class Retiling(Misfitting):
+    whole_rows = "yes"
+
 def model(num_classes, input_shape, *, width: float = 1.0):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
 
@@ -61,7 +81,14 @@ def model(num_classes, input_shape, *, width: float = 1.0):
 def register_grow(register):
     register("silent", score)
     register("quits", quits, summary="ends the process")
+    register("misspelt", Misspelt, summary="an ability's name is wrong")
+    register("mistyped", Mistyped, summary="an ability's type is wrong")
     register("absent", "nowhere_to_be_found:Score", summary="missing")
+
+@hookimpl
+def register_structure(register):
+    register("misfitting", Misfitting, summary="an ability's name is wrong")
+    register("retiling", Retiling, summary="an ability's type is wrong")
 
 @hookimpl
 def register_model(register):
@@ -86,6 +113,10 @@ def register_dataset(register):
         ("grow", "silent", "parameters", "parameter 'untyped' has no type hint"),
         ("grow", "absent", "builds", "can't import 'nowhere_to_be_found:Score'"),
         ("grow", "quits", "runs", "raised SystemExit: 3"),
+        ("grow", "misspelt", "abilities", "nothing reads 'need'; did you mean 'needs'?"),
+        ("grow", "mistyped", "builds", "needs: expected a Signal, got 'grad'"),
+        ("structure", "misfitting", "abilities", "nothing reads 'mis_fit'; did you mean 'misfit'?"),
+        ("structure", "retiling", "abilities", "nothing reads 'mis_fit'; did you mean 'misfit'?"),
         ("model", "narrow", "output", "expected [2, 10] for two images, got [2, 5]"),
         ("model", "narrow", "width", "width=0.5 doesn't make it smaller"),
         ("recipe", "unknown-parts", "grow", "unknown grow 'gradeint'; did you mean 'gradient'"),
@@ -99,6 +130,13 @@ def test_broken_components(site, kind, name, check, message):
     found = {problem.check: problem for problem in check_component(kind, name)}
     assert message in found[check].message
     assert str(found[check]).startswith(f"{kind} {name}: {check}: ")
+
+
+def test_plugins_check_prints_a_near_miss_and_fails(site):
+    install(site, "bad", BAD)
+    result = CliRunner().invoke(plugins_app, ["check", "grow", "misspelt"], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert result.stdout == "grow misspelt: abilities: nothing reads 'need'; did you mean 'needs'?\n"
 
 
 def test_problems_of_one_distribution(site):

@@ -126,7 +126,7 @@ bad_needs.needs = "grad"
         (global_python, "global RNG", "use the rng that is passed in"),
         (undeclared_gradient, "runs", "AttributeError.*a signal that `needs` doesn't declare is None"),
         (fails_when_empty, "runs", "layer 'one' .*, empty: raised RuntimeError"),
-        (bad_needs, "needs", "needs must be a Signal, got 'grad'"),
+        (bad_needs, "abilities", "needs: expected a Signal, got 'grad'"),
     ],
 )
 def test_broken_scores(score, check, message):

@@ -239,7 +239,7 @@ def test_broken_schedules(schedule, check, message):
 
 def test_plain_strategies_move_the_masks():
     assert list(movement()) == []
-    assert list(movement(structure=Partition(Rows()))) == []
+    assert list(movement(structure=Rows())) == []
 
 
 def test_a_static_combination_is_found():

@@ -12,12 +12,11 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
+from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.network.outputs import difference
-from dstbench.core.storage.condensed import executions
 from dstbench.core.storage.condensed_layer import condense, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
-from dstbench.core.training.dead_rows import whole_rows
 
 _TOLERANCES = {torch.bfloat16: 1e-1, torch.float16: 2e-2}  # of the largest output
 
@@ -60,13 +59,13 @@ def accelerate(
     ``example_input``, float [batch, ...]; without it a model runs ``masked-dense``, no faster than dense. Raises
     StrategyError where outputs on it differ from the masked model's.
     """
-    structure = _built(structure)
+    built = _built(structure)
     if example_input is None:
         fast, path = masked_copy(model, masks).eval(), MASKED_DENSE
-    elif whole_rows(structure):
+    elif built.whole_rows:
         fast, path = fold_norms(compact(model, masks, example_input)), "compacted"
     else:
-        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, structure, example_input)
+        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, built, example_input)
         path = describe(paths)
         _check(fast, masked_copy(model, masks).eval(), example_input)
     fast.execution_path = path  # type: ignore[assignment]
@@ -85,7 +84,7 @@ def _check(fast: nn.Module, masked: nn.Module, example_input: Tensor) -> None:
 
 
 def pack(
-    model: nn.Module, masks: Mapping[str, Tensor], structure: Layout | Structure, example_input: Tensor
+    model: nn.Module, masks: Mapping[str, Tensor], structure: EngineStructure, example_input: Tensor
 ) -> tuple[nn.Module, dict[str, str]]:
     """Have the layers of a masked model in eval mode compute from their active weights, wherever that is faster.
 
@@ -105,7 +104,7 @@ def pack(
         call = layer_call(layer.module, layer.info, device=x.device, dtype=x.dtype, training=False)
         if call is None:
             continue
-        choice = choose(layer.module, call, executions(structure, call, masks[name]), x)
+        choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x)
         paths[name] = choice.path
         if choice.execution is not None:
             fast = Packed(layer.module, choice.execution)
@@ -123,10 +122,9 @@ def describe(paths: Mapping[str, str]) -> str:
     return "; ".join(f"{path} ({layers})" for path, layers in count.most_common())
 
 
-def _built(structure: Spec | Layout | Structure) -> Layout | Structure:
+def _built(structure: Spec | Layout | Structure) -> EngineStructure:
     if isinstance(structure, str | Mapping):
         from dstbench.registration.registry import registry
 
-        built: Layout | Structure = registry().build("structure", structure)
-        return built
-    return structure
+        return as_structure(registry().build("structure", structure))
+    return as_structure(structure)

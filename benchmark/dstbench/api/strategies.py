@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from dstbench.api.abilities import declared
 from dstbench.errors import BadInput
 
 Spec = str | Mapping[str, Any]
@@ -89,8 +90,9 @@ class Score(Protocol):
     another shape or a non-float dtype is refused by name. Draws come from ``rng``, a CPU generator made
     from (seed, layer name, step).
 
-    An init's score may declare ``full = True``: training then starts as dense as the structure allows,
-    whatever the schedule says, and falls to its density at the first topology update.
+    Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks) and, of an init, ``full = True``
+    (training starts as dense as the structure allows, whatever the schedule says, and falls to its density at the
+    first topology update).
     """
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
@@ -102,8 +104,10 @@ class Share(Protocol):
     """How many where: a relative weight >= 0 per layer, by which the engine divides ``n`` weights.
 
     ``candidates[name]`` are the scores of that layer's eligible positions, float [eligible], oriented so
-    that *higher = take first* in both roles (negated when pruning). A share that never reads them sets
-    ``uses_candidates = False``, which spares gathering them.
+    that *higher = take first* in both roles (negated when pruning).
+
+    Optional: ``needs`` (as of a Score) and ``uses_candidates = False`` (it never reads them, which spares gathering
+    them).
     """
 
     def __call__(
@@ -142,15 +146,32 @@ class InPlace:
 
 @dataclass(frozen=True)
 class Policy:
-    """A score and a share: what init, prune and grow are made of."""
+    """A score and a share: what init, prune and grow are made of, with what both declare.
+
+    Raises BadInput where a declaration isn't of its type.
+    """
 
     score: Score = field(default_factory=Random)
     share: Share = field(default_factory=InPlace)
 
+    def __post_init__(self) -> None:
+        """Read every declaration once, so that a wrong one is refused here."""
+        _ = self.needs, self.full, self.uses_candidates
+
     @property
     def needs(self) -> Signal:
         """The signals that either part reads."""
-        return getattr(self.score, "needs", Signal.NONE) | getattr(self.share, "needs", Signal.NONE)
+        return declared(self.score, "needs", Signal.NONE) | declared(self.share, "needs", Signal.NONE)
+
+    @property
+    def full(self) -> bool:
+        """Of an init: whether training starts as dense as the structure allows."""
+        return declared(self.score, "full", False)
+
+    @property
+    def uses_candidates(self) -> bool:
+        """Whether the share reads the scores of eligible positions."""
+        return declared(self.share, "uses_candidates", True)
 
 
 @dataclass(frozen=True)
@@ -163,15 +184,14 @@ class Quota:
 
 @runtime_checkable
 class Layout(Protocol):
-    """The short way to write a structure: a partition of the weight into units, active or not as one."""
+    """The short way to write a structure: a partition of the weight into units, active or not as one.
+
+    Optional: ``quota(layer) -> Quota`` (how many units of a group may be active) and, as of a Structure, ``misfit``,
+    ``accelerate`` and ``whole_rows``.
+    """
 
     def units(self, layer: LayerInfo) -> Tensor:
-        """Return the unit of every weight, int64 [*w], numbered 0, 1, … without gaps.
-
-        Two more methods are optional: ``quota(layer) -> Quota`` and ``misfit(layer) -> str | None``. Where
-        units are output rows, ``whole_rows = True`` keeps what follows a dead row silent, so that it can be
-        removed exactly.
-        """
+        """Return the unit of every weight, int64 [*w], numbered 0, 1, … without gaps."""
         ...
 
 
@@ -179,12 +199,20 @@ class Layout(Protocol):
 class Structure(Protocol):
     """Which masks are legal. Needed in full only where units are not a fixed partition (see Layout).
 
-    Optional: ``retiles = True`` (``fill`` may drop kept positions), ``misfit(layer) -> str | None`` (why a
-    layer can't carry it; that layer is then unstructured and listed), ``accelerate(call: LayerCall, mask) ->
-    Sequence[Execution]`` (ways to compute with the active weights alone, likeliest first), ``merge(kept, keep_scores,
-    grow_scores, n)`` (how the two score tensors become the one that ``fill`` sees; the engine's own
-    rank-normalises kept positions into [1, 2] and the others into [0, 1]), ``allowed(layer, scores) -> int``
-    (how many weights ``fill`` could add where some scores are -inf; the engine's own counts the positions).
+    Optional:
+
+    - ``misfit(layer) -> str | None``: why a layer can't carry it; that layer is then unstructured and listed.
+    - ``accelerate(call: LayerCall, mask) -> Sequence[Execution]``: ways to compute with the active weights alone,
+      likeliest first.
+    - ``whole_rows = True``: output rows die as a whole. What follows a dead row is kept silent, so that it can be
+      removed exactly.
+    - ``retiles = True``: ``fill`` may drop kept positions.
+    - ``merge(kept, keep_scores, grow_scores, n)``: how the two score tensors become the one that ``fill`` sees; the
+      engine's own rank-normalises kept positions into [1, 2] and the others into [0, 1].
+    - ``allowed(layer, scores) -> int``: how many weights ``fill`` could add where some scores are -inf; the engine's
+      own counts the positions.
+
+    An ability of another type is refused with BadInput; the conformance kit finds a name that is nearly one of these.
     """
 
     def unit(self, layer: LayerInfo) -> int:
@@ -227,8 +255,11 @@ class Support(Protocol):
     """The network-wide part of a structure: positions that are removed for good, at its own times.
 
     On its own it is a structure whose masks are any within the support; a Layout or Structure may have these
-    two methods besides its own. After a removal fewer weights are active than the budget asks for: the next
-    topology update grows the rest, among what is left. On a common step the removal comes first.
+    two methods, ``events`` and ``support``, besides its own. ``whole_rows = True`` of a mere support says that
+    compaction pays; it keeps nothing silent, since the consumers of a removed row lose their columns.
+
+    After a removal fewer weights are active than the budget asks for: the next topology update grows the rest, among
+    what is left. On a common step the removal comes first.
     """
 
     def events(self, clock: Clock) -> bool:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.inference import Packed
-from dstbench.api import Execution, LayerCall, LayerInfo, LayerView, Structure
+from dstbench.api import Execution, LayerCall, LayerInfo, LayerView
 from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
-from dstbench.core.engine.update import merge
+from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.storage.condensed_layer import Condensed, layer_call
 from dstbench.core.storage.fastest import choose, layer_pass
 from dstbench.core.storage.timing import Call, time_interleaved
@@ -42,15 +42,13 @@ class Candidate:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every layer at every density: milliseconds, and how much faster than the best dense layout."""
-    structure: Structure = registry().build(
-        "structure",
-        {
-            "name": "shuffled_block",
-            "block_size": options.block_size,
-            "columns": options.columns,
-            "balanced": not options.ragged,
-        },
-    )
+    spec = {
+        "name": "shuffled_block",
+        "block_size": options.block_size,
+        "columns": options.columns,
+        "balanced": not options.ragged,
+    }
+    structure = as_structure(registry().build("structure", spec))
     rows = [
         _measure(options, structure, name, density, training)
         for name in options.only or CASES
@@ -60,18 +58,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows, "extraction_512x4608_ms": _extraction(structure, options.rounds)}
 
 
-def draw_mask(structure: Structure, shape: tuple[int, ...], density: float) -> Tensor:
+def draw_mask(structure: EngineStructure, shape: tuple[int, ...], density: float) -> Tensor:
     """The blocks that the structure extracts from random magnitudes: bool [*shape]."""
     active = round(density * torch.Size(shape).numel())
     scores = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     empty = torch.zeros(shape, dtype=torch.bool)
     info = LayerInfo("layer", shape, "conv" if len(shape) > 2 else "linear")
     view = LayerView(info, scores, empty, empty, active, active)
-    return structure.fill(view, merge(structure, empty, None, scores, active), active)
+    return structure.fill(view, structure.merge(empty, None, scores, active), active)
 
 
 def _measure(
-    options: argparse.Namespace, structure: Structure, name: str, density: float, training: bool
+    options: argparse.Namespace, structure: EngineStructure, name: str, density: float, training: bool
 ) -> dict[str, Any]:
     """One row: dense, every execution, and what the dispatcher picks, in every memory format."""
     layer, size = copy.deepcopy(CASES[name][0]), CASES[name][1]
@@ -81,7 +79,7 @@ def _measure(
         layer.weight.mul_(mask)
     call = layer_call(layer, info, device=torch.device("cpu"), dtype=torch.float32, training=training)
     assert call is not None
-    executions: list[Execution] = list(structure.accelerate(call, mask))  # type: ignore[attr-defined]
+    executions: list[Execution] = list(structure.accelerate(call, mask))
     candidates = []
     for memory_format, x in _inputs(size).items():
         chosen = choose(layer, call, executions, x)
@@ -131,7 +129,7 @@ def _module(layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution | 
     return Condensed(copy.deepcopy(layer), call, execution) if call.training else Packed(layer, execution)
 
 
-def _extraction(structure: Structure, rounds: int) -> float:
+def _extraction(structure: EngineStructure, rounds: int) -> float:
     """Median milliseconds in which blocks of a 512x4608 weight are extracted at density 0.1."""
     seconds = time_interleaved([lambda: draw_mask(structure, (512, 512, 3, 3), 0.1)], rounds, 1)[0]
     return statistics.median(seconds) * 1e3

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
-from dstbench.core.engine.structures import as_structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS, STRATEGIES
@@ -35,19 +34,19 @@ def check_component(kind: str, spec: Spec, source: Registry | None = None) -> li
     name = spec if isinstance(spec, str) else spec["name"]
     component = source.resolve(kind, name)
     title = f"{kind} {name}"
-    found = summarise(title, _registration(component))
+    broken = summarise(title, _registration(component))
     if component.name.endswith(":") and name.endswith(component.name) and isinstance(spec, str):
-        return found  # a family: nothing to build before somebody names a variant
+        return broken  # a family: nothing to build before somebody names a variant
     try:
         normal = source.normalise(kind, spec)
         built = source.build(kind, normal)
         if source.normalise(kind, normal) != normal:
-            found.append(Problem(title, "identity", f"normalising {normal!r} again changes it"))
-        return found + _ROLES[kind](title, built, component, source)
+            broken.append(Problem(title, "identity", f"normalising {normal!r} again changes it"))
+        return broken + _ROLES[kind](title, built, component, source)
     except BadInput as error:
-        return [*found, Problem(title, "builds", str(error))]
+        return [*broken, Problem(title, "builds", str(error))]
     except SystemExit as error:  # else one component would end the check of all others
-        return [*found, Problem(title, "runs", f"{describe(error)}: it must not end the process")]
+        return [*broken, Problem(title, "runs", f"{describe(error)}: it must not end the process")]
 
 
 def problems(
@@ -55,12 +54,12 @@ def problems(
 ) -> list[Problem]:
     """Problems of every registered component, or of one distribution's or kind's, and of disabled plugins."""
     source = registry() if source is None else source
-    found = [] if kind else check_loading(source, distribution)
-    for each in [kind] if kind else KINDS:
-        for name, component in source[each].items():
+    broken = [] if kind else check_loading(source, distribution)
+    for wanted in [kind] if kind else KINDS:
+        for name, component in source[wanted].items():
             if distribution is None or component.distribution == canonical(distribution):
-                found += check_component(each, name, source)
-    return found
+                broken += check_component(wanted, name, source)
+    return broken
 
 
 def check_loading(source: Registry | None = None, distribution: str | None = None) -> list[Problem]:
@@ -88,20 +87,20 @@ def _registration(component: Component) -> Findings:
 
 def _policy(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
     init = component.kind == "init"
-    found = check_policy(built, title, signals=not init)
-    return found or summarise(title, movement(**{component.kind: built}))
+    broken = check_policy(built, title, signals=not init)
+    return broken or summarise(title, movement(**{component.kind: built}))
 
 
 def _share(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
     from dstbench.api import Policy
 
-    found = check_share(built, title)
-    return found or summarise(title, movement(grow=Policy(share=built)))
+    broken = check_share(built, title)
+    return broken or summarise(title, movement(grow=Policy(share=built)))
 
 
 def _structure(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
-    found = check_structure(built, title)
-    return found or summarise(title, movement(structure=as_structure(built)))
+    broken = check_structure(built, title)
+    return broken or summarise(title, movement(structure=built))
 
 
 def _schedule(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
@@ -110,13 +109,13 @@ def _schedule(title: str, built: Any, component: Component, source: Registry) ->
 
 def _recipe(title: str, built: Recipe, component: Component, source: Registry) -> list[Problem]:
     """Every part must be registered with these parameters."""
-    found = []
+    broken = []
     for kind in STRATEGIES:
         try:
             source.normalise(kind, getattr(built, kind))
         except BadInput as error:
-            found.append(Problem(title, kind, str(error)))
-    return found
+            broken.append(Problem(title, kind, str(error)))
+    return broken
 
 
 def _model(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Execution, LayerCall, LayerInfo, Structure
+from dstbench.api import Execution, LayerCall, LayerInfo
+from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.outputs import difference
 from dstbench.core.storage.condensed_layer import condense, expand
 from dstbench.testing.layers import rng
@@ -17,13 +17,12 @@ from dstbench.testing.problem import Findings, describe
 _TOLERANCE = 1e-5  # of the largest value
 
 
-def execution_findings(structure: Structure, info: LayerInfo, mask: Tensor) -> Findings:
+def execution_findings(structure: EngineStructure, info: LayerInfo, mask: Tensor) -> Findings:
     """Each execution of a legal mask, bool [*w]: what it stores, its output and all gradients, against float64.
 
     Convolutions are tried with and without stride and padding, with and without bias.
     """
-    offer: Callable[[LayerCall, Tensor], list[Execution]] | None = getattr(structure, "accelerate", None)
-    if offer is None or info.kind == "conv_transpose":
+    if info.kind == "conv_transpose":
         return
     for call, bias in _calls(info):
         where = f"layer {info.name!r} {list(info.shape)}, {int(mask.count_nonzero())} active"
@@ -31,7 +30,7 @@ def execution_findings(structure: Structure, info: LayerInfo, mask: Tensor) -> F
             where += f", stride {call.stride[0]}, padding {call.padding[0]}"
         held = mask.clone()
         try:
-            offered = list(offer(call, mask))
+            offered = list(structure.accelerate(call, mask))
         except Exception as error:
             yield "accelerate", f"{where}: {describe(error)}"
             return
@@ -71,9 +70,9 @@ def _findings(
     x = torch.randn(3, call.info.shape[1], *[k + 4 for k in call.info.shape[2:]], generator=draw)
     shift = torch.randn(call.info.shape[0], generator=draw) if bias else None
     inputs = [x, condense(weight, positions), *([] if shift is None else [shift])]
-    mine = [each.clone().requires_grad_() for each in inputs]
+    mine = [tensor.clone().requires_grad_() for tensor in inputs]
     out = execution(mine[0], execution.pack(mine[1]), mine[2] if bias else None)
-    theirs = [each.double().requires_grad_() for each in (x, weight, *([] if shift is None else [shift]))]
+    theirs = [tensor.double().requires_grad_() for tensor in (x, weight, *([] if shift is None else [shift]))]
     expected = _dense(call, theirs[0], theirs[1], theirs[2] if bias else None)
     if out.shape != expected.shape:
         yield "output", f"{where}: expected shape {list(expected.shape)}, got {list(out.shape)}"

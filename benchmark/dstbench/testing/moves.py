@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from dstbench.api import InPlace, LayerView, Policy, Signal, Structure
+from dstbench.api import InPlace, LayerView, Layout, Policy, Signal, Structure, Support
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
-from dstbench.core.engine.structures import Unstructured, misfit
+from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure, fitted
 from dstbench.core.engine.update import Goal, Masks, initial_masks, update_masks
 from dstbench.core.network.layers import Layer, maskable_layers
 from dstbench.testing.problem import Findings, describe
@@ -32,7 +32,7 @@ _DEFAULT = Policy(_Magnitude(), InPlace())
 def movement(
     *,
     init: Policy | None = None,
-    structure: Structure | None = None,
+    structure: Structure | Layout | Support | None = None,
     prune: Policy | None = None,
     grow: Policy | None = None,
     density: float = 0.5,
@@ -43,7 +43,8 @@ def movement(
     What isn't given is plain: random init, any mask, magnitude pruning, random growth in place.
     """
     layers = _network()
-    structures = _fit(structure or Unstructured(), layers)
+    wanted = as_structure(structure or Unstructured())
+    structures = {name: fitted(wanted, layer.info)[0] for name, layer in layers.items()}
     n = round(density * sum(layer.info.numel for layer in layers.values()))
     try:
         first = init or Policy()
@@ -92,15 +93,9 @@ def _gradients(layers: dict[str, Layer], needs: Signal) -> dict[str, dict[str, T
     return {kind: dense for kind, signal in kinds.items() if signal in needs}
 
 
-def _fit(structure: Structure, layers: dict[str, Layer]) -> dict[str, Structure]:
-    return {
-        name: Unstructured() if misfit(structure, layer.info) else structure for name, layer in layers.items()
-    }
-
-
 def _update(
     layers: dict[str, Layer],
-    structures: dict[str, Structure],
+    structures: dict[str, EngineStructure],
     masks: Masks,
     budget: dict[str, int],
     policies: tuple[Policy, Policy],
@@ -141,7 +136,7 @@ def _view(layer: Layer, mask: Tensor, budget: int, needs: Signal, step: int) -> 
 
 
 def _legality(
-    layers: dict[str, Layer], structures: dict[str, Structure], masks: Masks, when: str
+    layers: dict[str, Layer], structures: dict[str, EngineStructure], masks: Masks, when: str
 ) -> Findings:
     for name, mask in masks.items():
         if not structures[name].is_legal(layers[name].info, mask):

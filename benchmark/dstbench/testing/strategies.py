@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dstbench.api import Infeasible, LayerView, Policy, Score, Share, Signal
+from dstbench.errors import BadInput
+from dstbench.testing.abilities import misspelt
 from dstbench.testing.layers import LAYERS, STATES, on_device, rng, tensors, view
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, global_seed, label, summarise
 
@@ -31,24 +33,30 @@ def check_share(share: Share, name: str = "", *, signals: bool = True) -> list[P
 
 def check_policy(policy: Policy, name: str = "", *, signals: bool = True) -> list[Problem]:
     """Problems of both parts of a policy."""
-    found = check_score(policy.score, name, signals=signals)
-    return found + check_share(policy.share, name, signals=signals)
+    of_score = check_score(policy.score, name, signals=signals)
+    return of_score + check_share(policy.share, name, signals=signals)
 
 
-def _declared(strategy: Any, signals: bool) -> Signal | str:
-    """The signals that a strategy asks for, or what is wrong with its declaration."""
-    needs = getattr(strategy, "needs", Signal.NONE)
-    if not isinstance(needs, Signal):
-        return f"needs must be a Signal, got {needs!r}"
+def _declared(
+    part: Any, kind: Literal["score", "share"], signals: bool
+) -> Generator[tuple[str, str], None, Signal | None]:
+    """Yield what is wrong with a strategy's declarations; return the signals that it asks for, None if it can't be
+    checked with any."""
+    yield from misspelt(part, kind)
+    try:
+        needs = Policy(score=part).needs if kind == "score" else Policy(share=part).needs
+    except BadInput as error:
+        yield "abilities", str(error)
+        return None
     if Signal.MOMENTUM in needs and not signals:
-        return f"asks for {needs}: an init runs before there is any momentum"
+        yield "needs", f"asks for {needs}: an init runs before there is any momentum"
+        return None
     return needs
 
 
 def _score_findings(score: Score, signals: bool) -> Findings:
-    needs = _declared(score, signals)
-    if isinstance(needs, str):
-        yield "needs", needs
+    needs = yield from _declared(score, "score", signals)
+    if needs is None:
         return
     states = STATES if signals else ("empty",)
     for info in LAYERS:
@@ -102,9 +110,8 @@ def _score_result(result: Any, layer: LayerView, where: str) -> Findings:
 
 
 def _share_findings(share: Share, signals: bool) -> Findings:
-    needs = _declared(share, signals)
-    if isinstance(needs, str):
-        yield "needs", needs
+    needs = yield from _declared(share, "share", signals)
+    if needs is None:
         return
     for state in STATES if signals else ("empty",):
         for growing in (True, False) if signals else (True,):
@@ -118,7 +125,7 @@ def _share_findings(share: Share, signals: bool) -> Findings:
 
 def _candidates(share: Share, layers: Mapping[str, LayerView], growing: bool) -> dict[str, Tensor]:
     """Scores of the positions that may be taken: ties and zeros included, empty for layers without any."""
-    if not getattr(share, "uses_candidates", True):
+    if not Policy(share=share).uses_candidates:
         return {}
     return {
         name: layer.weight[~layer.mask if growing else layer.mask].abs() * (1 if growing else -1)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerInfo, LayerView, Layout, Structure, Support
-from dstbench.core.engine.structures import as_structure, misfit
-from dstbench.core.engine.update import merge
+from dstbench.core.engine.structures import EngineStructure, Misfit, Partition, as_structure
+from dstbench.errors import BadInput
+from dstbench.testing.abilities import misspelt
 from dstbench.testing.executions import execution_findings
 from dstbench.testing.layers import LAYERS, rng
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, label, summarise
@@ -28,18 +29,24 @@ def check_structure(structure: Structure | Layout | Support, name: str = "") -> 
 
 
 def _findings(component: Structure | Layout | Support) -> Findings:
+    yield from misspelt(component, "structure")
+    try:
+        structure = as_structure(component)
+    except BadInput as error:
+        yield "abilities", str(error)
+        return
     if isinstance(component, Support):
         yield from support_findings(component)
-    if isinstance(component, Layout) and not isinstance(component, Structure):
-        broken = [finding for info in LAYERS for finding in _layout_findings(component, info)]
+    if isinstance(structure.structure, Partition):
+        partition, misfit = structure.structure, structure.misfit
+        broken = [finding for info in LAYERS for finding in _layout_findings(partition, misfit, info)]
         if broken:
             yield from broken
             return
-    structure = as_structure(component)
     fitting = []
     for info in LAYERS:
         try:
-            reason = misfit(structure, info)
+            reason = structure.misfit(info)
         except Exception as error:
             yield "misfit", f"{_at(info)}: {describe(error)}"
             continue
@@ -61,15 +68,13 @@ def _at(info: LayerInfo) -> str:
     return f"layer {info.name!r} {list(info.shape)}"
 
 
-def _layout_findings(layout: Layout, info: LayerInfo) -> Findings:
+def _layout_findings(partition: Partition, misfit: Misfit, info: LayerInfo) -> Findings:
     """The partition itself: what the engine would compute nonsense from."""
     where = _at(info)
     try:
-        reason = getattr(layout, "misfit", lambda _: None)(info)
-        if reason is not None:
+        if misfit(info) is not None:
             return
-        units = layout.units(info)
-        quota = getattr(layout, "quota", lambda _: None)(info)
+        units, quota = partition.layout.units(info), partition.quota(info)
     except Exception as error:
         yield "layout", f"{where}: {describe(error)}"
         return
@@ -90,7 +95,7 @@ def _kind(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _layer_findings(structure: Structure, info: LayerInfo) -> Findings:
+def _layer_findings(structure: EngineStructure, info: LayerInfo) -> Findings:
     where = _at(info)
     unit, capacity = structure.unit(info), structure.capacity(info)
     if not (isinstance(unit, int) and isinstance(capacity, int) and 1 <= unit <= capacity <= info.numel):
@@ -110,24 +115,30 @@ def _layer_findings(structure: Structure, info: LayerInfo) -> Findings:
         mask, _ = _fill(structure, info, weight, torch.zeros(info.shape).bool(), distinct, size, "executions")
         if mask is not None:
             yield from execution_findings(structure, info, mask)
-    if not getattr(structure, "retiles", False):
+    if not structure.retiles:
         yield from _forbidden(structure, info, weight, distinct, capacity)
 
 
 def _updates(
-    structure: Structure, info: LayerInfo, weight: Tensor, scores: Tensor, sizes: list[int], kind: str
+    structure: EngineStructure, info: LayerInfo, weight: Tensor, scores: Tensor, sizes: list[int], kind: str
 ) -> Findings:
     """From nothing to each size, and from there down to the smallest, the next smaller and the same."""
     for index, n in enumerate(sizes):
-        start, found = _fill(structure, info, weight, torch.zeros(info.shape).bool(), scores, n, kind)
-        yield from found
+        start, findings = _fill(structure, info, weight, torch.zeros(info.shape).bool(), scores, n, kind)
+        yield from findings
         if start is not None:
             for smaller in sorted({sizes[0], sizes[max(index - 1, 0)], n}):
                 yield from _prune_and_grow(structure, info, weight, start, scores, smaller, kind)
 
 
 def _prune_and_grow(
-    structure: Structure, info: LayerInfo, weight: Tensor, mask: Tensor, scores: Tensor, n: int, kind: str
+    structure: EngineStructure,
+    info: LayerInfo,
+    weight: Tensor,
+    mask: Tensor,
+    scores: Tensor,
+    n: int,
+    kind: str,
 ) -> Findings:
     """One update of a legal mask: shrink to n, fill to what was there."""
     count = int(mask.count_nonzero())
@@ -144,42 +155,47 @@ def _prune_and_grow(
     if bool((kept & ~mask).any()):
         yield "shrink", f"{where}: activated {int((kept & ~mask).sum())} weights: it may only remove"
         return
-    retiles = bool(getattr(structure, "retiles", False))
-    if left < n - structure.unit(info) / 2 or (left > n + structure.unit(info) / 2 and not retiles):
+    if left < n - structure.unit(info) / 2 or (left > n + structure.unit(info) / 2 and not structure.retiles):
         yield "shrink", f"{where}: kept {left}, more than half a unit of {structure.unit(info)} away"
-    if not retiles and left and not structure.is_legal(info, kept):
+    if not structure.retiles and left and not structure.is_legal(info, kept):
         yield "shrink", f"{where}: what it kept isn't legal"
     others = scores.flatten().flip(0).view(info.shape)  # what grows isn't what was there
     yield from _fill(structure, info, weight, kept, others, max(count, left), kind)[1]
 
 
 def _fill(
-    structure: Structure, info: LayerInfo, weight: Tensor, kept: Tensor, scores: Tensor, n: int, kind: str
+    structure: EngineStructure,
+    info: LayerInfo,
+    weight: Tensor,
+    kept: Tensor,
+    scores: Tensor,
+    n: int,
+    kind: str,
 ) -> tuple[Tensor | None, Findings]:
     """Grow to n; returns the mask where it is one."""
     before = int(kept.count_nonzero())
     where = f"{_at(info)}, {kind}, fill from {before} to {n}"
-    merged = merge(structure, kept, weight.abs() if before else None, scores, n)
+    merged = structure.merge(kept, weight.abs() if before else None, scores, n)
     layer = _view(info, weight, kept, n)
     mask, impure = call_purely(
         lambda: structure.fill(layer, merged, n), {"mask": kept, "scores": merged}, where
     )
-    found = list(impure)
+    findings = list(impure)
     if wrong := _not_a_mask(mask, info):
-        return None, iter([*found, ("fill", f"{where}: {wrong}")])
+        return None, iter([*findings, ("fill", f"{where}: {wrong}")])
     count, unit = int(mask.count_nonzero()), structure.unit(info)
     if not structure.is_legal(info, mask):
-        found.append(("legal", f"{where}: the result isn't legal"))
+        findings.append(("legal", f"{where}: the result isn't legal"))
     if abs(count - n) > unit / 2:
-        found.append(("budget", f"{where}: {count} are active, more than half a unit of {unit} away"))
-    if not getattr(structure, "retiles", False) and bool((kept & ~mask).any()):
+        findings.append(("budget", f"{where}: {count} are active, more than half a unit of {unit} away"))
+    if not structure.retiles and bool((kept & ~mask).any()):
         lost = int((kept & ~mask).sum())
-        found.append(("kept", f"{where}: dropped {lost} kept weights without declaring retiles = True"))
-    return mask, iter(found)
+        findings.append(("kept", f"{where}: dropped {lost} kept weights without declaring retiles = True"))
+    return mask, iter(findings)
 
 
 def _forbidden(
-    structure: Structure, info: LayerInfo, weight: Tensor, scores: Tensor, capacity: int
+    structure: EngineStructure, info: LayerInfo, weight: Tensor, scores: Tensor, capacity: int
 ) -> Findings:
     """Positions with a score of -inf stay inactive, whatever is asked for."""
     barred = torch.rand(info.shape, generator=rng(info, "barred")) < 0.3
@@ -192,7 +208,7 @@ def _forbidden(
         yield "forbidden", f"{_at(info)}: activated weights whose score is -inf"
 
 
-def _scrambled(structure: Structure, fitting: list[LayerInfo]) -> Findings:
+def _scrambled(structure: EngineStructure, fitting: list[LayerInfo]) -> Findings:
     """``is_legal`` must be able to say no, unless every mask is legal (units of one, no quota)."""
     try:
         bound = [i for i in fitting if structure.unit(i) > 1 or structure.capacity(i) < i.numel]

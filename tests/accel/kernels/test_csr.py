@@ -37,7 +37,7 @@ def test_values_are_stored_in_row_major_order():
 @needs_compiler
 def test_the_unstructured_structure_offers_it():
     structure = registry().build("structure", "unstructured")
-    assert as_structure(structure) is structure
+    assert as_structure(structure).structure is structure
     assert repr(structure) == "Unstructured()"
     layer = nn.Linear(67, 101)
     mask = torch.rand(101, 67) < 0.05

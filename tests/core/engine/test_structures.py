@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstbench.api import LayerInfo, Quota, StrategyError, Structure
-from dstbench.core.engine.structures import Partition, Unstructured, as_structure
+from dstbench.core.engine.structures import Unstructured, as_structure, fitted, merge_ranks
 from dstbench_plugins.structure.channel import Channel
 from fakes.engine import bits, view
 
@@ -36,6 +36,120 @@ class Columns:
 
 def fill(structure, scores, n, mask=None):
     return structure.fill(view(torch.ones_like(scores), mask), scores, n)
+
+
+# The door
+
+
+@dataclass(frozen=True)
+class Pairs(Unstructured):
+    """Any mask, with every ability of its own."""
+
+    retiles = True
+    whole_rows = True
+
+    def misfit(self, layer):
+        return "too small"
+
+    def accelerate(self, call, mask):
+        return ["fast"]
+
+    def merge(self, kept, keep_scores, grow_scores, n):
+        return -grow_scores
+
+    def allowed(self, layer, scores):
+        return 7
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What a structure must have, and nothing else."""
+
+    def unit(self, layer):
+        return 3
+
+    def capacity(self, layer):
+        return 6
+
+    def shrink(self, layer, scores, n):
+        return layer.mask
+
+    def fill(self, layer, scores, n):
+        return scores > n
+
+    def is_legal(self, layer, mask):
+        return False
+
+
+@dataclass(frozen=True)
+class Removing:
+    """A mere support."""
+
+    whole_rows = True
+
+    def events(self, clock):
+        return False
+
+    def support(self, layers, couplings, clock):
+        return {}
+
+
+INFO = LayerInfo("layer", (2, 4), "linear")
+
+
+def test_a_structures_own_abilities_are_used():
+    structure, scores = as_structure(Pairs()), torch.rand(2, 4)
+    assert (structure.retiles, structure.whole_rows, structure.silences) == (True, True, True)
+    assert structure.misfit(INFO) == "too small"
+    assert structure.accelerate(None, None) == ["fast"]
+    assert torch.equal(structure.merge(None, None, scores, 1), -scores)
+    assert structure.allowed(view(scores), scores) == 7
+    assert structure.reads_keep_scores
+
+
+def test_what_a_structure_lacks_is_the_engines():
+    structure, scores = as_structure(Bare()), torch.tensor([[0.5, -torch.inf, 2, 5], [1, 1, 1, -torch.inf]])
+    layer = view(scores, bits("1100", "0000"))
+    assert (structure.retiles, structure.whole_rows, structure.silences) == (False, False, False)
+    assert structure.misfit(INFO) is None
+    assert structure.accelerate(None, None) == ()
+    assert structure.allowed(layer, scores) == 5
+    assert structure.merge is merge_ranks
+    assert structure.reads_keep_scores
+    assert (structure.unit(INFO), structure.capacity(INFO), structure.is_legal(INFO, layer.mask)) == (
+        3,
+        6,
+        False,
+    )
+    assert torch.equal(structure.shrink(layer, scores, 1), layer.mask)
+    assert torch.equal(structure.fill(layer, scores, 1), bits("0011", "0000"))
+
+
+def test_the_door_leaves_what_came_through_it_and_tells_structures_apart():
+    structure = as_structure(Channel())
+    assert as_structure(structure) is structure
+    assert structure == as_structure(Channel()) != as_structure(Columns())
+    assert repr(structure) == "Partition(layout=Channel())"
+    assert structure.component == Channel()
+    assert hash(structure) == hash(as_structure(Channel()))
+
+
+def test_a_mere_support_leaves_any_mask_legal_and_rows_unsilenced():
+    structure = as_structure(Removing())
+    assert (repr(structure), structure.component) == ("Unstructured()", Removing())
+    assert (structure.whole_rows, structure.silences) == (True, False)
+
+
+def test_what_does_not_fit_is_unstructured():
+    assert fitted(as_structure(Bare()), INFO) == (as_structure(Bare()), None)
+    assert fitted(as_structure(Pairs()), INFO) == (as_structure(Unstructured()), "too small")
+
+
+def test_merged_ranks_put_every_kept_position_above_every_other():
+    merged = merge_ranks(
+        bits("1100"), torch.tensor([[5.0, 9, 7, 7]]), torch.tensor([[8.0, 8, -torch.inf, 100]]), 3
+    )
+    assert torch.equal(merged, torch.tensor([[1.0, 2.0, -torch.inf, 0.0]]))
 
 
 # Unstructured
@@ -101,7 +215,7 @@ def test_a_forbidden_weight_forbids_its_channel():
 
 # Quotas
 
-NM = Partition(TwoOfFour())
+NM = as_structure(TwoOfFour())
 
 
 def test_two_of_four_takes_the_best_two_of_each_group():
@@ -133,7 +247,7 @@ def test_a_pruned_two_of_four_mask_can_grow_elsewhere():
 
 # Unequal units
 
-UNEQUAL = Partition(Columns())
+UNEQUAL = as_structure(Columns())
 
 
 @pytest.mark.parametrize(
@@ -152,7 +266,7 @@ def test_units_of_the_wrong_shape_name_the_layer():
             return torch.arange(layer.numel)
 
     with pytest.raises(StrategyError, match=r"Flat.*'layer'.*\(2, 3\).*\(6,\)"):
-        fill(Partition(Flat()), torch.rand(2, 3), 2)
+        fill(as_structure(Flat()), torch.rand(2, 3), 2)
 
 
 # Properties on odd shapes

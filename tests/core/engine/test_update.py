@@ -7,7 +7,7 @@ import torch
 
 from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError, Target
 from dstbench.core.engine.structures import Unstructured, as_structure
-from dstbench.core.engine.update import Goal, initial_masks, make_goal, merge, score_layer, update_masks
+from dstbench.core.engine.update import Goal, initial_masks, make_goal, score_layer, update_masks
 from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.grow.gradient import Gradient
 from dstbench_plugins.grow.momentum import Momentum
@@ -28,7 +28,7 @@ MAGNITUDE, GRADIENT = Policy(Magnitude()), Policy(Gradient())
 def update(layers, keep, final, prune=MAGNITUDE, grow=GRADIENT, structure=None, step=1):
     """One update in place; ``keep`` and ``final``: weights of each layer, in order."""
     views = {layer.name: layer for layer in layers}
-    structures = dict.fromkeys(views, structure or Unstructured())
+    structures = dict.fromkeys(views, as_structure(structure or Unstructured()))
     goal = Goal(
         sum(keep), sum(final), dict(zip(views, keep, strict=True)), dict(zip(views, final, strict=True))
     )
@@ -275,7 +275,9 @@ def test_growth_by_gradient_is_by_its_size_not_its_sign():
 
 def start(init, n, structure=None, seed=0, sizes=(12, 24, 16, 4)):
     layers = maskable_layers(mlp(sizes=sizes))
-    return initial_masks(layers, dict.fromkeys(layers, structure or Unstructured()), init, n, seed)
+    return initial_masks(
+        layers, dict.fromkeys(layers, as_structure(structure or Unstructured())), init, n, seed
+    )
 
 
 @pytest.mark.parametrize("n", [3, 4, 70, 371, 735, 736])
@@ -458,20 +460,9 @@ def test_nothing_that_a_strategy_sees_is_written():
 def test_channels_move_whole_rows():
     weight = torch.tensor([[1.0, 1], [3, 3], [2, 2], [0, 0]])
     layer = view(weight, bits("11", "11", "11", "00"), grad=torch.tensor([[0.0, 0], [0, 0], [0, 0], [1, 1]]))
-    masks, budget = update([layer], [4], [6], structure=as_structure(Channel()))
+    masks, budget = update([layer], [4], [6], structure=Channel())
     assert torch.equal(masks["layer"], bits("00", "11", "11", "11"))
     assert budget == {"layer": 6}
-
-
-def test_merged_scores_put_every_kept_position_above_every_other():
-    class Plain:
-        pass
-
-    kept = bits("1100")
-    merged = merge(
-        Plain(), kept, torch.tensor([[5.0, 9, 7, 7]]), torch.tensor([[8.0, 8, -torch.inf, 100]]), 3
-    )
-    assert torch.equal(merged, torch.tensor([[1.0, 2.0, -torch.inf, 0.0]]))
 
 
 def test_in_place_gives_back_what_each_layer_lost():

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dstbench.api import InPlace, LayerInfo, LayerView, Structure
+from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Share, Structure
 from dstbench.core.engine.budget import apportion
 from dstbench.core.network.layers import Layer
 from dstbench.errors import BadInput
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_density(density: float) -> float:
@@ -46,12 +43,12 @@ def bounds(
     return {name: min(lower[name], upper[name]) for name in infos}, upper
 
 
-def by_shape(share: object) -> bool:
+def by_shape(share: Share) -> bool:
     """Whether a share depends on the layers' shapes alone, so that it can be solved again for any density.
 
     In place isn't one: it has no proportions of its own, only the distance to an allocation.
     """
-    return not (getattr(share, "uses_candidates", True) or isinstance(share, InPlace))
+    return not (Policy(share=share).uses_candidates or isinstance(share, InPlace))
 
 
 def uniform_budget(

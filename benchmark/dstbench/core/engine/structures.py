@@ -1,10 +1,9 @@
-"""The structures that the engine itself knows: any mask, and any fixed partition into units."""
+"""Structures as the engine uses them: any mask, any fixed partition into units, and one typed view of every other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,21 +19,25 @@ from dstbench.api import (
     Structure,
     Support,
 )
+from dstbench.api.abilities import declared, method
 from dstbench.api.select import count, take_top
+
+Misfit = Callable[[LayerInfo], str | None]
+Merge = Callable[[Tensor, Tensor | None, Tensor, int], Tensor]  # kept, keep_scores, grow_scores, n
+Allowed = Callable[[LayerView, Tensor], int]
+Accelerate = Callable[[LayerCall, Tensor], Sequence[Execution]]
 
 
 @dataclass(frozen=True)
 class Unstructured:
     """Every mask is legal: plain exact top-k, and no unit tensors."""
 
-    retiles: ClassVar[bool] = False
-
     def unit(self, layer: LayerInfo) -> int:
-        """One weight."""
+        """A unit is one weight."""
         return 1
 
     def capacity(self, layer: LayerInfo) -> int:
-        """All of them."""
+        """All weights can be active."""
         return layer.numel
 
     def merge(self, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
@@ -50,8 +53,12 @@ class Unstructured:
         return layer.mask | take_top(scores, n - count(layer.mask), ~layer.mask)
 
     def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
-        """Always."""
+        """Every mask is."""
         return True
+
+
+def _no_quota(layer: LayerInfo) -> Quota | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,12 @@ class Partition:
     """A fixed partition into units, with an optional quota per group of units.
 
     A unit is active as a whole; its score is the mean over its weights. Taking units away keeps a mask
-    legal, so greedy selection by score is optimal among legal masks of that size.
+    legal, so greedy selection by score is optimal among legal masks of that size. ``as_structure`` makes it, with
+    the layout's quota.
     """
 
     layout: Layout
-    retiles: ClassVar[bool] = False
-
-    def misfit(self, layer: LayerInfo) -> str | None:
-        """Why the layout can't carry this layer, if it can't."""
-        reason = getattr(self.layout, "misfit", None)
-        return reason(layer) if reason else None
+    quota: Callable[[LayerInfo], Quota | None] = field(default=_no_quota, repr=False, compare=False)
 
     def unit(self, layer: LayerInfo) -> int:
         """The size of the largest unit."""
@@ -77,7 +80,7 @@ class Partition:
     def capacity(self, layer: LayerInfo) -> int:
         """All weights, or what the quotas admit."""
         sizes = self._sizes(layer)
-        quota = self._quota(layer)
+        quota = self.quota(layer)
         if quota is None:
             return int(sizes.sum())
         if bool((sizes == sizes[0]).all()):  # no need to look for the largest
@@ -101,7 +104,7 @@ class Partition:
         kept = _active(layer.mask, units, sizes)
         means = _unit_means(scores, units, sizes)
         free = ~kept & (means > -torch.inf)
-        quota = self._quota(layer.info)
+        quota = self.quota(layer.info)
         if quota is not None:
             first = torch.where(kept, torch.inf, means)  # kept units use their group's quota first
             free &= _within_quota(-first, quota)
@@ -120,16 +123,10 @@ class Partition:
         sizes = units.flatten().bincount()
         filled = units[mask].bincount(minlength=len(sizes))
         whole = bool(((filled == 0) | (filled == sizes)).all())
-        quota = self._quota(layer)
+        quota = self.quota(layer)
         if quota is None or not whole:
             return whole
         return bool((quota.group.to(mask.device)[filled > 0].bincount() <= quota.quota).all())
-
-    def accelerate(self, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
-        """What the layout offers, if anything."""
-        offer = getattr(self.layout, "accelerate", None)
-        found: Sequence[Execution] = offer(call, mask) if offer else ()
-        return found
 
     def _sizes(self, layer: LayerInfo) -> Tensor:
         return self.layout.units(layer).flatten().bincount()
@@ -144,28 +141,119 @@ class Partition:
             )
         return units, units.flatten().bincount()
 
-    def _quota(self, layer: LayerInfo) -> Quota | None:
-        quota = getattr(self.layout, "quota", None)
-        return quota(layer) if callable(quota) else None
+
+@dataclass(frozen=True)
+class EngineStructure:
+    """A Layout, Structure or Support as the engine uses it: what is optional there always exists here.
+
+    Its repr is that of ``structure``: messages and checkpoints name the plugin's own.
+    """
+
+    component: Layout | Structure | Support  # what was asked for
+    structure: Structure  # itself, or what the engine makes of a mere layout or support
+    retiles: bool = field(compare=False)  # ``fill`` may drop kept positions
+    whole_rows: bool = field(compare=False)  # rows die as a whole, so compaction pays
+    misfit: Misfit = field(compare=False)  # why it can't carry a layer
+    accelerate: Accelerate = field(compare=False)  # ways to compute with the active weights alone
+    merge: Merge = field(compare=False)  # the scores that ``fill`` sees
+    allowed: Allowed = field(compare=False)  # how many weights ``fill`` could add where some scores are -inf
+
+    def __repr__(self) -> str:
+        """That of ``structure``."""
+        return repr(self.structure)
+
+    def unit(self, layer: LayerInfo) -> int:
+        """The size of the largest unit, in weights."""
+        return self.structure.unit(layer)
+
+    def capacity(self, layer: LayerInfo) -> int:
+        """The most weights that can be active."""
+        return self.structure.capacity(layer)
+
+    def shrink(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
+        """About n of the active weights: bool [*w]."""
+        return self.structure.shrink(layer, scores, n)
+
+    def fill(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
+        """The mask grown to about n active weights: bool [*w]."""
+        return self.structure.fill(layer, scores, n)
+
+    def is_legal(self, layer: LayerInfo, mask: Tensor) -> bool:
+        """Whether a mask, bool [*w], obeys the structure."""
+        return self.structure.is_legal(layer, mask)
+
+    @property
+    def silences(self) -> bool:
+        """Whether what follows a dead row is to be held at zero: not by a mere support, whose consumers lose the
+        row's columns instead."""
+        return self.whole_rows and isinstance(self.component, Layout | Structure)
+
+    @property
+    def reads_keep_scores(self) -> bool:
+        """Whether ``merge`` looks at the scores of what was kept."""
+        return self.retiles or self.merge is merge_ranks
 
 
-def as_structure(component: Layout | Structure | Support) -> Structure:
-    """A structure as the engine uses it: a mere layout becomes a Partition, a mere support leaves any mask legal."""
-    if isinstance(component, Structure):
+def as_structure(component: Layout | Structure | Support) -> EngineStructure:
+    """The door of structures: a mere layout becomes a Partition, a mere support leaves any mask legal.
+
+    Raises BadInput where an optional ability isn't of its type.
+    """
+    if isinstance(component, EngineStructure):
         return component
-    return Partition(component) if isinstance(component, Layout) else Unstructured()
+    structure: Structure = Unstructured()
+    if isinstance(component, Structure):
+        structure = component
+    elif isinstance(component, Layout):
+        structure = Partition(component, method(component, "quota") or _no_quota)
+    return EngineStructure(
+        component,
+        structure,
+        retiles=declared(structure, "retiles", False),
+        whole_rows=declared(component, "whole_rows", False),
+        misfit=method(component, "misfit") or _fits,
+        accelerate=method(component, "accelerate") or _no_executions,
+        merge=method(structure, "merge") or merge_ranks,
+        allowed=method(structure, "allowed") or _free,
+    )
 
 
-def fitted(structure: Structure, layer: LayerInfo) -> tuple[Structure, str | None]:
+def fitted(structure: EngineStructure, layer: LayerInfo) -> tuple[EngineStructure, str | None]:
     """The structure that a layer gets, and why it isn't the one asked for: what doesn't fit is unstructured."""
-    reason = misfit(structure, layer)
-    return (structure, None) if reason is None else (Unstructured(), reason)
+    reason = structure.misfit(layer)
+    return (structure, None) if reason is None else (as_structure(Unstructured()), reason)
 
 
-def misfit(structure: Structure, layer: LayerInfo) -> str | None:
-    """Why a structure can't carry a layer, or None."""
-    reason = getattr(structure, "misfit", None)
-    return reason(layer) if reason else None
+def merge_ranks(kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
+    """Kept positions by rank in [1, 2], the others by rank in [0, 1], -inf where nothing may grow: float [*w]."""
+    merged = torch.full_like(grow_scores, -torch.inf)
+    eligible = ~kept & (grow_scores > -torch.inf)
+    merged[eligible] = _ranks(grow_scores[eligible])
+    if keep_scores is not None:
+        merged[kept] = 1 + _ranks(keep_scores[kept])
+    return merged
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks scaled into [0, 1], the lowest first: float, shape of values."""
+    ranks = torch.empty_like(values)
+    ranks[values.sort(stable=True).indices] = torch.linspace(
+        0, 1, len(values), device=values.device, dtype=values.dtype
+    )
+    return ranks
+
+
+def _free(layer: LayerView, scores: Tensor) -> int:
+    """The inactive positions that the scores don't forbid."""
+    return count((scores > -torch.inf) & ~layer.mask)
+
+
+def _fits(layer: LayerInfo) -> str | None:
+    return None
+
+
+def _no_executions(call: LayerCall, mask: Tensor) -> Sequence[Execution]:
+    return ()
 
 
 def _unit_means(scores: Tensor, units: Tensor, sizes: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Structure, Target
+from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Target
 from dstbench.api.select import count
 from dstbench.core.engine.allocation import blank_view, bounds, by_shape, uniform_budget
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
+from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.layers import Layer
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
@@ -39,7 +40,7 @@ def make_goal(
     target: Target,
     before: float,
     views: Mapping[str, LayerView],
-    structures: Mapping[str, Structure],
+    structures: Mapping[str, EngineStructure],
     init: Share,
     proportions: Budget,
     density: float,
@@ -79,7 +80,7 @@ def make_goal(
 
 def initial_masks(
     layers: Mapping[str, Layer],
-    structures: Mapping[str, Structure],
+    structures: Mapping[str, EngineStructure],
     init: Policy,
     n: int,
     seed: int,
@@ -110,13 +111,13 @@ def initial_masks(
             name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()
         }
         lower = {name: min(lower[name], upper[name]) for name in views}
-    candidates = _candidates(init.share, scores, {name: ~view.mask for name, view in views.items()}, +1)
+    candidates = _candidates(init, scores, {name: ~view.mask for name, view in views.items()}, +1)
     budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
     if not masks_wanted:
         return {}, budget
     masks = {
         name: structures[name].fill(
-            view, merge(structures[name], view.mask, None, scores[name], budget[name]), budget[name]
+            view, structures[name].merge(view.mask, None, scores[name], budget[name]), budget[name]
         )
         for name, view in views.items()
     }
@@ -126,7 +127,7 @@ def initial_masks(
 
 def update_masks(
     views: Mapping[str, LayerView],
-    structures: Mapping[str, Structure],
+    structures: Mapping[str, EngineStructure],
     prune: Policy,
     grow: Policy,
     goal: Goal,
@@ -144,7 +145,11 @@ def update_masks(
 
 
 def _prune(
-    views: Mapping[str, LayerView], structures: Mapping[str, Structure], prune: Policy, goal: Goal, draw: Draw
+    views: Mapping[str, LayerView],
+    structures: Mapping[str, EngineStructure],
+    prune: Policy,
+    goal: Goal,
+    draw: Draw,
 ) -> tuple[Masks, Budget, Callable[[str], Tensor]]:
     """What stays, its budget, and the scores by which it stayed (made when first asked for)."""
     views = {name: replace(view, allocation=goal.keep_allocation[name]) for name, view in views.items()}
@@ -159,10 +164,10 @@ def _prune(
     excess = sum(active.values()) - goal.keep
     if excess <= 0:
         return {name: view.mask for name, view in views.items()}, active, keep_scores
-    if getattr(prune.share, "uses_candidates", True):
+    if prune.uses_candidates:
         for name in views:
             keep_scores(name)
-    candidates = _candidates(prune.share, scores, {name: view.mask for name, view in views.items()}, -1)
+    candidates = _candidates(prune, scores, {name: view.mask for name, view in views.items()}, -1)
     lower, _ = supported_bounds(views, structures)
     removable = {name: max(0, active[name] - lower[name]) for name in views}
     shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
@@ -177,7 +182,7 @@ def _prune(
 
 def _grow(
     views: Mapping[str, LayerView],
-    structures: Mapping[str, Structure],
+    structures: Mapping[str, EngineStructure],
     grow: Policy,
     goal: Goal,
     draw: Draw,
@@ -191,14 +196,14 @@ def _grow(
         name: replace(view, mask=kept[name], active=budget[name], allocation=goal.final_allocation[name])
         for name, view in views.items()
     }
-    if additions <= 0 and not any(getattr(structures[name], "retiles", False) for name in views):
+    if additions <= 0 and not any(structures[name].retiles for name in views):
         return kept, budget
     scores = {
         name: _within(view, score_layer(grow.score, view, draw(name, "grow"))) for name, view in views.items()
     }
     lower, upper = supported_bounds(views, structures)
     room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
-    candidates = _candidates(grow.share, scores, {name: _free(view) for name, view in views.items()}, +1)
+    candidates = _candidates(grow, scores, {name: _free(view) for name, view in views.items()}, +1)
     shares = check_shares(grow.share, grow.share(views, candidates, additions), views)
     least = {name: 0 if budget[name] else min(lower[name], room[name]) for name in views}
     added = apportion(shares, additions, least, room)
@@ -206,16 +211,14 @@ def _grow(
 
     def fill(name: str) -> Tensor:
         structure, view = structures[name], views[name]
-        old = keep_scores(name) if _merges(structure) else None
-        return structure.fill(
-            view, merge(structure, view.mask, old, scores[name], target[name]), target[name]
-        )
+        old = keep_scores(name) if structure.reads_keep_scores else None
+        return structure.fill(view, structure.merge(view.mask, old, scores[name], target[name]), target[name])
 
     return {name: fill(name) for name in views}, target
 
 
 def supported_bounds(
-    views: Mapping[str, LayerView], structures: Mapping[str, Structure]
+    views: Mapping[str, LayerView], structures: Mapping[str, EngineStructure]
 ) -> tuple[Budget, Budget]:
     """The least and the most weights of each layer within its support."""
     lower, upper = bounds({name: view.info for name, view in views.items()}, structures)
@@ -235,49 +238,19 @@ def _free(view: LayerView) -> Tensor:
     return ~view.mask if view.support is None else view.support & ~view.mask
 
 
-def _merges(structure: Structure) -> bool:
-    """Whether a structure looks at the scores of what was kept."""
-    return bool(getattr(structure, "retiles", False)) or not hasattr(structure, "merge")
-
-
-def _room(structure: Structure, view: LayerView, scores: Tensor, capacity: int) -> int:
+def _room(structure: EngineStructure, view: LayerView, scores: Tensor, capacity: int) -> int:
     """How many weights may still be added: up to capacity, and never where the score forbids it."""
     room = max(0, capacity - view.active)
     if float(scores.min()) == -torch.inf:
-        allowed = getattr(structure, "allowed", None)
-        free = allowed(view, scores) if allowed else count((scores > -torch.inf) & ~view.mask)
-        room = min(room, free)
+        room = min(room, structure.allowed(view, scores))
     return room
 
 
-def merge(
-    structure: Structure, kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int
-) -> Tensor:
-    """One tensor of scores for ``fill``: a structure's own way, else kept ranks in [1, 2], others in [0, 1]."""
-    own = getattr(structure, "merge", None)
-    if own is not None:
-        merged: Tensor = own(kept, keep_scores, grow_scores, n)
-        return merged
-    out = torch.full_like(grow_scores, -torch.inf)
-    allowed = ~kept & (grow_scores > -torch.inf)
-    out[allowed] = _ranks(grow_scores[allowed])
-    if keep_scores is not None:
-        out[kept] = 1 + _ranks(keep_scores[kept])
-    return out
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks scaled into [0, 1], the lowest first: float, shape of values."""
-    ranks = torch.empty_like(values)
-    ranks[values.sort(stable=True).indices] = torch.linspace(
-        0, 1, len(values), device=values.device, dtype=values.dtype
-    )
-    return ranks
-
-
-def _candidates(share: Share, scores: Mapping[str, Tensor], where: Mapping[str, Tensor], sign: int) -> Masks:
+def _candidates(
+    policy: Policy, scores: Mapping[str, Tensor], where: Mapping[str, Tensor], sign: int
+) -> Masks:
     """The scores of eligible positions, oriented so that higher = take first; empty if the share never looks."""
-    if not getattr(share, "uses_candidates", True):
+    if not policy.uses_candidates:
         return {}
     return {name: sign * values[where[name]] for name, values in scores.items()}
 
@@ -328,7 +301,7 @@ def _share_of(share: Share, name: str, weight: Any) -> float:
 
 
 def check_masks(
-    views: Mapping[str, LayerView], structures: Mapping[str, Structure], masks: Masks, budget: Budget
+    views: Mapping[str, LayerView], structures: Mapping[str, EngineStructure], masks: Masks, budget: Budget
 ) -> None:
     """Refuse what a structure must never return: wrong shape, empty, or off its budget by over half a unit."""
     for name, view in views.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Execution, LayerCall, Structure
+from dstbench.api import Execution, LayerCall
 from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
 from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
@@ -18,6 +18,7 @@ from dstbench.core.storage.stored import Stored, Weights, entrywise
 from dstbench.errors import BadInput, nearest
 
 Masks = Mapping[str, Tensor]  # layer name -> bool [*w]
+Offer = Callable[[LayerCall, Tensor], Sequence[Execution]]  # a structure's ``accelerate``
 
 
 class Condensing:
@@ -33,10 +34,10 @@ class Condensing:
         self,
         model: nn.Module,
         layers: Mapping[str, Layer],
-        structures: Mapping[str, Structure],
+        offers: Mapping[str, Offer],
         weights: Weights,
     ) -> None:
-        self._model, self._layers, self._structures, self._weights = model, layers, structures, weights
+        self._model, self._layers, self._offers, self._weights = model, layers, offers, weights
         self._places = _own_places(model, {name: layer.module for name, layer in layers.items()})
         self._condensed: dict[str, Condensed] = {}
         self._ran = dict.fromkeys(layers, MASKED_DENSE)  # how each layer runs
@@ -57,7 +58,7 @@ class Condensing:
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
             if call is not None:
-                offered = executions(self._structures[name], call, masks[name])
+                offered = self._offers[name](call, masks[name])
                 chosen[name] = choose(modules[name], call, offered, example).path
         self.adopt(of_rank_0(chosen), masks)
 
@@ -114,7 +115,7 @@ class Condensing:
 
     def _next(self, name: str, mask: Tensor) -> Execution | None:
         """What runs a condensed layer with another mask: as before, or the likeliest that there is for this one."""
-        offered = executions(self._structures[name], self._condensed[name].call, mask)
+        offered = self._offers[name](self._condensed[name].call, mask)
         same = [each for each in offered if each.path == self._ran[name]]
         execution = next(iter([*same, *offered]), None)
         self._ran[name] = MASKED_DENSE if execution is None else execution.path
@@ -123,7 +124,7 @@ class Condensing:
     def _offered(self, name: str, path: str, mask: Tensor) -> Execution:
         module = self._condensed.get(name)
         call = self._call(name) if module is None else module.call
-        offered = [] if call is None else executions(self._structures[name], call, mask)
+        offered = [] if call is None else self._offers[name](call, mask)
         for execution in offered:
             if execution.path == path:
                 return execution
@@ -164,13 +165,6 @@ class Condensing:
         for group in optimizer.param_groups:
             group["params"][:] = [after if each is before else each for each in group["params"]]
         self._model.set_submodule(self._places[name], module)
-
-
-def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Execution]:
-    """What a structure offers to run a layer faster than masked dense; most structures nothing."""
-    offer = getattr(structure, "accelerate", None)
-    found: Sequence[Execution] = offer(call, mask) if offer else ()
-    return found
 
 
 def _own_places(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dstbench.api import Structure
+from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.flow import follow
 from dstbench.core.network.layers import maskable_layers, unwrap
 from dstbench.core.storage.stored import multiply
@@ -35,16 +35,11 @@ class RowVector:
         return values
 
 
-def whole_rows(structure: object) -> bool:
-    """Whether a structure's units are whole output rows."""
-    return bool(getattr(getattr(structure, "layout", structure), "whole_rows", False))
-
-
 class DeadRows:
     """The vectors behind layers whose structure kills whole rows, and which of their entries are alive."""
 
-    def __init__(self, model: nn.Module, structures: Mapping[str, Structure]) -> None:
-        self.vectors = row_vectors(model, [name for name, each in structures.items() if whole_rows(each)])
+    def __init__(self, model: nn.Module, structures: Mapping[str, EngineStructure]) -> None:
+        self.vectors = row_vectors(model, [name for name, each in structures.items() if each.silences])
         self._alive: dict[str, Tensor] = {}  # 1 or 0 for each row, float [out as stored], by layer
 
     def hold(self, masks: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from dstbench.api import Infeasible, Policy, Spec, Structure
+from dstbench.api import Infeasible, Policy, Spec
 from dstbench.core.engine.allocation import by_shape, check_density
-from dstbench.core.engine.structures import Unstructured
+from dstbench.core.engine.structures import Unstructured, as_structure
 from dstbench.core.engine.update import initial_masks
 from dstbench.core.network.layers import budgeted_layers
 from dstbench.core.training.method import build_policy
@@ -35,7 +35,7 @@ def densities(
 
     layers, _ = budgeted_layers(model, dense_layers)
     infos = {name: layer.info for name, layer in layers.items()}
-    structures: dict[str, Structure] = dict.fromkeys(layers, Unstructured())
+    structures = dict.fromkeys(layers, as_structure(Unstructured()))
     n = round(check_density(density) * sum(info.numel for info in infos.values()))
     policy = build_policy("init", init, registry)
     if policy.needs:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Structure, Support, Target
-from dstbench.core.engine.structures import as_structure
+from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
+from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Method:
     """One component of each kind, ready to run."""
 
     init: Policy
-    structure: Structure
+    structure: EngineStructure
     prune: Policy
     grow: Policy
     schedule: Schedule
@@ -35,12 +35,12 @@ class Method:
     @property
     def starts_full(self) -> bool:
         """Whether training starts as dense as the structure allows, whatever the schedule says."""
-        return bool(getattr(self.init.score, "full", False))
+        return self.init.full
 
     @property
     def retiles(self) -> bool:
         """Whether masks may change at an update that adds nothing."""
-        return bool(getattr(self.structure, "retiles", False))
+        return self.structure.retiles
 
     def signals(self, due: Target | None, density: float, updates_left: bool) -> Signal:
         """What a step must collect: for the update due at it, which starts from ``density``, and for later ones.
@@ -92,19 +92,19 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
     """The components of a recipe. Raises BadInput for unknown names and parameters."""
     parts = as_recipe(recipe, registry)
     source = _registry(registry)
-    structure = _build(source, "structure", parts.structure)
+    structure = as_structure(_build(source, "structure", parts.structure))
     init = build_policy("init", parts.init, source)
     if Signal.MOMENTUM in init.needs:
         raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
     return Method(
         init=init,
-        structure=as_structure(structure),
+        structure=structure,
         prune=build_policy("prune", parts.prune, source),
         grow=build_policy("grow", parts.grow, source),
         schedule=_build(source, "schedule", parts.schedule),
         dense_layers=tuple(parts.dense_layers),
         dense=parts.dense or parts.narrow,
-        support=structure if isinstance(structure, Support) else None,
+        support=structure.component if isinstance(structure.component, Support) else None,
     )
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor, nn
 
-from dstbench.api import LayerView, Recipe, Signal, StrategyError, Structure, Support, Target
+from dstbench.api import LayerView, Recipe, Signal, StrategyError, Support, Target
 from dstbench.api.select import count
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, check_count, check_density, uniform_budget
 from dstbench.core.engine.random import generator
-from dstbench.core.engine.structures import fitted
+from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import Layer, budgeted_layers, unwrap
@@ -128,7 +128,8 @@ class Sparsifier:
         self._start()
         if example_input is not None and storage == "condensed" and not self.method.dense:
             check_condensable(self.method)
-            self.arrangement = condensing = Condensing(inner, self.layers, self.structures, self.weights)
+            offers = {name: structure.accelerate for name, structure in self.structures.items()}
+            self.arrangement = condensing = Condensing(inner, self.layers, offers, self.weights)
             condensing.choose(self.masks, example_input)
             self._hold()
         self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
@@ -237,7 +238,7 @@ class Sparsifier:
 
     # Inside
 
-    def _structure(self, layer: Layer) -> Structure:
+    def _structure(self, layer: Layer) -> EngineStructure:
         structure, reason = fitted(self.method.structure, layer.info)
         if reason is not None:
             self.fallbacks[layer.info.name] = reason

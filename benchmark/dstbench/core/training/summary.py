@@ -37,6 +37,4 @@ def summarise(sparsifier: Sparsifier) -> DataFrame:
 def _structure(sparsifier: Sparsifier, name: str) -> str:
     if name in sparsifier.fallbacks:
         return "unstructured: " + sparsifier.fallbacks[name]
-    structure = sparsifier.structures[name]
-    part: object = sparsifier.method.support or getattr(structure, "layout", structure)
-    return type(part).__name__.lower()
+    return type(sparsifier.structures[name].component).__name__.lower()

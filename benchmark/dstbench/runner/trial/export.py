@@ -15,8 +15,8 @@ from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.export import Network, get_format
 from dstbench.accel.portable import portable
 from dstbench.core.cost.cost import cost
+from dstbench.core.engine.structures import as_structure
 from dstbench.core.network.outputs import difference
-from dstbench.core.training.dead_rows import whole_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
@@ -128,7 +128,7 @@ def _network(trained: Trained, about: Mapping[str, str]) -> tuple[Network, str]:
     example, masked = _images(_TRACED, trained), masked_copy(trained.model, trained.masks).eval()
     if not trained.masks:
         running, path = masked, "dense"
-    elif whole_rows(trained.structure):
+    elif as_structure(trained.structure).whole_rows:
         running, path = compact(trained.model, trained.masks, example), "compacted"
     else:
         running, grouped = portable(masked, trained.masks)
