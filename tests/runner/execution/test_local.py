@@ -11,18 +11,20 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from dstbench.recipe import Recipe
 from dstbench.results.record import read_record, write_record
 from dstbench.runner.execution.lease import FILE as LEASE
 from dstbench.runner.execution.local import cores, run_local, visible_gpus
 from dstbench.runner.execution.worker import LOG, Job
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
-TRIAL = {"model": {"name": "m"}, "dataset": {"name": "d"}, "density": 0.1, "seed": 0, "recipe": {}}
+TRIAL = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 0, Recipe(), Training(epochs=1))
 
 
 def job(root, key="ab" * 16, do="succeed", **changes):
-    trial = {**TRIAL, "do": do, **changes.pop("trial", {})}
-    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu"}, **changes}
-    return Job(key, trial, "label", None, root / key[:2] / key, **fields)
+    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu", "do": do}, **changes}
+    return Job(key, TRIAL, "label", None, root / key[:2] / key, **fields)
 
 
 def outcomes(jobs, **options):
@@ -132,9 +134,9 @@ def test_throughput_is_added_to_the_record(tmp_path):
 
 
 def test_death_while_timing_leaves_the_result_as_it_is(tmp_path):
-    outcomes([job(tmp_path, trial={"measure_do": "kill"})])
+    outcomes([job(tmp_path)])
     before = read_record(job(tmp_path).folder)
-    timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", trial={"measure_do": "kill"})
+    timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", do="kill")
     assert outcomes([timing])[timing.key].status == "killed"
     assert read_record(timing.folder) == before
 
@@ -143,12 +145,14 @@ def test_children_die_with_a_killed_scheduler(tmp_path):
     code = (
         "from pathlib import Path\nfrom dstbench.runner.execution.local import run_local\n"
         "from dstbench.runner.execution.worker import Job\n"
-        f"job = Job('ab' * 16, {TRIAL | {'do': 'sleep'}!r}, '', None, Path({str(tmp_path / 'ab')!r}), "
-        "'fakes.trials:behave', options={'device': 'cpu'})\n"
+        "from dstbench.runner.matrix.trial_spec import TrialSpec\n"
+        f"trial = TrialSpec.from_json({TRIAL.to_json()!r})\n"
+        f"job = Job('ab' * 16, trial, '', None, Path({str(tmp_path / 'ab')!r}), "
+        "'fakes.trials:behave', options={'device': 'cpu', 'do': 'sleep'})\n"
         "run_local([job], on_event=lambda event: None)"
     )
-    tests = next(path for path in sys.path if path.endswith("tests"))
-    scheduler = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": tests})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    scheduler = subprocess.Popen([sys.executable, "-c", code], env=environment)
     until = time.monotonic() + 20
     while not (tmp_path / "ab" / "started").exists() and time.monotonic() < until:
         time.sleep(0.01)
@@ -171,7 +175,7 @@ def test_visible_gpus_follow_the_environment(monkeypatch):
 
 def test_invalid_record_is_neither_used_nor_overwritten(tmp_path):
     invalid = job(tmp_path, retry=frozenset({"failed", "ok"}))
-    write_record({"key": invalid.key, "status": "ok", "label": "", "trial": TRIAL}, invalid.folder)
+    write_record({"key": invalid.key, "status": "ok", "label": "", "trial": TRIAL.to_json()}, invalid.folder)
     path = invalid.folder / "result.json"
     path.write_text(path.read_text()[:-20])
     text = path.read_text()

@@ -149,7 +149,7 @@ def test_a_parameter_of_a_piece_beside_recipes_reaches_every_trial(source):
     """Never dropped with the file's product, and stronger than what the file says of a recipe."""
     settings = ["schedule.delta_t=5", "recipe=rigl,{name: set, grow: momentum}", "controls=static"]
     trials = plan(load_matrix(source, settings), registry()).trials
-    recipes = [trial.trial["recipe"]["schedule"] for trial in trials]
+    recipes = [trial.trial.recipe.schedule for trial in trials]
     assert {recipe.get("delta_t") for recipe in recipes if recipe["name"] == "cosine"} == {5}
     assert any(recipe == {"name": "never"} for recipe in recipes)
 

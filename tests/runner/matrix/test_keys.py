@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from dstbench.hookspecs import STRATEGIES
 from dstbench.registration.registry import registry
 from dstbench.runner.matrix.config import load_matrix
-from dstbench.runner.matrix.plan import plan, trial_key
+from dstbench.runner.matrix.key import trial_key
+from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 BOARDS = Path(__file__).parents[3] / "leaderboards"
 COMMITTED = {  # some of each board's trials, of all kinds
@@ -93,31 +95,19 @@ def record(suite, key):
     return json.loads((BOARDS / suite / "results" / key[:2] / key / "result.json").read_text())
 
 
-def recomputed(trial):
-    """The key of a record's trial, from what is registered today."""
-    named = {kind: trial[kind] for kind in ("model", "dataset")}
-    named |= {kind: trial["recipe"][kind] for kind in STRATEGIES if kind in trial["recipe"]}
-    components = {kind: identity(registry().versions(kind, spec)) for kind, spec in named.items()}
-    revision = registry().resolve("dataset", trial["dataset"]["name"]).metadata.get("revision")
-    return trial_key(trial, {**components, "dataset_revision": revision})
-
-
-def identity(versions):
-    kept = {"name": versions["name"], "version": versions["version"]}
-    return {**kept, "share": identity(versions["share"])} if "share" in versions else kept
-
-
 @pytest.mark.parametrize(
     ("suite", "key"),
     PINNED,
     ids=lambda value: value[:17],
 )
 def test_a_committed_trial_keeps_its_key(suite, key):
-    found = record(suite, key)
-    assert found["key"] == recomputed(found["trial"]) == key
-    trial = planned(suite)[key]
-    assert {**trial.trial, "measure": found["trial"]["measure"]} == found["trial"]
-    assert (trial.label, trial.control) == (found["label"], found["control"])
+    committed = record(suite, key)
+    trial = TrialSpec.from_json(committed["trial"])
+    assert committed["key"] == trial_key(trial, registry()) == key
+    assert trial.to_json() == committed["trial"]
+    again = planned(suite)[key]
+    assert replace(again.trial, measure=trial.measure) == trial  # measured otherwise, it is the same trial
+    assert (again.label, again.control) == (committed["label"], committed["control"])
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -128,8 +118,11 @@ def test_a_suite_keeps_its_keys(suite):
 
 def test_every_committed_trial_is_one_of_its_suite():
     for suite in SUITES:
-        committed = {path.parent.name for path in (BOARDS / suite).rglob("result.json")}
-        assert committed <= planned(suite).keys()
+        committed = [path.parent.name for path in (BOARDS / suite).rglob("result.json")]
+        assert set(committed) <= planned(suite).keys()
+        for key in committed:
+            trial = record(suite, key)["trial"]
+            assert TrialSpec.from_json(trial).to_json() == trial
 
 
 def test_extended_trainings_shares_and_dense_layers_keep_their_keys():

@@ -92,7 +92,7 @@ def warm_up(preload: Sequence[str]) -> None:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([__name__, *preload])  # this module: a child starts in it
     forkserver.ensure_running()
 
 
