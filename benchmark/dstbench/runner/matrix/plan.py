@@ -11,6 +11,7 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import Recipe, Spec, named
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
+from dstbench.runner.matrix.axes import COMPONENTS
 from dstbench.runner.matrix.cells import Cell, cells
 from dstbench.runner.matrix.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
 from dstbench.runner.matrix.key import Ask, trial_key
@@ -32,17 +33,17 @@ def plan(matrix: Matrix, registry: Registry) -> Plan:
     """
     resolver = _Resolver(matrix, registry)
     resolver.check()
-    found, excluded = cells(matrix)
-    if not found:
+    kept, excluded = cells(matrix)
+    if not kept:
         raise BadInput(f"{matrix.name}: include and exclude leave no cell of the matrix")
     ahead = Outlook(registry)
     unique: dict[str, PlannedTrial] = {}
-    for cell in found:
+    for cell in kept:
         trial = resolver.trial(cell)
         known = unique.get(trial.key)
         unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
     trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
-    return Plan(matrix, tuple(trials), excluded, len(found) - len(trials), ahead.notes(trials))
+    return Plan(matrix, tuple(trials), excluded, len(kept) - len(trials), ahead.notes(trials))
 
 
 class _Resolver:
@@ -59,7 +60,7 @@ class _Resolver:
     def check(self) -> None:
         """Resolve every name on every axis, so that an error says where it is; raise them all at once."""
         problems: list[str] = []
-        for axis in ("model", "dataset", *STRATEGIES, "recipe"):
+        for axis in COMPONENTS:
             specs = getattr(self._matrix.axes, axis) or ()
             problems += [p for i, s in enumerate(specs) if (p := self._problem(axis, s, f"axes.{axis}[{i}]"))]
         for i, spec in enumerate(self._matrix.controls):
@@ -149,7 +150,7 @@ def _remembering(ask: Ask) -> Ask:
 _NO_CONTROL = ("schedule", "dense", "narrow")
 """Fields of a recipe that make another method of a control: a static one that moves."""
 
-_SECTIONS = ("training", "measure", "model", "dataset", *STRATEGIES, "recipe")
+_SECTIONS = ("training", "measure", *COMPONENTS)
 
 
 def check_timm_names(training: Training) -> None:
