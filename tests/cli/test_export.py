@@ -136,11 +136,11 @@ def test_a_file_that_computes_something_else_is_exit_code_1(results, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("outputs", "found"),
+    ("outputs", "apart"),
     [([1.0, 4.0], 0.0), ([1.0, 3.0], 0.25), ([1.0, float("nan")], float("inf")), ([1.0], float("inf"))],
 )
-def test_difference_is_relative_to_the_largest_output(outputs, found):
-    assert difference(torch.tensor(outputs), torch.tensor([1.0, 4.0])) == found
+def test_difference_is_relative_to_the_largest_output(outputs, apart):
+    assert difference(torch.tensor(outputs), torch.tensor([1.0, 4.0])) == apart
 
 
 def expected(results, key):

@@ -43,11 +43,11 @@ def test_each_ending_is_a_row_of_its_own(tmp_path):
         "leave": ("killed", "its process ended with exit code 3; see log.txt"),
     }  # fmt: skip
     jobs = {do: job(tmp_path, f"{i:02x}" * 16, do) for i, do in enumerate(expected)}
-    found = outcomes(list(jobs.values()))
+    events = outcomes(list(jobs.values()))
     for do, (status, reason) in expected.items():
         record = read_record(jobs[do].folder)
         assert (record["status"], record["reason"]) == (status, reason)
-        assert found[jobs[do].key].status == status
+        assert events[jobs[do].key].status == status
         assert record["label"] == "label"
         assert not (jobs[do].folder / LEASE).exists()
     assert "in raise_error" in read_record(jobs["raise"].folder)["traceback"]
@@ -58,16 +58,16 @@ def test_each_ending_is_a_row_of_its_own(tmp_path):
 def test_trials_run_in_their_own_processes_with_their_share_of_cores(tmp_path):
     jobs = [job(tmp_path, f"{i:02x}" * 16) for i in range(2)]
     outcomes(jobs)
-    provenance = [read_record(each.folder)["provenance"] for each in jobs]
+    provenance = [read_record(one.folder)["provenance"] for one in jobs]
     assert len({p["pid"] for p in provenance} | {os.getpid()}) == 3
     assert {p["threads"] for p in provenance} == {max(1, cores() // 2)}
 
 
 def test_limit_ends_a_hanging_trial_and_all_that_it_started(tmp_path):
     stubborn, other = job(tmp_path, do="ignore", limit=0.5), job(tmp_path, "cd" * 16)
-    found = outcomes([stubborn, other])
-    assert found[stubborn.key].status == "timeout"
-    assert found[other.key].status == "ok"
+    events = outcomes([stubborn, other])
+    assert events[stubborn.key].status == "timeout"
+    assert events[other.key].status == "ok"
     assert read_record(stubborn.folder)["reason"] == "stopped at its limit of 0.5 s"
     grandchild = int((stubborn.folder / "grandchild").read_text())
     for _ in range(50):

@@ -20,10 +20,10 @@ class Machine:
         self.busy, self.seconds = busy, 0
 
     def cpu_times(self, percpu=False):
-        each = [
+        by_cpu = [
             Times(user * self.seconds, 0, 0, (10 - user) * self.seconds, 0, 0, 0, 0, 0) for user in self.busy
         ]
-        return each if percpu else Times(*map(sum, zip(*each, strict=True)))
+        return by_cpu if percpu else Times(*map(sum, zip(*by_cpu, strict=True)))
 
     def Process(self):
         return SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=self.seconds, system=0))

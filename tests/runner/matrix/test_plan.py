@@ -82,8 +82,8 @@ def test_model_without_width_skips_its_small_dense_control():
 
 def test_static_takes_a_structure_by_name_or_with_parameters():
     structure = {"name": "shuffled_block", "block_size": 8}
-    found = planned(axes={"recipe": [{"name": "static", "structure": s} for s in ("channel", structure)]})
-    assert [t.trial.recipe.structure for t in found.trials] == [{"name": "channel"}, structure]
+    static = planned(axes={"recipe": [{"name": "static", "structure": s} for s in ("channel", structure)]})
+    assert [t.trial.recipe.structure for t in static.trials] == [{"name": "channel"}, structure]
     with pytest.raises(BadInput, match=r"parameter 'structure' expected .*got 3 \(int\)"):
         planned(axes={"recipe": {"name": "static", "structure": 3}})
 
@@ -174,8 +174,8 @@ def test_label_spells_components_as_the_boards_do():
 
 
 def test_control_that_is_a_method_too_stays_a_control():
-    found = planned(axes={"recipe": ["static", "rigl"]}, controls=["static"])
-    assert [(t.label, t.control) for t in found.trials] == [("static", "static"), ("rigl", None)]
+    both = planned(axes={"recipe": ["static", "rigl"]}, controls=["static"])
+    assert [(t.label, t.control) for t in both.trials] == [("static", "static"), ("rigl", None)]
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,13 @@ def test_include_and_exclude():
     whole = cells(load_matrix({**MATRIX, "axes": MATRIX["axes"] | axes}))
     assert (len(whole[0]), whole[1]) == (4, 0)
     matrix = {**MATRIX, "axes": MATRIX["axes"] | axes, "controls": ["static"]}
-    found, excluded = cells(load_matrix({**matrix, "exclude": [{"grow": "gradient", "density": 0.2}]}))
+    kept, excluded = cells(load_matrix({**matrix, "exclude": [{"grow": "gradient", "density": 0.2}]}))
     assert excluded == 1
-    assert [(c.axes["density"], c.axes.get("recipe")) for c in found] == [
+    assert [(c.axes["density"], c.axes.get("recipe")) for c in kept] == [
         (0.2, "static"), (0.2, None), (0.1, "static"), (0.1, None), (0.1, None)
     ]  # fmt: skip
-    found, _ = cells(load_matrix({**matrix, "include": [{"grow": ["gradient", "random"], "density": 0.1}]}))
-    assert {c.axes["density"] for c in found} == {0.1}
+    kept, _ = cells(load_matrix({**matrix, "include": [{"grow": ["gradient", "random"], "density": 0.1}]}))
+    assert {c.axes["density"] for c in kept} == {0.1}
 
 
 def test_match_on_what_the_axis_does_not_hold_is_refused():
@@ -253,7 +253,7 @@ def test_excluding_everything_is_refused():
 
 
 def test_overrides_set_training_and_parameters_where_they_match():
-    found = planned(
+    overridden = planned(
         axes={"recipe": ["rigl", "set"], "density": [0.2, 0.1]},
         overrides=[
             {"when": {"density": 0.1}, "set": {"training.lr": 0.5}},
@@ -265,7 +265,7 @@ def test_overrides_set_training_and_parameters_where_they_match():
             t.trial.training.lr,
             t.trial.recipe.schedule.get("delta_t"),
         )
-        for t in found.trials
+        for t in overridden.trials
     }
     assert settings == {
         ("rigl", 0.2): (0.1, None), ("set", 0.2): (0.1, 7), ("rigl", 0.1): (0.5, None), ("set", 0.1): (0.5, 7)
@@ -345,11 +345,11 @@ def test_too_few_updates_are_reported():
 
 def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
     trials = planned().trials
-    found = Outlook(registry()).forecast(trials, tmp_path, workers=2)
-    assert "guess" in found.basis
+    forecast = Outlook(registry()).forecast(trials, tmp_path, workers=2)
+    assert "guess" in forecast.basis
     macs = Outlook(registry()).profile(trials[0].trial).macs
-    assert found.macs == 3 * macs * 1258 * 2
-    assert found.seconds == pytest.approx(found.macs / 1e10 / 2)
+    assert forecast.macs == 3 * macs * 1258 * 2
+    assert forecast.seconds == pytest.approx(forecast.macs / 1e10 / 2)
 
 
 def test_how_speed_is_measured_is_no_part_of_a_trial():
@@ -370,8 +370,8 @@ def test_how_speed_is_measured_is_no_part_of_a_trial():
 def test_estimates_need_no_data(dataset, images, tmp_path):
     trials = planned(axes={"dataset": dataset}).trials
     outlook = Outlook(registry())
-    found = outlook.forecast(trials, tmp_path, workers=1)
-    assert found.macs == 3 * outlook.profile(trials[0].trial).macs * images * 2
+    forecast = outlook.forecast(trials, tmp_path, workers=1)
+    assert forecast.macs == 3 * outlook.profile(trials[0].trial).macs * images * 2
 
 
 def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate(tmp_path):

@@ -142,9 +142,9 @@ def test_controls(recipe, tmp_path):
 )
 def test_whatever_is_stored_the_record_is_the_same(storage, recipe, tmp_path):
     records, states = [], []
-    for each in ("masked", storage):
-        records.append(run(config(recipe, storage=each), tmp_path / each)["measures"])
-        states.append(torch.load(tmp_path / each / STATE, weights_only=True))
+    for kind in ("masked", storage):
+        records.append(run(config(recipe, storage=kind), tmp_path / kind)["measures"])
+        states.append(torch.load(tmp_path / kind / STATE, weights_only=True))
     masked, stored = records
     assert abs(masked["top1"] - stored["top1"]) < 1
     assert masked["changed"] > 0

@@ -150,8 +150,9 @@ class _Neighbours:
 
     def _used(self) -> tuple[float, float, float]:
         """Seconds on those processors so far: of everyone, of this process, of nobody."""
-        each = psutil.cpu_times(percpu=True)
-        ours = [times for cpu, times in enumerate(each) if self._cpus is None or cpu in self._cpus] or each
+        by_cpu = psutil.cpu_times(percpu=True)
+        ours = [times for cpu, times in enumerate(by_cpu) if self._cpus is None or cpu in self._cpus]
+        ours = ours or by_cpu
         idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in ours)
         everyone = sum(sum(times[:7]) for times in ours) - idle  # what follows is in user time, or another's
         own = psutil.Process().cpu_times()

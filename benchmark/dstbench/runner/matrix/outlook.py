@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, Infeasible
 from dstbench.recipe import Clock
+from dstbench.registration.registry import Registry
 from dstbench.results.record import canonical, read_record, record_files
+from dstbench.runner.matrix.planned import PlannedTrial
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.widths import why_not
 
 if TYPE_CHECKING:
     from dstbench.api import LayerInfo
-    from dstbench.registration.registry import Registry
-    from dstbench.runner.matrix.planned import PlannedTrial
-    from dstbench.runner.matrix.trial_spec import TrialSpec
 
 FEW_UPDATES = 10
 GUESS = {"core": 1e10, "GPU": 2e12}

@@ -34,11 +34,11 @@ class TrialProgress:
     exploration: Exploration = field(default_factory=Exploration)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
+        """What a checkpoint keeps: plain values and tensors."""
         return asdict(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from where ``state_dict`` was taken."""
         self.epoch, self.seconds = saved["epoch"], saved["seconds"]
         self.top1_validation = saved.get("top1_validation")  # older checkpoints don't have it
         self.exploration = Exploration(**saved["exploration"])

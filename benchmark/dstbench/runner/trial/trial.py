@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,9 @@ def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
     per_epoch = len(running.batches) // training.gradient_accumulation
     # before anything is loaded: the schedule starts from the configured rate, not from where it had got to
     set_rate = build_schedule(running.sparsifier.optimizer, training, per_epoch)
-    checkpoint = running.folder / CHECKPOINT
-    if checkpoint.exists():
-        running.accelerator.load_state(str(checkpoint))
+    interrupted = running.folder / CHECKPOINT
+    if interrupted.exists():
+        running.accelerator.load_state(str(interrupted))
     _cut_curve(running)
     if running.progress.epoch == 0:
         running.progress.exploration.observe(0, running.sparsifier)
@@ -161,10 +162,10 @@ def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
         if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < training.epochs:
             _checkpoint(running)
             saved = time.monotonic()
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    shutil.rmtree(interrupted, ignore_errors=True)
 
 
-def _epoch(running: RunningTrial, epoch: int, set_rate: Any) -> float:
+def _epoch(running: RunningTrial, epoch: int, set_rate: Callable[[int], None]) -> float:
     """One pass over the training images; returns the mean loss."""
     accelerator, sparsifier, training = running.accelerator, running.sparsifier, running.training
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
@@ -184,9 +185,7 @@ def _epoch(running: RunningTrial, epoch: int, set_rate: Any) -> float:
             samples += len(labels)
             before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
             if accelerator.sync_gradients and training.clip_norm is not None:
-                accelerator.unscale_gradients()
-                sparsifier.mask_gradients()  # inactive weights don't count towards the norm
-                nn.utils.clip_grad_norm_(running.model.parameters(), training.clip_norm)
+                _clip(running, training.clip_norm)
             total += loss.detach()
             _step(running, total)
             running.optimizer.zero_grad()
@@ -196,6 +195,13 @@ def _epoch(running: RunningTrial, epoch: int, set_rate: Any) -> float:
             samples = 0
             _observe(running)
     return float(total) / max(1, steps)
+
+
+def _clip(running: RunningTrial, norm: float) -> None:
+    """Bound the gradients' norm, towards which inactive weights don't count."""
+    running.accelerator.unscale_gradients()
+    running.sparsifier.mask_gradients()
+    nn.utils.clip_grad_norm_(running.model.parameters(), norm)
 
 
 def _step(running: RunningTrial, total: torch.Tensor) -> None:
