@@ -18,7 +18,7 @@ def _root(package: str) -> Path:
 
 CORE, PLUGINS = _root("dstbench"), _root("dstbench_plugins")
 ORDER = ("api", "core", "accel", "results", "runner", "report", "cli")
-BELOW = {"errors", "hookspecs", "registration"}
+BELOW = {"errors", "hookspecs", "recipe", "registration"}
 ROOMS = {  # the rooms inside a part, each with the rooms of that part that it may use
     "core": {
         "ranks": set(),
@@ -39,6 +39,7 @@ TOOLS = {"bench", "__main__", "__init__"}  # entry points: they may use anything
 MAY_IMPORT = {
     "errors": set(),
     "hookspecs": set(),
+    "recipe": {"errors"},
     "registration": {*BELOW, "api"},  # api inside functions only, for it imports torch
     "testing": {*BELOW, "testing", "api", "core"},  # the conformance kit
     **{part: {*BELOW, *ORDER[: ORDER.index(part) + 1]} for part in ORDER},
@@ -182,6 +183,7 @@ HEAVY = "{'torch', 'torchvision', 'timm', 'accelerate', 'pandas', 'scipy', 'skle
         "import dstbench",
         "import dstbench; dir(dstbench)",
         "import dstbench.cli",
+        "import dstbench.runner.execution.run",
         "import dstbench_plugins",
         "import dstbench; [c.summary for m in dstbench.registry().values() for c in m.values()]",
     ],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dstbench.core.training.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
     from dstbench.results.table import load_results as load_results
-    from dstbench.runner.execution.session import run as run
+    from dstbench.runner.execution.run import run as run
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _LAZY = {
     "load_export": "dstbench.accel.export",
     "throughput": "dstbench.accel.throughput",
     "registry": "dstbench.registration.registry",
-    "run": "dstbench.runner.execution.session",
+    "run": "dstbench.runner.execution.run",
     "load_results": "dstbench.results.table",
 }
 

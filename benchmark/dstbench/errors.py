@@ -10,6 +10,15 @@ class BadInput(ValueError):
     """Something a user wrote is wrong: the message names the field, what was expected and what came."""
 
 
+class StrategyError(ValueError):
+    """A strategy broke its contract, or was asked for something it can't do. Names it and the layer."""
+
+
+class Infeasible(StrategyError):
+    """What was asked for can't exist here, such as a budget outside all bounds; the message gives the figures.
+    A trial that meets it is skipped."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """End of an error message: the names nearest to ``name``, or all of them where none is near."""
     known = sorted(set(choices))

@@ -18,8 +18,12 @@ import dstbench
 from dstbench.accel import export as formats
 from dstbench.accel.export import FORMATS, Format
 from dstbench.cli.app import app
+from dstbench.core.training.method import as_recipe
 from dstbench.errors import BadInput
+from dstbench.recipe import Recipe
 from dstbench.results.record import folder_of, write_record
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.export import export
 from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import load_trained
@@ -37,25 +41,20 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-def trial(structure, recipe=None):
-    parts = {"init": "erk", "structure": structure, "prune": "magnitude", "grow": "gradient"}
-    return {
-        "model": {"name": "small_cnn"},
-        "dataset": {"name": "digits"},
-        "density": 0.1 if recipe is None else 1.0,
-        "seed": 0,
-        "recipe": recipe or {**parts, "schedule": {"name": "cosine", "delta_t": 4}},
-        "training": {"epochs": 1, "batch_size": 64, "lr": 0.05},
-    }
+def trial(structure):
+    recipe = Recipe(structure=structure, schedule={"name": "cosine", "delta_t": 4})
+    training = Training(epochs=1, batch_size=64, lr=0.05)
+    return TrialSpec({"name": "small_cnn"}, {"name": "digits"}, 0.1, 0, recipe, training)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Five finished trials, whose keys begin with a, b, c, e and f."""
     root = tmp_path_factory.mktemp("results")
-    trials = {"a": trial("unstructured"), "b": trial("channel"), "c": trial(None, {"dense": True})}
-    trials["e"] = trial(None, {"name": "chase", "channel_sparsity": 0.5, "delta_t": 3, "channel_delta_t": 3})
-    trials["e"]["density"] = 0.2
+    trials = {"a": trial("unstructured"), "b": trial("channel")}
+    trials["c"] = replace(trials["a"], recipe=Recipe(dense=True), density=1.0)
+    chase = as_recipe({"name": "chase", "channel_sparsity": 0.5, "delta_t": 3, "channel_delta_t": 3})
+    trials["e"] = replace(trials["a"], recipe=chase, density=0.2)
     blocks = {"name": "shuffled_block", "block_size": 8, "columns": "channel", "balanced": True}
     trials["f"] = trial(blocks)
     for letter, settings in trials.items():
@@ -139,7 +138,7 @@ def test_a_file_that_computes_something_else_is_exit_code_1(results, tmp_path, m
 def expected(results, key):
     folder = folder_of(results, key * 64)
     record = json.loads((folder / "result.json").read_text())
-    return load_trained(record, folder).model.eval()
+    return load_trained(TrialSpec.from_json(record["trial"]), folder).model.eval()
 
 
 def run(code, folder):
@@ -228,7 +227,7 @@ def test_a_result_without_a_network_is_refused(tmp_path, record, message):
     if record is None:
         (tmp_path / "result.json").write_text("{")
     else:
-        write_record({"trial": trial("channel"), "key": "d" * 64, "label": "d", **record}, tmp_path)
+        write_record({"trial": trial("channel").to_json(), "key": "d" * 64, "label": "d", **record}, tmp_path)
     with pytest.raises(BadInput, match=message):
         export(tmp_path, "pt2", tmp_path / "file")
 

@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
-from dstbench.runner.execution import session
-from dstbench.runner.execution.session import Tasks
+from dstbench.recipe import Recipe
+from dstbench.runner.execution import run
+from dstbench.runner.execution.run import Tasks
 from dstbench.runner.execution.worker import Event, Job
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 MATRIX = """
 schema: 1
@@ -40,7 +43,7 @@ def matrix(tmp_path):
 @pytest.fixture
 def call(monkeypatch, tmp_path):
     """Run a command with fake trials; results go to ``tmp_path/results``."""
-    monkeypatch.setattr(session, "Tasks", lambda: Tasks("fakes.trials:by_seed", "fakes.trials:measure"))
+    monkeypatch.setattr(run, "Tasks", lambda: Tasks("fakes.trials:by_seed", "fakes.trials:measure"))
 
     def invoke(*arguments):
         return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
@@ -156,16 +159,15 @@ def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path
     code = (
         # a shell's background jobs, which the tests may be one of, ignore Ctrl-C
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from dstbench.runner.execution import session\nfrom dstbench.runner.execution.session import Tasks\n"
-        "session.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
+        "from dstbench.runner.execution import run\nfrom dstbench.runner.execution.run import Tasks\n"
+        "run.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
         "from dstbench.cli import main\nmain()"
     )
-    tests = next(p for p in sys.path if p.endswith("tests"))
     out = tmp_path / "results"
     arguments = ["run", matrix, "-o", str(out), "-S", "seed=0,3", "-S", "recipe=rigl", "--device", "cpu"]
     running = subprocess.Popen(
         [sys.executable, "-c", code, *arguments, "--workers", "2"],
-        env={**os.environ, "PYTHONPATH": tests},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -184,7 +186,7 @@ def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path
 
 
 def event(kind, status="", reason=None, key="a" * 8):
-    trial = {"model": {"name": "m"}, "dataset": {"name": "d"}, "density": 0.1, "seed": 3}
+    trial = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 3, Recipe(), Training(epochs=1))
     return Event(kind, Job(key, trial, "rigl", None, Path(), ""), status, reason, 1.5)
 
 

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 
-def behave(trial, folder, *, threads, **options):
-    """Do what ``trial["do"]`` says; the default is to succeed."""
-    return ACTIONS[trial.get("do", "succeed")](trial, Path(folder), threads)
+def behave(trial, folder, *, threads, do="succeed", **options):
+    """Do what the option ``do`` says."""
+    return ACTIONS[do](trial, Path(folder), threads)
 
 
 def by_seed(trial, folder, *, threads, **options):
     """Behave by the trial's seed, for runs of whole matrices."""
-    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep"}[trial["seed"]]
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep"}[trial.seed]
     return ACTIONS[action](trial, Path(folder), threads)
 
 
@@ -65,20 +65,18 @@ ACTIONS = {
 }  # fmt: skip
 
 
-def break_down(record, folder, *, threads, contended, **options):
+def break_down(trial, folder, *, threads, contended, **options):
     """A throughput measurement that fails."""
     raise RuntimeError("no measurement")
 
 
-def measure(record, folder, *, threads, contended, **options):
-    """A throughput measurement; a trial may make it fail."""
-    do = record["trial"].get("measure_do")
-    if do:
-        ACTIONS[do](record["trial"], Path(folder), threads)
+def measure(trial, folder, *, threads, contended, do="succeed", **options):
+    """A throughput measurement, unless the option ``do`` says otherwise."""
+    ACTIONS[do](trial, Path(folder), threads)
     speed = {"images_per_second": 10.0, "dense_images_per_second": 20.0, "ratio": 0.5}
     return {"path": "masked-dense", "threads": threads, "contended": contended, "train": speed}
 
 
-def measure_contended(record, folder, **options):
+def measure_contended(trial, folder, **options):
     """A measurement beside which something else ran."""
-    return {**measure(record, folder, **options), "contended": True}
+    return {**measure(trial, folder, **options), "contended": True}

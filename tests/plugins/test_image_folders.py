@@ -10,6 +10,8 @@ import torch
 from dstbench.api import DataUnavailable
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.batches import Batches, evaluation_batches
 from dstbench.runner.trial.running import CURVE
 from dstbench.runner.trial.trial import run_trial
@@ -155,15 +157,14 @@ def test_an_incomplete_copy_of_the_whole_set_is_refused(tmp_path):
 
 def test_a_trial_trains_on_files(tmp_path):
     write_official(tmp_path / "data" / "tiny-imagenet-200", classes=10, train=6, test=2)
-    trial = {
-        "model": {"name": "small_cnn"},
-        "dataset": {"name": "tiny-imagenet", "classes": 10, "validation": 10},
-        "density": 0.2,
-        "seed": 0,
-        "recipe": registry().build("recipe", "rigl").__dict__
-        | {"schedule": {"name": "cosine", "delta_t": 2}},
-        "training": {"epochs": 2, "batch_size": 10, "lr": 0.05},
-    }
+    trial = TrialSpec(
+        model={"name": "small_cnn"},
+        dataset={"name": "tiny-imagenet", "classes": 10, "validation": 10},
+        density=0.2,
+        seed=0,
+        recipe=registry().build("recipe", "rigl").but(schedule={"name": "cosine", "delta_t": 2}),
+        training=Training(epochs=2, batch_size=10, lr=0.05),
+    )
     records = [
         run_trial(trial, tmp_path / str(threads), data_root=tmp_path / "data", device="cpu", threads=threads)
         for threads in (1, 2)  # 2: read by two processes

@@ -1,5 +1,6 @@
-"""All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``),
-those of data sets and models (``data``), exact top-k (``select``), and fast paths (``execution``).
+"""All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``
+and, where torch isn't needed, ``dstbench.recipe``), those of data sets and models (``data``), exact top-k
+(``select``), and fast paths (``execution``).
 
 A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
 label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
@@ -14,9 +15,7 @@ from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, I
 from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.select import kth_largest, take_top
 from dstbench.api.strategies import (
-    Clock,
     Coupling,
-    Infeasible,
     InPlace,
     LayerInfo,
     LayerView,
@@ -24,17 +23,14 @@ from dstbench.api.strategies import (
     Policy,
     Quota,
     Random,
-    Recipe,
     Schedule,
     Score,
     Share,
-    Signal,
-    Spec,
-    StrategyError,
     Structure,
     Support,
-    Target,
 )
+from dstbench.errors import Infeasible, StrategyError
+from dstbench.recipe import Clock, Recipe, Signal, Spec, Target
 
 __all__ = [
     "Augment",

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Flag, auto
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from dstbench.api.abilities import declared
-from dstbench.errors import BadInput
-
-Spec = str | Mapping[str, Any]
-"""A component by name, or ``{"name": ..., parameter: value}``; init, prune and grow also take ``share``."""
-
-
-class StrategyError(ValueError):
-    """A strategy broke its contract, or was asked for something it can't do. Names it and the layer."""
-
-
-class Infeasible(StrategyError):
-    """What was asked for can't exist here, such as a budget outside all bounds; the message gives the figures.
-    A trial that meets it is skipped."""
-
-
-class Signal(Flag):
-    """What a score or share reads beyond weights and masks; collected, and charged, only when asked for."""
-
-    NONE = 0
-    GRAD = auto()  # the dense gradient of the update's batch, averaged over ranks; costs a dense backward
-    ACTIVE_GRAD = auto()  # the same on active weights, zero elsewhere; free
-    MOMENTUM = auto()  # an exponential average of dense gradients; costs a dense backward every step
+from dstbench.recipe import Clock, Signal, Target
 
 
 @dataclass(frozen=True)
@@ -277,40 +255,6 @@ class Support(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Where training stands. A step is one *applied* optimizer step."""
-
-    step: int
-    total_steps: int
-    steps_per_epoch: int | None = None
-
-    @property
-    def progress(self) -> float:
-        """The share of the steps that are done, 0 to 1."""
-        return self.step / self.total_steps
-
-    @property
-    def epoch(self) -> float:
-        """Epochs done. Raises StrategyError where nobody said how long an epoch is."""
-        if self.steps_per_epoch is None:
-            raise StrategyError("this schedule counts epochs: pass steps_per_epoch to the Sparsifier")
-        return self.step / self.steps_per_epoch
-
-
-@dataclass(frozen=True)
-class Target:
-    """Density after the prune half and after the grow half of one topology update."""
-
-    keep: float
-    final: float
-
-    def __post_init__(self) -> None:
-        """Refuse what no update can reach."""
-        if not (0 <= self.keep <= self.final <= 1 and self.final > 0):
-            raise StrategyError(f"a target needs 0 <= keep <= final <= 1 and final > 0, got {self}")
-
-
 class Schedule(Protocol):
     """When the topology changes and to which densities. Pure.
 
@@ -321,27 +265,3 @@ class Schedule(Protocol):
     def __call__(self, clock: Clock, density: float) -> Target | None:
         """Return the target of an update at this step, or None for no update."""
         ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A published method: a named choice of one component of each kind. Data, not code."""
-
-    init: Spec = "erk"
-    structure: Spec = "unstructured"
-    prune: Spec = "magnitude"
-    grow: Spec = "gradient"
-    schedule: Spec = "cosine"
-    dense_layers: tuple[str, ...] = ()  # layers left out of N and of the budget: see budgeted_layers
-    dense: bool = False  # no masks at all
-    narrow: bool = False  # no masks: a narrower model with as many parameters as the sparse one has weights
-    multiplier: float = 1.0  # extended training: the runner scales epochs and learning-rate milestones by it
-
-    def __post_init__(self) -> None:
-        """Refuse a training without length."""
-        if isinstance(self.multiplier, bool) or not 0 < self.multiplier < float("inf"):
-            raise BadInput(f"multiplier: expected a number > 0, got {self.multiplier!r}")
-
-    def but(self, **changes: Any) -> Recipe:
-        """The same recipe with some parts changed."""
-        return replace(self, **changes)

@@ -9,10 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from dstbench.cli.export import export
+from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, leaderboard, results_app
-from dstbench.cli.run import plan, run
+from dstbench.cli.run import run
 from dstbench.errors import BadInput
 
 

@@ -22,7 +22,7 @@ _PHASES = {"train": "training", "throughput": "timing"}
 
 
 class Progress:
-    """Takes a session's events. Writes to stderr: stdout is for results."""
+    """Takes a run's events. Writes to stderr: stdout is for results."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -97,8 +97,8 @@ class Progress:
 def describe(event: Event) -> str:
     """A trial in a few words: method, model, data set, density, seed."""
     trial = event.job.trial
-    where = f"{trial['model']['name']}, {trial['dataset']['name']}"
-    return f"{event.job.label} ({where}, density {trial['density']:g}, seed {trial['seed']})"
+    where = f"{trial.model['name']}, {trial.dataset['name']}"
+    return f"{event.job.label} ({where}, density {trial.density:g}, seed {trial.seed})"
 
 
 def _bars(console: Console) -> Bars:

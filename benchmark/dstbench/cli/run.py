@@ -1,4 +1,4 @@
-"""``dstbench run`` and ``dstbench plan``."""
+"""``dstbench run``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dstbench.cli.tables import print_json
-
 if TYPE_CHECKING:
     from dstbench.report.page import Written
-    from dstbench.runner.execution.session import Session
+    from dstbench.runner.execution.run import Run
 
 INTERRUPTED = 130
 _FILE_WIDTH = 130  # columns of a leaderboard that goes to a file or a pipe
@@ -87,13 +85,13 @@ def run(
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
-    from dstbench.runner.execution.session import run as run_session
+    from dstbench.runner.execution.run import run as run_suite
 
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Progress() as progress:
-            session = run_session(
+            done = run_suite(
                 suite,
                 out,
                 settings=settings or (),
@@ -107,63 +105,43 @@ def run(
                 progress=progress,
                 planned=progress.plan,
             )
-        _report(session, as_json=as_json)
+        _report(done, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    raise typer.Exit(0 if session.ok else 1)
-
-
-def plan(
-    suite: Suite,
-    settings: Settings = None,
-    out: Out = Path("results"),
-    workers: Workers = None,
-    shard: Shard = None,
-    as_json: Json = False,
-) -> None:
-    """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Runs nothing."""
-    from dstbench.cli.prospect import describe, print_plan
-
-    described = describe(suite, settings or (), out, workers, shard)
-    if as_json:
-        print_json(described)
-    else:
-        print_plan(described)
+    raise typer.Exit(0 if done.ok else 1)
 
 
 def _split(text: str) -> Iterable[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _report(session: Session, *, as_json: bool) -> None:
+def _report(done: Run, *, as_json: bool) -> None:
     """Write the leaderboards, print the first, and say where everything is."""
     from dstbench.report.page import write_leaderboards
 
-    for rejected in session.rejected:
+    for rejected in done.rejected:
         typer.secho(f"not used: {rejected}", fg=typer.colors.YELLOW, err=True)
-    if session.rejected:
+    if done.rejected:
         typer.echo("Their trials did not run; `--retry invalid` runs them and keeps the old files.", err=True)
-    if not session.out.is_dir():
+    if not done.out.is_dir():
         return
-    written = write_leaderboards([session.out], session.out / "leaderboards")
+    written = write_leaderboards([done.out], done.out / "leaderboards")
     if as_json:
         from dstbench.report.text import to_json
 
         typer.echo(to_json(written.beside.within("accuracy", written.tables["accuracy"])))
     else:
         _print(written)
-    counts = ", ".join(f"{number} {status}" for status, number in session.counts.items())
+    counts = ", ".join(f"{number} {status}" for status, number in done.counts.items())
     typer.echo(
-        f"{len(session.statuses)} trials: {counts} ({session.ran} trained and {session.timed} timed now, "
-        f"in {session.seconds:.0f} s)",
+        f"{len(done.statuses)} trials: {counts} ({done.ran} trained and {done.timed} timed now, "
+        f"in {done.seconds:.0f} s)",
         err=True,
     )
-    typer.echo(
-        f"results: {session.out}   leaderboards: {session.out / 'leaderboards' / 'index.html'}", err=True
-    )
+    typer.echo(f"results: {done.out}   leaderboards: {done.out / 'leaderboards' / 'index.html'}", err=True)
 
 
 def _print(written: Written) -> None:

@@ -11,18 +11,20 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from dstbench.recipe import Recipe
 from dstbench.results.record import read_record, write_record
 from dstbench.runner.execution.lease import FILE as LEASE
 from dstbench.runner.execution.local import cores, run_local, visible_gpus
 from dstbench.runner.execution.worker import LOG, Job
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
-TRIAL = {"model": {"name": "m"}, "dataset": {"name": "d"}, "density": 0.1, "seed": 0, "recipe": {}}
+TRIAL = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 0, Recipe(), Training(epochs=1))
 
 
 def job(root, key="ab" * 16, do="succeed", **changes):
-    trial = {**TRIAL, "do": do, **changes.pop("trial", {})}
-    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu"}, **changes}
-    return Job(key, trial, "label", None, root / key[:2] / key, **fields)
+    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu", "do": do}, **changes}
+    return Job(key, TRIAL, "label", None, root / key[:2] / key, **fields)
 
 
 def outcomes(jobs, **options):
@@ -41,11 +43,11 @@ def test_each_ending_is_a_row_of_its_own(tmp_path):
         "leave": ("killed", "its process ended with exit code 3; see log.txt"),
     }  # fmt: skip
     jobs = {do: job(tmp_path, f"{i:02x}" * 16, do) for i, do in enumerate(expected)}
-    found = outcomes(list(jobs.values()))
+    events = outcomes(list(jobs.values()))
     for do, (status, reason) in expected.items():
         record = read_record(jobs[do].folder)
         assert (record["status"], record["reason"]) == (status, reason)
-        assert found[jobs[do].key].status == status
+        assert events[jobs[do].key].status == status
         assert record["label"] == "label"
         assert not (jobs[do].folder / LEASE).exists()
     assert "in raise_error" in read_record(jobs["raise"].folder)["traceback"]
@@ -56,16 +58,16 @@ def test_each_ending_is_a_row_of_its_own(tmp_path):
 def test_trials_run_in_their_own_processes_with_their_share_of_cores(tmp_path):
     jobs = [job(tmp_path, f"{i:02x}" * 16) for i in range(2)]
     outcomes(jobs)
-    provenance = [read_record(each.folder)["provenance"] for each in jobs]
+    provenance = [read_record(one.folder)["provenance"] for one in jobs]
     assert len({p["pid"] for p in provenance} | {os.getpid()}) == 3
     assert {p["threads"] for p in provenance} == {max(1, cores() // 2)}
 
 
 def test_limit_ends_a_hanging_trial_and_all_that_it_started(tmp_path):
     stubborn, other = job(tmp_path, do="ignore", limit=0.5), job(tmp_path, "cd" * 16)
-    found = outcomes([stubborn, other])
-    assert found[stubborn.key].status == "timeout"
-    assert found[other.key].status == "ok"
+    events = outcomes([stubborn, other])
+    assert events[stubborn.key].status == "timeout"
+    assert events[other.key].status == "ok"
     assert read_record(stubborn.folder)["reason"] == "stopped at its limit of 0.5 s"
     grandchild = int((stubborn.folder / "grandchild").read_text())
     for _ in range(50):
@@ -132,9 +134,9 @@ def test_throughput_is_added_to_the_record(tmp_path):
 
 
 def test_death_while_timing_leaves_the_result_as_it_is(tmp_path):
-    outcomes([job(tmp_path, trial={"measure_do": "kill"})])
+    outcomes([job(tmp_path)])
     before = read_record(job(tmp_path).folder)
-    timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", trial={"measure_do": "kill"})
+    timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", do="kill")
     assert outcomes([timing])[timing.key].status == "killed"
     assert read_record(timing.folder) == before
 
@@ -143,12 +145,14 @@ def test_children_die_with_a_killed_scheduler(tmp_path):
     code = (
         "from pathlib import Path\nfrom dstbench.runner.execution.local import run_local\n"
         "from dstbench.runner.execution.worker import Job\n"
-        f"job = Job('ab' * 16, {TRIAL | {'do': 'sleep'}!r}, '', None, Path({str(tmp_path / 'ab')!r}), "
-        "'fakes.trials:behave', options={'device': 'cpu'})\n"
+        "from dstbench.runner.matrix.trial_spec import TrialSpec\n"
+        f"trial = TrialSpec.from_json({TRIAL.to_json()!r})\n"
+        f"job = Job('ab' * 16, trial, '', None, Path({str(tmp_path / 'ab')!r}), "
+        "'fakes.trials:behave', options={'device': 'cpu', 'do': 'sleep'})\n"
         "run_local([job], on_event=lambda event: None)"
     )
-    tests = next(path for path in sys.path if path.endswith("tests"))
-    scheduler = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": tests})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    scheduler = subprocess.Popen([sys.executable, "-c", code], env=environment)
     until = time.monotonic() + 20
     while not (tmp_path / "ab" / "started").exists() and time.monotonic() < until:
         time.sleep(0.01)
@@ -171,7 +175,7 @@ def test_visible_gpus_follow_the_environment(monkeypatch):
 
 def test_invalid_record_is_neither_used_nor_overwritten(tmp_path):
     invalid = job(tmp_path, retry=frozenset({"failed", "ok"}))
-    write_record({"key": invalid.key, "status": "ok", "label": "", "trial": TRIAL}, invalid.folder)
+    write_record({"key": invalid.key, "status": "ok", "label": "", "trial": TRIAL.to_json()}, invalid.folder)
     path = invalid.folder / "result.json"
     path.write_text(path.read_text()[:-20])
     text = path.read_text()

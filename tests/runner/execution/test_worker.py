@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from dstbench.recipe import Recipe
 from dstbench.runner.execution import worker
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest")
 
@@ -17,10 +20,10 @@ class Machine:
         self.busy, self.seconds = busy, 0
 
     def cpu_times(self, percpu=False):
-        each = [
+        by_cpu = [
             Times(user * self.seconds, 0, 0, (10 - user) * self.seconds, 0, 0, 0, 0, 0) for user in self.busy
         ]
-        return each if percpu else Times(*map(sum, zip(*each, strict=True)))
+        return by_cpu if percpu else Times(*map(sum, zip(*by_cpu, strict=True)))
 
     def Process(self):
         return SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=self.seconds, system=0))
@@ -48,7 +51,7 @@ def test_only_neighbours_on_the_processors_of_this_process_count(monkeypatch, al
 def test_stack_of_a_crash_survives_the_long_list_of_modules_after_it(tmp_path):
     log = "Fatal Python error: Segmentation fault\n  File 'a.py', line 1\n\nExtension modules: "
     (tmp_path / worker.LOG).write_text(log + "a.module, " * 1000 + "(total: 1000)\n")
-    trial = {"model": {}, "dataset": {}, "density": 0.1, "seed": 0, "recipe": {}}
+    trial = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 0, Recipe(), Training(epochs=1))
     job = worker.Job("ab" * 16, trial, "rigl", None, tmp_path, "fakes.trials:behave")
     record = worker.record_death(job, "killed", "killed by SIGSEGV", 1.0)
     assert record["traceback"] == "Fatal Python error: Segmentation fault\n  File 'a.py', line 1\n\n"

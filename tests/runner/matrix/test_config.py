@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from dstbench.api import Recipe
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-from dstbench.runner.matrix.config import Axes, Matrix, Training, load_matrix, suites
+from dstbench.runner.matrix.config import Matrix, Training, load_matrix, suites
 from dstbench.runner.matrix.plan import plan
 
 MATRIX = {
@@ -149,7 +149,7 @@ def test_a_parameter_of_a_piece_beside_recipes_reaches_every_trial(source):
     """Never dropped with the file's product, and stronger than what the file says of a recipe."""
     settings = ["schedule.delta_t=5", "recipe=rigl,{name: set, grow: momentum}", "controls=static"]
     trials = plan(load_matrix(source, settings), registry()).trials
-    recipes = [trial.trial["recipe"]["schedule"] for trial in trials]
+    recipes = [trial.trial.recipe.schedule for trial in trials]
     assert {recipe.get("delta_t") for recipe in recipes if recipe["name"] == "cosine"} == {5}
     assert any(recipe == {"name": "never"} for recipe in recipes)
 
@@ -240,12 +240,6 @@ def test_defaults_of_training_never_change():
     }  # fmt: skip
 
 
-def test_settings_know_the_axes():
-    from dstbench.runner.matrix import overrides
-
-    assert set(overrides._AXES) == set(Axes.model_fields)
-
-
 def test_extended_training_moves_its_milestones():
     plain = Training(epochs=10, schedule="multistep", milestones=(4, 7), step_epochs=3, warmup_epochs=2)
     longer = plain.extended(1.5)
@@ -281,3 +275,11 @@ def test_narrowing_an_axis_hides_no_typing_error():
     rules = {**RULES, "exclude": [{"recipe": "sett"}]}
     with pytest.raises(BadInput, match="'sett' is not on that axis of the matrix"):
         plan(load_matrix({**MATRIX, **rules}, ["recipe=rigl"]), registry())
+
+
+def test_what_an_axis_held_without_being_given_is_dropped_too():
+    """Beside a product, prune stands at a Recipe's default; who moves it leaves nothing to exclude."""
+    axes = {**MATRIX["axes"], "recipe": None, "grow": ["random", "gradient"]}
+    document = {**MATRIX, "axes": axes, "exclude": [{"prune": "magnitude", "grow": "random"}]}
+    assert len(load_matrix(document).exclude) == 1
+    assert load_matrix(document, ["prune=random"]).exclude == ()

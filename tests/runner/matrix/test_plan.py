@@ -7,13 +7,15 @@ from collections import Counter
 import pytest
 
 from dstbench.errors import BadInput
+from dstbench.recipe import Recipe
 from dstbench.registration.registry import registry
 from dstbench.results.labels import spec_text
 from dstbench.results.record import canonical
-from dstbench.runner.matrix.cells import DEFAULTS, cells
+from dstbench.runner.matrix.cells import cells
 from dstbench.runner.matrix.config import load_matrix
-from dstbench.runner.matrix.estimate import Prospect
-from dstbench.runner.matrix.plan import plan, trial_key
+from dstbench.runner.matrix.key import digest
+from dstbench.runner.matrix.outlook import Outlook
+from dstbench.runner.matrix.plan import plan
 
 MATRIX = {
     "schema": 1,
@@ -57,11 +59,11 @@ def test_quick_has_a_static_control_for_every_init_and_structure():
     trials = plan(load_matrix("quick"), registry()).trials
 
     def starts(control):
-        recipes = [t.trial["recipe"] for t in trials if t.control == control]
-        return {canonical([recipe["init"], recipe["structure"]]) for recipe in recipes}
+        recipes = [t.trial.recipe for t in trials if t.control == control]
+        return {canonical([recipe.init, recipe.structure]) for recipe in recipes}
 
     assert starts("static") == starts(None)
-    assert {t.trial["recipe"]["schedule"]["name"] for t in trials if t.control == "static"} == {"never"}
+    assert {t.trial.recipe.schedule["name"] for t in trials if t.control == "static"} == {"never"}
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -80,15 +82,15 @@ def test_model_without_width_skips_its_small_dense_control():
 
 def test_static_takes_a_structure_by_name_or_with_parameters():
     structure = {"name": "shuffled_block", "block_size": 8}
-    found = planned(axes={"recipe": [{"name": "static", "structure": s} for s in ("channel", structure)]})
-    assert [t.trial["recipe"]["structure"] for t in found.trials] == [{"name": "channel"}, structure]
+    static = planned(axes={"recipe": [{"name": "static", "structure": s} for s in ("channel", structure)]})
+    assert [t.trial.recipe.structure for t in static.trials] == [{"name": "channel"}, structure]
     with pytest.raises(BadInput, match=r"parameter 'structure' expected .*got 3 \(int\)"):
         planned(axes={"recipe": {"name": "static", "structure": 3}})
 
 
 def test_trial_is_resolved_and_leaves_defaults_out():
     [trial] = planned().trials
-    assert trial.trial == {
+    assert trial.trial.to_json() == {
         "model": {"name": "small_cnn"},
         "dataset": {"name": "digits"},
         "density": 0.1,
@@ -110,8 +112,8 @@ def test_dense_is_one_trial_at_every_density_and_small_dense_one_at_each():
     trials = planned(axes={"density": [0.2, 0.1], "seed": [0, 1]}, controls=["dense", "small-dense"]).trials
     assert Counter(t.control for t in trials) == {None: 4, "small-dense": 4, "dense": 2}
     [dense, _] = [t.trial for t in trials if t.control == "dense"]
-    assert (dense["recipe"], dense["density"]) == ({"dense": True}, 1.0)
-    assert all(t.trial["recipe"]["narrow"] for t in trials if t.control == "small-dense")
+    assert (dense.recipe, dense.density) == (Recipe(dense=True), 1.0)
+    assert all(t.trial.recipe.narrow for t in trials if t.control == "small-dense")
 
 
 def test_same_method_by_recipe_and_by_its_parts_is_one_trial():
@@ -137,9 +139,9 @@ def test_every_field_of_a_recipe_can_be_changed():
     changes = {"schedule": "never", "dense_layers": ["@first_conv"], "multiplier": 2}
     [trial] = planned(axes={"recipe": {"name": "rigl", **changes}}).trials
     assert trial.label == "rigl(dense_layers=@first_conv, multiplier=2, schedule=never)"
-    assert trial.trial["recipe"]["schedule"] == {"name": "never"}
-    assert trial.trial["recipe"]["dense_layers"] == ["@first_conv"]
-    assert trial.trial["training"]["epochs"] == 4
+    assert trial.trial.recipe.schedule == {"name": "never"}
+    assert trial.trial.recipe.dense_layers == ("@first_conv",)
+    assert trial.trial.training.epochs == 4
 
 
 def test_a_control_that_moves_is_none():
@@ -167,13 +169,13 @@ def test_label_spells_components_as_the_boards_do():
     schedules = [{"name": "cosine", "delta_t": 50, "alpha": 0.123456789}, "never"]
     trial = planned(axes={"recipe": None, "schedule": schedules}).trials[0]
     spelled = "cosine(alpha=0.123456789, delta_t=50)"
-    assert spec_text(trial.trial["recipe"]["schedule"]) == spelled
+    assert spec_text(trial.trial.recipe.schedule) == spelled
     assert trial.label == f"erk · unstructured · magnitude · gradient · {spelled}"
 
 
 def test_control_that_is_a_method_too_stays_a_control():
-    found = planned(axes={"recipe": ["static", "rigl"]}, controls=["static"])
-    assert [(t.label, t.control) for t in found.trials] == [("static", "static"), ("rigl", None)]
+    both = planned(axes={"recipe": ["static", "rigl"]}, controls=["static"])
+    assert [(t.label, t.control) for t in both.trials] == [("static", "static"), ("rigl", None)]
 
 
 @pytest.mark.parametrize(
@@ -210,11 +212,9 @@ def test_key_is_another_for_another_trial(changes):
 
 
 def test_equal_numbers_make_equal_keys():
-    assert trial_key({"lr": 1, "b": [2.0]}, {}) == trial_key({"b": [2], "lr": 1.0}, {})
-    assert trial_key({"lr": True}, {}) != trial_key({"lr": 1}, {})
-    assert trial_key({"lr": 0.1}, {"grow": {"version": "1"}}) != trial_key(
-        {"lr": 0.1}, {"grow": {"version": "2"}}
-    )
+    assert digest({"lr": 1, "b": [2.0]}) == digest({"b": [2], "lr": 1.0})
+    assert digest({"lr": True}) != digest({"lr": 1})
+    assert digest({"version": "1"}) != digest({"version": "2"})
 
 
 def test_key_of_the_first_version_stays():
@@ -225,13 +225,7 @@ def test_key_of_the_first_version_stays():
         '{"components":{"grow":{"name":"dstbench/gradient","version":"1"}},'
         '"trial":{"density":0.1,"model":{"name":"m"},"seed":0}}'
     )
-    assert trial_key(trial, components) == hashlib.sha256(text.encode()).hexdigest()
-
-
-def test_defaults_of_strategy_axes_are_those_of_a_recipe():
-    from dstbench.api import Recipe
-
-    assert {kind: getattr(Recipe(), kind) for kind in DEFAULTS} == DEFAULTS
+    assert digest({"trial": trial, "components": components}) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_include_and_exclude():
@@ -239,13 +233,13 @@ def test_include_and_exclude():
     whole = cells(load_matrix({**MATRIX, "axes": MATRIX["axes"] | axes}))
     assert (len(whole[0]), whole[1]) == (4, 0)
     matrix = {**MATRIX, "axes": MATRIX["axes"] | axes, "controls": ["static"]}
-    found, excluded = cells(load_matrix({**matrix, "exclude": [{"grow": "gradient", "density": 0.2}]}))
+    kept, excluded = cells(load_matrix({**matrix, "exclude": [{"grow": "gradient", "density": 0.2}]}))
     assert excluded == 1
-    assert [(c.axes["density"], c.axes.get("recipe")) for c in found] == [
+    assert [(c.axes["density"], c.axes.get("recipe")) for c in kept] == [
         (0.2, "static"), (0.2, None), (0.1, "static"), (0.1, None), (0.1, None)
     ]  # fmt: skip
-    found, _ = cells(load_matrix({**matrix, "include": [{"grow": ["gradient", "random"], "density": 0.1}]}))
-    assert {c.axes["density"] for c in found} == {0.1}
+    kept, _ = cells(load_matrix({**matrix, "include": [{"grow": ["gradient", "random"], "density": 0.1}]}))
+    assert {c.axes["density"] for c in kept} == {0.1}
 
 
 def test_match_on_what_the_axis_does_not_hold_is_refused():
@@ -259,7 +253,7 @@ def test_excluding_everything_is_refused():
 
 
 def test_overrides_set_training_and_parameters_where_they_match():
-    found = planned(
+    overridden = planned(
         axes={"recipe": ["rigl", "set"], "density": [0.2, 0.1]},
         overrides=[
             {"when": {"density": 0.1}, "set": {"training.lr": 0.5}},
@@ -267,14 +261,14 @@ def test_overrides_set_training_and_parameters_where_they_match():
         ],
     )
     settings = {
-        (t.label, t.trial["density"]): (
-            t.trial["training"].get("lr"),
-            t.trial["recipe"]["schedule"].get("delta_t"),
+        (t.label, t.trial.density): (
+            t.trial.training.lr,
+            t.trial.recipe.schedule.get("delta_t"),
         )
-        for t in found.trials
+        for t in overridden.trials
     }
     assert settings == {
-        ("rigl", 0.2): (None, None), ("set", 0.2): (None, 7), ("rigl", 0.1): (0.5, None), ("set", 0.1): (0.5, 7)
+        ("rigl", 0.2): (0.1, None), ("set", 0.2): (0.1, 7), ("rigl", 0.1): (0.5, None), ("set", 0.1): (0.5, 7)
     }  # fmt: skip
 
 
@@ -351,11 +345,11 @@ def test_too_few_updates_are_reported():
 
 def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
     trials = planned().trials
-    found = Prospect(registry()).estimate(trials, tmp_path, workers=2)
-    assert "guess" in found.basis
-    macs = Prospect(registry()).profile(trials[0].trial).macs
-    assert found.macs == 3 * macs * 1258 * 2
-    assert found.seconds == pytest.approx(found.macs / 1e10 / 2)
+    forecast = Outlook(registry()).forecast(trials, tmp_path, workers=2)
+    assert "guess" in forecast.basis
+    macs = Outlook(registry()).profile(trials[0].trial).macs
+    assert forecast.macs == 3 * macs * 1258 * 2
+    assert forecast.seconds == pytest.approx(forecast.macs / 1e10 / 2)
 
 
 def test_how_speed_is_measured_is_no_part_of_a_trial():
@@ -375,16 +369,16 @@ def test_how_speed_is_measured_is_no_part_of_a_trial():
 )
 def test_estimates_need_no_data(dataset, images, tmp_path):
     trials = planned(axes={"dataset": dataset}).trials
-    prospect = Prospect(registry())
-    found = prospect.estimate(trials, tmp_path, workers=1)
-    assert found.macs == 3 * prospect.profile(trials[0].trial).macs * images * 2
+    outlook = Outlook(registry())
+    forecast = outlook.forecast(trials, tmp_path, workers=1)
+    assert forecast.macs == 3 * outlook.profile(trials[0].trial).macs * images * 2
 
 
 def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate(tmp_path):
     trials = planned(axes={"dataset": {"name": "tiny-imagenet", "classes": 10, "validation": 100}}).trials
-    prospect = Prospect(registry())
-    assert prospect.profile(trials[0].trial).parameters > 0
-    assert prospect.estimate(trials, tmp_path, workers=1).macs is None
+    outlook = Outlook(registry())
+    assert outlook.profile(trials[0].trial).parameters > 0
+    assert outlook.forecast(trials, tmp_path, workers=1).macs is None
 
 
 def test_a_wrong_preset_stops_a_plan():
@@ -395,4 +389,4 @@ def test_a_wrong_preset_stops_a_plan():
 def test_an_override_that_names_another_component_drops_the_old_ones_parameters():
     rules = [{"when": {"recipe": "rigl"}, "set": {"schedule.name": "constant", "schedule.zeta": 0.1}}]
     [trial] = planned(axes={"recipe": [{"name": "rigl", "alpha": 0.5}]}, overrides=rules).trials
-    assert trial.trial["recipe"]["schedule"] == {"name": "constant", "zeta": 0.1}
+    assert trial.trial.recipe.schedule == {"name": "constant", "zeta": 0.1}

@@ -37,17 +37,15 @@ def test_every_recipe_trains_two_epochs_on_digits(name, tmp_path):
     }
     [planned] = plan(load_matrix(matrix), registry()).trials
     assert planned.label.startswith(name)
-    record = run_trial(dict(planned.trial), tmp_path, device="cpu", threads=1)
+    record = run_trial(planned.trial, tmp_path, device="cpu", threads=1)
     assert record["status"] == "ok", record["traceback"]
-    measures, recipe = record["measures"], planned.trial["recipe"]
+    measures, recipe = record["measures"], planned.trial.recipe
     assert measures["top1"] > 5
-    if recipe.get("dense") or recipe.get("narrow"):
+    if recipe.dense or recipe.narrow:
         return
-    coarse = recipe["structure"]["name"] != "unstructured"  # a layer's density is met to half a unit
+    coarse = recipe.structure["name"] != "unstructured"  # a layer's density is met to half a unit
     assert measures["density"] == pytest.approx(0.2, abs=0.05 if coarse else 1e-3)
     moves = "delta_t" in spec(name)
     assert (measures["updates"] > 0) == moves
-    removes = (
-        recipe["structure"]["name"] == "emergent_channel" and recipe["structure"].get("channel_sparsity") != 0
-    )
+    removes = recipe.structure["name"] == "emergent_channel" and recipe.structure.get("channel_sparsity") != 0
     assert (measures["channels_removed"] > 0) == removes

@@ -11,6 +11,7 @@ import torch
 from dstbench.api import Augment, Split
 from dstbench.registration.registry import registry
 from dstbench.results.record import seal
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import trial as trial_module
 from dstbench.runner.trial.batches import evaluation_batches
 from dstbench.runner.trial.blueprint import Blueprint
@@ -29,7 +30,7 @@ TRIAL = {
 
 
 def run(folder):
-    record = run_trial(TRIAL, folder, device="cpu", threads=1)
+    record = run_trial(TrialSpec.from_json(TRIAL), folder, device="cpu", threads=1)
     assert record["status"] == "ok", record["traceback"]
     return record
 
@@ -66,10 +67,10 @@ def test_the_test_set_is_read_once_after_training(digits, tmp_path, monkeypatch)
     """ITOP and Chase choose the best epoch by a validation loader that is the test loader."""
     seen, original = [], trial_module.evaluate
 
-    def watched(session, split):
-        names = [name for name in ("train", "validation", "test") if getattr(session.data, name) is split]
-        seen.append((names, session.progress.epoch))
-        return original(session, split)
+    def watched(running, split):
+        names = [name for name in ("train", "validation", "test") if getattr(running.data, name) is split]
+        seen.append((names, running.progress.epoch))
+        return original(running, split)
 
     monkeypatch.setattr(trial_module, "evaluate", watched)
     record = run(tmp_path)
@@ -82,12 +83,12 @@ def test_the_final_epoch_is_reported_however_bad(tmp_path, monkeypatch):
     """Chase reports the best of its last epochs."""
     original = trial_module._epoch
 
-    def spoilt(session, epoch, set_rate):
-        loss = original(session, epoch, set_rate)
+    def spoilt(running, epoch, set_rate):
+        loss = original(running, epoch, set_rate)
         if epoch == 1:
             with torch.no_grad():
-                session.model.fc2.weight.zero_()
-                session.model.fc2.bias.copy_(torch.eye(10)[3])  # always answers 3
+                running.model.fc2.weight.zero_()
+                running.model.fc2.bias.copy_(torch.eye(10)[3])  # always answers 3
         return loss
 
     monkeypatch.setattr(trial_module, "_epoch", spoilt)

@@ -7,8 +7,11 @@ import json
 import pytest
 import torch
 
+from dstbench.core.training.method import as_recipe
 from dstbench.registration.registry import registry
 from dstbench.results.record import seal
+from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import trial as trial_module
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE
 from dstbench.runner.trial.throughput import measure_throughput
@@ -25,15 +28,15 @@ RIGL = {
 
 
 def config(recipe=RIGL, **training):
-    return {
-        "model": {"name": "small_cnn"},
-        "dataset": {"name": "digits"},
-        "density": 0.1,
-        "seed": 0,
-        "recipe": recipe,
-        "training": {"epochs": 3, "batch_size": 64, "lr": 0.05, **training},
-        "measure": {"rounds": 2, "warmup": 1, "batch_size": 8},
-    }
+    return TrialSpec(
+        model={"name": "small_cnn"},
+        dataset={"name": "digits"},
+        density=0.1,
+        seed=0,
+        recipe=as_recipe(recipe),
+        training=Training(**{"epochs": 3, "batch_size": 64, "lr": 0.05, **training}),
+        measure=Measure(rounds=2, warmup=1, batch_size=8),
+    )
 
 
 def run(trial, folder, **options):
@@ -86,7 +89,7 @@ def test_the_record_of_a_good_trial(tmp_path):
 
 def test_throughput_of_a_trial_stands_beside_dense(tmp_path):
     record = run(config(), tmp_path)
-    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    timed = measure_throughput(config(), tmp_path, device="cpu", threads=1)
     for phase in ("train", "inference", "single"):
         speed = timed[phase]
         assert speed["path"] not in ("", "dense")  # a dispatcher that measures may find a faster one
@@ -103,8 +106,9 @@ def test_throughput_of_a_trial_stands_beside_dense(tmp_path):
 
 
 def test_inference_runs_compacted_where_rows_are_gone_and_training_as_it_is_stored(tmp_path):
-    record = run(config({**RIGL, "structure": {"name": "channel"}}, epochs=1), tmp_path)
-    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    trial = config({**RIGL, "structure": {"name": "channel"}}, epochs=1)
+    run(trial, tmp_path)
+    timed = measure_throughput(trial, tmp_path, device="cpu", threads=1)
     paths = [timed[phase]["path"] for phase in ("train", "inference", "single")]
     assert paths == ["masked-dense", "compacted", "compacted"]
 
@@ -128,7 +132,7 @@ def test_controls(recipe, tmp_path):
     if "narrow" in recipe:
         rigl = run(config(), tmp_path / "rigl")["measures"]
         assert measures["parameters"] == pytest.approx(rigl["active_parameters"], rel=0.05)
-    timed = measure_throughput(record, tmp_path, device="cpu", threads=1)
+    timed = measure_throughput(config(recipe), tmp_path, device="cpu", threads=1)
     assert {timed[phase]["path"] for phase in ("train", "inference", "single")} == {"dense"}
 
 
@@ -138,9 +142,9 @@ def test_controls(recipe, tmp_path):
 )
 def test_whatever_is_stored_the_record_is_the_same(storage, recipe, tmp_path):
     records, states = [], []
-    for each in ("masked", storage):
-        records.append(run(config(recipe, storage=each), tmp_path / each)["measures"])
-        states.append(torch.load(tmp_path / each / STATE, weights_only=True))
+    for kind in ("masked", storage):
+        records.append(run(config(recipe, storage=kind), tmp_path / kind)["measures"])
+        states.append(torch.load(tmp_path / kind / STATE, weights_only=True))
     masked, stored = records
     assert abs(masked["top1"] - stored["top1"]) < 1
     assert masked["changed"] > 0
@@ -290,11 +294,11 @@ def test_a_training_that_ends_above_its_density_is_refused(tmp_path, monkeypatch
     assert run(config(cubic), tmp_path / "whole")["status"] == "ok"
     original = trial_module._step
 
-    def skipping(session, total):
-        if session.sparsifier.steps != 30 or getattr(session, "skipped", False):
-            original(session, total)
+    def skipping(running, total):
+        if running.sparsifier.steps != 30 or getattr(running, "skipped", False):
+            original(running, total)
         else:
-            session.skipped = True  # as a loss scaler does with an overflow
+            running.skipped = True  # as a loss scaler does with an overflow
 
     monkeypatch.setattr(trial_module, "_step", skipping)
     record = run(config(cubic), tmp_path / "short")

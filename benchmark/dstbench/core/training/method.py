@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
 from dstbench.core.engine.structures import EngineStructure, as_structure
-from dstbench.errors import BadInput, nearest
+from dstbench.errors import BadInput
+from dstbench.recipe import recipe_of
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
@@ -80,12 +81,7 @@ def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | Non
     if isinstance(recipe, str) or "name" in recipe:
         built: Recipe = _registry(registry).build("recipe", recipe)
         return built
-    known = [field.name for field in fields(Recipe)]
-    for key in recipe:
-        if key not in known:
-            raise BadInput(f"recipe: unknown key {key!r}{nearest(key, known)}")
-    parts: dict[str, Any] = {k: tuple(v) if k == "dense_layers" else v for k, v in recipe.items()}
-    return Recipe(**parts)
+    return recipe_of(recipe)
 
 
 def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Method:

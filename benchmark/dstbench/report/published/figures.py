@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dstbench.errors import BadInput, nearest
-from dstbench.runner.matrix.config import Frozen, Training
-from dstbench.runner.matrix.validation import validated
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.validation import Frozen, validated
 from dstbench.runner.matrix.yaml import read_document
 
 Grade = Literal[

@@ -75,14 +75,14 @@ def run_local(
             while waiting and slots:
                 running.append(_start(waiting.popleft(), slots.popleft(), threads, gpus))
                 on_event(Event("started", running[-1].job))
-            wait([each.process.sentinel for each in running], timeout=_pause(running, grace))
-            for each in list(running):
-                if each.process.is_alive():
-                    _enforce(each, grace)
+            wait([child.process.sentinel for child in running], timeout=_pause(running, grace))
+            for child in list(running):
+                if child.process.is_alive():
+                    _enforce(child, grace)
                     continue
-                running.remove(each)
-                slots.append(each.slot)
-                on_event(_finish(each))
+                running.remove(child)
+                slots.append(child.slot)
+                on_event(_finish(child))
     finally:
         _stop(running, grace)
 
@@ -92,7 +92,7 @@ def warm_up(preload: Sequence[str]) -> None:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload([__name__, *preload])  # this module: a child starts in it
     forkserver.ensure_running()
 
 
@@ -173,9 +173,9 @@ def _without_main() -> Iterator[None]:
 def _pause(running: Sequence[_Running], grace: float) -> float | None:
     """Seconds until the next limit; None: no trial has one."""
     limits = [
-        each.job.limit - each.seconds if each.asked is None else each.asked + grace - time.monotonic()
-        for each in running
-        if each.job.limit is not None
+        child.job.limit - child.seconds if child.asked is None else child.asked + grace - time.monotonic()
+        for child in running
+        if child.job.limit is not None
     ]
     return max(0.01, min(limits)) if limits else None
 
@@ -226,14 +226,14 @@ def _death(running: _Running, code: int) -> tuple[str, str]:
 
 def _stop(running: Sequence[_Running], grace: float) -> None:
     """End what still runs."""
-    for each in running:
-        _signal(each.process, signal.SIGTERM)
+    for child in running:
+        _signal(child.process, signal.SIGTERM)
     until = time.monotonic() + grace
-    for each in running:
-        each.process.join(max(0.0, until - time.monotonic()))
-        _signal(each.process, signal.SIGKILL)
-        each.process.join()
-        release_dead(each.job.folder)
+    for child in running:
+        child.process.join(max(0.0, until - time.monotonic()))
+        _signal(child.process, signal.SIGKILL)
+        child.process.join()
+        release_dead(child.job.folder)
 
 
 def _signal(process: ForkServerProcess, number: signal.Signals) -> None:

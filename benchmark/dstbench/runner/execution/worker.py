@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
-from dstbench.runner.failures import is_out_of_memory
+from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 DONE, ELSEWHERE = 0, 75
 """What ``work`` returns: the record is there, or another process holds the trial."""
@@ -38,11 +38,11 @@ class Job:
     """A trial to run or to time, as executors get it. Plain data, cheap to pickle."""
 
     key: str
-    trial: Mapping[str, Any]
+    trial: TrialSpec
     label: str
     control: str | None
     folder: Path
-    task: str  # "module:function"
+    task: str  # "module:function", called with trial and folder
     phase: Literal["train", "throughput"] = "train"
     limit: float | None = None  # seconds of wall clock
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
@@ -102,22 +102,19 @@ def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
     log = job.folder / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     tail = _MODULES.sub("", text)[-4000:]
-    ended = {**_failed(status, reason, None), "traceback": tail or None, "measures": {"seconds": seconds}}
-    return write_record(_named(job, ended), job.folder)
+    died = {**ending(status, reason, trace=tail or None), "measures": {"seconds": seconds}}
+    return write_record(_named(job, died), job.folder)
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """The status, reason and traceback of a trial that raised."""
-    text = "".join(traceback.format_exception(error))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return _failed("oom" if is_out_of_memory(error) else "failed", reason, text)
+def record_skip(job: Job, reason: str) -> Record:
+    """Write the record of a trial that the plan found impossible."""
+    return write_record(_named(job, ending("skipped", reason, "plan")), job.folder)
 
 
 def _attempt(job: Job, threads: int) -> Record:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        record = load_task(job.task)(dict(job.trial), job.folder, **job.options, threads=threads)
+        record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
     except Exception as error:
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
@@ -130,12 +127,8 @@ def _measure(job: Job, threads: int) -> None:
     if not isinstance(record, dict) or record["status"] != "ok":
         return
     with _Neighbours() as neighbours:
-        # measured as asked today, which isn't part of what the trial is
-        trial = {**record["trial"], "measure": job.trial.get("measure", {})}
-        task = load_task(job.task)
-        measured = task(
-            {**record, "trial": trial}, job.folder, **job.options, threads=threads, contended=False
-        )
+        # as the job's trial asks for today: how speed is measured is no part of what the trial is
+        measured = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads, contended=False)
     measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
     write_record({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
 
@@ -157,8 +150,9 @@ class _Neighbours:
 
     def _used(self) -> tuple[float, float, float]:
         """Seconds on those processors so far: of everyone, of this process, of nobody."""
-        each = psutil.cpu_times(percpu=True)
-        ours = [times for cpu, times in enumerate(each) if self._cpus is None or cpu in self._cpus] or each
+        by_cpu = psutil.cpu_times(percpu=True)
+        ours = [times for cpu, times in enumerate(by_cpu) if self._cpus is None or cpu in self._cpus]
+        ours = ours or by_cpu
         idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in ours)
         everyone = sum(sum(times[:7]) for times in ours) - idle  # what follows is in user time, or another's
         own = psutil.Process().cpu_times()
@@ -177,15 +171,11 @@ def load_task(task: str) -> Callable[..., dict[str, Any]]:
     return function
 
 
-def _failed(status: str, reason: str, text: str | None) -> dict[str, Any]:
-    return {"status": status, "reason": reason, "phase": None, "traceback": text}
-
-
 def _named(job: Job, record: Mapping[str, Any]) -> Record:
     return {
         **record,
         "key": job.key,
-        "trial": dict(job.trial),
+        "trial": job.trial.to_json(),
         "label": job.label,
         "control": job.control,
         "provenance": {**job.provenance, **record.get("provenance", {})},

@@ -9,19 +9,10 @@ from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
+from dstbench.recipe import Recipe
+from dstbench.runner.matrix.axes import SETTING, held
 from dstbench.runner.matrix.config import Matrix
-from dstbench.runner.matrix.matching import matches, same, several
-
-SETTING_AXES = ("seed", "model", "dataset", "density")
-"""In the order in which they vary, slowest first: the first seed of everything is done before the second."""
-DEFAULTS = {
-    "init": "erk",
-    "structure": "unstructured",
-    "prune": "magnitude",
-    "grow": "gradient",
-    "schedule": "cosine",
-}
-"""What a strategy axis holds when only others are given; the same as ``api.Recipe``'s fields."""
+from dstbench.runner.matrix.matching import listed, matches, same
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Cell:
     @property
     def setting(self) -> tuple[str, ...]:
         """What the cell has in common with its controls."""
-        return tuple(repr(self.axes[axis]) for axis in SETTING_AXES)
+        return tuple(repr(self.axes[axis]) for axis in SETTING)
 
 
 def cells(matrix: Matrix) -> tuple[list[Cell], int]:
@@ -42,29 +33,29 @@ def cells(matrix: Matrix) -> tuple[list[Cell], int]:
     every = [Cell(axes) for axes in _combinations(matrix)]
     kept = [cell for cell in every if _wanted(cell, matrix)]
     controlled: set[tuple[str, ...]] = set()
-    found: list[Cell] = []
+    ordered: list[Cell] = []
     for cell in kept:
         if cell.setting not in controlled:
             controlled.add(cell.setting)
-            found += [_control(cell, recipe) for recipe in matrix.controls]
-        found.append(cell)
-    return found, len(every) - len(kept)
+            ordered += [_control(cell, recipe) for recipe in matrix.controls]
+        ordered.append(cell)
+    return ordered, len(every) - len(kept)
 
 
 def _combinations(matrix: Matrix) -> Iterator[dict[str, Any]]:
     axes = matrix.axes
-    settings = [getattr(axes, axis) for axis in SETTING_AXES]
+    settings = [getattr(axes, axis) for axis in SETTING]
     methods: list[dict[str, Any]] = [{"recipe": recipe} for recipe in axes.recipe or ()]
     if axes.has_product:
-        choices = [getattr(axes, axis) or (DEFAULTS[axis],) for axis in STRATEGIES]
+        choices = [getattr(axes, axis) or (getattr(Recipe, axis),) for axis in STRATEGIES]
         methods += [dict(zip(STRATEGIES, choice, strict=True)) for choice in product(*choices)]
     for setting in product(*settings):
         for method in methods:
-            yield {**dict(zip(SETTING_AXES, setting, strict=True)), **method}
+            yield {**dict(zip(SETTING, setting, strict=True)), **method}
 
 
 def _control(cell: Cell, recipe: Any) -> Cell:
-    return Cell({**{axis: cell.axes[axis] for axis in SETTING_AXES}, "recipe": recipe})
+    return Cell({**{axis: cell.axes[axis] for axis in SETTING}, "recipe": recipe})
 
 
 def _wanted(cell: Cell, matrix: Matrix) -> bool:
@@ -74,21 +65,11 @@ def _wanted(cell: Cell, matrix: Matrix) -> bool:
 
 def _check_matches(matrix: Matrix) -> None:
     """Refuse a match on a value that its axis doesn't hold: a typing error there would do nothing."""
-    listed = [(f"include[{i}]", where) for i, where in enumerate(matrix.include)]
-    listed += [(f"exclude[{i}]", where) for i, where in enumerate(matrix.exclude)]
-    listed += [(f"overrides[{i}].when", override.when) for i, override in enumerate(matrix.overrides)]
-    for path, where in listed:
+    for path, where in matrix.conditions:
         for axis, wanted in where.items():
-            held = _held(matrix, axis)
-            for value in several(wanted):
-                if not any(same(spec, value) for spec in held):
-                    names = [str(spec["name"] if isinstance(spec, Mapping) else spec) for spec in held]
+            standing = held(dict(matrix.axes), matrix.controls, axis)
+            for value in listed(wanted):
+                if not any(same(spec, value) for spec in standing):
+                    names = [str(spec["name"] if isinstance(spec, Mapping) else spec) for spec in standing]
                     hint = nearest(str(value), names)
                     raise BadInput(f"{path}.{axis}: {value!r} is not on that axis of the matrix{hint}")
-
-
-def _held(matrix: Matrix, axis: str) -> list[Any]:
-    held = list(getattr(matrix.axes, axis) or ())
-    if axis == "recipe":
-        return held + list(matrix.controls)
-    return held or ([DEFAULTS[axis]] if matrix.axes.has_product and axis in DEFAULTS else [])

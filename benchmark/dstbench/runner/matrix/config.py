@@ -7,12 +7,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
-from dstbench.runner.matrix.overrides import CONTROLS, apply_settings
-from dstbench.runner.matrix.validation import validated
+from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec
+from dstbench.runner.matrix.matching import listed
+from dstbench.runner.matrix.overrides import apply_settings
+from dstbench.runner.matrix.validation import Frozen, validated
 from dstbench.runner.matrix.yaml import read_document
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
@@ -21,63 +22,8 @@ LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
 """Built in; any other name is timm's."""
 
 
-def _listed(value: Any) -> Any:
-    """One value stands for a list of one, and lists become tuples: a frozen model holds nothing mutable."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _spec(value: Any) -> Any:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-        return dict(value)
-    raise ValueError("expected a name, or a mapping with `name` and parameters")
-
-
-def _density(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError("expected a number in (0, 1]")
-    return float(value)
-
-
-Spec = Annotated[Any, PlainValidator(_spec)]
-Density = Annotated[float, PlainValidator(_density)]
-Specs = Annotated[tuple[Spec, ...], BeforeValidator(_listed), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Where = dict[str, Any]
-
-
-class Frozen(BaseModel):
-    """Strict: no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Axes(Frozen):
-    """What varies. Methods are the product of the strategy axes, the recipes, or both beside each other."""
-
-    model: Specs
-    dataset: Specs
-    density: Annotated[tuple[Density, ...], BeforeValidator(_listed), Field(min_length=1)]
-    seed: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] = (0,)
-    init: Specs | None = None
-    structure: Specs | None = None
-    prune: Specs | None = None
-    grow: Specs | None = None
-    schedule: Specs | None = None
-    recipe: Specs | None = None
-
-    @model_validator(mode="after")
-    def _has_methods(self) -> Axes:
-        if not self.has_product and self.recipe is None:
-            raise ValueError("expected `recipe`, or some of init, structure, prune, grow and schedule")
-        return self
-
-    @property
-    def has_product(self) -> bool:
-        """Whether any strategy axis is given; those that aren't then hold Recipe's default alone."""
-        return any(getattr(self, axis) is not None for axis in STRATEGIES)
 
 
 class Training(Frozen):
@@ -94,7 +40,7 @@ class Training(Frozen):
     schedule: str = "cosine"  # cosine, step, multistep, constant, or any of timm's; counted in epochs
     step_epochs: int = Field(default=30, ge=1)  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
-        tuple[int, ...], BeforeValidator(_listed)
+        tuple[int, ...], BeforeValidator(listed)
     ] = ()  # schedule multistep: at these epochs
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0)
@@ -158,25 +104,31 @@ class Matrix(Frozen):
     name: str = Field(min_length=1)
     summary: str = ""
     axes: Axes
-    controls: Annotated[tuple[Spec, ...], BeforeValidator(_listed)] = CONTROLS
+    controls: Annotated[tuple[Spec, ...], BeforeValidator(listed)] = CONTROLS
     training: Training
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
-    include: Annotated[tuple[Where, ...], BeforeValidator(_listed)] = ()
-    exclude: Annotated[tuple[Where, ...], BeforeValidator(_listed)] = ()
-    overrides: Annotated[tuple[Override, ...], BeforeValidator(_listed)] = ()
+    include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = ()
+    exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = ()
+    overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = ()
 
     @model_validator(mode="after")
     def _known_axes(self) -> Matrix:
-        matches = [(f"include[{i}]", where) for i, where in enumerate(self.include)]
-        matches += [(f"exclude[{i}]", where) for i, where in enumerate(self.exclude)]
-        matches += [(f"overrides[{i}].when", override.when) for i, override in enumerate(self.overrides)]
-        for path, where in matches:
+        for path, where in self.conditions:
             for axis in where:
-                if axis not in Axes.model_fields:
-                    raise ValueError(f"{path}: unknown axis {axis!r}{nearest(axis, Axes.model_fields)}")
+                if axis not in AXES:
+                    raise ValueError(f"{path}: unknown axis {axis!r}{nearest(axis, AXES)}")
         return self
+
+    @property
+    def conditions(self) -> list[tuple[str, Where]]:
+        """Every partial match, with its place in the file."""
+        return [
+            *((f"include[{i}]", where) for i, where in enumerate(self.include)),
+            *((f"exclude[{i}]", where) for i, where in enumerate(self.exclude)),
+            *((f"overrides[{i}].when", override.when) for i, override in enumerate(self.overrides)),
+        ]
 
 
 def suites() -> dict[str, Path]:

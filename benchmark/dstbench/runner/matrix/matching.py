@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
 def matches(axes: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether a cell agrees with a partial match: by name, by number, or by a mapping of parameters."""
     return all(
-        axis in axes and any(same(axes[axis], value) for value in several(wanted))
+        axis in axes and any(same(axes[axis], value) for value in listed(wanted))
         for axis, wanted in where.items()
     )
 
@@ -24,6 +24,6 @@ def same(spec: Any, wanted: Any) -> bool:
     return bool(spec == wanted)
 
 
-def several(wanted: Any) -> Sequence[Any]:
-    """What is wanted, one value or several, as several."""
-    return wanted if isinstance(wanted, list | tuple) else (wanted,)
+def listed(value: Any) -> tuple[Any, ...]:
+    """One value stands for a list of one. Lists become tuples: a frozen model holds nothing mutable."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -3,26 +3,68 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
-from dstbench.runner.matrix.matching import same, several
+from dstbench.recipe import named
+from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
+from dstbench.runner.matrix.matching import listed, same
 from dstbench.runner.matrix.yaml import parse_yaml
-
-_AXES = ("model", "dataset", "density", "seed", *STRATEGIES, "recipe")
-CONTROLS = ("dense", "static", "small-dense")
-"""A matrix's controls where it names none."""
 
 _SECTIONS = ("training", "measure", "budget")
 _LISTS = ("controls", "dense_layers", "include", "exclude")
 
+Document = dict[str, Any]
+"""A matrix file as it was read."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One ``name=value`` from the command line; a name is ``head`` or ``head.parameter``."""
+
+    text: str
+    head: str  # an axis, a section or a list
+    parameter: str
+    written: str  # the value, in YAML
+
+    @classmethod
+    def of(cls, text: str) -> Setting:
+        """Raises BadInput where nothing is set."""
+        name, equals, written = text.partition("=")
+        if not equals:
+            raise BadInput(f"-S {text}: expected axis=value, such as grow=random,gradient")
+        head, _, parameter = name.strip().partition(".")
+        return cls(text, head, parameter, written)
+
+    @property
+    def name(self) -> str:
+        """What is set."""
+        return f"{self.head}.{self.parameter}" if self.parameter else self.head
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it puts something on an axis, rather than set a parameter or take the axis away."""
+        return self.head in AXES and not self.parameter and bool(self.written.strip())
+
+    @property
+    def value(self) -> Any:
+        """The value, whatever it is."""
+        return parse_yaml(self.written, f"-S {self.text}")
+
+    @property
+    def values(self) -> list[Any]:
+        """The values between commas."""
+        values: list[Any] = parse_yaml(f"[{self.written}]", f"-S {self.text}")
+        return values
+
 
 def apply_settings(
     document: Mapping[str, Any], settings: Sequence[str], known: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Document:
     """A copy of ``document`` with each ``name=value`` applied, left to right.
 
     - ``grow=random,gradient`` replaces an axis (values are YAML; commas separate them);
@@ -30,64 +72,93 @@ def apply_settings(
     - ``training.epochs=3``, ``measure.throughput=false``, ``budget.trial_seconds=60``: those sections;
     - ``controls=`` (nothing after ``=``) empties a list or takes an axis away.
 
-    Naming recipes leaves the file's product of strategies out: who types ``-S recipe=rigl`` wants RigL, not RigL
-    beside 72 cells. Together with recipes a strategy changes that piece of each: ``-S recipe=rigl -S
-    grow=momentum`` is RigL with another growth, and ``-S schedule.delta_t=5`` its schedule with another ΔT. So it
-    does alone where the file's methods are recipes only, except in those that are its controls too; else it
-    leaves the file's recipes out. What the file excludes or overrides for values that are no longer on an axis
-    goes with them. Raises BadInput for an unknown name, suggesting ``known`` ones too.
+    What the file excludes or overrides for values that are no longer on an axis goes with them. Raises BadInput
+    for an unknown name, suggesting ``known`` ones too.
     """
     result = copy.deepcopy(dict(document))
-    before = result.get("axes")
-    crossed = isinstance(before, dict) and any(before.get(axis) for axis in STRATEGIES)
-    replaced = {name.strip() for name, _, text in (each.partition("=") for each in settings) if text.strip()}
-    of_recipes = bool(result.get("axes")) and ("recipe" in replaced or not crossed)
-    pieces = [setting for setting in settings if of_recipes and _of_a_piece(setting, replaced)]
-    named = {_apply(result, setting, known) for setting in settings if setting not in pieces}
+    parsed = [Setting.of(text) for text in settings]
+    pieces = _of_recipes(document, parsed)
+    for setting in parsed:
+        if setting not in pieces:
+            _apply(result, setting, known)
     axes = result.get("axes")
     if isinstance(axes, dict):
-        chosen, changed = "recipe" in named, [axis for axis in STRATEGIES if axis in named and axes.get(axis)]
-        spared = () if chosen else result.get("controls", CONTROLS)
-        if axes.get("recipe") and (chosen or not crossed):
-            changes = {axis: axes[axis] for axis in changed}
-            if chosen or changes:
-                _drop(axes, STRATEGIES)
-            if changes:
-                axes["recipe"] = _varied(axes["recipe"], changes, spared)
-        elif changed:
-            _drop(axes, ("recipe",))
+        chosen = any(setting.name == "recipe" for setting in parsed)
+        spared = () if chosen else listed(result.get("controls", CONTROLS))
+        _choose_methods(axes, parsed, _recipes_meant(document, parsed), spared)
         _forget(result, document)
         for setting in pieces:
             _override(result, setting, spared)
     return result
 
 
-def _of_a_piece(setting: str, replaced: Collection[str]) -> bool:
-    """Whether a setting is a parameter on a strategy axis that no other setting gives components to."""
-    name, equals, _ = setting.partition("=")
-    head, dot, _ = name.strip().partition(".")
-    return bool(equals and dot) and head in STRATEGIES and head not in replaced
+# which methods are meant: recipes, or the product of the strategy axes
 
 
-def _override(document: dict[str, Any], setting: str, spared: Any) -> None:
-    """Set a parameter of one piece of every recipe on the axis, but of the spared ones."""
-    name, _, text = setting.partition("=")
-    recipes = [
-        recipe for recipe in _listed(document["axes"].get("recipe") or []) if recipe not in _listed(spared)
-    ]
+def _recipes_meant(document: Mapping[str, Any], settings: Sequence[Setting]) -> bool:
+    """Whether strategies are settings of recipes: recipes are named beside them, or are all that the file has."""
+    axes = document.get("axes")
+    crossed = isinstance(axes, dict) and any(axes.get(axis) for axis in STRATEGIES)
+    return not crossed or any(setting.replaces and setting.head == "recipe" for setting in settings)
+
+
+def _of_recipes(document: Mapping[str, Any], settings: Sequence[Setting]) -> list[Setting]:
+    """Those that set a parameter of one piece of every recipe: on a strategy axis that gets no components."""
+    if not document.get("axes") or not _recipes_meant(document, settings):
+        return []
+    replaced = {setting.head for setting in settings if setting.replaces}
+    return [s for s in settings if s.parameter and s.head in STRATEGIES and s.head not in replaced]
+
+
+def _choose_methods(
+    axes: dict[str, Any], settings: Sequence[Setting], recipes_meant: bool, spared: Sequence[Any]
+) -> None:
+    """Leave on the axes the methods that are meant.
+
+    Naming recipes leaves the file's product of strategies out: who types ``-S recipe=rigl`` wants RigL, not RigL
+    beside 72 cells. Together with recipes a strategy changes that piece of each: ``-S recipe=rigl -S
+    grow=momentum`` is RigL with another growth. So it does alone where the file's methods are recipes only, except
+    in those that are its controls too; else it leaves the file's recipes out.
+    """
+    named_axes = {setting.name for setting in settings}
+    changes = {axis: axes[axis] for axis in STRATEGIES if axis in named_axes and axes.get(axis)}
+    if axes.get("recipe") and recipes_meant:
+        if changes or "recipe" in named_axes:
+            for axis in STRATEGIES:
+                axes.pop(axis, None)
+        if changes:
+            axes["recipe"] = _varied(axes["recipe"], changes, spared)
+    elif changes:
+        axes.pop("recipe", None)
+
+
+def _varied(recipes: Any, changes: Mapping[str, Sequence[Any]], spared: Sequence[Any]) -> list[Any]:
+    """Every recipe with every choice of the changed pieces; the spared ones stay as they are."""
+    choices = [dict(zip(changes, choice, strict=True)) for choice in product(*changes.values())]
+    varied: list[Any] = []
+    for recipe in listed(recipes):
+        varied += [recipe] if recipe in spared else [{**named(recipe), **choice} for choice in choices]
+    return varied
+
+
+# what they override
+
+
+def _override(document: Document, setting: Setting, spared: Sequence[Any]) -> None:
+    """Set a parameter of one piece of every recipe on the axis but the spared ones."""
+    recipes = [recipe for recipe in listed(document["axes"].get("recipe") or []) if recipe not in spared]
     if not recipes:
-        axis = name.partition(".")[0].strip()
-        raise BadInput(f"-S {setting}: the matrix has no components on the axis {axis!r}")
-    rule = {"when": {"recipe": recipes}, "set": {name.strip(): parse_yaml(text, f"-S {setting}")}}
-    document["overrides"] = [*_listed(document.get("overrides") or []), rule]
+        raise _without_components(setting)
+    rule = {"when": {"recipe": recipes}, "set": {setting.name: setting.value}}
+    document["overrides"] = [*listed(document.get("overrides") or []), rule]
 
 
-def _forget(document: dict[str, Any], before: Mapping[str, Any]) -> None:
+def _forget(document: Document, before: Mapping[str, Any]) -> None:
     """Drop what the file excludes or overrides for values that its axes held and hold no more. What they never
     held stays, to be refused: it is a typing error."""
     if isinstance(document.get("exclude"), list):
-        left = [_left(where, before, document) for where in document["exclude"]]
-        document["exclude"] = [where for where in left if where is not None]
+        matches = [_left(where, before, document) for where in document["exclude"]]
+        document["exclude"] = [where for where in matches if where is not None]
     if isinstance(document.get("overrides"), list):
         rules = [rule for rule in document["overrides"] if isinstance(rule, Mapping) and "when" in rule]
         for rule in rules:
@@ -101,81 +172,56 @@ def _left(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> An
     if not isinstance(where, Mapping):
         return where
     left = {
-        axis: [v for v in several(wanted) if _held(after, axis, v) or not _held(before, axis, v)]
+        axis: [
+            value for value in listed(wanted) if _holds(after, axis, value) or not _holds(before, axis, value)
+        ]
         for axis, wanted in where.items()
     }
     return left if all(left.values()) else None
 
 
-def _held(document: Mapping[str, Any], axis: str, wanted: Any) -> bool:
-    """Whether an axis of a document, or among recipes its controls, holds a value."""
+def _holds(document: Mapping[str, Any], axis: str, wanted: Any) -> bool:
+    """Whether an axis of a document holds a value."""
     axes = document.get("axes")
-    specs = _listed(axes.get(axis)) if isinstance(axes, Mapping) and axes.get(axis) is not None else []
-    if axis == "recipe":
-        specs = specs + _listed(document.get("controls", CONTROLS))
+    specs = held(axes if isinstance(axes, Mapping) else {}, document.get("controls", CONTROLS), axis)
     return any(same(spec, wanted) for spec in specs)
 
 
-def _varied(recipes: Any, changes: Mapping[str, Sequence[Any]], spared: Any) -> list[Any]:
-    """Every recipe with every choice of the changed pieces, but the spared ones as they are."""
-    choices = [dict(zip(changes, choice, strict=True)) for choice in product(*changes.values())]
-    varied: list[Any] = []
-    for recipe in _listed(recipes):
-        named = {"name": recipe} if isinstance(recipe, str) else recipe
-        varied += [recipe] if recipe in _listed(spared) else [{**named, **choice} for choice in choices]
-    return varied
+# one setting
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _apply(document: dict[str, Any], setting: str, known: Sequence[str]) -> str:
-    """Apply one setting; return the axis that it replaced, or ""."""
-    name, equals, text = setting.partition("=")
-    name = name.strip()
-    head, _, parameter = name.partition(".")
-    if not equals:
-        raise BadInput(f"-S {setting}: expected axis=value, such as grow=random,gradient")
-    if head in _SECTIONS and parameter:
-        _section(document, head, setting)[parameter] = parse_yaml(text, f"-S {setting}")
-    elif head in _AXES and parameter:
-        _set_parameter(_section(document, "axes", setting), head, parameter, setting, text)
-    elif name in _AXES:
-        values = _values(text, setting)
-        _section(document, "axes", setting)[name] = values or None
-        return name
-    elif name in _LISTS:
-        document[name] = _values(text, setting)
+def _apply(document: Document, setting: Setting, known: Sequence[str]) -> None:
+    """Apply one setting as it stands."""
+    if setting.head in _SECTIONS and setting.parameter:
+        _section(document, setting.head, setting)[setting.parameter] = setting.value
+    elif setting.head in AXES and setting.parameter:
+        _set_parameter(_section(document, "axes", setting), setting)
+    elif setting.name in AXES:
+        _section(document, "axes", setting)[setting.name] = setting.values or None
+    elif setting.name in _LISTS:
+        document[setting.name] = setting.values
     else:
-        inside = [option for option in known if option.rpartition(".")[2] == name]
-        hint = f"; did you mean {inside[0]!r}?" if inside else nearest(name, [*_AXES, *_LISTS, *known])
-        raise BadInput(f"-S {setting}: unknown name {name!r}{hint}")
-    return ""
+        inside = [option for option in known if option.rpartition(".")[2] == setting.name]
+        names = [*AXES, *_LISTS, *known]
+        hint = f"; did you mean {inside[0]!r}?" if inside else nearest(setting.name, names)
+        raise BadInput(f"-S {setting.text}: unknown name {setting.name!r}{hint}")
 
 
-def _values(text: str, setting: str) -> list[Any]:
-    parsed: list[Any] = parse_yaml(f"[{text}]", f"-S {setting}")
-    return parsed
-
-
-def _set_parameter(axes: dict[str, Any], axis: str, parameter: str, setting: str, text: str) -> None:
+def _set_parameter(axes: dict[str, Any], setting: Setting) -> None:
     """Give every component on an axis a parameter."""
-    specs = axes.get(axis)
-    if not specs or axis in ("density", "seed"):
-        raise BadInput(f"-S {setting}: the matrix has no components on the axis {axis!r}")
-    value = parse_yaml(text, f"-S {setting}")
-    named = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in _listed(specs)]
-    axes[axis] = [{**spec, parameter: value} for spec in named]
+    specs = axes.get(setting.head)
+    if not specs or setting.head not in COMPONENTS:
+        raise _without_components(setting)
+    value = setting.value
+    axes[setting.head] = [{**named(spec), setting.parameter: value} for spec in listed(specs)]
 
 
-def _section(document: dict[str, Any], name: str, setting: str) -> dict[str, Any]:
+def _without_components(setting: Setting) -> BadInput:
+    return BadInput(f"-S {setting.text}: the matrix has no components on the axis {setting.head!r}")
+
+
+def _section(document: Document, name: str, setting: Setting) -> dict[str, Any]:
     section = document.setdefault(name, {})
     if not isinstance(section, dict):
-        raise BadInput(f"-S {setting}: {name}: expected a mapping in the file, got {section!r}")
+        raise BadInput(f"-S {setting.text}: {name}: expected a mapping in the file, got {section!r}")
     return section
-
-
-def _drop(axes: dict[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        axes.pop(name, None)

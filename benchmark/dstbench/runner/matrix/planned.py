@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dstbench.runner.matrix.config import Matrix
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class PlannedTrial:
     """One trial: what runs, under which key, and what people call it."""
 
     key: str  # sha256, hex
-    trial: Mapping[str, Any]  # the resolved configuration; see Trial in results/record.py
+    trial: TrialSpec
     label: str
     control: str | None = None  # "dense", "static", "small-dense"; None: a method under test
     skip: str | None = None  # why it won't run

@@ -1,4 +1,5 @@
-"""Turns pydantic's errors into this project's: field, what was expected, what came, the nearest key."""
+"""Values that are checked as they are made, and pydantic's errors in this project's words: field, what was
+expected, what came, the nearest key."""
 
 from __future__ import annotations
 
@@ -6,11 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dstbench.errors import BadInput, nearest
 
 T = TypeVar("T", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Strict: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def validated(model: type[T], value: Mapping[str, Any], where: str) -> T:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+from typing import TYPE_CHECKING
 
-from dstbench.api import ModelFactory
+if TYPE_CHECKING:
+    from dstbench.api import ModelFactory
 
 
 def why_not(factory: ModelFactory) -> str | None:

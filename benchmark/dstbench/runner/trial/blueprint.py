@@ -1,8 +1,7 @@
-"""A trial's configuration turned into data, model, optimizer and sparsifier."""
+"""A trial's description turned into data, model and sparsifier."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,35 @@ from dstbench.accel.throughput import PRECISIONS
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.network.layers import budgeted_layers
-from dstbench.core.training.method import as_recipe
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
+from dstbench.recipe import named
 from dstbench.registration.registry import Registry
-from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.small_dense import narrow
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a trial names, looked up, before anything is trained."""
+    """What a trial names, and where it is looked up. Every method raises BadInput for what isn't registered."""
 
-    trial: Mapping[str, Any]
-    recipe: Recipe
+    trial: TrialSpec
     registry: Registry
 
-    @classmethod
-    def of(cls, trial: Mapping[str, Any], registry: Registry) -> Blueprint:
-        """Raises BadInput for anything unknown."""
-        return cls(trial, as_recipe(trial["recipe"], registry), registry)
+    @property
+    def recipe(self) -> Recipe:
+        """The trial's method."""
+        return self.trial.recipe
 
     def data(self, root: Path | None, download: bool) -> ImageData:
         """Load the data set. Raises DataUnavailable, saying what was looked for and where."""
-        loaded: ImageData = self.registry.build("dataset", self.trial["dataset"])(root, download)
+        loaded: ImageData = self.registry.build("dataset", self.trial.dataset)(root, download)
         return loaded
 
     def dense_model(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """The full model, initialised from the trial's seed: the same for every method."""
-        factory = self.registry.build("model", self.trial["model"])
-        torch.manual_seed(self.trial["seed"])
+        factory = self.registry.build("model", self.trial.model)
+        torch.manual_seed(self.trial.seed)
         model: nn.Module = factory(num_classes=num_classes, input_shape=input_shape)
         return model
 
@@ -52,30 +50,30 @@ class Blueprint:
         model = self.dense_model(input_shape, num_classes)
         if not self.recipe.narrow:
             return model
-        factory = self.registry.build("model", self.trial["model"])
-        target = parameters_at(model, self.trial["density"], self.recipe.dense_layers)
-        torch.manual_seed(self.trial["seed"])
+        factory = self.registry.build("model", self.trial.model)
+        target = parameters_at(model, self.trial.density, self.recipe.dense_layers)
+        torch.manual_seed(self.trial.seed)
         return narrow(factory, num_classes, input_shape, target)
 
     def sparsifier(
         self,
         model: nn.Module,
         optimizer: Any,
-        training: Training,
         steps_per_epoch: int,
         example_input: Tensor,
     ) -> Sparsifier:
         """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision."""
+        training = self.trial.training
         precision = PRECISIONS[training.mixed_precision]
         with torch.autocast(example_input.device.type, precision, enabled=precision is not None):
             return Sparsifier(
                 model,
                 optimizer,
                 self.recipe,
-                self.trial["density"],
+                self.trial.density,
                 total_steps=training.epochs * steps_per_epoch,
                 steps_per_epoch=steps_per_epoch,
-                seed=self.trial["seed"],
+                seed=self.trial.seed,
                 storage=training.storage,
                 example_input=example_input,
                 registry=self.registry,
@@ -95,6 +93,5 @@ def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, down
     try:
         data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
     except DataUnavailable as error:
-        name = spec if isinstance(spec, str) else spec["name"]
-        raise BadInput(f"dataset {name!r}: {error}") from error
+        raise BadInput(f"dataset {named(spec)['name']!r}: {error}") from error
     return data

@@ -101,5 +101,5 @@ def plain(statistics: ChannelStatistics | None) -> dict[str, float] | None:
 
 
 def _round(value: Any) -> Any:
-    """Records are for reading, too."""
+    """Floats to five decimals: records are for reading, too."""
     return round(value, 5) if isinstance(value, float) else value

@@ -20,6 +20,7 @@ from dstbench.core.network.outputs import difference
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import Trained, load_trained
 
@@ -69,7 +70,7 @@ def export(
     chosen = get_format(format)
     folder = find(result, Path(results))
     record = _finished(folder)
-    trained = load_trained(record, folder, registry)
+    trained = load_trained(TrialSpec.from_json(record["trial"]), folder, registry)
     network, path = _network(trained, _about(record, trained))
     file = Path(out) if out is not None else Path(f"{record['key'][:12]}.{format}")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,48 +14,44 @@ from dstbench.api import StrategyError
 from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import Cost, Counted, counted
 from dstbench.core.training.sparsifier import Sparsifier
-from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration, channel_statistics, plain
-
-if TYPE_CHECKING:
-    from dstbench.runner.trial.running import RunningTrial
+from dstbench.runner.trial.running import RunningTrial
 
 
-def final_measures(session: RunningTrial, top1: float, loss: float) -> dict[str, Any]:
+def final_measures(running: RunningTrial, top1: float, loss: float) -> dict[str, Any]:
     """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
-    sparsifier, data = session.sparsifier, session.data
+    sparsifier, data = running.sparsifier, running.data
     check_budget(sparsifier)
-    my_count = counted(logical_model(session), sparsifier.masks, data.input_shape)
-    blueprint = Blueprint.of(session.trial, session.registry)
+    my_count = counted(logical_model(running), sparsifier.masks, data.input_shape)
+    blueprint = running.blueprint
     full_count = counted(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
     mine, full = my_count.cost(), full_count.cost()
     return {
         "top1": top1,
         "loss": loss,
-        "top1_validation": _last_validation(session),
-        "density_requested": 1.0 if blueprint.recipe.dense else session.trial["density"],
-        **sparsity(sparsifier, session.progress.exploration, mine, full),
-        **_flops(session, mine, full),
-        "flops_by_convention": _by_convention(session, my_count, full_count),
+        "top1_validation": running.progress.top1_validation,
+        "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
+        **sparsity(sparsifier, running.progress.exploration, mine, full),
+        **_flops(running, mine, full),
+        "flops_by_convention": _by_convention(running, my_count, full_count),
         "parameters": mine.parameters,
         "active_parameters": mine.active_parameters,
         "bits": mine.bits,
-        "peak_memory": peak_memory(session.accelerator.device),
-        "seconds": session.progress.seconds,
-        "epochs": session.training.epochs,
+        "peak_memory": peak_memory(running.accelerator.device),
+        "seconds": running.progress.seconds,
+        "epochs": running.training.epochs,
         "steps": sparsifier.steps,
     }
 
 
-def logical_model(session: RunningTrial) -> nn.Module:
+def logical_model(running: RunningTrial) -> nn.Module:
     """The network as it was built, with the trained weights: where they are stored otherwise, a copy."""
-    inner: nn.Module = session.accelerator.unwrap_model(session.model)
-    if session.training.storage == "masked":
+    inner: nn.Module = running.accelerator.unwrap_model(running.model)
+    if running.training.storage == "masked":
         return inner
-    blueprint = Blueprint.of(session.trial, session.registry)
-    whole = blueprint.model(session.data.input_shape, session.data.num_classes)
+    whole = running.blueprint.model(running.data.input_shape, running.data.num_classes)
     whole.load_state_dict(inner.state_dict())
-    return whole.to(session.accelerator.device)
+    return whole.to(running.accelerator.device)
 
 
 def check_budget(sparsifier: Sparsifier) -> None:
@@ -111,11 +107,10 @@ def layer_rows(sparsifier: Sparsifier) -> list[dict[str, Any]]:
     ]
 
 
-def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
+def _flops(running: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
     """Theoretical cost against the full dense model; an extended training is set against the plain length."""
-    multiplier = session.trial["recipe"].get("multiplier", 1.0)
-    training, _ = session.meter.flops(mine.convention)
-    dense_training = 3 * session.meter.samples * full.inference_flops / multiplier
+    training, _ = running.meter.flops(mine.convention)
+    dense_training = 3 * running.meter.samples * full.inference_flops / running.blueprint.recipe.multiplier
     return {
         "convention": mine.convention,
         "inference_flops": mine.inference_flops,
@@ -128,12 +123,12 @@ def _flops(session: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
     }
 
 
-def _by_convention(session: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
+def _by_convention(running: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
     """The ratios to dense by every convention, so that published ones have something of their own to meet."""
-    found = {name: _flops(session, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    flops = {name: _flops(running, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
     return {
         name: {key: value for key, value in measures.items() if key.endswith("_ratio")}
-        for name, measures in found.items()
+        for name, measures in flops.items()
     }
 
 
@@ -143,11 +138,3 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _last_validation(session: RunningTrial) -> float | None:
-    import json
-
-    lines = (session.folder / "curve.jsonl").read_text().splitlines()
-    value: float | None = json.loads(lines[-1])["top1_validation"] if lines else None
-    return value

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import dstbench
-from dstbench.hookspecs import STRATEGIES
 from dstbench.registration.registry import Registry
+from dstbench.runner.matrix.trial_spec import TrialSpec
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate")
 
@@ -43,11 +43,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def components(trial: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+def components(trial: TrialSpec, registry: Registry) -> dict[str, Any]:
     """Full name, version and distribution of everything a trial names."""
-    named = {kind: trial[kind] for kind in ("model", "dataset")}
-    named |= {kind: trial["recipe"][kind] for kind in STRATEGIES if kind in trial["recipe"]}
-    return {kind: registry.versions(kind, spec) for kind, spec in named.items()}
+    return {kind: registry.versions(kind, spec) for kind, spec in trial.components.items()}
 
 
 def plugins(used: Mapping[str, Any]) -> dict[str, str]:

@@ -13,35 +13,34 @@ from torch import nn
 from dstbench.api import ImageData
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
-from dstbench.registration.registry import Registry
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
+from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
 
+# in a trial's folder:
 STATE = "state.pt"  # weights and masks of a finished trial
-
-
-CURVE = "curve.jsonl"
-
-
-CHECKPOINT = "checkpoint"
+CURVE = "curve.jsonl"  # a line after each epoch
+CHECKPOINT = "checkpoint"  # a folder, while training
 
 
 @dataclass
-class Progress:
+class TrialProgress:
     """Where a trial stands; checkpointed with everything else."""
 
-    epoch: int = 0
-    seconds: float = 0.0
+    epoch: int = 0  # epochs done
+    seconds: float = 0.0  # of training
+    top1_validation: float | None = None  # percent, after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
+        """What a checkpoint keeps: plain values and tensors."""
         return asdict(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from where ``state_dict`` was taken."""
         self.epoch, self.seconds = saved["epoch"], saved["seconds"]
+        self.top1_validation = saved.get("top1_validation")  # older checkpoints don't have it
         self.exploration = Exploration(**saved["exploration"])
 
 
@@ -49,15 +48,18 @@ class Progress:
 class RunningTrial:
     """Everything that one running trial holds."""
 
-    trial: Mapping[str, Any]
+    blueprint: Blueprint
     folder: Path
     data: ImageData
-    training: Training
     accelerator: Accelerator
     model: nn.Module
     optimizer: Any
     sparsifier: Sparsifier
     batches: Batches
     meter: TrainingMeter
-    registry: Registry
-    progress: Progress = field(default_factory=Progress)
+    progress: TrialProgress = field(default_factory=TrialProgress)
+
+    @property
+    def training(self) -> Training:
+        """How the trial trains."""
+        return self.blueprint.trial.training

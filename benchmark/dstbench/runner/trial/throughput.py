@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,23 @@ from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, tra
 from dstbench.core.storage.fastest import MASKED_DENSE
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
-from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.optimization import build_optimizer
 from dstbench.runner.trial.trained import Trained, load_trained
 
 
 @dataclass(frozen=True)
-class Setting:
+class TimedSetting:
     """What is timed, and how; ``images`` are float [batch, channels, height, width] in one memory layout."""
 
     trained: Trained
-    training: Training
-    measure: Measure
     layout: str  # of throughput.LAYOUTS
     images: Tensor
+
+    @property
+    def trial(self) -> TrialSpec:
+        """What was trained, and how it is to be timed."""
+        return self.trained.blueprint.trial
 
     def place(self, model: nn.Module) -> nn.Module:
         """A copy of a model where and as the images lie."""
@@ -45,7 +48,7 @@ class Setting:
 
 
 def measure_throughput(
-    record: Mapping[str, Any],
+    trial: TrialSpec,
     folder: Path,
     *,
     device: str = "auto",
@@ -59,20 +62,19 @@ def measure_throughput(
     Both sides may lie in memory as suits them: the rival is the faster of the dense layouts.
     ``contended`` says that something else may be running: the figures are then shown but not ranked.
     """
-    trial = record["trial"]
     if threads:
         torch.set_num_threads(threads)
-    measure, training = Measure(**trial.get("measure", {})), Training(**trial["training"])
+    measure, training = trial.measure, trial.training
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    trained = load_trained(record, folder, registry)
+    trained = load_trained(trial, folder, registry)
     size = measure.batch_size or training.batch_size
     images = torch.randn(size, *trained.input_shape, device=where)
 
     def timed(
-        sparse: Callable[[Setting], Runner], dense: Callable[[Setting], Runner], images: Tensor
+        sparse: Callable[[TimedSetting], Runner], dense: Callable[[TimedSetting], Runner], images: Tensor
     ) -> dict[str, float | str]:
         settings = [
-            Setting(trained, training, measure, layout, images.contiguous(memory_format=LAYOUTS[layout]))
+            TimedSetting(trained, layout, images.contiguous(memory_format=LAYOUTS[layout]))
             for layout in _layouts(trained.model)
         ]
         mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
@@ -98,12 +100,12 @@ def _layouts(model: nn.Module) -> list[str]:
     return [*LAYOUTS] if any(isinstance(m, _ConvNd) for m in model.modules()) else ["contiguous"]
 
 
-def sparse_training(setting: Setting) -> Runner:
+def sparse_training(setting: TimedSetting) -> Runner:
     """A step of the trained network as its storage runs it. Its masks never change: plain steps are compared."""
-    trained, training, model = setting.trained, setting.training, setting.place(setting.trained.model)
+    trained, training, model = setting.trained, setting.trial.training, setting.place(setting.trained.model)
     per_epoch = trained.sparsifier["total_steps"] // training.epochs
     optimizer = build_optimizer(model, training)
-    sparsifier = trained.blueprint.sparsifier(model, optimizer, training, per_epoch, setting.images)
+    sparsifier = trained.blueprint.sparsifier(model, optimizer, per_epoch, setting.images)
     model.load_state_dict(trained.model.state_dict())
     sparsifier.load_state_dict(trained.sparsifier)  # at its end: no update is due any more
     return _step(setting, model, sparsifier, _path(trained, sparsifier))
@@ -115,23 +117,23 @@ def _path(trained: Trained, sparsifier: Sparsifier) -> str:
     return " + ".join(sorted(paths)) or (MASKED_DENSE if trained.masks else "dense")
 
 
-def dense_training(setting: Setting) -> Runner:
+def dense_training(setting: TimedSetting) -> Runner:
     """A step of the full model."""
     model = setting.place(setting.trained.dense())
-    return _step(setting, model, build_optimizer(model, setting.training), "dense")
+    return _step(setting, model, build_optimizer(model, setting.trial.training), "dense")
 
 
-def _step(setting: Setting, model: nn.Module, optimizer: Any, path: str) -> Runner:
+def _step(setting: TimedSetting, model: nn.Module, optimizer: Any, path: str) -> Runner:
     labels = torch.randint(
         0, setting.trained.num_classes, (len(setting.images),), device=setting.images.device
     )
-    precision, mode = setting.training.mixed_precision, setting.measure.compile
+    precision, mode = setting.trial.training.mixed_precision, setting.trial.measure.compile
     return Runner(
         training_call(model, optimizer, setting.images, labels, precision, mode), path, setting.layout
     )
 
 
-def sparse_inference(setting: Setting) -> Runner:
+def sparse_inference(setting: TimedSetting) -> Runner:
     """One batch through the trained network, on the fastest path that its structure has."""
     trained, model = setting.trained, setting.place(setting.trained.model)
     if not trained.masks:
@@ -140,12 +142,12 @@ def sparse_inference(setting: Setting) -> Runner:
     return _forward(setting, fast, str(fast.execution_path))
 
 
-def dense_inference(setting: Setting) -> Runner:
+def dense_inference(setting: TimedSetting) -> Runner:
     """One batch through the full model, its norms folded as those of the fast paths are."""
     return _forward(setting, fold_norms(setting.place(setting.trained.dense()).eval()), "dense")
 
 
-def _forward(setting: Setting, model: nn.Module, path: str) -> Runner:
-    channels_last, precision = setting.layout == "channels_last", setting.training.mixed_precision
-    call = inference_call(model, setting.images, precision, channels_last, setting.measure.compile)
+def _forward(setting: TimedSetting, model: nn.Module, path: str) -> Runner:
+    channels_last, precision = setting.layout == "channels_last", setting.trial.training.mixed_precision
+    call = inference_call(model, setting.images, precision, channels_last, setting.trial.measure.compile)
     return Runner(call, path, setting.layout)

@@ -15,6 +15,7 @@ from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training import checkpoint
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.running import STATE
 
@@ -43,9 +44,9 @@ class Trained:
         return self.blueprint.dense_model(self.input_shape, self.num_classes)
 
 
-def load_trained(record: Mapping[str, Any], folder: Path, registry: Registry | None = None) -> Trained:
-    """Rebuild a finished trial's network. ``record`` is its record, ``folder`` where its ``state.pt`` is."""
-    blueprint = Blueprint.of(record["trial"], registry or default_registry())
+def load_trained(trial: TrialSpec, folder: Path, registry: Registry | None = None) -> Trained:
+    """Rebuild a finished trial's network. ``folder`` is where its ``state.pt`` is."""
+    blueprint = Blueprint(trial, registry or default_registry())
     saved = torch.load(folder / STATE, weights_only=True, map_location="cpu")
     shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
     model = blueprint.model(shape, classes)

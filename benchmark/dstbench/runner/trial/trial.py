@@ -6,8 +6,7 @@ import json
 import math
 import shutil
 import time
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import Files, Infeasible, Split, StrategyError
+from dstbench.api import Files, Split, StrategyError
 from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.runner.failures import is_out_of_memory
+from dstbench.runner.failures import Diverged, ending, failure
 from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import provenance
 from dstbench.runner.trial.batches import Batches, evaluation_batches, fingerprint
 from dstbench.runner.trial.blueprint import Blueprint
@@ -33,12 +33,8 @@ from dstbench.runner.trial.optimization import build_optimizer, build_schedule, 
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE, RunningTrial
 
 
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
-
-
 def run_trial(
-    trial: Mapping[str, Any],
+    trial: TrialSpec,
     folder: Path,
     *,
     data_root: Path | None = None,
@@ -55,63 +51,37 @@ def run_trial(
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = registry or default_registry()
-    record: dict[str, Any] = {
-        "trial": dict(trial),
-        "status": "ok",
-        "reason": None,
-        "phase": None,
-        "traceback": None,
-    }
+    record = {"trial": trial.to_json(), **ending("ok")}
     origin: dict[str, Any] = {**provenance.machine(), "started": provenance.now()}
     measures: dict[str, Any] = {}
-    source.hook.trial_started(trial=trial)
+    source.hook.trial_started(trial=record["trial"])
     phase = "build"
     try:
         if threads:
             torch.set_num_threads(threads)
         origin["components"] = provenance.components(trial, source)
         origin["plugins"] = provenance.plugins(origin["components"])
-        session = _build(trial, folder, data_root, download, device, source)
-        origin["dataset_fingerprint"] = fingerprint(session.data)
+        running = _build(Blueprint(trial, source), folder, data_root, download, device)
+        origin["dataset_fingerprint"] = fingerprint(running.data)
         phase = "train"
-        _train(session, checkpoint_seconds)
+        _train(running, checkpoint_seconds)
         phase = "evaluate"
-        measures = final_measures(session, *evaluate(session, session.data.test))
-        _save(session)
+        measures = final_measures(running, *evaluate(running, running.data.test))
+        _save(running)
     except Exception as error:  # a failure of any kind is a result
-        status = _status(error)
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # trying again starts anew
-        record |= {
-            "status": status,
-            "reason": _reason(error),
-            "phase": phase,
-            "traceback": traceback.format_exc(),
-        }
+        record |= failure(error, phase)
     origin["finished"] = provenance.now()
     record |= {"measures": measures, "provenance": origin}
-    source.hook.trial_finished(trial=trial, result=record)
+    source.hook.trial_finished(trial=record["trial"], result=record)
     return record
 
 
-def _status(error: Exception) -> str:
-    if is_out_of_memory(error):
-        return "oom"
-    if isinstance(error, Infeasible):
-        return "skipped"  # what was asked for can't exist: a density that empties a layer, say
-    return "diverged" if isinstance(error, Diverged) else "failed"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Diverged | Infeasible):  # the status says the rest
-        return str(error)
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def _build(
-    trial: Mapping[str, Any], folder: Path, root: Path | None, download: bool, device: str, registry: Registry
+    blueprint: Blueprint, folder: Path, root: Path | None, download: bool, device: str
 ) -> RunningTrial:
-    blueprint = Blueprint.of(trial, registry)
-    training = Training(**trial["training"])
+    """Everything up to the first step."""
+    training = blueprint.trial.training
     data = blueprint.data(root, download)
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
@@ -123,7 +93,7 @@ def _build(
         mean=data.mean,
         std=data.std,
         augment=data.augment,
-        seed=trial["seed"],
+        seed=blueprint.trial.seed,
         device=accelerator.device,
     )
     optimizer = build_optimizer(model, training)
@@ -134,13 +104,13 @@ def _build(
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
     example = example_batch(data.input_shape, training, accelerator.device)
-    sparsifier = blueprint.sparsifier(model, optimizer, training, per_epoch, example)
+    sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    session = RunningTrial(
-        trial, folder, data, training, accelerator, prepared, wrapped, sparsifier, batches, meter, registry
+    running = RunningTrial(
+        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter
     )
-    accelerator.register_for_checkpointing(sparsifier, meter, session.progress)
-    return session
+    accelerator.register_for_checkpointing(sparsifier, meter, running.progress)
+    return running
 
 
 def example_batch(shape: tuple[int, ...], training: Training, device: torch.device) -> torch.Tensor:
@@ -168,151 +138,157 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     return accelerator
 
 
-def _train(session: RunningTrial, checkpoint_seconds: float) -> None:
+def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
     """All epochs that are left, with a line of the curve after each."""
-    training = session.training
-    per_epoch = len(session.batches) // training.gradient_accumulation
+    training = running.training
+    per_epoch = len(running.batches) // training.gradient_accumulation
     # before anything is loaded: the schedule starts from the configured rate, not from where it had got to
-    set_rate = build_schedule(session.sparsifier.optimizer, training, per_epoch)
-    checkpoint = session.folder / CHECKPOINT
-    if checkpoint.exists():
-        session.accelerator.load_state(str(checkpoint))
-    _cut_curve(session)
-    if session.progress.epoch == 0:
-        session.progress.exploration.observe(0, session.sparsifier)
+    set_rate = build_schedule(running.sparsifier.optimizer, training, per_epoch)
+    interrupted = running.folder / CHECKPOINT
+    if interrupted.exists():
+        running.accelerator.load_state(str(interrupted))
+    _cut_curve(running)
+    if running.progress.epoch == 0:
+        running.progress.exploration.observe(0, running.sparsifier)
     saved = time.monotonic()
-    for epoch in range(session.progress.epoch, training.epochs):
+    for epoch in range(running.progress.epoch, training.epochs):
         start = time.perf_counter()
-        loss = _epoch(session, epoch, set_rate)
-        session.progress.seconds += time.perf_counter() - start
-        session.progress.epoch = epoch + 1
+        loss = _epoch(running, epoch, set_rate)
+        running.progress.seconds += time.perf_counter() - start
+        running.progress.epoch = epoch + 1
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
-        _log(session, epoch, loss)
+        _log(running, epoch, loss)
         if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < training.epochs:
-            _checkpoint(session)
+            _checkpoint(running)
             saved = time.monotonic()
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    shutil.rmtree(interrupted, ignore_errors=True)
 
 
-def _epoch(session: RunningTrial, epoch: int, set_rate: Any) -> float:
+def _epoch(running: RunningTrial, epoch: int, set_rate: Callable[[int], None]) -> float:
     """One pass over the training images; returns the mean loss."""
-    accelerator, sparsifier, training = session.accelerator, session.sparsifier, session.training
+    accelerator, sparsifier, training = running.accelerator, running.sparsifier, running.training
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
     layout = memory_format(training)
     total = torch.zeros((), device=accelerator.device)
-    session.model.train()
+    running.model.train()
     sparsifier.optimizer.zero_grad()
     accelerator.step = 0  # an accumulation doesn't reach over epochs: an epoch is what is checkpointed
     samples, steps = 0, 0
-    for images, labels in session.batches.epoch(epoch):
-        with accelerator.accumulate(session.model):
+    for images, labels in running.batches.epoch(epoch):
+        with accelerator.accumulate(running.model):
             set_rate(sparsifier.steps)
             images = images.contiguous(memory_format=layout)
             with accelerator.autocast():
-                loss = criterion(session.model(images), labels)
+                loss = criterion(running.model(images), labels)
             accelerator.backward(loss)
             samples += len(labels)
             before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
             if accelerator.sync_gradients and training.clip_norm is not None:
-                accelerator.unscale_gradients()
-                sparsifier.mask_gradients()  # inactive weights don't count towards the norm
-                nn.utils.clip_grad_norm_(session.model.parameters(), training.clip_norm)
+                _clip(running, training.clip_norm)
             total += loss.detach()
-            _step(session, total)
-            session.optimizer.zero_grad()
+            _step(running, total)
+            running.optimizer.zero_grad()
         steps += 1
         if sparsifier.steps > before:
-            session.meter.add(active, samples, sparsifier.dense_gradient)
+            running.meter.add(active, samples, sparsifier.dense_gradient)
             samples = 0
-            _observe(session)
+            _observe(running)
     return float(total) / max(1, steps)
 
 
-def _step(session: RunningTrial, total: torch.Tensor) -> None:
+def _clip(running: RunningTrial, norm: float) -> None:
+    """Bound the gradients' norm, towards which inactive weights don't count."""
+    running.accelerator.unscale_gradients()
+    running.sparsifier.mask_gradients()
+    nn.utils.clip_grad_norm_(running.model.parameters(), norm)
+
+
+def _step(running: RunningTrial, total: torch.Tensor) -> None:
     """Step and, if due, update the topology. Scores of NaN weights are refused there: that is divergence."""
     try:
-        session.optimizer.step()
+        running.optimizer.step()
     except StrategyError as error:
         if not bool(total.isfinite()):
             raise Diverged(f"the training loss is {float(total)}") from error
         raise
 
 
-def _observe(session: RunningTrial) -> None:
+def _observe(running: RunningTrial) -> None:
     """Tell observers of an update that the last step made."""
-    history = session.sparsifier.history
-    if history and history[-1].step == session.sparsifier.steps:
-        session.registry.hook.topology_updated(
-            trial=session.trial, step=history[-1].step, report=asdict(history[-1])
+    history = running.sparsifier.history
+    if history and history[-1].step == running.sparsifier.steps:
+        running.blueprint.registry.hook.topology_updated(
+            trial=running.blueprint.trial.to_json(), step=history[-1].step, report=asdict(history[-1])
         )
 
 
-def _log(session: RunningTrial, epoch: int, loss: float) -> None:
+def _log(running: RunningTrial, epoch: int, loss: float) -> None:
     """Append one line to the curve, with validation accuracy where it is due."""
-    last = epoch + 1 == session.training.epochs
-    due = len(session.data.validation) > 0 and (last or (epoch + 1) % session.training.eval_every == 0)
-    point = session.progress.exploration.observe(epoch + 1, session.sparsifier)
+    last = epoch + 1 == running.training.epochs
+    due = len(running.data.validation) > 0 and (last or (epoch + 1) % running.training.eval_every == 0)
+    running.progress.top1_validation = evaluate(running, running.data.validation)[0] if due else None
+    point = running.progress.exploration.observe(epoch + 1, running.sparsifier)
     line = {
         "epoch": epoch + 1,
-        "step": session.sparsifier.steps,
+        "step": running.sparsifier.steps,
         "loss": loss,
-        "top1_validation": evaluate(session, session.data.validation)[0] if due else None,
-        "density": session.sparsifier.density,
-        "r_s": session.sparsifier.r_s,
+        "top1_validation": running.progress.top1_validation,
+        "density": running.sparsifier.density,
+        "r_s": running.sparsifier.r_s,
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
-        "seconds": round(session.progress.seconds, 3),
+        "seconds": round(running.progress.seconds, 3),
     }
-    with (session.folder / CURVE).open("a") as file:
+    with (running.folder / CURVE).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def _cut_curve(session: RunningTrial) -> None:
+def _cut_curve(running: RunningTrial) -> None:
     """Drop the lines of epochs that no checkpoint covers: they are run again."""
-    curve = session.folder / CURVE
+    curve = running.folder / CURVE
     lines = curve.read_text().splitlines(keepends=True) if curve.exists() else []
-    curve.write_text("".join(lines[: session.progress.epoch]))
+    curve.write_text("".join(lines[: running.progress.epoch]))
 
 
-def _checkpoint(session: RunningTrial) -> None:
+def _checkpoint(running: RunningTrial) -> None:
     """Save all state, then put it in place of the last one."""
-    fresh, final = session.folder / f"{CHECKPOINT}.new", session.folder / CHECKPOINT
+    fresh, final = running.folder / f"{CHECKPOINT}.new", running.folder / CHECKPOINT
     shutil.rmtree(fresh, ignore_errors=True)
-    session.accelerator.save_state(str(fresh))
+    running.accelerator.save_state(str(fresh))
     shutil.rmtree(final, ignore_errors=True)
     fresh.rename(final)
 
 
 @torch.no_grad()
-def evaluate(session: RunningTrial, split: Split | Files) -> tuple[float, float]:
+def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]:
     """Top-1 in percent and mean cross-entropy over a whole split."""
-    session.model.eval()
-    correct, total = torch.zeros(2, device=session.accelerator.device, dtype=torch.float64)
+    running.model.eval()
+    correct, total = torch.zeros(2, device=running.accelerator.device, dtype=torch.float64)
     for images, labels in evaluation_batches(
         split,
-        4 * session.training.batch_size,
-        session.data.mean,
-        session.data.std,
-        session.accelerator.device,
+        4 * running.training.batch_size,
+        running.data.mean,
+        running.data.std,
+        running.accelerator.device,
     ):
-        images = images.contiguous(memory_format=memory_format(session.training))
-        with session.accelerator.autocast():
-            logits = session.model(images).float()
+        images = images.contiguous(memory_format=memory_format(running.training))
+        with running.accelerator.autocast():
+            logits = running.model(images).float()
         correct += (logits.argmax(1) == labels).sum()
         total += nn.functional.cross_entropy(logits, labels, reduction="sum")
     return 100 * float(correct) / len(split), float(total) / len(split)
 
 
-def _save(session: RunningTrial) -> None:
+def _save(running: RunningTrial) -> None:
     """The finished network: what throughput, export and comparison need. Loads without pickle."""
-    inner = session.accelerator.unwrap_model(session.model)
+    inner = running.accelerator.unwrap_model(running.model)
     torch.save(
         {
             "model": {name: value.cpu() for name, value in inner.state_dict().items()},
-            "masks": {name: checkpoint.pack(mask) for name, mask in session.sparsifier.masks.items()},
-            "sparsifier": session.sparsifier.state_dict(),
-            "input_shape": list(session.data.input_shape),
-            "num_classes": session.data.num_classes,
+            "masks": {name: checkpoint.pack(mask) for name, mask in running.sparsifier.masks.items()},
+            "sparsifier": running.sparsifier.state_dict(),
+            "input_shape": list(running.data.input_shape),
+            "num_classes": running.data.num_classes,
         },
-        session.folder / STATE,
+        running.folder / STATE,
     )

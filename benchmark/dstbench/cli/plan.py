@@ -1,4 +1,4 @@
-"""What ``dstbench plan`` says, as data and as text."""
+"""``dstbench plan``: what a suite comes to, as data and as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from typing import Any
 
 import typer
 
-from dstbench.cli.tables import print_rows
+from dstbench.cli.run import Json, Out, Settings, Shard, Suite, Workers
+from dstbench.cli.tables import print_json, print_rows
+
+
+def plan(
+    suite: Suite,
+    settings: Settings = None,
+    out: Out = Path("results"),
+    workers: Workers = None,
+    shard: Shard = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Runs nothing."""
+    described = describe(suite, settings or (), out, workers, shard)
+    if as_json:
+        print_json(described)
+    else:
+        print_plan(described)
 
 
 def describe(
@@ -18,19 +35,19 @@ def describe(
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
     from dstbench.runner.execution.local import default_workers, visible_gpus
-    from dstbench.runner.execution.session import state_of, trials_of_shard
+    from dstbench.runner.execution.run import state_of, trials_of_shard
     from dstbench.runner.matrix.config import load_matrix
-    from dstbench.runner.matrix.estimate import Prospect
-    from dstbench.runner.matrix.plan import plan
+    from dstbench.runner.matrix.outlook import Outlook
+    from dstbench.runner.matrix.plan import plan as plan_of
 
-    found = registry()
-    planned = plan(load_matrix(suite, settings), found)
+    components = registry()
+    planned = plan_of(load_matrix(suite, settings), components)
     trials = trials_of_shard(planned.trials, shard)
     states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]
     gpus = visible_gpus()
     number = workers or default_workers(gpus)
-    estimate = Prospect(found).estimate(missing, out, number, "GPU" if gpus else "core")
+    forecast = Outlook(components).forecast(missing, out, number, "GPU" if gpus else "core")
     return {
         "name": planned.matrix.name,
         "summary": planned.matrix.summary,
@@ -43,11 +60,11 @@ def describe(
             **Counter(states.values()),
         },
         "estimate": {
-            "training_macs": estimate.macs,
-            "seconds": estimate.seconds,
+            "training_macs": forecast.macs,
+            "seconds": forecast.seconds,
             "workers": number,
-            "basis": estimate.basis,
-            "disk_bytes": estimate.disk,
+            "basis": forecast.basis,
+            "disk_bytes": forecast.disk,
         },
         "tuning": planned.matrix.budget.tuning,
         "trial_seconds": planned.matrix.budget.trial_seconds,
@@ -56,14 +73,14 @@ def describe(
             {
                 "name": trial.label,
                 "control": trial.control,
-                "model": trial.trial["model"]["name"],
-                "dataset": trial.trial["dataset"]["name"],
-                "density": trial.trial["density"],
-                "seed": trial.trial["seed"],
+                "model": trial.trial.model["name"],
+                "dataset": trial.trial.dataset["name"],
+                "density": trial.trial.density,
+                "seed": trial.trial.seed,
                 "state": states[trial.key],
                 "skip": trial.skip,
                 "key": trial.key,
-                "trial": trial.trial,
+                "trial": trial.trial.to_json(),
             }
             for trial in trials
         ],

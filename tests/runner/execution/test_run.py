@@ -1,6 +1,7 @@
 """Runs of a whole matrix: what is missing runs, what is there stays, and what went wrong is said."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 from dstbench.errors import BadInput
 from dstbench.results.record import read_record
-from dstbench.runner.execution.session import Tasks, run, trials_of_shard
+from dstbench.runner.execution.run import Tasks, run, trials_of_shard
 
 TASKS = Tasks("fakes.trials:by_seed", "fakes.trials:measure")
 MATRIX = {
@@ -24,10 +25,10 @@ def go(out, *settings, matrix=MATRIX, tasks=TASKS, **options):
     return run(matrix, out, settings=settings, tasks=tasks, workers=2, device="cpu", **options)
 
 
-def result(session, seed=0):
+def result(done, seed=0):
     """The record of RigL's trial."""
-    [trial] = [t for t in session.plan.trials if t.label == "rigl" and t.trial["seed"] == seed]
-    return session.out / trial.key[:2] / trial.key / "result.json"
+    [trial] = [t for t in done.plan.trials if t.label == "rigl" and t.trial.seed == seed]
+    return done.out / trial.key[:2] / trial.key / "result.json"
 
 
 def test_second_run_does_nothing(tmp_path):
@@ -42,8 +43,8 @@ def test_second_run_does_nothing(tmp_path):
 
 
 def test_record_carries_what_was_spent_on_tuning_even_of_a_trial_that_died(tmp_path):
-    session = go(tmp_path, "recipe=rigl", "seed=0,1,2", matrix=MATRIX | {"budget": {"tuning": "lr of 5"}})
-    records = [read_record(result(session, seed)) for seed in range(3)]
+    done = go(tmp_path, "recipe=rigl", "seed=0,1,2", matrix=MATRIX | {"budget": {"tuning": "lr of 5"}})
+    records = [read_record(result(done, seed)) for seed in range(3)]
     assert [r["status"] for r in records] == ["ok", "failed", "killed"]
     assert [r["provenance"]["tuning"] for r in records] == ["lr of 5"] * 3
 
@@ -91,9 +92,9 @@ def test_contended_throughput_is_measured_again_on_request(tmp_path):
 
 
 def test_no_throughput_where_none_is_wanted(tmp_path):
-    session = go(tmp_path, "measure.throughput=false")
-    assert (session.timed, session.ok) == (0, True)
-    assert "throughput" not in read_record(result(session))["measures"]
+    done = go(tmp_path, "measure.throughput=false")
+    assert (done.timed, done.ok) == (0, True)
+    assert "throughput" not in read_record(result(done))["measures"]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "edited", "newer"])
@@ -104,9 +105,9 @@ def test_result_that_cannot_be_trusted_is_named_and_not_overwritten(tmp_path, ha
     record["schema_version"] += harm == "newer"
     text = path.read_text()[:-30] if harm == "truncated" else json.dumps(record)
     path.write_text(text)
-    session = go(tmp_path, retry=["failed", "ok"])
-    assert (session.counts, session.ok) == ({"invalid": 1, "ok": 1}, False)
-    assert [rejected.path for rejected in session.rejected] == [path]
+    done = go(tmp_path, retry=["failed", "ok"])
+    assert (done.counts, done.ok) == ({"invalid": 1, "ok": 1}, False)
+    assert [rejected.path for rejected in done.rejected] == [path]
     assert path.read_text() == text
     repaired = go(tmp_path, retry=["invalid"])
     assert (repaired.counts, repaired.ran) == ({"ok": 2}, 1)
@@ -138,9 +139,9 @@ def test_unknown_executor_names_the_nearest(tmp_path):
 
 
 def test_skip_is_a_row_with_its_reason(tmp_path):
-    session = go(tmp_path, "density=1e-5")
-    assert (session.counts, session.ran, session.ok) == ({"skipped": 2}, 0, True)
-    record = read_record(result(session))
+    done = go(tmp_path, "density=1e-5")
+    assert (done.counts, done.ran, done.ok) == ({"skipped": 2}, 0, True)
+    record = read_record(result(done))
     assert (record["status"], record["phase"]) == ("skipped", "plan")
     assert "5 layers" in record["reason"]
 
@@ -161,8 +162,8 @@ def test_interrupted_run_goes_on_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, "seed=0,3", "recipe=rigl", progress=interrupt)
     good = Tasks("fakes.trials:behave", "fakes.trials:measure")
-    session = go(tmp_path, "seed=0,3", "recipe=rigl", tasks=good)
-    assert (session.ran, session.timed, session.counts) == (1, 2, {"ok": 2})
+    done = go(tmp_path, "seed=0,3", "recipe=rigl", tasks=good)
+    assert (done.ran, done.timed, done.counts) == (1, 2, {"ok": 2})
 
 
 def test_planned_says_what_is_ahead(tmp_path):
@@ -179,12 +180,12 @@ def test_planned_says_what_is_ahead(tmp_path):
 def test_script_without_a_main_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "print('run')\nimport dstbench\nfrom dstbench.runner.execution.session import Tasks\n"
-        f"session = dstbench.run({MATRIX!r}, {str(tmp_path / 'out')!r}, device='cpu', "
-        f"tasks=Tasks({TASKS.train!r}, {TASKS.measure!r}))\nprint(session.counts)\n"
+        "print('run')\nimport dstbench\nfrom dstbench.runner.execution.run import Tasks\n"
+        f"done = dstbench.run({MATRIX!r}, {str(tmp_path / 'out')!r}, device='cpu', "
+        f"tasks=Tasks({TASKS.train!r}, {TASKS.measure!r}))\nprint(done.counts)\n"
     )
-    tests = next(p for p in sys.path if p.endswith("tests"))
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(script)], env={"PYTHONPATH": tests}, capture_output=True, text=True, check=True
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["run", "{'ok': 2}"]

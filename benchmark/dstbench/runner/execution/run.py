@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record, write_record
-from dstbench.runner.execution.worker import Event, Executor, Job
+from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record
+from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
-
-if TYPE_CHECKING:
-    pass
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -39,7 +36,7 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Session:
+class Run:
     """What a run came to."""
 
     out: Path
@@ -78,7 +75,7 @@ def run(
     planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
-) -> Session:
+) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
@@ -133,7 +130,7 @@ def state_of(root: Path, key: str) -> Record | Rejected | None:
 
 def is_timed(trial: PlannedTrial) -> bool:
     """Whether a trial's throughput is wanted."""
-    return bool(trial.trial["measure"].get("throughput", True))
+    return trial.trial.measure.throughput
 
 
 def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bool = False) -> bool:
@@ -203,9 +200,9 @@ def _states(
     return states
 
 
-def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Session:
+def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Run:
     after = {trial.key: state_of(root, trial.key) for trial in share.trials}
-    return Session(
+    return Run(
         out=root,
         plan=share,
         statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
@@ -229,14 +226,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record = {
-            "key": trial.key,
-            "trial": dict(trial.trial),
-            "label": trial.label,
-            "control": trial.control,
-        }
-        record |= {"status": "skipped", "reason": trial.skip, "phase": "plan"}
-        write_record(record, folder_of(root, trial.key))
+        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
 
 
 def _check_data(
@@ -251,21 +241,20 @@ def _check_data(
     from dstbench.runner.trial.blueprint import load_data
 
     warm_up(preload)  # meanwhile
-    specs = {repr(trial.trial["dataset"]): trial.trial["dataset"] for trial in due}
+    specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
     for spec in specs.values():
         load_data(registry, spec, data_root, download)
 
 
 def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
     """Modules that trials need: loaded once in the server instead of once a trial."""
-    named = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
-    named |= dict.fromkeys(_LAZY)
+    modules = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
+    modules |= dict.fromkeys(_LAZY)
     for trial in trials:
-        for kind, spec in {**trial.trial, **trial.trial["recipe"]}.items():
-            if isinstance(spec, Mapping) and "name" in spec:
-                target = registry.resolve(kind, spec["name"]).target
-                named[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
-    return list(named)
+        for kind, spec in trial.trial.components.items():
+            target = registry.resolve(kind, spec["name"]).target
+            modules[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
+    return list(modules)
 
 
 def _job(

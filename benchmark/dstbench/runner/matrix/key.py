@@ -1,0 +1,50 @@
+"""A trial's key: its address among results, on every machine and in every release."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dstbench.recipe import Spec
+from dstbench.registration.registry import Registry
+from dstbench.results.record import canonical
+from dstbench.runner.matrix.trial_spec import TrialSpec
+
+Ask = Callable[[str, Spec], dict[str, Any]]
+"""What a registry says of a component, given its kind."""
+
+
+def trial_key(trial: TrialSpec, registry: Registry, versions: Ask | None = None) -> str:
+    """sha256, hex, of a trial's canonical configuration and its components' own versions. How its speed is
+    measured is no part of it.
+
+    versions: ``registry.versions``, where a caller remembers what it said.
+    """
+    ask = versions or registry.versions
+    components = {kind: _identity(ask(kind, spec)) for kind, spec in trial.components.items()}
+    revision = registry.resolve("dataset", trial.dataset["name"]).metadata.get("revision")
+    identity = {name: value for name, value in trial.to_json().items() if name != "measure"}
+    return digest({"trial": identity, "components": {**components, "dataset_revision": revision}})
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256, hex, of plain values. Integers and the floats equal to them are one value (density 1 and 1.0, lr 1
+    and 1.0)."""
+    return hashlib.sha256(canonical(_numbers(content)).encode()).hexdigest()
+
+
+def _identity(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the distribution's version: a release that changes no component keeps every key."""
+    kept: dict[str, Any] = {"name": versions["name"], "version": versions["version"]}
+    return {**kept, "share": _identity(versions["share"])} if "share" in versions else kept
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
