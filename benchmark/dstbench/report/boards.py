@@ -51,6 +51,7 @@ class Board:
     leads: tuple[str, ...]  # what it is about: these columns come first, in this order
     says_something: Callable[[Row], bool] = lambda _: True  # whether a row's place among others does
     is_noise: Callable[[Row], bool] = lambda _: False  # such rows stand behind the others
+    drawing: str = ""  # the template of what stands above its table on the page
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -89,6 +90,6 @@ BOARDS = (
          "single_throughput_ratio", "single_latency_median", "single_path", "inference_images_per_second",
          "train_theory", "train_hardware", "train_throughput_ratio", "train_path", "train_images_per_second",
          "conditions", "contended", "top1", "difference"),
-        says_something=_is_comparable, is_noise=_is_noise,
+        says_something=_is_comparable, is_noise=_is_noise, drawing="speedup.svg.j2",
     ),
 )  # fmt: skip

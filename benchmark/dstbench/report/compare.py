@@ -90,16 +90,21 @@ def _verdict(old: Trials, new: Trials, change: MeanInterval, tolerance: float) -
     """The verdict and what it rests on."""
     if not old or not new:
         return ("only after", "no trial before") if new else ("only before", "no trial after")
-    lost = sorted(_top1(old).keys() & {trial["seed"] for trial in new} - _top1(new).keys())
-    if lost:
-        ended = sorted({f"{trial['status']}" for trial in new if trial["seed"] in lost})
-        return "worse", f"no result any more: {', '.join(ended)} (seed {', '.join(map(str, lost))})"
+    if lost := _lost(old, new):
+        return "worse", f"no result any more: {lost}"
     if change.mean is None:
         return "inconclusive", "no seed finished on both sides"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
         return _side(change.low, change.high, 0.0), f"95 % interval over {change.n} seeds"
     basis = f"tolerance of {tolerance:g} points: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"
     return _side(change.mean, change.mean, tolerance), basis
+
+
+def _lost(old: Trials, new: Trials) -> str:
+    """How trials ended that had a result before, and their seeds; "" where none was lost."""
+    lost = sorted(_top1(old).keys() & {trial["seed"] for trial in new} - _top1(new).keys())
+    ended = sorted({f"{trial['status']}" for trial in new if trial["seed"] in lost})
+    return f"{', '.join(ended)} (seed {', '.join(map(str, lost))})" if lost else ""
 
 
 def _side(low: float, high: float, margin: float) -> str:

@@ -110,15 +110,13 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     reference = (
         {} if control == "dense" else dense.get((first["model"], first["dataset"], first["training"]), {})
     )
-    kept = first["dense_layers"] and f"dense: {first['dense_layers']}"
-    setting = [part for part in (first["training"], kept, first["version"] if named else None) if part]
     return {
         "group": f"{first['trial']} {first['version']}",
         "trial": first["trial"],
         "method": min((trial["label"] for trial in group), key=lambda label: (len(label), label)),
         "control": control,
         **{name: first[name] for name in (*STRATEGIES, *PLACE)},
-        "setting": ", ".join(setting) or None,
+        "setting": _setting(first, named),
         "seeds": len(finished),
         **(measures := _measures(finished)),
         **_interval("difference", paired(top1, reference)),
@@ -127,6 +125,12 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         "reason": _reasons(group),
         "note": _note(measures),
     }
+
+
+def _setting(trial: Mapping[Any, Any], named: bool) -> str | None:
+    kept = trial["dense_layers"] and f"dense: {trial['dense_layers']}"
+    parts = (trial["training"], kept, trial["version"] if named else None)
+    return ", ".join(filter(None, parts)) or None
 
 
 def _measures(finished: Trials) -> dict[str, Any]:

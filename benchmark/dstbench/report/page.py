@@ -176,6 +176,7 @@ def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
         "name": board.name,
         "title": board.title,
         "summary": board.summary,
+        "drawing": board.drawing,
         "columns": columns,
         "rows": [
             {

@@ -13,6 +13,7 @@ from dstbench.report.values import is_missing, show
 Row = dict[Any, Any]
 
 FRAME = Frame(560, 400, left=44, right=16, top=14, bottom=44)
+_TITLES = {"inference": "Inference", "train": "Training"}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
 DENSE = "M0-6.5 6.5 0 0 6.5-6.5 0z"
@@ -68,25 +69,18 @@ def speedups(rows: Sequence[Row], structures: Sequence[str]) -> SpeedupPlot | No
 
     ``structures``: all there are on the page, whose order gives them their colours.
     """
-    shown = {
-        kind: [row for row in rows if row["control"] != "dense" and not _incomplete(row, kind)]
-        for kind in ("inference", "train")
-    }
-    paths = {row[f"{kind}_path"] for kind, rows_of_kind in shown.items() for row in rows_of_kind}
-    fast = sorted(path for path in paths if may_gain(path))
-    panels = [
-        _panel(title, kind, [(row, _mark(row, kind, fast, structures)) for row in shown[kind]])
-        for kind, title in (("inference", "Inference"), ("train", "Training"))
-        if shown[kind]
-    ]
+    timed = {kind: [row for row in rows if _is_drawn(row, kind)] for kind in _TITLES}
+    fast = sorted(filter(may_gain, {row[f"{kind}_path"] for kind, drawn in timed.items() for row in drawn}))
+    panels = [_panel(kind, drawn, fast, structures) for kind, drawn in timed.items() if drawn]
     if not panels:
         return None
     marks = {point.mark for panel in panels for point in panel.points}
     return SpeedupPlot(tuple(panels), tuple(_legend(marks, fast, structures)))
 
 
-def _incomplete(row: Row, kind: str) -> bool:
-    return any(is_missing(row[f"{kind}_{name}"]) for name in ("theory", "throughput_ratio", "path"))
+def _is_drawn(row: Row, kind: str) -> bool:
+    known = not any(is_missing(row[f"{kind}_{name}"]) for name in ("theory", "throughput_ratio", "path"))
+    return known and row["control"] != "dense"
 
 
 def _mark(row: Row, kind: str, fast: Sequence[str], structures: Sequence[str]) -> Mark:
@@ -107,18 +101,16 @@ def _shape(path: str, fast: Sequence[str]) -> str:
     return SHAPES[min(fast.index(path), len(SHAPES) - 1)]
 
 
-def _panel(title: str, kind: str, marked: Sequence[tuple[Row, Mark]]) -> SpeedupPanel:
+def _panel(kind: str, rows: list[Row], fast: Sequence[str], structures: Sequence[str]) -> SpeedupPanel:
     """Logarithmic axes that end at the same value."""
-    theory, measured = (
-        [row[f"{kind}_{name}"] for row, _ in marked] for name in ("theory", "throughput_ratio")
-    )
+    theory, measured = ([row[f"{kind}_{name}"] for row in rows] for name in ("theory", "throughput_ratio"))
     left, low = min(1.0, *theory) / 1.15, min(0.8, *measured) / 1.15
     high = max(2.0, *theory, *measured) * 1.15
     across, up = FRAME.x(left, high, logarithmic=True), FRAME.y(low, high, logarithmic=True)
-    points = [_point(row, kind, mark, across, up) for row, mark in marked]
+    points = [_point(row, kind, _mark(row, kind, fast, structures), across, up) for row in rows]
     start = max(left, low)
     return SpeedupPanel(
-        title,
+        _TITLES[kind],
         tuple(sorted(points, key=lambda point: not point.mark.hollow)),  # what is real lies on top
         across.ticks(TICKS, "×"),
         up.ticks(TICKS, "×"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -155,27 +156,32 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     from rich.text import Text
 
     table = _frame(f"{model} on {dataset}")
-    hidden = more_published = 0
-    for density in dict.fromkeys(row["density_requested"] for row in rows):
-        here = [row for row in rows if row["density_requested"] == density]
-        published = [row for row in here if row.get("published")]
-        here = [row for row in here if not row.get("published")]
-        methods = [row for row in here if row["seeds"] and not row["control"]]
-        _add(table, [row for row in here if row["seeds"] and row["control"]], "cyan")
-        _add(table, methods[:limit], "")
-        _add(table, published[:limit], "magenta")
+    left_out: Counter[str] = Counter()
+    parts: dict[float, dict[str, list[dict[Any, Any]]]] = {}
+    for row in rows:
+        parts.setdefault(row["density_requested"], {}).setdefault(_part(row), []).append(row)
+    for here in parts.values():
+        for part, style in _STYLES.items():
+            listed = here.get(part, [])
+            shown = listed if part == "controls" else listed[:limit]
+            _add(table, shown, style)
+            left_out[part] += len(listed) - len(shown)
         table.add_section()
-        more_published += len(published) - len(published[:limit])
-        hidden += len(methods) - len(methods[:limit])
     troubled = [row for row in rows if row["reason"]]
+    left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
-    more = [
-        (hidden, "methods"),
-        (more_published, "published figures"),
-        (len(troubled) - len(troubled[:limit]), "rows with failed or skipped trials"),
-    ]
-    notes += [Text(f"… and {count} more {what}", style="dim") for count, what in more if count]
+    notes += [Text(f"… and {count} more {part}", style="dim") for part, count in left_out.items() if count]
     return Group(table, *notes)
+
+
+_STYLES = {"controls": "cyan", "methods": "", "published figures": "magenta"}  # in the order of a table
+
+
+def _part(row: Mapping[Any, Any]) -> str:
+    """The part of a table that a row is in; "" where nothing finished."""
+    if row.get("published"):
+        return "published figures"
+    return "" if not row["seeds"] else "controls" if row["control"] else "methods"
 
 
 def _why(row: Mapping[Any, Any]) -> str:
