@@ -88,8 +88,8 @@ def load_export(file: str | Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{file}: can't be read as safetensors: {error}") from error
     if about.get("format_version") != str(VERSION):
-        found = about.get("format_version", "none")
-        raise BadInput(f"{file}: expected an export of format_version {VERSION}, got {found}")
+        version = about.get("format_version", "none")
+        raise BadInput(f"{file}: expected an export of format_version {VERSION}, got {version}")
     for name, shape in json.loads(about["sparse"]).items():
         tensors[name] = _dense(tensors, name, tuple(shape))
     return tensors
@@ -141,8 +141,10 @@ def _write_safetensors(network: Network, file: Path) -> None:
 
 def _load_safetensors(network: Network, file: Path) -> Outputs:
     def outputs(images: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(network.masked, load_export(file), (images,), strict=True)
-        return found
+        computed: Tensor = torch.func.functional_call(
+            network.masked, load_export(file), (images,), strict=True
+        )
+        return computed
 
     return outputs
 
@@ -183,8 +185,8 @@ def _load_onnx(network: Network, file: Path) -> Outputs:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def outputs(images: Tensor) -> Tensor:
-        [found] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        return torch.from_numpy(found)
+        [logits] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        return torch.from_numpy(logits)
 
     return outputs
 

@@ -76,7 +76,7 @@ def _pairs(model: nn.Module) -> list[tuple[_ConvNd, _BatchNorm, str]]:
     """Convolutions with norms that alone read what they make, each called once, and the norms' paths."""
     called = _calls(model)
     calls = Counter(map(id, called.values()))
-    found = []
+    pairs = []
     for node, layer in called.items():
         if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd) or len(node.users) != 1:
             continue
@@ -84,8 +84,8 @@ def _pairs(model: nn.Module) -> list[tuple[_ConvNd, _BatchNorm, str]]:
         norm = called.get(user)
         once = calls[id(layer)] == calls[id(norm)] == 1
         if isinstance(norm, _BatchNorm) and norm.running_mean is not None and once:
-            found.append((layer, norm, str(user.target)))
-    return found
+            pairs.append((layer, norm, str(user.target)))
+    return pairs
 
 
 def _calls(model: nn.Module) -> dict[torch.fx.Node, nn.Module]:

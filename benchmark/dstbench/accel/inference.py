@@ -42,7 +42,7 @@ class Packed(nn.Module):
         return self.execution(x, self.get_buffer("weight"), self._buffers["bias"])
 
     def extra_repr(self) -> str:
-        """What runs."""
+        """The execution's path, for the module's repr."""
         return self.execution.path
 
 

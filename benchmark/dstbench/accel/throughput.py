@@ -80,7 +80,7 @@ def throughput(
     models = [model] if against is None else [model, against]
 
     def measured(images: Tensor, single: Throughput | None) -> Throughput:
-        calls = [inference_call(each, images, precision, channels_last, compile) for each in models]
+        calls = [inference_call(network, images, precision, channels_last, compile) for network in models]
         return Throughput(
             **figures(*time_interleaved(calls, rounds, warmup), batch_size=len(images)),
             batch_size=len(images),
@@ -194,17 +194,17 @@ def race(
 def figures(mine: list[float], dense: list[float] | None = None, *, batch_size: int) -> dict[str, float]:
     """Seconds of calls over the rounds as figures: see ``Throughput``. Ratios are taken within each round."""
     deciles = _quantiles(mine, 10)
-    found = {
+    latencies = {
         "images_per_second": batch_size / statistics.median(mine),
         "latency_median": statistics.median(mine),
         "latency_low": deciles[0],
         "latency_high": deciles[-1],
     }
     if dense is None:
-        return found
+        return latencies
     ratios = [d / m for m, d in zip(mine, dense, strict=True)]
     low, _, high = _quantiles(ratios, 4)
-    return found | {
+    return latencies | {
         "dense_images_per_second": batch_size / statistics.median(dense),
         "ratio": statistics.median(ratios),
         "ratio_low": low,

@@ -33,17 +33,17 @@ from dstbench.registration.registry import registry
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Inference: how much faster than dense, and that as a share of how much smaller in multiply-accumulates.
     Training: a step of a network that was compacted as it trained, beside one from its start."""
-    phases, found = options.phase or ("inference", "training"), dict[str, Any]()
+    phases, measured = options.phase or ("inference", "training"), dict[str, Any]()
     if "inference" in phases:
         torch.manual_seed(0)
         shape = (3, options.size, options.size)
         model: nn.Module = registry().build("model", options.model)(num_classes=1000, input_shape=shape)
         images = torch.randn(options.batch, *shape)
         widths = options.widths or WIDTHS
-        found["rows"] = [row for each in widths for row in _measure(options, model.eval(), images, each)]
+        measured["rows"] = [row for name in widths for row in _measure(options, model.eval(), images, name)]
     if "training" in phases:
-        found["training"] = _in_training(options)
-    return found
+        measured["training"] = _in_training(options)
+    return measured
 
 
 def _measure(
@@ -53,7 +53,9 @@ def _measure(
     masks = channel_masks(model, WIDTHS[widths](model, images.shape[1:]))
     multiples = options.multiple or (1, 8)
     small = [compact(model, masks, images[:1], multiple) for multiple in multiples]
-    networks = [each if options.unfolded else fold_norms(copy.deepcopy(each)) for each in (model, *small)]
+    networks = [
+        network if options.unfolded else fold_norms(copy.deepcopy(network)) for network in (model, *small)
+    ]
     calls: list[Call] = []
     for network in networks:
         for memory_format in FORMATS.values():

@@ -32,7 +32,7 @@ class Cost:
 
     @property
     def inference_ratio(self) -> float:
-        """Sparse over dense."""
+        """Inference FLOPs, sparse over dense."""
         return self.inference_flops / self.dense_inference_flops
 
 

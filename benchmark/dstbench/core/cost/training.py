@@ -76,11 +76,11 @@ class TrainingMeter:
         return self.flops(self.convention)[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """What was added up so far."""
+        """The sums so far, as plain numbers for a checkpoint."""
         return {"samples": self.samples, "dense_passes": self._dense_passes, "active": dict(self._active)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from what ``state_dict`` gave."""
         self.samples, self._dense_passes = state["samples"], state["dense_passes"]
         self._active = dict(state["active"])
 

@@ -47,8 +47,8 @@ def kept_parts(model: nn.Module, rows: Mapping[str, float]) -> dict[str, Kept]:
     layer, a number outside (0, rows], a stream given two widths, and for a layer whose rows meet something that
     keeps them from being removed.
     """
-    found, layers = channels(model), maskable_layers(model)
-    unit_of = {name: unit for unit in units(found) if unit.consumers for name in unit.producers}
+    network, layers = channels(model), maskable_layers(model)
+    unit_of = {name: unit for unit in units(network) if unit.consumers for name in unit.producers}
     kept: dict[str, Kept] = {}
     for name, stay in rows.items():
         if name not in layers:
@@ -57,15 +57,15 @@ def kept_parts(model: nn.Module, rows: Mapping[str, float]) -> dict[str, Kept]:
         if isinstance(stay, bool) or not isinstance(stay, int | float) or not 0 < stay <= full:
             raise BadInput(f"widths: layer {name!r}: expected rows in (0, {full}], got {stay!r}")
         if name not in unit_of:
-            why = found.blocked(name) or "its channels aren't the only ones where they are read"
+            why = network.blocked(name) or "its channels aren't the only ones where they are read"
             raise BadInput(f"widths: layer {name!r} can't be narrowed: {why}")
         unit = unit_of[name]
-        other = next((each for each in unit.producers if rows.get(each, stay) != stay), None)
+        other = next((layer for layer in unit.producers if rows.get(layer, stay) != stay), None)
         if other:
             raise BadInput(
                 f"widths: layers {name!r} and {other!r} share channels, got {stay} and {rows[other]}"
             )
-        if name != next(each for each in rows if each in unit.producers):
+        if name != next(layer for layer in rows if layer in unit.producers):
             continue  # counted with the first of its unit
         fraction = stay / full
         for producer in unit.producers:

@@ -32,8 +32,8 @@ class Channels:
         """What keeps all rows of a layer from being removed; None if nothing does."""
         if layer in self.flow.unfollowed:
             return self.flow.unfollowed[layer]
-        found = [self.reasons.get(each) for each in self.of[self.flow.rows[layer]].tolist()]
-        return found[0] if None not in found else None
+        whys = [self.reasons.get(channel) for channel in self.of[self.flow.rows[layer]].tolist()]
+        return whys[0] if None not in whys else None
 
 
 def channels(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Channels:
@@ -65,21 +65,23 @@ def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
     Channels that lie side by side in a consumer, as behind a concatenation, and groups of several rows are left
     out. Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
     """
-    found = channels(model)
-    reasons = {found.blocked(name) for name in names}
+    network = channels(model)
+    reasons = {network.blocked(name) for name in names}
     if None not in reasons and len(reasons) == 1:
         raise Infeasible(f"channels can't be followed through {type(model).__name__}: {reasons.pop()}")
     named = set(names)
     return tuple(
-        each for each in units(found) if each.consumers and named.issuperset(each.producers + each.consumers)
+        unit
+        for unit in units(network)
+        if unit.consumers and named.issuperset(unit.producers + unit.consumers)
     )
 
 
-def units(found: Channels) -> list[Coupling]:
+def units(network: Channels) -> list[Coupling]:
     """Couplings of all layers: those whose parts all hold the same channels in the same order."""
-    flow = found.flow
+    flow = network.flow
     parts = [
-        {name: tuple(found.of[slots].tolist()) for name, slots in places.items()}
+        {name: tuple(network.of[slots].tolist()) for name, slots in places.items()}
         for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
     ]
     every = {held for part in parts for held in part.values()}
@@ -92,7 +94,7 @@ def units(found: Channels) -> list[Coupling]:
         Coupling(tuple(layers), tuple(norms.get(held, ())), tuple(consumers.get(held, ())))
         for held, layers in producers.items()
         if len(set(held)) == len(held)
-        and all(homes[each] == 1 and each not in found.reasons for each in held)
+        and all(homes[channel] == 1 and channel not in network.reasons for channel in held)
     ]
 
 
@@ -126,19 +128,19 @@ class Removal:
         return self._losing({name: read.slots for name, read in self.channels.flow.reads.items()})
 
     def _losing(self, places: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {name: self.at(slots) for name, slots in places.items()}
-        return {name: gone for name, gone in found.items() if bool(gone.any())}
+        lost = {name: self.at(slots) for name, slots in places.items()}
+        return {name: gone for name, gone in lost.items() if bool(gone.any())}
 
     def kept(self) -> dict[str, str]:
         """Why dead rows stay: by layer that has any, one reason."""
-        flow, found = self.channels.flow, {}
+        flow, whys = self.channels.flow, {}
         for name, links in self.links.items():
             dead = ~links.any(1)
             if name in flow.unfollowed and bool(dead.any()):
-                found[name] = flow.unfollowed[name]
+                whys[name] = flow.unfollowed[name]
             elif name in flow.rows and (stay := (dead & ~self.at(flow.rows[name])).nonzero()).numel():
-                found[name] = self._why(name, int(stay[0]))
-        return found
+                whys[name] = self._why(name, int(stay[0]))
+        return whys
 
     def _why(self, name: str, row: int) -> str:
         flow, of = self.channels.flow, self.channels.of
@@ -170,12 +172,12 @@ def removable(model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1) 
         name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
         for name, layer in maskable_layers(model).items()
     }
-    found = channels(model, links)
-    flow, of = found.flow, found.of
-    free = torch.zeros(found.count, dtype=torch.bool)  # read at all, and nowhere blocked
+    network = channels(model, links)
+    flow, of = network.flow, network.of
+    free = torch.zeros(network.count, dtype=torch.bool)  # read at all, and nowhere blocked
     for read in flow.reads.values():
         free[of[read.slots]] = True
-    free[list(found.reasons)] = False
+    free[list(network.reasons)] = False
     gone, before = torch.zeros_like(free), -1
     while int(gone.sum()) > before:  # what only removed rows read can go, too
         before, needed = int(gone.sum()), torch.zeros_like(free)
@@ -186,7 +188,7 @@ def removable(model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1) 
         gone = free & ~needed
     for slots in flow.rows.values():
         _keep_some(gone, of[slots], multiple)
-    return Removal(found, gone, links)
+    return Removal(network, gone, links)
 
 
 def _links(mask: Tensor) -> Tensor:

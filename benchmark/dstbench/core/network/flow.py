@@ -86,10 +86,10 @@ def follow(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Flow:
         with evaluating(model):  # where stochastic depth and dropout are nothing
             graph = trace(model)
     except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
-        return walk.found(default=f"the model can't be traced: {error}")
+        return walk.result(default=f"the model can't be traced: {error}")
     with torch.no_grad():
         walk.run(graph)
-    return walk.found(default="it isn't called as a module")
+    return walk.result(default="it isn't called as a module")
 
 
 @dataclass
@@ -113,7 +113,7 @@ class _Walk:
         self.layers = maskable_layers(self.model)
         self.modules = dict(self.model.named_modules())
 
-    def found(self, default: str) -> Flow:
+    def result(self, default: str) -> Flow:
         """The result; layers that were never met get the default reason."""
         missing = {name: default for name in self.layers if name not in self.rows}
         behind = {name: tuple(norms) for name, norms in self.behind.items()}
@@ -127,7 +127,7 @@ class _Walk:
         targets = [node.target for node in graph.nodes if node.op == "call_module"]
         repeated = {target for target in targets if targets.count(target) > 1}
         for node in graph.nodes:
-            inputs = [value for each in node.all_input_nodes if (value := self.values.get(each))]
+            inputs = [value for source in node.all_input_nodes if (value := self.values.get(source))]
             result: Value | str | None
             if node.op == "call_module":
                 result = self.module(node, inputs, node.target in repeated)
@@ -203,8 +203,8 @@ class _Walk:
             varies = links
         else:
             groups = int(getattr(layer.module, "groups", 1))
-            each = inputs.repeat_interleave(columns * groups // len(inputs))
-            per_row = each.view(groups, 1, -1).expand(-1, out // groups, -1).reshape(out, -1)
+            per_column = inputs.repeat_interleave(columns * groups // len(inputs))
+            per_row = per_column.view(groups, 1, -1).expand(-1, out // groups, -1).reshape(out, -1)
             varies = links & (per_row.isnan() | (per_row != 0) if padded else per_row.isnan())
             adds = links & ~varies & (per_row != 0)
             if bool(adds.any()):
@@ -256,7 +256,10 @@ class _Walk:
         if name == "cat":
             return self.concatenated(node, blocked)
         if name in _SUMS or name in _PRODUCTS:
-            parts = [self.values.get(each) if isinstance(each, torch.fx.Node) else each for each in node.args]
+            parts = [
+                self.values.get(argument) if isinstance(argument, torch.fx.Node) else argument
+                for argument in node.args
+            ]
             return (None if node.kwargs else self.combined(name, parts)) or blocked
         if name in ("view", "reshape") and len(inputs) == 1 and len(rest) == 2 and rest[1] == -1:
             return _flattened(value, 1, -1)
@@ -276,10 +279,15 @@ class _Walk:
 
     def combined(self, name: str, arguments: Sequence[object]) -> Value | None:
         """A sum or product of values that have the same channels, or of one and a number."""
-        values = [each for each in arguments if isinstance(each, Value)]
-        if len(arguments) != 2 or any(not isinstance(each, Value | int | float) for each in arguments):
+        values = [argument for argument in arguments if isinstance(argument, Value)]
+        if len(arguments) != 2 or any(
+            not isinstance(argument, Value | int | float) for argument in arguments
+        ):
             return None
-        a, b = (each.constant if isinstance(each, Value) else torch.tensor(float(each)) for each in arguments)  # type: ignore[arg-type]
+        a, b = (
+            argument.constant if isinstance(argument, Value) else torch.tensor(float(argument))  # type: ignore[arg-type]
+            for argument in arguments
+        )
         if name in _PRODUCTS:  # zero times anything finite
             constant = torch.where((a == 0) | (b == 0), torch.zeros(()), a * b)
         else:
@@ -295,7 +303,7 @@ class _Walk:
     def concatenated(self, node: torch.fx.Node, blocked: str) -> Value | str:
         """Channels side by side."""
         tensors, dim = _arguments(node.args, node.kwargs, tensors=(), dim=0)
-        values = [self.values.get(each) for each in tensors]
+        values = [self.values.get(tensor) for tensor in tensors]
         known = [value for value in values if value and not value.flat and value.axis == dim]
         if len(known) < len(values):
             return blocked

@@ -54,7 +54,7 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     A weight that two modules share appears once, under its first name. Biases, norms, embeddings and
     weights that a parametrization computes are never masked.
     """
-    found: dict[
+    owned: dict[
         str, tuple[nn.Linear | _ConvNd, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]
     ] = {}
     seen: set[int] = set()
@@ -68,14 +68,14 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
         if isinstance(weight, UninitializedParameter):
             raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
         seen.add(id(weight))
-        found[name] = (module, weight, _kind(module))
-    modules = {name: module for name, (module, _, _) in found.items()}
+        owned[name] = (module, weight, _kind(module))
+    modules = {name: module for name, (module, _, _) in owned.items()}
     classifier, first = _classifier(model, modules), _first_conv(model, modules)
     return {
         name: Layer(
             LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module, weight
         )
-        for name, (module, weight, kind) in found.items()
+        for name, (module, weight, kind) in owned.items()
     }
 
 

@@ -61,7 +61,7 @@ class RaggedExecution:
     block_size: int
 
     def pack(self, values: Tensor) -> Tensor:
-        """As they are."""
+        """The stored values as they are: the kernels read them in the order of storage."""
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -175,7 +175,7 @@ def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple
     """Call a kernel, its tensors in the order of its arguments: float32, contiguous, or None."""
 
     def pointers(tensors: tuple[Tensor | None, ...]) -> list[ctypes.c_void_p]:
-        return [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in tensors]
+        return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
     sizes = ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
     kernel = getattr(load("ragged"), name)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dstbench.accel.kernels.stock.group_table import GroupTable
+from dstbench.accel.kernels.stock.group_table import Gradients, GroupTable
 
 _CHUNK = 1 << 19  # elements of intermediate results at a time
 
@@ -20,15 +20,9 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable, 
         table.from_lanes(lanes.transpose(0, 1).flatten(1), out[chunk])
 
 
-def differentiate(
-    x: Tensor,
-    weight: Tensor,
-    gradient: Tensor,
-    table: GroupTable,
-    grad_x: Tensor | None,
-    grad_weight: Tensor | None,
-) -> None:
+def differentiate(x: Tensor, weight: Tensor, gradient: Tensor, table: GroupTable, wanted: Gradients) -> None:
     """Add the gradients that ``gradient``, [p, out], gives, to those that are wanted."""
+    grad_x, grad_weight = wanted
     for chunk in _chunks(x, table):
         lanes = table.to_lanes(gradient[chunk]).view(-1, table.groups, table.lanes).transpose(0, 1)
         if grad_weight is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dstbench.accel.kernels.stock import gather
-from dstbench.accel.kernels.stock.group_table import GroupTable
+from dstbench.accel.kernels.stock.group_table import Gradients, GroupTable
 
 _CHUNK = 1 << 19  # elements gathered at a time
 
@@ -36,15 +36,9 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, table: GroupTable, 
         table.from_lanes(lanes.flatten(1, 2), out[images])
 
 
-def differentiate(
-    x: Tensor,
-    weight: Tensor,
-    gradient: Tensor,
-    table: GroupTable,
-    grad_x: Tensor | None,
-    grad_weight: Tensor | None,
-) -> None:
+def differentiate(x: Tensor, weight: Tensor, gradient: Tensor, table: GroupTable, wanted: Gradients) -> None:
     """Add the gradients that ``gradient``, [n, out, p], gives, to those that are wanted."""
+    grad_x, grad_weight = wanted
     stacked = _stacked(weight, x, table)
     for images, whole in _chunks(x, table):
         n = len(x[images])
@@ -52,8 +46,8 @@ def differentiate(
         for groups in whole:
             mine = lanes[:, groups].flatten(0, 1)  # [n * g, B, p]
             if grad_weight is not None:
-                each = torch.bmm(_gathered(x[images], table, groups), mine.transpose(1, 2))  # of each image
-                grad_weight[groups] += each.view(n, -1, table.slots, table.lanes).sum(0)
+                by_image = torch.bmm(_gathered(x[images], table, groups), mine.transpose(1, 2))
+                grad_weight[groups] += by_image.view(n, -1, table.slots, table.lanes).sum(0)
             if grad_x is not None:
                 back = torch.bmm(stacked[:n, groups].flatten(0, 1), mine).view(n, -1, x.shape[2])
                 gather.add(grad_x[images], table.channels_of(groups), back)

@@ -10,6 +10,9 @@ from torch import Tensor
 from dstbench.accel.kernels.groups import Groups
 from dstbench.accel.kernels.stock import gather
 
+Gradients = tuple[Tensor | None, Tensor | None]
+"""Of an input and of a weight; None: not wanted."""
+
 
 @dataclass(frozen=True)
 class GroupTable:

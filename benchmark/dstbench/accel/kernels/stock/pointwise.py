@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dstbench.accel.kernels.stock import channels_last, feature_major, gather, workspace
-from dstbench.accel.kernels.stock.group_table import GroupTable
+from dstbench.accel.kernels.stock.group_table import Gradients, GroupTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +67,7 @@ class Products(Protocol):
         ...
 
     def differentiate(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        gradient: Tensor,
-        table: GroupTable,
-        grad_x: Tensor | None,
-        grad_weight: Tensor | None,
+        self, x: Tensor, weight: Tensor, gradient: Tensor, table: GroupTable, wanted: Gradients
     ) -> None:
         """Add the gradients that a gradient of the output, [n, out, ...], gives, to those that are wanted."""
         ...
@@ -102,6 +96,6 @@ class _Product(torch.autograd.Function):
         want_x, want_weight, want_bias, *_ = ctx.needs_input_grad
         grad_x = workspace.empty(x.shape, x.dtype).zero_() if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
-        ctx.products.differentiate(x, weight, gradient, ctx.table, grad_x, grad_weight)
+        ctx.products.differentiate(x, weight, gradient, ctx.table, (grad_x, grad_weight))
         others = [dim for dim in range(gradient.dim()) if dim != 1]
         return grad_x, grad_weight, gradient.sum(others) if want_bias else None, None, None

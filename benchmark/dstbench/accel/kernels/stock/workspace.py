@@ -61,7 +61,7 @@ class Pool:
         return torch.empty(size, dtype=torch.uint8).numpy() if taken is None else taken  # aligned for kernels
 
     def _collect(self) -> None:
-        """What has come back is idle."""
+        """Move what has come back to what is idle."""
         while not self._returned.empty():
             self._idle.append(self._returned.get())
 

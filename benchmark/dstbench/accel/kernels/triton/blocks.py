@@ -53,10 +53,10 @@ def triton_executions(call: LayerCall, mask: Tensor, block_size: int, columns: C
     """
     if not _available(call, mask, block_size):
         return []
-    found = plan(call, mask, block_size, columns)
-    offered: list[Execution] = [TritonBlocks("shuffled-block Triton", found)]
+    made = plan(call, mask, block_size, columns)
+    offered: list[Execution] = [TritonBlocks("shuffled-block Triton", made)]
     if call.stride:
-        offered.append(TritonBlocks("shuffled-block Triton NCHW", found, feature_major=False))
+        offered.append(TritonBlocks("shuffled-block Triton NCHW", made, feature_major=False))
     return offered
 
 
@@ -83,7 +83,7 @@ class TritonBlocks:
         return self.plan.positions
 
     def pack(self, values: Tensor) -> Tensor:
-        """The values themselves."""
+        """The stored values, [S, B]: the kernels read them in the order of storage."""
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:

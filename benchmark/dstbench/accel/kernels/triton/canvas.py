@@ -63,9 +63,9 @@ class View:
         """The output that a canvas holds, in the input's memory format; from NCHW never feature-major."""
         shape = self.out_shape
         if not self.feature_major:
-            found = canvas.view(shape)
+            view = canvas.view(shape)
             last = self.format == "channels-last"
-            return found.movedim(1, -1).contiguous().movedim(-1, 1) if last else found
+            return view.movedim(1, -1).contiguous().movedim(-1, 1) if last else view
         if not self.spatial:
             flat = canvas.view(shape[-1], self.batch)
             return (flat.t() if self.format == "feature-major" else flip(flat)).view(shape)
@@ -129,10 +129,10 @@ def flip(x: Tensor) -> Tensor:
     turned = (last, *x.shape[1:-1], first)
     if x.numel() == 0 or (middle == 1 and 1 in (first, last)):
         return x.view(turned)
-    found = x.new_empty(turned)
+    flipped = x.new_empty(turned)
     programs = -(-first // _SIDE) * -(-last // _SIDE) * middle
-    kernels().flip[(programs,)](x, found, first, middle, last, N=_SIDE)
-    return found
+    kernels().flip[(programs,)](x, flipped, first, middle, last, N=_SIDE)
+    return flipped
 
 
 def _format(x: Tensor, spatial: bool) -> Format:

@@ -126,8 +126,8 @@ def _tiles(ptr: Tensor) -> Tiles:
         for group, (start, end) in enumerate(itertools.pairwise(starts))
         for first in range(start, end, size)
     ]
-    found = torch.tensor(cuts, dtype=torch.int32).reshape(-1, 2).to(ptr.device)
-    return Tiles(found[:, 0].contiguous(), found[:, 1].contiguous(), size)
+    tiles = torch.tensor(cuts, dtype=torch.int32).reshape(-1, 2).to(ptr.device)
+    return Tiles(tiles[:, 0].contiguous(), tiles[:, 1].contiguous(), size)
 
 
 def geometry(plan: Plan, size: tuple[int, ...]) -> Geometry:
