@@ -181,6 +181,7 @@ def test_nothing_after_the_equals_sign_takes_away():
         ("grw=random", r"unknown name 'grw'; did you mean 'grow'\?"),
         ("lr=0.1", r"unknown name 'lr'; did you mean 'training\.lr'\?"),
         ("schedule.delta_t", "expected axis=value"),
+        ("grow.=random", r"unknown name 'grow\.'; did you mean 'grow'"),
         ("training.epoch=5", r"training\.epoch: unknown key; did you mean 'epochs'"),
         ("grow=[", "-S grow="),
     ],

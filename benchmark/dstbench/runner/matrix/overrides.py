@@ -24,9 +24,10 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """One ``name=value`` from the command line; a name is ``head`` or ``head.parameter``."""
+    """One ``name=value`` from the command line; its name is ``head`` or ``head.parameter``."""
 
-    text: str
+    text: str  # all of it
+    name: str
     head: str  # an axis, a section or a list
     parameter: str
     written: str  # the value, in YAML
@@ -38,26 +39,21 @@ class Setting:
         if not equals:
             raise BadInput(f"-S {text}: expected axis=value, such as grow=random,gradient")
         head, _, parameter = name.strip().partition(".")
-        return cls(text, head, parameter, written)
-
-    @property
-    def name(self) -> str:
-        """What is set."""
-        return f"{self.head}.{self.parameter}" if self.parameter else self.head
+        return cls(text, name.strip(), head, parameter, written)
 
     @property
     def replaces(self) -> bool:
         """Whether it puts something on an axis, rather than set a parameter or take the axis away."""
-        return self.head in AXES and not self.parameter and bool(self.written.strip())
+        return self.name in AXES and bool(self.written.strip())
 
     @property
     def value(self) -> Any:
-        """The value, whatever it is."""
+        """What the name is set to."""
         return parse_yaml(self.written, f"-S {self.text}")
 
     @property
     def values(self) -> list[Any]:
-        """The values between commas."""
+        """The values that commas separate, as an axis or a list takes them."""
         values: list[Any] = parse_yaml(f"[{self.written}]", f"-S {self.text}")
         return values
 
