@@ -7,23 +7,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dstbench.recipe import Spec
-from dstbench.registration.registry import Registry
+from dstbench.registration.choice import Choice
 from dstbench.results.record import canonical
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
-Ask = Callable[[str, Spec], dict[str, Any]]
-"""What a registry says of a component, given its kind."""
+Choose = Callable[[str, Spec], Choice]
 
 
-def trial_key(trial: TrialSpec, registry: Registry, versions: Ask | None = None) -> str:
+def trial_key(trial: TrialSpec, choose: Choose) -> str:
     """sha256, hex, of a trial's canonical configuration and its components' own versions. How its speed is
     measured is no part of it.
 
-    versions: ``registry.versions``, where a caller remembers what it said.
+    choose: ``registry.choose``, or one that remembers what it said.
     """
-    ask = versions or registry.versions
-    components = {kind: _identity(ask(kind, spec)) for kind, spec in trial.components.items()}
-    revision = registry.resolve("dataset", trial.dataset["name"]).metadata.get("revision")
+    choices = {kind: choose(kind, spec) for kind, spec in trial.components.items()}
+    components = {kind: _identity(choice.versions) for kind, choice in choices.items()}
+    revision = choices["dataset"].component.metadata.get("revision")
     identity = {name: value for name, value in trial.to_json().items() if name != "measure"}
     return digest({"trial": identity, "components": {**components, "dataset_revision": revision}})
 

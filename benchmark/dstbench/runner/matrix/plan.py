@@ -8,13 +8,14 @@ from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Recipe, Spec, named
+from dstbench.recipe import Normal, Recipe, Spec, named
+from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
 from dstbench.runner.matrix.axes import COMPONENTS
 from dstbench.runner.matrix.cells import Cell, cells
 from dstbench.runner.matrix.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
-from dstbench.runner.matrix.key import Ask, trial_key
+from dstbench.runner.matrix.key import trial_key
 from dstbench.runner.matrix.matching import matches
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
@@ -54,8 +55,7 @@ class _Resolver:
         self._registry = registry
         self._training = matrix.training.model_dump()
         self._measure = matrix.measure.model_dump()
-        self._normal = _remembering(registry.normalise)
-        self._versions = _remembering(registry.versions)
+        self._choices: dict[str, Choice] = {}
 
     def check(self) -> None:
         """Resolve every name on every axis, so that an error says where it is; raise them all at once."""
@@ -68,6 +68,16 @@ class _Resolver:
         if problems:
             raise BadInput("\n".join(f"{self._matrix.name}: {problem}" for problem in problems))
         check_timm_names(self._matrix.training)
+
+    def _choose(self, kind: str, spec: Spec) -> Choice:
+        """The same question to the registry, asked once for each component."""
+        name = repr((kind, spec))
+        if name not in self._choices:
+            self._choices[name] = self._registry.choose(kind, spec)
+        return self._choices[name]
+
+    def _normal(self, kind: str, spec: Spec) -> Normal:
+        return self._choose(kind, spec).normal
 
     def _problem(self, kind: str, spec: Any, path: str) -> str | None:
         try:
@@ -94,7 +104,7 @@ class _Resolver:
             training.extended(recipe.multiplier),
             validated(Measure, {**self._measure, **settings.get("measure", {})}, label),
         )
-        return PlannedTrial(trial_key(trial, self._registry, self._versions), trial, label, control)
+        return PlannedTrial(trial_key(trial, self._choose), trial, label, control)
 
     def _recipe(self, cell: Cell, settings: Settings) -> tuple[Recipe, str, str | None]:
         """A cell's method with its parts in canonical form, its label, and which control it is."""
@@ -102,9 +112,9 @@ class _Resolver:
             recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in STRATEGIES}), settings)
             shown = STRATEGIES if len(self._matrix.axes.schedule or ()) > 1 else STRATEGIES[:-1]
             return recipe, " · ".join(spec_text(getattr(recipe, kind)) for kind in shown), None
-        normal = self._normal("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
-        built: Recipe = self._registry.build("recipe", normal)
-        control = self._registry.resolve("recipe", normal["name"]).metadata.get("control")
+        choice = self._choose("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
+        normal, control = choice.normal, choice.component.metadata.get("control")
+        built: Recipe = choice.make()
         control = None if normal.keys() & _NO_CONTROL else control
         if built.dense:
             return Recipe(dense=True, multiplier=built.multiplier), spec_text(normal), control
@@ -132,19 +142,6 @@ class _Resolver:
                 if matches(cell.axes, override.when):
                     settings.setdefault(section, {})[setting] = value
         return settings
-
-
-def _remembering(ask: Ask) -> Ask:
-    """The same question to a registry, asked once for each component."""
-    answers: dict[str, dict[str, Any]] = {}
-
-    def answer(kind: str, spec: Spec) -> dict[str, Any]:
-        name = repr((kind, spec))
-        if name not in answers:
-            answers[name] = ask(kind, spec)
-        return answers[name]
-
-    return answer
 
 
 _NO_CONTROL = ("schedule", "dense", "narrow")
