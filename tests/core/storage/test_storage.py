@@ -9,7 +9,7 @@ from torch import nn
 import dstbench
 from dstbench.api import Recipe, StrategyError
 from dstbench.core.storage import fastest
-from dstbench.core.storage.condensed_layer import Condensed, expanded
+from dstbench.core.storage.condensed_layer import CondensedLayer, expanded
 from dstbench.errors import BadInput
 from fakes.engine import settle
 from fakes.executions import Offering
@@ -21,7 +21,6 @@ IMAGES = (4, 3, 8, 8)
 def always_faster(monkeypatch):
     """What a measurement would say is not the subject here."""
     monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
-    monkeypatch.setattr(fastest, "_measured", {})
 
 
 def network(seed=0):
@@ -100,7 +99,7 @@ def assert_same(one, other, tolerance=1e-5):
 def test_condensed_training_is_that_of_masked_dense(parts):
     masked, condensed = trained("masked", parts=parts), trained("condensed", parts=parts)
     assert len(masked[1].history) == 5
-    assert all(isinstance(condensed[0].get_submodule(name), Condensed) for name in condensed[1].masks)
+    assert all(isinstance(condensed[0].get_submodule(name), CondensedLayer) for name in condensed[1].masks)
     assert_same(masked, condensed)
     for (_, x), (_, y) in zip(masked[0].state_dict().items(), condensed[0].state_dict().items(), strict=True):
         assert torch.allclose(x.float(), y.float(), atol=1e-5)
@@ -226,10 +225,9 @@ def test_a_resumed_training_runs_as_it_was_measured_first(monkeypatch):
     monkeypatch.setattr(
         fastest, "speedup", lambda layer, call, execution, example: 0.5
     )  # a busy machine, say
-    monkeypatch.setattr(fastest, "_measured", {})
     model, sparsifier = resumed(saved, "condensed", Offering(("scattered", "other")))
     assert sparsifier.arrangement.paths == first[1].arrangement.paths
-    assert isinstance(model[0], Condensed)
+    assert isinstance(model[0], CondensedLayer)
     saved["masks"]["paths"]["0"] = "scatered"
     with pytest.raises(BadInput, match=r"layer '0'.*can't run 'scatered' here; did you mean 'scattered'"):
         resumed(saved, "condensed", Offering(("scattered", "other")))
@@ -385,7 +383,7 @@ def test_a_condensed_model_is_expanded_to_the_layers_it_stands_for():
     images = next(losses())[0]
     assert torch.allclose(whole.eval()(images), model.eval()(images), atol=1e-6)
     assert whole.state_dict().keys() == network().state_dict().keys()
-    [linear] = [module for module in model if isinstance(module, Condensed) and not module.call.stride]
+    [linear] = [module for module in model if isinstance(module, CondensedLayer) and not module.call.stride]
     assert isinstance(expanded(linear), nn.Linear)
 
 

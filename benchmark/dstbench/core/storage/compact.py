@@ -17,7 +17,7 @@ _IN = ("in_channels", "in_features")
 _STORED = "_dstbench_stored"  # where a module keeps what of it may be sliced, by field
 
 
-class Compacting:
+class CompactArrangement:
     """Slices parameters, buffers and optimizer state to the channels that are left, whenever the support shrinks.
 
     A parameter stays the same object with new memory. Modules' state dicts stay logical, removed channels reading as

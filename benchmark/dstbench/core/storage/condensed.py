@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from dstbench.api import Execution, LayerCall, Structure
 from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
-from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
-from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
+from dstbench.core.storage.condensed_layer import CondensedLayer, gather, layer_call
+from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 from dstbench.core.storage.stored import Stored, Weights, entrywise
 from dstbench.errors import BadInput, nearest
 
 Masks = Mapping[str, Tensor]  # layer name -> bool [*w]
 
 
-class Condensing:
+class CondensedArrangement:
     """Swaps layers for condensed ones, in a model and its optimizer, and has them follow the masks.
 
     A layer stays masked dense where its structure offers nothing faster, or where it is not one module of its own:
@@ -38,7 +38,7 @@ class Condensing:
     ) -> None:
         self._model, self._layers, self._structures, self._weights = model, layers, structures, weights
         self._places = _own_places(model, {name: layer.module for name, layer in layers.items()})
-        self._condensed: dict[str, Condensed] = {}
+        self._condensed: dict[str, CondensedLayer] = {}
         self._ran = dict.fromkeys(layers, MASKED_DENSE)  # how each layer runs
 
     def stored(self) -> Iterable[Stored]:
@@ -53,12 +53,12 @@ class Condensing:
     def choose(self, masks: Masks, example_input: Tensor) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
         modules = {name: self._layers[name].module for name in self._places}
-        chosen = dict(self._ran)
+        chosen, measured = dict(self._ran), Measurements()
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
             if call is not None:
                 offered = executions(self._structures[name], call, masks[name])
-                chosen[name] = choose(modules[name], call, offered, example).path
+                chosen[name] = choose(modules[name], call, offered, example, measured).path
         self.adopt(of_rank_0(chosen), masks)
 
     def adopt(self, paths: Mapping[str, str], masks: Masks) -> None:
@@ -101,7 +101,7 @@ class Condensing:
         if module is None or module.dense_gradient is None or module.weight.grad is None:
             return None
         average({name: module.dense_gradient})
-        stored, held = module.weight.grad, condense(module.dense_gradient, module.execution.positions)
+        stored, held = module.weight.grad, gather(module.dense_gradient, module.execution.positions)
         norm = held.square().sum()
         return module.dense_gradient * ((stored * held).sum() / norm if float(norm) > 0 else 1)
 
@@ -145,7 +145,7 @@ class Condensing:
         else:
             call = self._call(name)
             assert call is not None
-            self._condensed[name] = Condensed(layer.module, call, execution)
+            self._condensed[name] = CondensedLayer(layer.module, call, execution)
             self._put(name, self._condensed[name], execution.positions)
 
     def _put(self, name: str, module: nn.Module, positions: Tensor | None) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from dstbench.core.network.layers import Layer, clean_name, unwrap
 from dstbench.core.ranks import world
-from dstbench.core.storage.condensed_layer import condense, expand
+from dstbench.core.storage.condensed_layer import gather, scatter
 from dstbench.errors import BadInput, nearest
 
 Storage = Literal["masked", "condensed", "compact"]
@@ -40,11 +40,11 @@ class Stored:
         """A tensor shaped as the values, in the logical shape."""
         if self.positions is None:
             return values
-        return expand(values, self.positions.to(values.device), self.shape, self.absent)
+        return scatter(values, self.positions.to(values.device), self.shape, self.absent)
 
     def physical(self, dense: Tensor) -> Tensor:
         """A tensor of the logical shape, at the kept entries; padding is zero."""
-        return dense if self.positions is None else condense(dense, self.positions.to(dense.device))
+        return dense if self.positions is None else gather(dense, self.positions.to(dense.device))
 
     @torch.no_grad()
     def relocate(self, positions: Tensor, optimizer: Optimizer) -> None:
@@ -115,7 +115,7 @@ class Arrangement(Protocol):
         ...
 
 
-class Masked:
+class MaskedArrangement:
     """The dense weights: nothing to arrange."""
 
     rows: Mapping[str, Tensor] = MappingProxyType({})

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstbench.core.storage.compact import Compacting, check_loadable
-from dstbench.core.storage.condensed import Condensing
+from dstbench.core.storage.compact import CompactArrangement, check_loadable
+from dstbench.core.storage.condensed import CondensedArrangement
 from dstbench.core.training.support import Removal
 from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.errors import BadInput
@@ -85,12 +85,12 @@ def load(sparsifier: Sparsifier, saved: Mapping[str, Any]) -> None:
         {name: unpack(bits, held[name]) for name, bits in saved[kind].items()}
         for kind in ("masks", "explored", "kept", "support")
     )
-    if isinstance(sparsifier.arrangement, Compacting):
+    if isinstance(sparsifier.arrangement, CompactArrangement):
         check_loadable(sparsifier.topology.support, support)
     momentum = {n: v.to(held[n].device, copy=True) for n, v in saved["momentum"].items()}
     history = [UpdateReport(**report) for report in saved["history"]]
     removals = [Removal(**removal) for removal in saved["removals"]]
-    if isinstance(sparsifier.arrangement, Condensing):
+    if isinstance(sparsifier.arrangement, CondensedArrangement):
         sparsifier.arrangement.adopt(saved.get("paths", {}), masks)
     # everything is read: from here on nothing fails, so nothing is half adopted
     sparsifier.steps, sparsifier._final, sparsifier._leaky = saved["steps"], saved["final"], saved["leaky"]

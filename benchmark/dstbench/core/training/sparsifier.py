@@ -18,11 +18,11 @@ from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import Budget, Masks, initial_masks, make_goal, update_masks
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import Layer, budgeted_layers, unwrap
-from dstbench.core.storage.compact import Compacting
-from dstbench.core.storage.condensed import Condensing
+from dstbench.core.storage.compact import CompactArrangement
+from dstbench.core.storage.condensed import CondensedArrangement
 from dstbench.core.storage.stored import (
     Arrangement,
-    Masked,
+    MaskedArrangement,
     Storage,
     Weights,
     check_storage,
@@ -122,13 +122,15 @@ class Sparsifier:
         self._leaky = False  # the optimizer moves weights whose gradient and state are zero
         self._couplings = couplings(inner, self.layers) if self.method.support else ()
         self.weights = Weights(self.layers, self.optimizer)
-        self.arrangement: Arrangement = Masked()
+        self.arrangement: Arrangement = MaskedArrangement()
         if storage == "compact":
-            self.arrangement = Compacting(inner, self._couplings, self.weights)
+            self.arrangement = CompactArrangement(inner, self._couplings, self.weights)
         self._start()
         if example_input is not None and storage == "condensed" and not self.method.dense:
             check_condensable(self.method)
-            self.arrangement = condensing = Condensing(inner, self.layers, self.structures, self.weights)
+            self.arrangement = condensing = CondensedArrangement(
+                inner, self.layers, self.structures, self.weights
+            )
             condensing.choose(self.masks, example_input)
             self._hold()
         self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
