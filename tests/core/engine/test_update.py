@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError, Target
+from dstbench.core.engine.books import Books, Goal
 from dstbench.core.engine.structures import Unstructured, as_structure
-from dstbench.core.engine.update import Goal, initial_masks, make_goal, merge, score_layer, update_masks
+from dstbench.core.engine.update import initial_masks, merge, score_layer, update_masks
 from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.grow.gradient import Gradient
 from dstbench_plugins.grow.momentum import Momentum
@@ -489,12 +490,13 @@ def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density
     mask = torch.tensor([[True] * 4 + [False] * 6])
     support = torch.tensor([[True] * 6 + [False] * 4])
     views = {"a": replace(view(torch.ones(1, 10), mask), support=support, allocation=5)}
-    arguments = (Target(0.4, 0.8), 0.8, views, {"a": Unstructured()}, ERK(), {"a": 5}, density)
+    books = Books(density=0.8, budget={"a": 4}, allocation={"a": 5}, proportions={"a": 5})
+    arguments = (Target(0.4, 0.8), views, {"a": Unstructured()}, ERK(), density)
     if final is None:
         with pytest.raises(
             Infeasible, match=r"density 0\.7: 7 weights are asked for, and 6 of 10 may be active"
         ):
-            make_goal(*arguments)
+            books.goal(*arguments)
     else:
-        goal = make_goal(*arguments)
+        goal = books.goal(*arguments)
         assert (goal.keep, goal.final, goal.final_allocation) == (4, final, {"a": final})

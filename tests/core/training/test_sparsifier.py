@@ -85,7 +85,7 @@ def test_falling_budgets_are_exact_at_every_target(name):
 
     def check():
         assert sum(sparsifier.active.values()) == sum(sparsifier.budget.values())
-        assert sum(sparsifier.active.values()) == round(sparsifier._final * 736)
+        assert sum(sparsifier.active.values()) == round(sparsifier.state.books.density * 736)
         assert_masked(sparsifier)
         seen.append(sparsifier.density)
 

@@ -28,6 +28,7 @@ class CompactArrangement:
         self._couplings, self._weights = couplings, weights
         self._vectors = {c: _vectors(model, c, weights) for c in couplings}
         self._kept: dict[str, Tensor] = {}  # int64 [kept] rows, of the layers that lost some
+        self._support: dict[str, Tensor] = {}  # bool [*w], of the layers that lost positions
         self.generation = 0  # how often the network shrank
         for stored in self.stored():
             _keep_state_dict_logical(stored)
@@ -40,8 +41,9 @@ class CompactArrangement:
 
     def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
         """Slice to what ``support``, bool [*w] of the layers that lost positions, leaves."""
-        found = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
-        left = {coupling: alive for coupling, alive in found if alive is not None}
+        self._support = dict(support)
+        alive_of = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
+        left = {coupling: alive for coupling, alive in alive_of if alive is not None}
         rows = {name: alive for coupling, alive in left.items() for name in coupling.producers}
         columns = {name: alive for coupling, alive in left.items() for name in coupling.consumers}
         if all(int(alive.sum()) == len(self._kept.get(name, alive)) for name, alive in rows.items()):
@@ -56,11 +58,29 @@ class CompactArrangement:
         self.generation += 1
 
     def collect(self, wanted: bool) -> None:
-        """Every backward pass leaves the gradients of all channels that are left."""
+        """Nothing to switch on: every backward pass leaves the gradients of all channels that are left."""
 
     def dense_gradient(self, name: str) -> Tensor | None:
         """The parameter's own: removed channels need none."""
         return None
+
+    def state(self) -> dict[str, str]:
+        """Nothing: the support says what is left."""
+        return {}
+
+    def adopt(
+        self, state: Mapping[str, str], masks: Mapping[str, Tensor], support: Mapping[str, Tensor]
+    ) -> None:
+        """Refuse a support, bool [*w] of the layers that lost positions, that has what was cut out here."""
+        gone = [
+            name
+            for name, mask in self._support.items()
+            if name not in support or bool((support[name] & ~mask).any())
+        ]
+        if gone:
+            raise BadInput(
+                f"checkpoint: it has channels of {', '.join(gone)} that are cut out here: load it into a new model"
+            )
 
     @property
     def rows(self) -> Mapping[str, Tensor]:
@@ -69,7 +89,7 @@ class CompactArrangement:
 
     @property
     def paths(self) -> Mapping[str, str]:
-        """Those that shrank."""
+        """``compacted`` for each layer that lost rows."""
         return dict.fromkeys(self._kept, "compacted")
 
     def _slice(self, stored: Stored, rows: Tensor | None, columns: Tensor | None) -> None:
@@ -85,15 +105,6 @@ class CompactArrangement:
         if getattr(stored.owner, "groups", 1) > 1:  # depthwise
             _set_width(stored.owner, ("groups",), places.shape[0])
         _set_width(stored.owner, _IN, places.shape[1] * getattr(stored.owner, "groups", 1))
-
-
-def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint that still has what was cut out here: supports, bool [*w] by layer. Raises BadInput."""
-    gone = [name for name, mask in present.items() if name not in saved or bool((saved[name] & ~mask).any())]
-    if gone:
-        raise BadInput(
-            f"checkpoint: it has channels of {', '.join(gone)} that are cut out here: load it into a new model"
-        )
 
 
 def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:

@@ -59,17 +59,21 @@ class CondensedArrangement:
             if call is not None:
                 offered = executions(self._structures[name], call, masks[name])
                 chosen[name] = choose(modules[name], call, offered, example, measured).path
-        self.adopt(of_rank_0(chosen), masks)
+        self.adopt(of_rank_0(chosen), masks, {})
 
-    def adopt(self, paths: Mapping[str, str], masks: Masks) -> None:
-        """Run each layer as ``paths`` say, which a checkpoint holds; BadInput, unchanged, where one can't here."""
+    def state(self) -> dict[str, str]:
+        """How each layer runs: measured, so that another measurement might say otherwise."""
+        return dict(self._ran)
+
+    def adopt(self, state: Mapping[str, str], masks: Masks, support: Masks) -> None:
+        """Run each layer as ``state`` says; BadInput, unchanged, where one can't here."""
         changed = {
             name: None if path == MASKED_DENSE else self._offered(name, path, masks[name])
-            for name, path in paths.items()
+            for name, path in state.items()
             if path != self._ran[name]
         }
         for name, execution in changed.items():
-            self._ran[name] = paths[name]
+            self._ran[name] = state[name]
             self._swap(name, execution)
 
     def follow(self, masks: Masks, support: Masks) -> None:

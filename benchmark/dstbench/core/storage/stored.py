@@ -5,8 +5,7 @@ built. A parameter may hold fewer entries than that; what stands where is known 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -83,57 +82,6 @@ def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
     # dtype makes it forget.
     held.data = values.to(torch.float64 if values.dtype != torch.float64 else torch.float32)
     held.data = values
-
-
-class Arrangement(Protocol):
-    """What a storage does besides masking: how it follows the topology, and gets at gradients it doesn't hold."""
-
-    @property
-    def rows(self) -> Mapping[str, Tensor]:
-        """int64 [kept]: the output rows that are left, of the layers that lost some."""
-        ...
-
-    @property
-    def paths(self) -> Mapping[str, str]:
-        """How each layer runs; those that aren't named run masked dense."""
-        ...
-
-    def stored(self) -> Iterable[Stored]:
-        """All parameters and buffers that may hold less than their logical tensors."""
-        ...
-
-    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
-        """Store by these masks and supports, bool [*w], from now on."""
-        ...
-
-    def collect(self, wanted: bool) -> None:
-        """Whether the coming backward passes are to leave the gradients of weights that aren't stored."""
-        ...
-
-    def dense_gradient(self, name: str) -> Tensor | None:
-        """What ``collect`` asked for, float [*w]; None where the parameter's own gradient is all that there is."""
-        ...
-
-
-class MaskedArrangement:
-    """The dense weights: nothing to arrange."""
-
-    rows: Mapping[str, Tensor] = MappingProxyType({})
-    paths: Mapping[str, str] = MappingProxyType({})
-
-    def stored(self) -> Iterable[Stored]:
-        """None."""
-        return ()
-
-    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
-        """Nothing moves."""
-
-    def collect(self, wanted: bool) -> None:
-        """Every backward pass does."""
-
-    def dense_gradient(self, name: str) -> Tensor | None:
-        """The parameter's own."""
-        return None
 
 
 class Weights:
