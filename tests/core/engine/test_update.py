@@ -484,6 +484,15 @@ def test_in_place_gives_back_what_each_layer_lost():
     assert Policy(Gradient(), MeanMomentum()).needs == Signal.GRAD | Signal.MOMENTUM
 
 
+def test_books_go_from_one_decision_to_the_next():
+    opened = Books.opened(0.5, {"a": 4, "b": 6})
+    assert opened == Books(0.5, {"a": 4, "b": 6}, {"a": 4, "b": 6}, {"a": 4, "b": 6})
+    goal = Goal(5, 8, {"a": 2, "b": 3}, {"a": 3, "b": 5})
+    after = opened.after(Target(0.25, 0.4), goal, {"a": 1, "b": 7})
+    assert after == Books(0.4, {"a": 1, "b": 7}, {"a": 3, "b": 5}, {"a": 4, "b": 6})
+    assert after.without({"a": 2, "b": 3}) == replace(after, budget={"a": 0, "b": 4})
+
+
 @pytest.mark.parametrize(("density", "final"), [(0.5, 6), (0.6, 6), (0.7, None)])
 def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density, final):
     """6 of 10 positions are left: a soft bound of 0.8 becomes 0.6, and density 0.7 can not be held."""

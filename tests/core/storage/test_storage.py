@@ -219,6 +219,16 @@ def test_a_checkpoint_of_either_form_goes_on_in_either(before, after, step):
     assert_same(whole, resumed(lives(model, sparsifier), after))
 
 
+def test_a_training_measures_each_sort_of_layer_once_for_itself(monkeypatch):
+    measured = []
+    monkeypatch.setattr(fastest, "speedup", lambda layer, *_: measured.append(type(layer)) or 2.0)
+    twins = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]
+    for _ in range(2):
+        model = settle(nn.Sequential(*copy.deepcopy(twins), nn.Flatten(), nn.Linear(3 * 8 * 8, 4)))
+        sparsify(model, "condensed", init="uniform")
+    assert measured == [nn.Conv2d, nn.Linear] * 2
+
+
 def test_a_resumed_training_runs_as_it_was_measured_first(monkeypatch):
     first = trained("condensed", Offering(("scattered", "other")))
     saved = lives(*first)
@@ -318,7 +328,8 @@ def test_compact_training_is_that_of_masked_dense_and_smaller():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("masked", "compact"), ("compact", "masked"), ("compact", "compact")]
+    ("before", "after"),
+    [("masked", "compact"), ("compact", "masked"), ("compact", "compact"), ("compact", "condensed")],
 )
 @pytest.mark.parametrize("step", [1, 6, 11])
 def test_a_compact_checkpoint_goes_on_in_either_form(before, after, step):

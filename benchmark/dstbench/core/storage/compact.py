@@ -36,7 +36,7 @@ class CompactArrangement:
     def stored(self) -> list[Stored]:
         """All that may be sliced."""
         names = {name for coupling in self._couplings for name in (*coupling.producers, *coupling.consumers)}
-        vectors = [stored for found in self._vectors.values() for stored in found]
+        vectors = [vector for vectors in self._vectors.values() for vector in vectors]
         return [*(self._weights.stored[name] for name in sorted(names)), *vectors]
 
     def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:

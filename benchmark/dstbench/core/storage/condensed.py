@@ -119,7 +119,7 @@ class CondensedArrangement:
     def _next(self, name: str, mask: Tensor) -> Execution | None:
         """What runs a condensed layer with another mask: as before, or the likeliest that there is for this one."""
         offered = executions(self._structures[name], self._condensed[name].call, mask)
-        same = [each for each in offered if each.path == self._ran[name]]
+        same = [execution for execution in offered if execution.path == self._ran[name]]
         execution = next(iter([*same, *offered]), None)
         self._ran[name] = MASKED_DENSE if execution is None else execution.path
         return execution
@@ -132,7 +132,7 @@ class CondensedArrangement:
             if execution.path == path:
                 return execution
         raise BadInput(
-            f"layer {name!r}: can't run {path!r} here{nearest(path, [each.path for each in offered])}"
+            f"layer {name!r}: can't run {path!r} here{nearest(path, [execution.path for execution in offered])}"
         )
 
     def _swap(self, name: str, execution: Execution | None) -> None:
@@ -166,7 +166,7 @@ class CondensedArrangement:
                 **{key: stored.physical(value) for key, value in dense.items()},
             }
         for group in optimizer.param_groups:
-            group["params"][:] = [after if each is before else each for each in group["params"]]
+            group["params"][:] = [after if held is before else held for held in group["params"]]
         self._model.set_submodule(self._places[name], module)
 
 
@@ -180,11 +180,11 @@ def executions(structure: object, call: LayerCall, mask: Tensor) -> Sequence[Exe
 def _own_places(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Where each module stands in a model: those in one place, without hooks, that share their weight with none."""
     everywhere = list(model.named_modules(remove_duplicate=False))
-    weights = Counter(id(each._parameters.get("weight")) for each in model.modules())
-    found = {}
+    weights = Counter(id(module._parameters.get("weight")) for module in model.modules())
+    places = {}
     for name, module in modules.items():
-        paths = [path for path, each in everywhere if each is module]
+        paths = [path for path, other in everywhere if other is module]
         hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
         if len(paths) == 1 and paths[0] and weights[id(module.weight)] == 1 and not hooked:
-            found[name] = paths[0]
-    return found
+            places[name] = paths[0]
+    return places

@@ -67,10 +67,10 @@ class CondensedLayer(nn.Module):
     @torch.no_grad()
     def _collect(self, x: Tensor, gradient: Tensor) -> None:
         """Add to the dense gradient, or start anew where the weight's own gradient was cleared."""
-        found = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
+        dense = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
         if self.dense_gradient is not None and self.weight.grad is not None and self.weight.grad.any():
-            found += self.dense_gradient
-        self.dense_gradient = found
+            dense += self.dense_gradient
+        self.dense_gradient = dense
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CondensedLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -172,7 +172,7 @@ def weight_gradient(call: LayerCall, x: Tensor, gradient: Tensor) -> Tensor:
     if not call.stride:
         return gradient.flatten(0, -2).T @ x.flatten(0, -2)
     compute = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)[len(call.stride) - 1]
-    found: Tensor = compute(  # type: ignore[no-untyped-call]
+    dense: Tensor = compute(  # type: ignore[no-untyped-call]
         x, call.info.shape, gradient, call.stride, call.padding, call.dilation, call.groups
     )
-    return found
+    return dense

@@ -68,7 +68,7 @@ class Stored:
 
 def entrywise(state: Mapping[str, Any], values: Tensor) -> list[str]:
     """The names of the optimizer's state tensors that have an entry for each of the values."""
-    return [key for key, each in state.items() if isinstance(each, Tensor) and each.shape == values.shape]
+    return [key for key, held in state.items() if isinstance(held, Tensor) and held.shape == values.shape]
 
 
 def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
@@ -154,32 +154,32 @@ def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable
     """
 
     def numbered() -> Iterable[tuple[int, Stored]]:
-        found = {id(each.values): each for each in stored()}
+        known = {id(tensor.values): tensor for tensor in stored()}
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        return [(i, found[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in found]
+        return [(i, known[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in known]
 
     def saved(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         states = dict(state_dict["state"])
-        for index, each in numbered():
+        for index, tensor in numbered():
             state = states.get(index, {})
-            keys = entrywise(state, each.values)
-            states[index] = {k: each.logical(v) if k in keys else v for k, v in state.items()}
+            keys = entrywise(state, tensor.values)
+            states[index] = {k: tensor.logical(v) if k in keys else v for k, v in state.items()}
         return {**state_dict, "state": states}
 
     def loading(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         states = dict(state_dict["state"])
-        for index, each in numbered():
+        for index, tensor in numbered():
             state = states.get(index, {})
             dense = {
-                key: value.to(each.values.device)
+                key: value.to(tensor.values.device)
                 for key, value in state.items()
-                if isinstance(value, Tensor) and tuple(value.shape) == each.shape
+                if isinstance(value, Tensor) and tuple(value.shape) == tensor.shape
             }
-            states[index] = {**state, **{key: each.physical(value) for key, value in dense.items()}}
+            states[index] = {**state, **{key: tensor.physical(value) for key, value in dense.items()}}
             outside = any(
-                int(each.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
+                int(tensor.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
             )
-            each.loaded = dense if outside else {}
+            tensor.loaded = dense if outside else {}
         return {**state_dict, "state": states}
 
     optimizer.register_state_dict_post_hook(saved)

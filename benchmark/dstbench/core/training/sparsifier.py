@@ -19,14 +19,11 @@ from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import Masks
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import budgeted_layers, unwrap
-from dstbench.core.storage.arrangement import Arrangement, MaskedArrangement
-from dstbench.core.storage.compact import CompactArrangement
-from dstbench.core.storage.condensed import CondensedArrangement
-from dstbench.core.storage.stored import Storage, Weights, check_storage, keep_checkpoints_logical
+from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
 from dstbench.core.training import checkpoint
-from dstbench.core.training.dead_rows import DeadRows
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.identity import identify
+from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable
 from dstbench.core.training.optimizers import check_owner, innermost, overflowed
 from dstbench.core.training.rules import Fields, Rules
@@ -35,7 +32,7 @@ from dstbench.core.training.state import TrainingState
 from dstbench.core.training.summary import summarise
 from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import Timetable
-from dstbench.core.training.topology import Change, Topology, UpdateReport
+from dstbench.core.training.topology import Topology, UpdateReport
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -79,7 +76,6 @@ class Sparsifier:
     """
 
     state: TrainingState
-    topology: Topology
 
     def __init__(
         self,
@@ -113,20 +109,18 @@ class Sparsifier:
 
         fits = {name: fitted(self.method.structure, layer.info) for name, layer in self.layers.items()}
         self.structures = {name: structure for name, (structure, _) in fits.items()}
-        self.fallbacks = {
-            name: why for name, (_, why) in fits.items() if why is not None
-        }  # unstructured instead
+        # layers that the structure doesn't fit, which are unstructured instead, and why
+        self.fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
         coupled = couplings(unwrap(model), self.layers) if self.method.support else ()
         self.rules = Rules(self.timetable, self.layers, self.structures, coupled, seed)
-        self._dead = DeadRows(model, {} if self.method.dense else self.structures)
-        self.weights, self.signals = Weights(self.layers, self.optimizer), Signals()
+        self.masking = Masking(model, self.rules, self.optimizer)
+        self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
 
-        self.arrangement: Arrangement = MaskedArrangement()
         self._start()
-        self.arrangement = self._arranged(storage, unwrap(model), example_input)
-        self._hold()
+        self.masking.arrange(storage, unwrap(model), example_input)
+        self.arrangement = self.masking.arrangement
         self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
         keep_checkpoints_logical(self.optimizer, self.arrangement.stored)
         self._listen()
@@ -153,6 +147,11 @@ class Sparsifier:
         self._hooks.remove()
 
     # What there is to see
+
+    @property
+    def topology(self) -> Topology:
+        """Which weights are active, which ever and always were."""
+        return self.masking.topology
 
     @property
     def steps(self) -> int:
@@ -259,6 +258,10 @@ class Sparsifier:
         method = identify(*self._named)
         return checkpoint.Identity(self.seed, self.total_steps, self.target_density, method, shapes)
 
+    def set_masks(self, masks: Masks) -> None:
+        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
+        self.masking.impose({name: masks[name] for name in self.layers}, self._silent)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
         paths = self.arrangement.state()
@@ -271,11 +274,10 @@ class Sparsifier:
         progress = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
         self.arrangement.adopt(progress.paths, progress.topology.masks, progress.topology.support)
         # everything is read: from here on nothing fails, so nothing is half adopted
-        self.state, self.topology = progress.state, progress.topology
-        self.signals.momentum = progress.momentum
-        self._hold()
+        self.state, self.signals.momentum = progress.state, progress.momentum
+        self.masking.adopt(progress.topology)
         if not self.method.dense:
-            self._zero(self.topology.masks)
+            self.masking.zero(self.topology.masks, self._silent)
         self._listen()
 
     # Inside
@@ -284,34 +286,11 @@ class Sparsifier:
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
         self.state = TrainingState(self.rules.opening(), undecided=not self.method.dense)
-        self._begin({n: torch.ones_like(p, dtype=torch.bool) for n, p in self.weights.values.items()})
         if self.method.dense:
             return
         if not self.method.init.needs:
             self._decide({})
         self.rules.check_removals(self.views())
-
-    def _arranged(self, storage: Storage, model: nn.Module, example_input: Tensor | None) -> Arrangement:
-        """What the storage does besides masking, by the masks that there are."""
-        if storage == "compact":
-            return CompactArrangement(model, self.rules.couplings, self.weights)
-        if storage == "masked" or self.method.dense or example_input is None:
-            return MaskedArrangement()
-        condensed = CondensedArrangement(model, self.layers, self.structures, self.weights)
-        condensed.choose(self.masks, example_input)
-        return condensed
-
-    @torch.no_grad()
-    def set_masks(self, masks: Masks) -> None:
-        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
-        survivors = {name: masks[name] & mask for name, mask in self.topology.masks.items()}
-        self.topology.adopt({name: masks[name] for name in self.layers})
-        self._hold()
-        self._zero(survivors)
-
-    def _begin(self, masks: Masks) -> None:
-        self.topology = Topology(masks)
-        self._hold()
 
     def _listen(self) -> None:
         """Hear of new gradients of the weights as they are stored now, and look at what the next step needs."""
@@ -323,19 +302,12 @@ class Sparsifier:
         self._plan = self.timetable.plan(self.steps + 1, self.state.books.density)
         self.arrangement.collect(Signal.GRAD in self._plan.needs)
 
-    @torch.no_grad()
-    def _hold(self) -> None:
-        """Bring what is stored, and what masks it, in line with the topology."""
-        self.arrangement.follow(self.topology.masks, self.topology.support)
-        self.weights.hold(self.topology.masks)
-        self._dead.hold(self.topology.masks, self.arrangement.rows)
-
     def _decide(self, fields: Fields) -> None:
         """Initial masks, and zeros where they are inactive."""
         masks, books = self.rules.initial(self.state.books.density, fields)
         self.state = replace(self.state, books=books, undecided=False)
-        self._begin(masks)
-        self._zero(masks)
+        self.masking.adopt(Topology(masks))
+        self.masking.zero(masks, self._silent)
 
     @_deciding
     def _prepare_step(self) -> None:
@@ -343,35 +315,24 @@ class Sparsifier:
         if self.method.dense:
             return
         if self.weights.moved:
-            values = self.weights.values
-            self.topology.follow({name: value.device for name, value in values.items()})
-            self.signals.move(values)
-            self._hold()
+            self.masking.move()
+            self.signals.move(self.weights.values)
         init = self.method.init
         self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
-        gradients = {n: p.grad for n, p in self.weights.values.items() if p.grad is not None}
-        wanted = {n: self._gradient(n, g) for n, g in gradients.items()} if self._needed else {}
+        gradients = self.masking.gradients()
+        wanted = self.masking.logical(gradients) if self._needed else {}
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not overflowed(self.optimizer):
             fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
             if finite(fields):
                 self._decide(fields)
-        pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
-        if self._silent:
-            pairs += self._dead.gradients()
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
-
-    def _gradient(self, name: str, stored: Tensor) -> Tensor:
-        """A layer's gradient in the logical shape, float [*w], as dense as this step needs it."""
-        dense = self.arrangement.dense_gradient(name)
-        return self.weights.stored[name].logical(stored) if dense is None else dense
+        self.masking.mask(gradients, self._silent)
 
     @property
     def _silent(self) -> bool:
         """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
         bias sends through an activation is what lets a gradient reach them."""
-        return bool(self._dead.vectors) and self.decided and self.steps >= self.last_update
+        return self.decided and self.steps >= self.last_update
 
     @_deciding
     def _finish_step(self) -> None:
@@ -392,7 +353,7 @@ class Sparsifier:
             leaky = leaky or self.weights.leak(self.topology.active)
             self.state = replace(self.state, leaky=leaky)
         if leaky:
-            self._zero(self.topology.masks)
+            self.masking.zero(self.topology.masks, self._silent)
         if self._plan.removes:
             self._remove()
         if self._plan.target:
@@ -404,8 +365,8 @@ class Sparsifier:
         """One topology update, decided by the pure engine, then written."""
         fields = self.signals.read(self._needed, self.topology.masks, "a topology update at this step needs")
         masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps)
-        change = self.topology.change(masks)
-        self._write(change)
+        change = self.masking.change(masks, self._silent)
+        self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
         active = sum(self.topology.active.values())
         report = UpdateReport(self.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(self.state, books=books, history=(*self.state.history, report))
@@ -416,22 +377,9 @@ class Sparsifier:
         if not support:
             return
         held, supported = self.active, self.topology.supported
-        change = self.topology.restrict(support)
-        self._write(change)
+        change = self.masking.restrict(support, self._silent)
+        self._hooks.listen(self.weights.values.values())
         now, left = self.topology.active, self.topology.supported
         removal = Removal(self.steps, supported - left, change.dropped, sum(now.values()), left)
         books = self.state.books.without({name: held[name] - now[name] for name in now})
         self.state = replace(self.state, books=books, removals=(*self.state.removals, removal))
-
-    def _write(self, change: Change) -> None:
-        """Follow a change of the masks: weights, optimizer state, rows."""
-        self._hold()
-        self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
-        self._zero(change.survivors)
-
-    @torch.no_grad()
-    def _zero(self, survivors: Mapping[str, Tensor]) -> None:
-        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
-        self.weights.zero(survivors)
-        if self._silent:
-            self._dead.zero(self.optimizer)
