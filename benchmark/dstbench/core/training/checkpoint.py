@@ -31,7 +31,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Snapshot:
     """All that exact continuation needs; randomness needs nothing, being derived from seed and step."""
 
     state: TrainingState
@@ -51,23 +51,23 @@ def unpack(bits: Tensor, like: Tensor) -> Tensor:
     return torch.from_numpy(flat.astype(bool)).view(like.shape).to(like.device)
 
 
-def save(identity: Identity, progress: Progress) -> dict[str, Any]:
+def save(identity: Identity, snapshot: Snapshot) -> dict[str, Any]:
     """Copies, that further training doesn't change."""
-    masks = progress.topology.state()
+    masks = snapshot.topology.state()
     return {
         "version": _VERSION,
         **asdict(identity),
-        **asdict(progress.state),
+        **asdict(snapshot.state),
         **{kind: {name: pack(mask) for name, mask in masks[kind].items()} for kind in masks},
-        "initial": dict(progress.topology.initial),
-        "momentum": {name: average.clone() for name, average in progress.momentum.items()},
-        "paths": dict(progress.paths),
+        "initial": dict(snapshot.topology.initial),
+        "momentum": {name: average.clone() for name, average in snapshot.momentum.items()},
+        "paths": dict(snapshot.paths),
     }
 
 
 def read(
     identity: Identity, saved: Mapping[str, Any], held: Mapping[str, Tensor], printed: str = ""
-) -> Progress:
+) -> Snapshot:
     """Read a checkpoint made for the same layers, method, seed, length and density; else BadInput.
 
     held: the masks there are, bool [*w] by layer; what is read has their shapes and devices. printed: the method's
@@ -95,7 +95,7 @@ def read(
         tuple(Removal(**removal) for removal in saved["removals"]),
     )
     momentum = {name: value.to(held[name].device, copy=True) for name, value in saved["momentum"].items()}
-    return Progress(
+    return Snapshot(
         state, Topology.of(masks, explored, kept, saved["initial"], support), momentum, saved["paths"]
     )
 

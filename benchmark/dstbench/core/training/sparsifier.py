@@ -266,16 +266,16 @@ class Sparsifier:
         """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
         paths = self.arrangement.state()
         return checkpoint.save(
-            self.identity, checkpoint.Progress(self.state, self.topology, self.signals.momentum, paths)
+            self.identity, checkpoint.Snapshot(self.state, self.topology, self.signals.momentum, paths)
         )
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue exactly. Raises BadInput, unchanged, for another training's: see ``identity``."""
-        progress = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
-        self.arrangement.adopt(progress.paths, progress.topology.masks, progress.topology.support)
+        snapshot = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
+        self.arrangement.adopt(snapshot.paths, snapshot.topology.masks, snapshot.topology.support)
         # everything is read: from here on nothing fails, so nothing is half adopted
-        self.state, self.signals.momentum = progress.state, progress.momentum
-        self.masking.adopt(progress.topology)
+        self.state, self.signals.momentum = snapshot.state, snapshot.momentum
+        self.masking.adopt(snapshot.topology)
         if not self.method.dense:
             self.masking.zero(self.topology.masks, self._silent)
         self._listen()
