@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dstbench.api import Coupling, LayerView, Structure, Target
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, uniform_budget
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.random import draws
+from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
-from dstbench.core.network.layers import Layer
+from dstbench.core.network.channels import couplings
+from dstbench.core.network.layers import Layer, unwrap
 from dstbench.core.storage.stored import Weights
 from dstbench.core.training.method import Method
 from dstbench.core.training.state import TrainingState
@@ -31,8 +33,19 @@ class Rules:
     timetable: Timetable
     layers: Mapping[str, Layer]  # those in the budget
     structures: Mapping[str, Structure]  # of each layer
+    fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, unstructured instead, and why
     couplings: tuple[Coupling, ...]  # the channels that a structure may remove
     seed: int
+
+    @classmethod
+    def of(cls, model: nn.Module, timetable: Timetable, layers: Mapping[str, Layer], seed: int) -> Rules:
+        """Fit the method to the layers of a model."""
+        method = timetable.method
+        fits = {name: fitted(method.structure, layer.info) for name, layer in layers.items()}
+        structures = {name: structure for name, (structure, _) in fits.items()}
+        fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
+        coupled = couplings(unwrap(model), layers) if method.support else ()
+        return cls(timetable, layers, structures, fallbacks, coupled, seed)
 
     @property
     def method(self) -> Method:

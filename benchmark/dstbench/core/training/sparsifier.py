@@ -15,9 +15,7 @@ from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
-from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import Masks
-from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import budgeted_layers, unwrap
 from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
 from dstbench.core.training import checkpoint
@@ -107,12 +105,8 @@ class Sparsifier:
         check_unhooked(self.optimizer)
         check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
 
-        fits = {name: fitted(self.method.structure, layer.info) for name, layer in self.layers.items()}
-        self.structures = {name: structure for name, (structure, _) in fits.items()}
-        # layers that the structure doesn't fit, which are unstructured instead, and why
-        self.fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
-        coupled = couplings(unwrap(model), self.layers) if self.method.support else ()
-        self.rules = Rules(self.timetable, self.layers, self.structures, coupled, seed)
+        self.rules = Rules.of(model, self.timetable, self.layers, seed)
+        self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
         self.masking = Masking(model, self.rules, self.optimizer)
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
