@@ -23,7 +23,6 @@ STRUCTURE = {"name": "shuffled_block", "block_size": 8, "columns": "channel", "b
 @pytest.fixture
 def always_faster(monkeypatch):
     """Every execution is measured to be twice as fast."""
-    monkeypatch.setattr(fastest, "_measured", {})
     monkeypatch.setattr(fastest, "speedup", lambda *args, **kwargs: 2.0)
 
 
@@ -54,7 +53,6 @@ def test_an_accelerated_model_computes_what_the_masked_one_does(name, always_fas
 
 
 def test_layers_stay_dense_where_nothing_is_faster(monkeypatch):
-    monkeypatch.setattr(fastest, "_measured", {})
     monkeypatch.setattr(fastest, "speedup", lambda *args, **kwargs: 1.0)
     model, masks, images = sparse()
     assert accelerate(model, masks, STRUCTURE, images).execution_path == "masked-dense"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import dstbench
 from dstbench.api import Infeasible, Policy, Random, Signal
-from dstbench.core.training import sparsifier as engine
+from dstbench.core.training import rules as engine
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, chain_net, conv_net, recipe, sgd, train
 
@@ -77,7 +77,7 @@ def check_legal(sparsifier):
     if not any(
         removal.step > updated for removal in sparsifier.removals
     ):  # else the next update grows the rest
-        assert sum(sparsifier.budget.values()) == round(sparsifier._final * sparsifier.size)
+        assert sum(sparsifier.budget.values()) == round(sparsifier.state.books.density * sparsifier.size)
     for name, mask in sparsifier.masks.items():
         structure, info = sparsifier.structures[name], sparsifier.layers[name].info
         assert structure.is_legal(info, mask), name
@@ -149,7 +149,7 @@ def test_every_schedule_drives_every_structure(structure, schedule, grow):
         return
     sparsifier, trajectory = run(parts)
     assert len(sparsifier.fallbacks) < len(sparsifier.layers)  # else only unstructured layers were tried
-    assert sparsifier._final == 0.5
+    assert sparsifier.state.books.density == 0.5
     assert (moved(trajectory) > 0) == (schedule != "never")
 
 

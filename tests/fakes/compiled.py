@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dstbench.accel.kernels.compiled.ragged import offered
 from dstbench.api import Execution, LayerCall, LayerInfo
-from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
+from dstbench.core.storage.condensed_layer import CondensedLayer, gather, layer_call
 
 LINEAR = LayerCall(LayerInfo("fc", (8, 8), "linear"))
 needs_compiler = pytest.mark.skipif(offered(LINEAR) is not None, reason=f"no kernels here: {offered(LINEAR)}")
@@ -39,17 +39,17 @@ def called(layer: nn.Module, training: bool = True) -> LayerCall:
     return call
 
 
-def condensed(layer: nn.Module, mask: Tensor, executions: Sequence[Execution]) -> Condensed:
+def condensed(layer: nn.Module, mask: Tensor, executions: Sequence[Execution]) -> CondensedLayer:
     with torch.no_grad():
         layer.weight *= mask
     (execution,) = executions
     assert torch.equal(
         execution.positions[execution.positions >= 0].sort().values, mask.flatten().nonzero()[:, 0]
     )
-    return Condensed(layer, called(layer), execution)
+    return CondensedLayer(layer, called(layer), execution)
 
 
-def assert_same(layer: nn.Module, fast: Condensed, x: Tensor) -> None:
+def assert_same(layer: nn.Module, fast: CondensedLayer, x: Tensor) -> None:
     """Output, input, weight and bias gradients, to 1e-5 of the largest; and the same bits when run again."""
     positions = fast.execution.positions
     dense = copy.deepcopy(layer).double()
@@ -58,7 +58,7 @@ def assert_same(layer: nn.Module, fast: Condensed, x: Tensor) -> None:
     gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     right = torch.autograd.grad(expected, [other, *dense.parameters()], gradient.double())
     left = torch.autograd.grad(got, [mine, *fast.parameters()], gradient)
-    right = (right[0], condense(right[1], positions), *right[2:])
+    right = (right[0], gather(right[1], positions), *right[2:])
     for a, b in zip((got, *left), (expected, *right), strict=True):
         assert a.shape == b.shape
         assert a.dtype == torch.float32

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import LayerInfo, LayerView
-from dstbench.core.engine.random import generator
+from dstbench.core.engine.random import draws
 
 
 def mlp(seed: int = 0, sizes: tuple[int, ...] = (12, 24, 16, 4)) -> nn.Sequential:
@@ -124,7 +124,7 @@ def view(
 
 def draw(seed: int = 0, step: int = 1) -> Callable[[str, str], torch.Generator]:
     """What the engine asks for a generator."""
-    return lambda name, role: generator(seed, name, step, role)
+    return draws(seed, step)
 
 
 def bits(*rows: str) -> Tensor:

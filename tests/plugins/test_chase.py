@@ -170,7 +170,7 @@ def test_the_published_trace():
             dead[name] = rows
 
     train(model, sparsifier, 100, shape=IMAGES, after=check)
-    views = sparsifier._views({})
+    views = sparsifier.views()
     assert sum(int(alive_rows(views[name]).sum()) for name in ("0", "3")) == 10
     densities = [report.active for report in sparsifier.history]
     assert densities == [round(schedule_target(step) * 1464) for step in range(10, 100, 10)]
@@ -289,7 +289,7 @@ def test_the_residual_stream_shrinks_and_the_outputs_stay(name):
     small = compact(model, sparsifier.masks, images)
     expected = model.eval()(images).detach()
     torch.testing.assert_close(small(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-    units = prunable(sparsifier._views({}), couplings(model, sparsifier.layers), "residual")
+    units = prunable(sparsifier.views(), couplings(model, sparsifier.layers), "residual")
     for unit in units:  # at its floor: half of it, and more if rows died by themselves
         before, after = ({m.get_submodule(n).weight.shape[0] for n in unit.producers} for m in (model, small))
         assert len(before) == len(after) == 1

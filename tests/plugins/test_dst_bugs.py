@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 import dstbench
 from dstbench.api import Policy
 from dstbench.cli.app import app
+from dstbench.core.engine.books import Goal
 from dstbench.core.engine.structures import as_structure
-from dstbench.core.engine.update import Goal, update_masks
+from dstbench.core.engine.update import update_masks
 from dstbench_plugins.init.saliency import Saliency
 from dstbench_plugins.prune.set import WithinSign
 from fakes.engine import draw, mlp, sgd, train, view

@@ -15,8 +15,8 @@ from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.network.outputs import difference
-from dstbench.core.storage.condensed_layer import condense, layer_call
-from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
+from dstbench.core.storage.condensed_layer import gather, layer_call
+from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 
 _TOLERANCES = {torch.bfloat16: 1e-1, torch.float16: 2e-2}  # of the largest output
 
@@ -28,7 +28,7 @@ class Packed(nn.Module):
         super().__init__()
         self.execution = execution
         with torch.no_grad():
-            packed = execution.pack(condense(layer.weight.detach(), execution.positions))
+            packed = execution.pack(gather(layer.weight.detach(), execution.positions))
         self.register_buffer("weight", packed)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
 
@@ -98,13 +98,14 @@ def pack(
         model = model.to(memory_format=torch.channels_last)
         example_input = example_input.contiguous(memory_format=torch.channels_last)
     paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
+    measured = Measurements()
     inputs = inputs_of(model, {name: layers[name].module for name in masks}, example_input)
     for name, x in inputs.items():
         layer = layers[name]
         call = layer_call(layer.module, layer.info, device=x.device, dtype=x.dtype, training=False)
         if call is None:
             continue
-        choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x)
+        choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x, measured)
         paths[name] = choice.path
         if choice.execution is not None:
             fast = Packed(layer.module, choice.execution)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dstbench.accel.kernels.groups import by_entry, group_rows, layout, storage_order, taps
 from dstbench.accel.kernels.stock.group_table import group_table
 from dstbench.core.network.layers import maskable_layers
-from dstbench.core.storage.condensed_layer import condense
+from dstbench.core.storage.condensed_layer import gather
 
 _FEWEST_ROWS = 4  # in a group: products of fewer are slower than dense ones
 _MOST_READ = 0.5  # of the channels by any group: else the gather costs what it saves
@@ -66,7 +66,7 @@ def _grouped(layer: nn.Conv2d | nn.Linear, mask: Tensor, rows: int) -> nn.Module
     groups = layout(reads.expand(shape), rows, "channel")
     table = group_table(groups, rows, taps(shape, "channel"))
     positions = storage_order(by_entry(groups, shape, "channel"), shape, rows)
-    values = condense(layer.weight.detach(), positions)
+    values = gather(layer.weight.detach(), positions)
     bias = None if layer.bias is None else layer.bias.detach()[table.perm]
     if isinstance(layer, nn.Linear):
         return nn.Sequential(

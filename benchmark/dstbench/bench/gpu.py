@@ -24,7 +24,7 @@ from dstbench.accel.kernels.groups import Columns, Groups, taps, to_mask
 from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
 from dstbench.bench.subject import Subject, median_ms, repeated
-from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
@@ -113,7 +113,7 @@ def _layer_rows(
                 dense = dense.to(memory_format=torch.channels_last)
             steps["dense", memory_format] = _graph(_pass(dense, *turned, training))
         for execution in sparse:
-            fast = Condensed(copy.deepcopy(layer), call, execution)
+            fast = CondensedLayer(copy.deepcopy(layer), call, execution)
             _compare(fast, layer, mask, *turned)
             steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training))
     medians = dict(zip(steps, median_ms(list(steps.values()), options), strict=True))
@@ -158,7 +158,7 @@ def _turn(x: Tensor, memory_format: str, call: LayerCall) -> Tensor:
     return x.clone()
 
 
-def _compare(fast: Condensed, layer: Layer, mask: Tensor, x: Tensor, gradient: Tensor) -> None:
+def _compare(fast: CondensedLayer, layer: Layer, mask: Tensor, x: Tensor, gradient: Tensor) -> None:
     """Raise AssertionError unless a condensed layer computes what the masked dense one does."""
     inputs = [x.detach().requires_grad_() for _ in range(2)]
     outputs = [module(mine) for module, mine in zip((fast, layer), inputs, strict=True)]
@@ -234,7 +234,7 @@ def _condense(model: nn.Module, images: Tensor) -> str:
         fastest = _fastest(name, layer, inputs[name].to(torch.bfloat16))
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, fastest)
-        ran[fastest.execution.path if isinstance(fastest, Condensed) else "masked-dense"] += 1
+        ran[fastest.execution.path if isinstance(fastest, CondensedLayer) else "masked-dense"] += 1
     return ", ".join(f"{path} {count}" for path, count in ran.items())
 
 
@@ -262,7 +262,7 @@ def _fastest(name: str, layer: nn.Conv2d, x: Tensor) -> nn.Module:
         layer.weight.mul_(mask)
         gradient = torch.randn_like(layer(x.float())).to(x.dtype)
     sparse = triton_executions(call, mask, 64, "channel")
-    candidates = [layer, *(Condensed(copy.deepcopy(layer), call, execution) for execution in sparse)]
+    candidates = [layer, *(CondensedLayer(copy.deepcopy(layer), call, execution) for execution in sparse)]
     steps = [
         _graph(_pass(copy.deepcopy(module).to(x.dtype), x, gradient, training=True)) for module in candidates
     ]

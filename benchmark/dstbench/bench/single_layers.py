@@ -16,7 +16,7 @@ from dstbench.accel.inference import Packed
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView
 from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
 from dstbench.core.engine.structures import EngineStructure, as_structure
-from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 from dstbench.core.storage.fastest import choose, layer_pass
 from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.registration.registry import registry
@@ -126,7 +126,9 @@ def _module(layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution | 
         memory_format = torch.channels_last if last else torch.contiguous_format
         dense: nn.Module = copy.deepcopy(layer).to(memory_format=memory_format)
         return dense
-    return Condensed(copy.deepcopy(layer), call, execution) if call.training else Packed(layer, execution)
+    return (
+        CondensedLayer(copy.deepcopy(layer), call, execution) if call.training else Packed(layer, execution)
+    )
 
 
 def _extraction(structure: EngineStructure, rounds: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dstbench.api import Execution, LayerCall, LayerInfo
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.outputs import difference
-from dstbench.core.storage.condensed_layer import condense, expand
+from dstbench.core.storage.condensed_layer import gather, scatter
 from dstbench.testing.layers import rng
 from dstbench.testing.problem import Findings, describe
 
@@ -69,7 +69,7 @@ def _findings(
     weight = torch.randn(call.info.shape, generator=draw) * mask
     x = torch.randn(3, call.info.shape[1], *[k + 4 for k in call.info.shape[2:]], generator=draw)
     shift = torch.randn(call.info.shape[0], generator=draw) if bias else None
-    inputs = [x, condense(weight, positions), *([] if shift is None else [shift])]
+    inputs = [x, gather(weight, positions), *([] if shift is None else [shift])]
     mine = [tensor.clone().requires_grad_() for tensor in inputs]
     out = execution(mine[0], execution.pack(mine[1]), mine[2] if bias else None)
     theirs = [tensor.double().requires_grad_() for tensor in (x, weight, *([] if shift is None else [shift]))]
@@ -80,7 +80,7 @@ def _findings(
     gradient = torch.randn(expected.shape, generator=draw)
     got = torch.autograd.grad(out, mine, gradient, materialize_grads=True)
     right = torch.autograd.grad(expected, theirs, gradient.double(), materialize_grads=True)
-    stored = expand(got[1], positions, call.info.shape)
+    stored = scatter(got[1], positions, call.info.shape)
     pairs = {"output": (out, expected), "input gradient": (got[0], right[0])}
     pairs["weight gradient"] = (stored, right[1] * mask)
     if bias:

@@ -8,10 +8,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dstbench.api import InPlace, LayerView, Layout, Policy, Signal, Structure, Support
+from dstbench.core.engine.books import Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure, fitted
-from dstbench.core.engine.update import Goal, Masks, initial_masks, update_masks
+from dstbench.core.engine.update import Masks, initial_masks, update_masks
 from dstbench.core.network.layers import Layer, maskable_layers
 from dstbench.testing.problem import Findings, describe
 

@@ -13,7 +13,7 @@ from dstbench.accel.kernels.groups import Groups, to_mask
 from dstbench.accel.kernels.row_groups import row_group_executions
 from dstbench.api import LayerInfo, StrategyError
 from dstbench.core.storage import fastest
-from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 
 CHANNELS_LAST = torch.channels_last
 
@@ -82,7 +82,7 @@ def run(module, x):
 
 
 def condensed(layer, call, execution):
-    return Condensed(copy.deepcopy(layer), call, execution)
+    return CondensedLayer(copy.deepcopy(layer), call, execution)
 
 
 def dense_form(module, results):
@@ -187,7 +187,6 @@ def test_the_dispatcher_takes_the_fastest_that_is_clearly_faster(monkeypatch):
     executions = executions[:2]
     for gains, taken in [([2.0, 3.0], 1), ([3.0, 2.0], 0), ([1.05, 1.0], None)]:
         measured = dict(zip((id(execution) for execution in executions), gains, strict=True))
-        monkeypatch.setattr(fastest, "_measured", {})
         monkeypatch.setattr(fastest, "speedup", lambda *args, by=measured: by[id(args[2])])
         choice = fastest.choose(layer, call, executions, x)
         assert choice.execution is (None if taken is None else executions[taken])

@@ -14,7 +14,7 @@ from dstbench.accel.kernels.row_groups import row_group_executions
 from dstbench.accel.kernels.stock import workspace
 from dstbench.accel.kernels.stock.workspace import Pool
 from dstbench.api import LayerInfo
-from dstbench.core.storage.condensed_layer import Condensed, layer_call
+from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 
 MEGA = 1 << 18  # floats in a mebibyte
 
@@ -123,7 +123,7 @@ def layer_and_input(kind):
         each for each in row_group_executions(call, mask, 16, "channel") if "compiled" not in each.path
     ]
     assert offered
-    return [Condensed(layer, call, execution) for execution in offered], x.requires_grad_()
+    return [CondensedLayer(layer, call, execution) for execution in offered], x.requires_grad_()
 
 
 KINDS = pytest.mark.parametrize("kind", ["linear", "1x1", "3x3"])

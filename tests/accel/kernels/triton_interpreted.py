@@ -13,7 +13,7 @@ from dstbench.accel.kernels.groups import Groups, to_mask
 from dstbench.accel.kernels.triton import blocks as triton_blocks
 from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo, StrategyError
-from dstbench.core.storage.condensed_layer import Condensed, condense, expand
+from dstbench.core.storage.condensed_layer import CondensedLayer, gather, scatter
 
 STRIDED = {"stride": (2, 3), "padding": (2, 1), "dilation": (2, 1)}
 PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
@@ -102,13 +102,13 @@ class Example:
     def run(self, execution, dtype=torch.float32, form="contiguous"):
         """Output, and gradients of input, weight (dense) and bias."""
         x = in_format(self.x.to(dtype), form, self.convolution).requires_grad_()
-        values = condense(self.weight.to(dtype), execution.positions).requires_grad_()
+        values = gather(self.weight.to(dtype), execution.positions).requires_grad_()
         bias = None if self.bias is None else self.bias.to(dtype).requires_grad_()
         out = execution(x, execution.pack(values), bias)
         leaves = [x, values] if bias is None else [x, values, bias]
         found = [out.detach(), *torch.autograd.grad(out, leaves, self.dy.to(dtype))]
         assert not found[2][execution.positions < 0].any()
-        found[2] = expand(found[2], execution.positions, self.shape)
+        found[2] = scatter(found[2], execution.positions, self.shape)
         return found
 
 
@@ -226,14 +226,14 @@ def test_a_condensed_layer_trains_with_it(autocast):
         layer.bias.copy_(example.bias)
     dtype = torch.bfloat16 if autocast else torch.float32
     execution = example.executions(dtype)[0]
-    fast = Condensed(layer, layer_call(example.shape, example.convolution, dtype), execution)
+    fast = CondensedLayer(layer, layer_call(example.shape, example.convolution, dtype), execution)
     fast.collecting = True
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = fast(example.x.float())
     assert out.dtype == dtype
     for _ in range(2):  # gradients accumulate
         out.backward(example.dy.to(dtype), retain_graph=True)
-    weight = expand(fast.weight.grad, execution.positions, example.shape)
+    weight = scatter(fast.weight.grad, execution.positions, example.shape)
     found = [out.detach(), weight / 2, fast.bias.grad / 2, fast.dense_gradient * example.mask / 2]
     expected = [example.expected[0], *example.expected[2:], example.expected[2]]
     assert_close(found, expected, 2e-2 if autocast else 1e-5)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError, Target
+from dstbench.core.engine.books import Books, Goal
 from dstbench.core.engine.structures import Unstructured, as_structure
-from dstbench.core.engine.update import Goal, initial_masks, make_goal, score_layer, update_masks
+from dstbench.core.engine.update import initial_masks, score_layer, update_masks
 from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.grow.gradient import Gradient
 from dstbench_plugins.grow.momentum import Momentum
@@ -474,18 +475,28 @@ def test_in_place_gives_back_what_each_layer_lost():
     assert Policy(Gradient(), MeanMomentum()).needs == Signal.GRAD | Signal.MOMENTUM
 
 
+def test_books_go_from_one_decision_to_the_next():
+    opened = Books.opened(0.5, {"a": 4, "b": 6})
+    assert opened == Books(0.5, {"a": 4, "b": 6}, {"a": 4, "b": 6}, {"a": 4, "b": 6})
+    goal = Goal(5, 8, {"a": 2, "b": 3}, {"a": 3, "b": 5})
+    after = opened.after(Target(0.25, 0.4), goal, {"a": 1, "b": 7})
+    assert after == Books(0.4, {"a": 1, "b": 7}, {"a": 3, "b": 5}, {"a": 4, "b": 6})
+    assert after.without({"a": 2, "b": 3}) == replace(after, budget={"a": 0, "b": 4})
+
+
 @pytest.mark.parametrize(("density", "final"), [(0.5, 6), (0.6, 6), (0.7, None)])
 def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density, final):
     """6 of 10 positions are left: a soft bound of 0.8 becomes 0.6, and density 0.7 can not be held."""
     mask = torch.tensor([[True] * 4 + [False] * 6])
     support = torch.tensor([[True] * 6 + [False] * 4])
     views = {"a": replace(view(torch.ones(1, 10), mask), support=support, allocation=5)}
-    arguments = (Target(0.4, 0.8), 0.8, views, {"a": Unstructured()}, ERK(), {"a": 5}, density)
+    books = Books(density=0.8, budget={"a": 4}, allocation={"a": 5}, proportions={"a": 5})
+    arguments = (Target(0.4, 0.8), views, {"a": Unstructured()}, ERK(), density)
     if final is None:
         with pytest.raises(
             Infeasible, match=r"density 0\.7: 7 weights are asked for, and 6 of 10 may be active"
         ):
-            make_goal(*arguments)
+            books.goal(*arguments)
     else:
-        goal = make_goal(*arguments)
+        goal = books.goal(*arguments)
         assert (goal.keep, goal.final, goal.final_allocation) == (4, final, {"a": final})

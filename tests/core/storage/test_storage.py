@@ -9,7 +9,7 @@ from torch import nn
 import dstbench
 from dstbench.api import Recipe, StrategyError
 from dstbench.core.storage import fastest
-from dstbench.core.storage.condensed_layer import Condensed, expanded
+from dstbench.core.storage.condensed_layer import CondensedLayer, expanded
 from dstbench.errors import BadInput
 from fakes.engine import settle
 from fakes.executions import Offering
@@ -21,7 +21,6 @@ IMAGES = (4, 3, 8, 8)
 def always_faster(monkeypatch):
     """What a measurement would say is not the subject here."""
     monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
-    monkeypatch.setattr(fastest, "_measured", {})
 
 
 def network(seed=0):
@@ -100,7 +99,7 @@ def assert_same(one, other, tolerance=1e-5):
 def test_condensed_training_is_that_of_masked_dense(parts):
     masked, condensed = trained("masked", parts=parts), trained("condensed", parts=parts)
     assert len(masked[1].history) == 5
-    assert all(isinstance(condensed[0].get_submodule(name), Condensed) for name in condensed[1].masks)
+    assert all(isinstance(condensed[0].get_submodule(name), CondensedLayer) for name in condensed[1].masks)
     assert_same(masked, condensed)
     for (_, x), (_, y) in zip(masked[0].state_dict().items(), condensed[0].state_dict().items(), strict=True):
         assert torch.allclose(x.float(), y.float(), atol=1e-5)
@@ -220,16 +219,25 @@ def test_a_checkpoint_of_either_form_goes_on_in_either(before, after, step):
     assert_same(whole, resumed(lives(model, sparsifier), after))
 
 
+def test_a_training_measures_each_sort_of_layer_once_for_itself(monkeypatch):
+    measured = []
+    monkeypatch.setattr(fastest, "speedup", lambda layer, *_: measured.append(type(layer)) or 2.0)
+    twins = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]
+    for _ in range(2):
+        model = settle(nn.Sequential(*copy.deepcopy(twins), nn.Flatten(), nn.Linear(3 * 8 * 8, 4)))
+        sparsify(model, "condensed", init="uniform")
+    assert measured == [nn.Conv2d, nn.Linear] * 2
+
+
 def test_a_resumed_training_runs_as_it_was_measured_first(monkeypatch):
     first = trained("condensed", Offering(("scattered", "other")))
     saved = lives(*first)
     monkeypatch.setattr(
         fastest, "speedup", lambda layer, call, execution, example: 0.5
     )  # a busy machine, say
-    monkeypatch.setattr(fastest, "_measured", {})
     model, sparsifier = resumed(saved, "condensed", Offering(("scattered", "other")))
     assert sparsifier.arrangement.paths == first[1].arrangement.paths
-    assert isinstance(model[0], Condensed)
+    assert isinstance(model[0], CondensedLayer)
     saved["masks"]["paths"]["0"] = "scatered"
     with pytest.raises(BadInput, match=r"layer '0'.*can't run 'scatered' here; did you mean 'scattered'"):
         resumed(saved, "condensed", Offering(("scattered", "other")))
@@ -320,7 +328,8 @@ def test_compact_training_is_that_of_masked_dense_and_smaller():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [("masked", "compact"), ("compact", "masked"), ("compact", "compact")]
+    ("before", "after"),
+    [("masked", "compact"), ("compact", "masked"), ("compact", "compact"), ("compact", "condensed")],
 )
 @pytest.mark.parametrize("step", [1, 6, 11])
 def test_a_compact_checkpoint_goes_on_in_either_form(before, after, step):
@@ -385,7 +394,7 @@ def test_a_condensed_model_is_expanded_to_the_layers_it_stands_for():
     images = next(losses())[0]
     assert torch.allclose(whole.eval()(images), model.eval()(images), atol=1e-6)
     assert whole.state_dict().keys() == network().state_dict().keys()
-    [linear] = [module for module in model if isinstance(module, Condensed) and not module.call.stride]
+    [linear] = [module for module in model if isinstance(module, CondensedLayer) and not module.call.stride]
     assert isinstance(expanded(linear), nn.Linear)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 import dstbench
 from dstbench.api import Recipe
 from dstbench.core.storage import fastest
-from dstbench.core.storage.condensed_layer import Condensed
+from dstbench.core.storage.condensed_layer import CondensedLayer
 from fakes.engine import batches, chain_net, mlp
 from fakes.executions import Offering, Scattered
 
@@ -20,7 +20,6 @@ STEPS = 24
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
     monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
-    monkeypatch.setattr(fastest, "_measured", {})
 
 
 def sparsify(model, storage, structure=None, optimizer=torch.optim.Adam, share="in_place", delta_t=4):
@@ -83,13 +82,12 @@ def test_a_checkpoint_of_a_dense_layer_keeps_its_weights_where_it_is_condensed_n
     train(model, sparsifier, 0, 9)
     saved = [copy.deepcopy(each.state_dict()) for each in (model, sparsifier.optimizer, sparsifier)]
     monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
-    monkeypatch.setattr(fastest, "_measured", {})
     again = mlp(1)
     resumed = sparsify(again, "condensed")
-    assert isinstance(again[0], Condensed)
+    assert isinstance(again[0], CondensedLayer)
     for each, state in zip((again, resumed.optimizer, resumed), saved, strict=True):
         each.load_state_dict(state)
-    assert not isinstance(again[0], Condensed)
+    assert not isinstance(again[0], CondensedLayer)
     for name, value in again.state_dict().items():
         assert torch.equal(value, saved[0][name])
 
@@ -190,7 +188,7 @@ def test_a_layer_with_a_forward_of_its_own_stays_as_it_is():
     before = copy.deepcopy(model)
     sparsifier = sparsify(model, "condensed")
     assert type(model[0]) is Standardised
-    assert isinstance(model[2], Condensed)
+    assert isinstance(model[2], CondensedLayer)
     sparsifier.apply_masks(before)
     x = torch.randn(3, 12)
     assert torch.allclose(model(x), before(x), atol=1e-6)

@@ -38,7 +38,7 @@ def test_inactive_weights_and_all_their_state_are_exactly_zero(name, grow):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     train(model, sparsifier, 24, after=lambda: assert_masked(sparsifier))
     assert len(sparsifier.history) == 5
-    assert not sparsifier._leaky
+    assert not sparsifier.state.leaky
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -59,7 +59,7 @@ def test_sparsimony_bug_1_grown_weights_are_zero_with_cleared_state(name):
                     value[~masks[layer_name]] = 0.5
     train(model, sparsifier, 5, skip=4)
     assert sparsifier.history[-1].grown > 20
-    assert not sparsifier._leaky
+    assert not sparsifier.state.leaky
     for layer_name, layer in sparsifier.layers.items():
         grown = sparsifier.masks[layer_name] & ~masks[layer_name]
         assert grown.any()
@@ -150,7 +150,7 @@ def test_an_optimizer_that_moves_inactive_weights_is_noticed(schedule):
     optimizer = Drifting(model.parameters(), lr=0.05, momentum=0.9)
     sparsifier = sparsify(model, optimizer, recipe=recipe(schedule))
     train(model, sparsifier, 24, after=lambda: assert_masked(sparsifier))
-    assert sparsifier._leaky
+    assert sparsifier.state.leaky
 
 
 @pytest.mark.parametrize("schedule", ["never", "constant"])
@@ -161,7 +161,7 @@ def test_a_leak_that_starts_after_warm_up_is_noticed_too(schedule):
     optimizer.quiet = 5
     sparsifier = sparsify(model, optimizer, total_steps=40, recipe=recipe(schedule))
     train(model, sparsifier, 40)
-    assert sparsifier._leaky
+    assert sparsifier.state.leaky
     assert_masked(sparsifier)
 
 
@@ -169,7 +169,7 @@ def test_the_plain_optimizers_pay_nothing_for_leaks():
     model = mlp()
     sparsifier = sparsify(model, sgd(model))
     train(model, sparsifier, 24)
-    assert not sparsifier._leaky
+    assert not sparsifier.state.leaky
 
 
 # Steps within steps

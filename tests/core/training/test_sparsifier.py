@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import Infeasible, Recipe, StrategyError
+from dstbench.api import Infeasible, Recipe, StrategyError, Target
 from dstbench.core.network.layers import clean_name, maskable_layers
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
@@ -85,7 +85,7 @@ def test_falling_budgets_are_exact_at_every_target(name):
 
     def check():
         assert sum(sparsifier.active.values()) == sum(sparsifier.budget.values())
-        assert sum(sparsifier.active.values()) == round(sparsifier._final * 736)
+        assert sum(sparsifier.active.values()) == round(sparsifier.state.books.density * 736)
         assert_masked(sparsifier)
         seen.append(sparsifier.density)
 
@@ -139,6 +139,21 @@ def test_a_dense_layer_among_sparse_ones_is_left_alone():
     train(model, sparsifier, 20, shape=(8, 20))
     assert all(sparsifier.masks[name].all() for name in full)
     assert all((sparsifier.layers[name].weight != 0).all() for name in full)
+
+
+def test_the_schedule_is_asked_once_a_step():
+    asked = []
+
+    def schedule(clock, density):
+        asked.append(clock.step)
+        return Target(0.1, density) if clock.step and clock.step % 4 == 0 and clock.step <= 12 else None
+
+    model = mlp()
+    sparsifier = sparsify(model, 0.2, 20, recipe=Recipe(grow="gradient", schedule=schedule))
+    asked.clear()
+    train(model, sparsifier, 16)
+    assert asked == list(range(2, 18))
+    assert [report.step for report in sparsifier.history] == [4, 8, 12]
 
 
 def test_no_update_after_the_end():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from dstbench.api import Execution, LayerCall
-from dstbench.core.storage.condensed_layer import expand
+from dstbench.core.storage.condensed_layer import scatter
 
 __all__ = ["semi_structured_executions"]
 
@@ -48,7 +48,7 @@ class SemiStructured:
     def pack(self, values: Tensor) -> Tensor:
         """The weight [out, in], compressed."""
         packed: Tensor = torch.sparse.to_sparse_semi_structured(
-            expand(values, self.positions, self.call.info.shape)
+            scatter(values, self.positions, self.call.info.shape)
         )
         return packed
 

@@ -15,7 +15,7 @@ from dstbench.core.cost.layers import LayerCost, layer_costs
 from dstbench.core.engine.allocation import bounds, by_shape, check_count, check_density
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted
-from dstbench.core.engine.update import initial_masks
+from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.layers import budgeted_layers
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
@@ -182,7 +182,6 @@ class _Division:
         if self.start:
             budget = apportion(self.start, n, *self.limits)
         else:
-            wanted = not self.by_shapes
-            _, budget = initial_masks(self.layers, self.structures, self.init, n, seed=0, masks_wanted=wanted)
-            self.start |= budget if wanted else {}
+            budget = initial_budget(self.layers, self.structures, self.init, n)
+            self.start |= {} if self.by_shapes else budget
         return {name: count / self.infos[name].numel for name, count in budget.items()}

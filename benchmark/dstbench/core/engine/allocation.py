@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api import InPlace, LayerInfo, LayerView, Policy, Share, Structure
+from dstbench.api.select import count
 from dstbench.core.engine.budget import apportion
 from dstbench.core.network.layers import Layer
 from dstbench.errors import BadInput
@@ -41,6 +42,17 @@ def bounds(
     lower = {name: structures[name].unit(info) for name, info in infos.items()}
     upper = {name: structures[name].capacity(info) for name, info in infos.items()}
     return {name: min(lower[name], upper[name]) for name in infos}, upper
+
+
+def supported_bounds(
+    views: Mapping[str, LayerView], structures: Mapping[str, Structure]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The least and the most weights of each layer within its support."""
+    lower, upper = bounds({name: view.info for name, view in views.items()}, structures)
+    for name, view in views.items():
+        if view.support is not None:
+            upper[name] = min(upper[name], count(view.support))
+    return {name: min(lower[name], upper[name]) for name in views}, upper
 
 
 def by_shape(share: Share) -> bool:

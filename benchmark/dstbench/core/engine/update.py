@@ -7,75 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import Infeasible, LayerView, Policy, Score, Share, StrategyError, Target
+from dstbench.api import LayerView, Policy, Score, Share, StrategyError
 from dstbench.api.select import count
-from dstbench.core.engine.allocation import blank_view, bounds, by_shape, uniform_budget
+from dstbench.core.engine.allocation import blank_view, bounds, by_shape, supported_bounds, uniform_budget
+from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.layers import Layer
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
-Budget = dict[str, int]  # layer name -> weights
 Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What one topology update is to reach, in weights."""
-
-    keep: int  # over all layers, after pruning
-    final: int  # over all layers, after growing
-    keep_allocation: Budget
-    final_allocation: Budget
-
-
-def make_goal(
-    target: Target,
-    before: float,
-    views: Mapping[str, LayerView],
-    structures: Mapping[str, EngineStructure],
-    init: Share,
-    proportions: Budget,
-    density: float,
-) -> Goal:
-    """Totals and allocations, in weights, of a target in densities; ``before`` is the density until now.
-
-    Where positions were removed for good, a schedule's excursion above ``density``, the training's own, goes no
-    further than what is left of them. Raises Infeasible if there is less room than that, or than the target.
-
-    A share that depends on shapes alone is solved again at a new density, or where a layer can no longer hold
-    its allocation; another keeps the ``proportions`` of the start, since scaling the last allocation would add
-    up rounding. Pruning in place takes every layer to the same fraction of what it holds, corrected by how its
-    allocation moves, so that redistributed layers aren't pulled back. It leaves every layer one unit.
-    """
-    budget = {name: view.active for name, view in views.items()}
-    old = {name: view.allocation for name, view in views.items()}
-    size = sum(view.info.numel for view in views.values())
-    lower, upper = supported_bounds(views, structures)
-    floor = {name: min(lower[name], budget[name]) for name in views}
-    removed = any(view.support is not None for view in views.values())
-    least = min(target.final, density) if removed else target.final
-    room, needed = sum(upper.values()), round(least * size)
-    if needed > room:
-        raise Infeasible(
-            f"density {least:g}: {needed} weights are asked for, and {room} of {size} may be active"
-        )
-    final, keep = min(round(target.final * size), room), max(round(target.keep * size), sum(floor.values()))
-    allocation = old
-    moved = target.final != before or final != sum(old.values())
-    if moved or any(old[name] > upper[name] for name in views):
-        weights = init(views, {}, final) if by_shape(init) else {n: float(proportions[n]) for n in views}
-        allocation = apportion(weights, final, lower, upper)
-    drift = {name: budget[name] * allocation[name] / old[name] for name in views}
-    keep_allocation = budget if keep >= sum(budget.values()) else apportion(drift, keep, floor, budget)
-    return Goal(keep, final, keep_allocation, allocation)
 
 
 def initial_masks(
@@ -84,7 +32,6 @@ def initial_masks(
     init: Policy,
     n: int,
     seed: int,
-    masks_wanted: bool = True,
     fields: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> tuple[Masks, Budget]:
     """Masks and exact budgets with n active weights in all, at least one unit in every layer.
@@ -93,28 +40,14 @@ def initial_masks(
     Raises Infeasible if n is less than one unit a layer or more than the structures' capacity, and
     StrategyError if a strategy breaks its contract.
     """
-    infos = {name: layer.info for name, layer in layers.items()}
-    lower, upper = bounds(infos, structures)
-    uniform = uniform_budget(infos, n, lower, upper)
-    views = {
-        name: blank_view(layer, uniform[name], {kind: v[name] for kind, v in (fields or {}).items()})
-        for name, layer in layers.items()
+    views, lower, upper = _blank(layers, structures, n, fields or {})
+    scores = {
+        name: score_layer(init.score, view, generator(seed, name, 0, "init")) for name, view in views.items()
     }
-
-    def draw(name: str, role: str) -> Generator:
-        return generator(seed, name, 0, role)
-
-    scores: dict[str, Tensor] = {}
-    if masks_wanted:
-        scores = {name: score_layer(init.score, view, draw(name, "init")) for name, view in views.items()}
-        upper = {
-            name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()
-        }
-        lower = {name: min(lower[name], upper[name]) for name in views}
+    upper = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
+    lower = {name: min(lower[name], upper[name]) for name in views}
     candidates = _candidates(init, scores, {name: ~view.mask for name, view in views.items()}, +1)
     budget = apportion(check_shares(init.share, init.share(views, candidates, n), views), n, lower, upper)
-    if not masks_wanted:
-        return {}, budget
     masks = {
         name: structures[name].fill(
             view, structures[name].merge(view.mask, None, scores[name], budget[name]), budget[name]
@@ -123,6 +56,36 @@ def initial_masks(
     }
     check_masks(views, structures, masks, budget)
     return masks, budget
+
+
+def initial_budget(
+    layers: Mapping[str, Layer], structures: Mapping[str, EngineStructure], init: Policy, n: int
+) -> Budget:
+    """How ``initial_masks`` divides n weights; it draws masks only where the share reads more than shapes.
+
+    Raises Infeasible and StrategyError as ``initial_masks`` does.
+    """
+    if not by_shape(init.share):
+        return initial_masks(layers, structures, init, n, seed=0)[1]
+    views, lower, upper = _blank(layers, structures, n, {})
+    return apportion(check_shares(init.share, init.share(views, {}, n), views), n, lower, upper)
+
+
+def _blank(
+    layers: Mapping[str, Layer],
+    structures: Mapping[str, EngineStructure],
+    n: int,
+    fields: Mapping[str, Mapping[str, Tensor]],
+) -> tuple[dict[str, LayerView], Budget, Budget]:
+    """Layers before they have masks, allotted n weights at one density, and the least and most that each can hold."""
+    infos = {name: layer.info for name, layer in layers.items()}
+    lower, upper = bounds(infos, structures)
+    uniform = uniform_budget(infos, n, lower, upper)
+    views = {
+        name: blank_view(layer, uniform[name], {kind: values[name] for kind, values in fields.items()})
+        for name, layer in layers.items()
+    }
+    return views, lower, upper
 
 
 def update_masks(
@@ -215,17 +178,6 @@ def _grow(
         return structure.fill(view, structure.merge(view.mask, old, scores[name], target[name]), target[name])
 
     return {name: fill(name) for name in views}, target
-
-
-def supported_bounds(
-    views: Mapping[str, LayerView], structures: Mapping[str, EngineStructure]
-) -> tuple[Budget, Budget]:
-    """The least and the most weights of each layer within its support."""
-    lower, upper = bounds({name: view.info for name, view in views.items()}, structures)
-    for name, view in views.items():
-        if view.support is not None:
-            upper[name] = min(upper[name], count(view.support))
-    return {name: min(lower[name], upper[name]) for name in views}, upper
 
 
 def _within(view: LayerView, scores: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from dstbench.errors import BadInput
 _STORED = "_dstbench_stored"  # where a module keeps what of it may be sliced, by field
 
 
-class Compacting:
+class CompactArrangement:
     """Slices parameters, buffers and optimizer state to the channels that are left, whenever the support shrinks.
 
     A parameter stays the same object with new memory. Modules' state dicts stay logical, removed channels reading as
@@ -27,6 +27,7 @@ class Compacting:
         self._couplings, self._weights = couplings, weights
         self._vectors = {c: _vectors(model, c, weights) for c in couplings}
         self._kept: dict[str, Tensor] = {}  # int64 [kept] rows, of the layers that lost some
+        self._support: dict[str, Tensor] = {}  # bool [*w], of the layers that lost positions
         self.generation = 0  # how often the network shrank
         for stored in self.stored():
             _keep_state_dict_logical(stored)
@@ -34,13 +35,14 @@ class Compacting:
     def stored(self) -> list[Stored]:
         """All that may be sliced."""
         names = {name for coupling in self._couplings for name in (*coupling.producers, *coupling.consumers)}
-        vectors = [stored for found in self._vectors.values() for stored in found]
+        vectors = [vector for vectors in self._vectors.values() for vector in vectors]
         return [*(self._weights.stored[name] for name in sorted(names)), *vectors]
 
     def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
         """Slice to what ``support``, bool [*w] of the layers that lost positions, leaves."""
-        found = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
-        left = {coupling: alive for coupling, alive in found if alive is not None}
+        self._support = dict(support)
+        alive_of = ((coupling, _alive(coupling, support)) for coupling in self._couplings)
+        left = {coupling: alive for coupling, alive in alive_of if alive is not None}
         rows = {name: alive for coupling, alive in left.items() for name in coupling.producers}
         columns = {name: alive for coupling, alive in left.items() for name in coupling.consumers}
         if all(int(alive.sum()) == len(self._kept.get(name, alive)) for name, alive in rows.items()):
@@ -54,11 +56,29 @@ class Compacting:
         self.generation += 1
 
     def collect(self, wanted: bool) -> None:
-        """Every backward pass leaves the gradients of all channels that are left."""
+        """Nothing to switch on: every backward pass leaves the gradients of all channels that are left."""
 
     def dense_gradient(self, name: str) -> Tensor | None:
         """The parameter's own: removed channels need none."""
         return None
+
+    def state(self) -> dict[str, str]:
+        """Nothing: the support says what is left."""
+        return {}
+
+    def adopt(
+        self, state: Mapping[str, str], masks: Mapping[str, Tensor], support: Mapping[str, Tensor]
+    ) -> None:
+        """Refuse a support, bool [*w] of the layers that lost positions, that has what was cut out here."""
+        gone = [
+            name
+            for name, mask in self._support.items()
+            if name not in support or bool((support[name] & ~mask).any())
+        ]
+        if gone:
+            raise BadInput(
+                f"checkpoint: it has channels of {', '.join(gone)} that are cut out here: load it into a new model"
+            )
 
     @property
     def rows(self) -> Mapping[str, Tensor]:
@@ -67,7 +87,7 @@ class Compacting:
 
     @property
     def paths(self) -> Mapping[str, str]:
-        """Those that shrank."""
+        """``compacted`` for each layer that lost rows."""
         return dict.fromkeys(self._kept, "compacted")
 
     def _keep(self, stored: Stored, rows: Tensor | None, columns: Tensor | None = None) -> None:
@@ -75,15 +95,6 @@ class Compacting:
         positions = kept_positions(stored.shape, rows, columns)
         stored.relocate(positions.to(stored.values.device), self._weights.optimizer)
         fit_widths(stored.owner)
-
-
-def check_loadable(present: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint that still has what was cut out here: supports, bool [*w] by layer. Raises BadInput."""
-    gone = [name for name, mask in present.items() if name not in saved or bool((saved[name] & ~mask).any())]
-    if gone:
-        raise BadInput(
-            f"checkpoint: it has channels of {', '.join(gone)} that are cut out here: load it into a new model"
-        )
 
 
 def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dstbench.api import Execution, LayerCall
 from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
-from dstbench.core.storage.condensed_layer import Condensed, condense, layer_call
-from dstbench.core.storage.fastest import MASKED_DENSE, choose, inputs_of
+from dstbench.core.storage.condensed_layer import CondensedLayer, gather, layer_call
+from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 from dstbench.core.storage.stored import Stored, Weights, entrywise
 from dstbench.errors import BadInput, nearest
 
@@ -21,7 +21,7 @@ Masks = Mapping[str, Tensor]  # layer name -> bool [*w]
 Offer = Callable[[LayerCall, Tensor], Sequence[Execution]]  # a structure's ``accelerate``
 
 
-class Condensing:
+class CondensedArrangement:
     """Swaps layers for condensed ones, in a model and its optimizer, and has them follow the masks.
 
     A layer stays masked dense where its structure offers nothing faster, or where it is not one module of its own:
@@ -39,7 +39,7 @@ class Condensing:
     ) -> None:
         self._model, self._layers, self._offers, self._weights = model, layers, offers, weights
         self._places = _own_places(model, {name: layer.module for name, layer in layers.items()})
-        self._condensed: dict[str, Condensed] = {}
+        self._condensed: dict[str, CondensedLayer] = {}
         self._ran = dict.fromkeys(layers, MASKED_DENSE)  # how each layer runs
 
     def stored(self) -> Iterable[Stored]:
@@ -54,23 +54,27 @@ class Condensing:
     def choose(self, masks: Masks, example_input: Tensor) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
         modules = {name: self._layers[name].module for name in self._places}
-        chosen = dict(self._ran)
+        chosen, measured = dict(self._ran), Measurements()
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
             if call is not None:
                 offered = self._offers[name](call, masks[name])
-                chosen[name] = choose(modules[name], call, offered, example).path
-        self.adopt(of_rank_0(chosen), masks)
+                chosen[name] = choose(modules[name], call, offered, example, measured).path
+        self.adopt(of_rank_0(chosen), masks, {})
 
-    def adopt(self, paths: Mapping[str, str], masks: Masks) -> None:
-        """Run each layer as ``paths`` say, which a checkpoint holds; BadInput, unchanged, where one can't here."""
+    def state(self) -> dict[str, str]:
+        """How each layer runs: measured, so that another measurement might say otherwise."""
+        return dict(self._ran)
+
+    def adopt(self, state: Mapping[str, str], masks: Masks, support: Masks) -> None:
+        """Run each layer as ``state`` says; BadInput, unchanged, where one can't here."""
         changed = {
             name: None if path == MASKED_DENSE else self._offered(name, path, masks[name])
-            for name, path in paths.items()
+            for name, path in state.items()
             if path != self._ran[name]
         }
         for name, execution in changed.items():
-            self._ran[name] = paths[name]
+            self._ran[name] = state[name]
             self._swap(name, execution)
 
     def follow(self, masks: Masks, support: Masks) -> None:
@@ -102,7 +106,7 @@ class Condensing:
         if module is None or module.dense_gradient is None or module.weight.grad is None:
             return None
         average({name: module.dense_gradient})
-        stored, held = module.weight.grad, condense(module.dense_gradient, module.execution.positions)
+        stored, held = module.weight.grad, gather(module.dense_gradient, module.execution.positions)
         norm = held.square().sum()
         return module.dense_gradient * ((stored * held).sum() / norm if float(norm) > 0 else 1)
 
@@ -116,7 +120,7 @@ class Condensing:
     def _next(self, name: str, mask: Tensor) -> Execution | None:
         """What runs a condensed layer with another mask: as before, or the likeliest that there is for this one."""
         offered = self._offers[name](self._condensed[name].call, mask)
-        same = [each for each in offered if each.path == self._ran[name]]
+        same = [execution for execution in offered if execution.path == self._ran[name]]
         execution = next(iter([*same, *offered]), None)
         self._ran[name] = MASKED_DENSE if execution is None else execution.path
         return execution
@@ -129,7 +133,7 @@ class Condensing:
             if execution.path == path:
                 return execution
         raise BadInput(
-            f"layer {name!r}: can't run {path!r} here{nearest(path, [each.path for each in offered])}"
+            f"layer {name!r}: can't run {path!r} here{nearest(path, [execution.path for execution in offered])}"
         )
 
     def _swap(self, name: str, execution: Execution | None) -> None:
@@ -146,7 +150,7 @@ class Condensing:
         else:
             call = self._call(name)
             assert call is not None
-            self._condensed[name] = Condensed(layer.module, call, execution)
+            self._condensed[name] = CondensedLayer(layer.module, call, execution)
             self._put(name, self._condensed[name], execution.positions)
 
     def _put(self, name: str, module: nn.Module, positions: Tensor | None) -> None:
@@ -163,18 +167,18 @@ class Condensing:
                 **{key: stored.physical(value) for key, value in dense.items()},
             }
         for group in optimizer.param_groups:
-            group["params"][:] = [after if each is before else each for each in group["params"]]
+            group["params"][:] = [after if held is before else held for held in group["params"]]
         self._model.set_submodule(self._places[name], module)
 
 
 def _own_places(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Where each module stands in a model: those in one place, without hooks, that share their weight with none."""
     everywhere = list(model.named_modules(remove_duplicate=False))
-    weights = Counter(id(each._parameters.get("weight")) for each in model.modules())
-    found = {}
+    weights = Counter(id(module._parameters.get("weight")) for module in model.modules())
+    places = {}
     for name, module in modules.items():
-        paths = [path for path, each in everywhere if each is module]
+        paths = [path for path, other in everywhere if other is module]
         hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
         if len(paths) == 1 and paths[0] and weights[id(module.weight)] == 1 and not hooked:
-            found[name] = paths[0]
-    return found
+            places[name] = paths[0]
+    return places

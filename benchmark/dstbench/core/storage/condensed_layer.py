@@ -17,7 +17,7 @@ from dstbench.api import Execution, LayerCall, LayerInfo, StrategyError
 _FORWARDS = [kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)]
 
 
-class Condensed(nn.Module):
+class CondensedLayer(nn.Module):
     """Stands in for a convolution or linear layer. Its parameter ``weight`` has the shape of the execution's
     positions; its ``state_dict`` is the layer's own, a dense weight with zeros, and either form loads it.
     """
@@ -31,7 +31,7 @@ class Condensed(nn.Module):
         self.loaded: Tensor | None = (
             None  # float [*w]: a checkpoint's weights, of another mask than this one's
         )
-        stored = condense(layer.weight.detach(), execution.positions)
+        stored = gather(layer.weight.detach(), execution.positions)
         self.weight = nn.Parameter(stored, requires_grad=layer.weight.requires_grad)
         self.bias = layer.bias
         self.train(layer.training)
@@ -58,7 +58,7 @@ class Condensed(nn.Module):
 
     def logical(self) -> Tensor:
         """The dense weight, with zeros: float [*w]."""
-        return expand(self.weight.detach(), self.execution.positions, self.shape)
+        return scatter(self.weight.detach(), self.execution.positions, self.shape)
 
     def extra_repr(self) -> str:
         """What it stands for."""
@@ -67,12 +67,12 @@ class Condensed(nn.Module):
     @torch.no_grad()
     def _collect(self, x: Tensor, gradient: Tensor) -> None:
         """Add to the dense gradient, or start anew where the weight's own gradient was cleared."""
-        found = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
+        dense = weight_gradient(self.call, x, gradient).to(self.weight.dtype)
         if self.dense_gradient is not None and self.weight.grad is not None and self.weight.grad.any():
-            found += self.dense_gradient
-        self.dense_gradient = found
+            dense += self.dense_gradient
+        self.dense_gradient = dense
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Condensed:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CondensedLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight.device != self.execution.positions.device:
             raise StrategyError(
@@ -89,7 +89,7 @@ class Condensed(nn.Module):
         key = f"{prefix}weight"
         dense = state_dict.get(key)
         if isinstance(dense, Tensor) and tuple(dense.shape) == self.shape:
-            held = condense(dense.to(self.weight.device), self.execution.positions)
+            held = gather(dense.to(self.weight.device), self.execution.positions)
             outside = int(held.count_nonzero()) < int(dense.count_nonzero())
             state_dict[key], self.loaded = held, dense.to(self.weight, copy=True) if outside else None
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -99,21 +99,21 @@ class Condensed(nn.Module):
 
 def is_condensed(model: nn.Module) -> bool:
     """Whether any layer of a model is."""
-    return any(isinstance(module, Condensed) for module in model.modules())
+    return any(isinstance(module, CondensedLayer) for module in model.modules())
 
 
 def expanded(model: nn.Module) -> nn.Module:
     """A copy in which every condensed layer is the dense layer that it stands for."""
     copied = copy.deepcopy(model)
-    if isinstance(copied, Condensed):
+    if isinstance(copied, CondensedLayer):
         return _dense(copied)
     for path, module in list(copied.named_modules()):
-        if isinstance(module, Condensed):
+        if isinstance(module, CondensedLayer):
             copied.set_submodule(path, _dense(module))
     return copied
 
 
-def _dense(module: Condensed) -> nn.Linear | _ConvNd:
+def _dense(module: CondensedLayer) -> nn.Linear | _ConvNd:
     """The layer that a condensed one stands for."""
     call, weight = module.call, module.logical()
     out, inputs, *kernel = call.info.shape
@@ -129,13 +129,13 @@ def _dense(module: Condensed) -> nn.Linear | _ConvNd:
     return layer.train(module.training)
 
 
-def condense(dense: Tensor, positions: Tensor) -> Tensor:
+def gather(dense: Tensor, positions: Tensor) -> Tensor:
     """The entries of a tensor [*w] at ``positions``, 0 where that is -1: [*positions]."""
     taken = dense.flatten()[positions.clamp(min=0)]
     return taken.masked_fill_(positions < 0, 0)
 
 
-def expand(values: Tensor, positions: Tensor, shape: tuple[int, ...], absent: float = 0.0) -> Tensor:
+def scatter(values: Tensor, positions: Tensor, shape: tuple[int, ...], absent: float = 0.0) -> Tensor:
     """A tensor [*w] with ``values`` at ``positions`` and ``absent`` elsewhere."""
     flat = values.new_full((torch.Size(shape).numel() + 1,), absent)  # the last takes what stands at -1
     flat[positions.flatten()] = values.flatten()
@@ -172,7 +172,7 @@ def weight_gradient(call: LayerCall, x: Tensor, gradient: Tensor) -> Tensor:
     if not call.stride:
         return gradient.flatten(0, -2).T @ x.flatten(0, -2)
     compute = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)[len(call.stride) - 1]
-    found: Tensor = compute(  # type: ignore[no-untyped-call]
+    dense: Tensor = compute(  # type: ignore[no-untyped-call]
         x, call.info.shape, gradient, call.stride, call.padding, call.dilation, call.groups
     )
-    return found
+    return dense

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dstbench.api import Execution, LayerCall
 from dstbench.core.network.outputs import evaluating
-from dstbench.core.storage.condensed_layer import Condensed
+from dstbench.core.storage.condensed_layer import CondensedLayer
 from dstbench.core.storage.timing import Call, time_interleaved
 
 MASKED_DENSE = "masked-dense"
@@ -23,7 +23,10 @@ _GAIN = (
     1.1  # an execution must be this much faster than masked dense: less is within the noise of a measurement
 )
 _ROUNDS, _WARMUP = 5, 2
-_measured: dict[tuple[Any, ...], float] = {}
+
+Measurements = dict[tuple[Any, ...], float]
+"""Speedups by all that a layer's time depends on. It belongs to whoever chooses for a whole model, so that layers
+that are alike run alike."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,24 @@ class Choice:
 
 
 def choose(
-    layer: nn.Linear | _ConvNd, call: LayerCall, executions: Sequence[Execution], example: Tensor
+    layer: nn.Linear | _ConvNd,
+    call: LayerCall,
+    executions: Sequence[Execution],
+    example: Tensor,
+    measured: Measurements | None = None,
 ) -> Choice:
     """Time the executions against the layer itself on an input like ``example``; the fastest, if worth it.
 
-    Measurements are kept for the life of the process, by all that the time depends on.
+    measured: what is known already; what is timed is added to it.
     """
+    measured = {} if measured is None else measured
     best = Choice(MASKED_DENSE)
     for execution in executions:
         key = _key(call, execution, example)
-        if key not in _measured:
-            _measured[key] = speedup(layer, call, execution, example)
-        if _measured[key] >= _GAIN and _measured[key] > best.speedup:
-            best = Choice(execution.path, _measured[key], execution)
+        if key not in measured:
+            measured[key] = speedup(layer, call, execution, example)
+        if measured[key] >= _GAIN and measured[key] > best.speedup:
+            best = Choice(execution.path, measured[key], execution)
     return best
 
 
@@ -79,7 +87,7 @@ def speedup(
 ) -> float:
     """The median, over interleaved rounds, of the layer's own time over the execution's: > 1 = faster."""
     dense = copy.deepcopy(layer)
-    fast = Condensed(copy.deepcopy(layer), call, execution)
+    fast = CondensedLayer(copy.deepcopy(layer), call, execution)
     mine, other = time_interleaved(
         [layer_pass(fast, call, example), layer_pass(dense, call, example)], rounds, _WARMUP
     )

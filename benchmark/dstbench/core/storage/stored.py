@@ -5,8 +5,7 @@ built. A parameter may hold fewer entries than that; what stands where is known 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 
 from dstbench.core.network.layers import Layer, clean_name, unwrap
 from dstbench.core.ranks import world
-from dstbench.core.storage.condensed_layer import condense, expand
+from dstbench.core.storage.condensed_layer import gather, scatter
 from dstbench.errors import BadInput, nearest
 
 Storage = Literal["masked", "condensed", "compact"]
@@ -40,11 +39,11 @@ class Stored:
         """A tensor shaped as the values, in the logical shape."""
         if self.positions is None:
             return values
-        return expand(values, self.positions.to(values.device), self.shape, self.absent)
+        return scatter(values, self.positions.to(values.device), self.shape, self.absent)
 
     def physical(self, dense: Tensor) -> Tensor:
         """A tensor of the logical shape, at the kept entries; padding is zero."""
-        return dense if self.positions is None else condense(dense, self.positions.to(dense.device))
+        return dense if self.positions is None else gather(dense, self.positions.to(dense.device))
 
     @torch.no_grad()
     def relocate(self, positions: Tensor, optimizer: Optimizer) -> None:
@@ -69,7 +68,7 @@ class Stored:
 
 def entrywise(state: Mapping[str, Any], values: Tensor) -> list[str]:
     """The names of the optimizer's state tensors that have an entry for each of the values."""
-    return [key for key, each in state.items() if isinstance(each, Tensor) and each.shape == values.shape]
+    return [key for key, held in state.items() if isinstance(held, Tensor) and held.shape == values.shape]
 
 
 def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
@@ -83,57 +82,6 @@ def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
     # dtype makes it forget.
     held.data = values.to(torch.float64 if values.dtype != torch.float64 else torch.float32)
     held.data = values
-
-
-class Arrangement(Protocol):
-    """What a storage does besides masking: how it follows the topology, and gets at gradients it doesn't hold."""
-
-    @property
-    def rows(self) -> Mapping[str, Tensor]:
-        """int64 [kept]: the output rows that are left, of the layers that lost some."""
-        ...
-
-    @property
-    def paths(self) -> Mapping[str, str]:
-        """How each layer runs; those that aren't named run masked dense."""
-        ...
-
-    def stored(self) -> Iterable[Stored]:
-        """All parameters and buffers that may hold less than their logical tensors."""
-        ...
-
-    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
-        """Store by these masks and supports, bool [*w], from now on."""
-        ...
-
-    def collect(self, wanted: bool) -> None:
-        """Whether the coming backward passes are to leave the gradients of weights that aren't stored."""
-        ...
-
-    def dense_gradient(self, name: str) -> Tensor | None:
-        """What ``collect`` asked for, float [*w]; None where the parameter's own gradient is all that there is."""
-        ...
-
-
-class Masked:
-    """The dense weights: nothing to arrange."""
-
-    rows: Mapping[str, Tensor] = MappingProxyType({})
-    paths: Mapping[str, str] = MappingProxyType({})
-
-    def stored(self) -> Iterable[Stored]:
-        """None."""
-        return ()
-
-    def follow(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
-        """Nothing moves."""
-
-    def collect(self, wanted: bool) -> None:
-        """Every backward pass does."""
-
-    def dense_gradient(self, name: str) -> Tensor | None:
-        """The parameter's own."""
-        return None
 
 
 class Weights:
@@ -206,32 +154,32 @@ def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable
     """
 
     def numbered() -> Iterable[tuple[int, Stored]]:
-        found = {id(each.values): each for each in stored()}
+        known = {id(tensor.values): tensor for tensor in stored()}
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        return [(i, found[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in found]
+        return [(i, known[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in known]
 
     def saved(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         states = dict(state_dict["state"])
-        for index, each in numbered():
+        for index, tensor in numbered():
             state = states.get(index, {})
-            keys = entrywise(state, each.values)
-            states[index] = {k: each.logical(v) if k in keys else v for k, v in state.items()}
+            keys = entrywise(state, tensor.values)
+            states[index] = {k: tensor.logical(v) if k in keys else v for k, v in state.items()}
         return {**state_dict, "state": states}
 
     def loading(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         states = dict(state_dict["state"])
-        for index, each in numbered():
+        for index, tensor in numbered():
             state = states.get(index, {})
             dense = {
-                key: value.to(each.values.device)
+                key: value.to(tensor.values.device)
                 for key, value in state.items()
-                if isinstance(value, Tensor) and tuple(value.shape) == each.shape
+                if isinstance(value, Tensor) and tuple(value.shape) == tensor.shape
             }
-            states[index] = {**state, **{key: each.physical(value) for key, value in dense.items()}}
+            states[index] = {**state, **{key: tensor.physical(value) for key, value in dense.items()}}
             outside = any(
-                int(each.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
+                int(tensor.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
             )
-            each.loaded = dense if outside else {}
+            tensor.loaded = dense if outside else {}
         return {**state_dict, "state": states}
 
     optimizer.register_state_dict_post_hook(saved)

@@ -49,8 +49,8 @@ class DeadRows:
 
     def gradients(self) -> list[tuple[Tensor, Tensor]]:
         """Every gradient with what to multiply it by."""
-        found = ((vector.values.grad, self._alive[vector.layer]) for vector in self.vectors)
-        return [(gradient, alive) for gradient, alive in found if gradient is not None]
+        pairs = ((vector.values.grad, self._alive[vector.layer]) for vector in self.vectors)
+        return [(gradient, alive) for gradient, alive in pairs if gradient is not None]
 
     def zero(self, optimizer: Optimizer) -> None:
         """Silence the dead rows: values and their optimizer state, in place."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dstbench.api import Infeasible, Policy, Spec
-from dstbench.core.engine.allocation import by_shape, check_density
+from dstbench.core.engine.allocation import check_density
 from dstbench.core.engine.structures import Unstructured, as_structure
-from dstbench.core.engine.update import initial_masks
+from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.layers import budgeted_layers
 from dstbench.core.training.method import build_policy
 from dstbench.errors import BadInput
@@ -44,9 +44,7 @@ def densities(
             "Sparsifier's summary() after the first step"
         )
     try:
-        _, budget = initial_masks(
-            layers, structures, policy, n, seed=0, masks_wanted=not by_shape(policy.share)
-        )
+        budget = initial_budget(layers, structures, policy, n)
     except Infeasible as error:
         raise Infeasible(f"density {density:g}: {error}") from None
     return {name: budget[name] / info.numel for name, info in infos.items()}

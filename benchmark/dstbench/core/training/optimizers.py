@@ -33,5 +33,5 @@ def check_owner(optimizer: Optimizer, weights: Iterable[Tensor]) -> None:
 
 def overflowed(optimizer: Optimizer) -> bool:
     """Whether a fused optimizer is about to skip this step inside its kernel."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and float(found) > 0
+    overflows = getattr(optimizer, "found_inf", None)
+    return overflows is not None and float(overflows) > 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dstbench.api import Signal
+from dstbench.api import Signal, StrategyError
 from dstbench.core import ranks
 
 _EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
@@ -32,10 +32,10 @@ class Signals:
                     self.momentum[name] = torch.zeros_like(gradient)
                 self.momentum[name].mul_(_EMA_DECAY).add_(gradient)
 
-    def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    def read(self, needs: Signal, masks: Mapping[str, Tensor], why: str) -> dict[str, dict[str, Tensor]]:
         """The fields of LayerView that a decision asked for, the same on every rank.
 
-        masks: bool [*w] by layer.
+        masks: bool [*w] by layer. Raises StrategyError, ending in ``why``, for a layer without a gradient.
         """
         fields: dict[str, dict[str, Tensor]] = {}
         if needs & (Signal.GRAD | Signal.ACTIVE_GRAD):
@@ -47,6 +47,9 @@ class Signals:
         if Signal.MOMENTUM in needs:
             fields["momentum"] = {name: average.clone() for name, average in self.momentum.items()}
             ranks.average(fields["momentum"])
+        for name in masks:
+            if any(name not in values for values in fields.values()):
+                raise StrategyError(f"layer {name!r} has no gradient, which {why}")
         return fields
 
     def forget(self) -> None:
@@ -56,3 +59,8 @@ class Signals:
     def move(self, weights: Mapping[str, Tensor]) -> None:
         """Follow weights to another device or dtype."""
         self.momentum = {name: value.to(weights[name]) for name, value in self.momentum.items()}
+
+
+def finite(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether no value is infinite or NaN: else a loss scaler is about to skip the step."""
+    return all(bool(value.isfinite().all()) for values in fields.values() for value in values.values())

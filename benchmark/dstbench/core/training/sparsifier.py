@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from dataclasses import replace
+from functools import cached_property, wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from dstbench.api import LayerView, Recipe, Signal, StrategyError, Support, Target
+from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
-from dstbench.core import ranks
-from dstbench.core.engine.allocation import bounds, check_count, check_density, uniform_budget
-from dstbench.core.engine.random import generator
-from dstbench.core.engine.structures import EngineStructure, fitted
-from dstbench.core.engine.update import Budget, Masks, initial_masks, make_goal, update_masks
-from dstbench.core.network.channels import couplings
-from dstbench.core.network.layers import Layer, budgeted_layers, unwrap
-from dstbench.core.storage.compact import Compacting
-from dstbench.core.storage.condensed import Condensing
-from dstbench.core.storage.stored import (
-    Arrangement,
-    Masked,
-    Storage,
-    Weights,
-    check_storage,
-    keep_checkpoints_logical,
-)
+from dstbench.core.engine.allocation import check_count, check_density
+from dstbench.core.engine.books import Budget
+from dstbench.core.engine.update import Masks
+from dstbench.core.network.layers import budgeted_layers, unwrap
+from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
 from dstbench.core.training import checkpoint
-from dstbench.core.training.dead_rows import DeadRows
 from dstbench.core.training.hooks import StepHooks, check_unhooked
-from dstbench.core.training.method import build_method, check_condensable
+from dstbench.core.training.identity import identify
+from dstbench.core.training.masking import Masking
+from dstbench.core.training.method import as_recipe, build_method, check_condensable
 from dstbench.core.training.optimizers import check_owner, innermost, overflowed
-from dstbench.core.training.signals import Signals
+from dstbench.core.training.rules import Fields, Rules
+from dstbench.core.training.signals import Signals, finite
+from dstbench.core.training.state import TrainingState
 from dstbench.core.training.summary import summarise
-from dstbench.core.training.support import Removal, check_support, shrunk
+from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import Timetable
-from dstbench.core.training.topology import Change, Topology, UpdateReport
+from dstbench.core.training.topology import Topology, UpdateReport
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,6 +73,8 @@ class Sparsifier:
     and Infeasible where the density is less than one unit a layer.
     """
 
+    state: TrainingState
+
     def __init__(
         self,
         model: nn.Module,
@@ -96,42 +91,30 @@ class Sparsifier:
         registry: Registry | None = None,
     ) -> None:
         check_storage(storage, model, example_input)
-        inner = unwrap(model)
         check_count("seed", seed, "an integer >= 0", least=0)
-        self.method = build_method(recipe, registry)
+        recipe = as_recipe(recipe, registry)
+        self.method, self._named = build_method(recipe, registry), (recipe, registry)
+        if storage == "condensed" and not self.method.dense:
+            check_condensable(self.method)
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
         self.seed, self.total_steps = seed, total_steps
-        self.steps = 0  # applied optimizer steps
-        self.history: list[UpdateReport] = []  # topology updates
-        self.removals: list[Removal] = []  # what the structure took away for good
-        self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._outer, self.optimizer = optimizer, innermost(optimizer)
-        patterns = (
-            *self.method.dense_layers,
-            *([dense_layers] if isinstance(dense_layers, str) else dense_layers),
-        )
-        self.layers, self.dense_layers = budgeted_layers(model, patterns)
+        patterns = [dense_layers] if isinstance(dense_layers, str) else dense_layers
+        self.layers, self.dense_layers = budgeted_layers(model, (*self.method.dense_layers, *patterns))
         check_unhooked(self.optimizer)
         check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
-        self.fallbacks: dict[str, str] = {}  # layers that the structure doesn't fit, and why
-        self.structures = {name: self._structure(layer) for name, layer in self.layers.items()}
-        self._dead = DeadRows(model, {} if self.method.dense else self.structures)
-        self.signals, self._needed = Signals(), Signal.NONE  # by the coming step
-        self._due: Target | None = None
-        self._leaky = False  # the optimizer moves weights whose gradient and state are zero
-        self._couplings = couplings(inner, self.layers) if self.method.support else ()
-        self.weights = Weights(self.layers, self.optimizer)
-        self.arrangement: Arrangement = Masked()
-        if storage == "compact":
-            self.arrangement = Compacting(inner, self._couplings, self.weights)
+
+        self.rules = Rules.of(model, self.timetable, self.layers, seed)
+        self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
+        self.masking = Masking(model, self.rules, self.optimizer)
+        self.weights, self.signals = self.masking.weights, Signals()
+        self.dense_gradient = False  # whether the last applied step needed a dense backward pass
+        self._needed = Signal.NONE  # by the coming step
+
         self._start()
-        if example_input is not None and storage == "condensed" and not self.method.dense:
-            check_condensable(self.method)
-            offers = {name: structure.accelerate for name, structure in self.structures.items()}
-            self.arrangement = condensing = Condensing(inner, self.layers, offers, self.weights)
-            condensing.choose(self.masks, example_input)
-            self._hold()
+        self.masking.arrange(storage, unwrap(model), example_input)
+        self.arrangement = self.masking.arrangement
         self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
         keep_checkpoints_logical(self.optimizer, self.arrangement.stored)
         self._listen()
@@ -160,6 +143,36 @@ class Sparsifier:
     # What there is to see
 
     @property
+    def topology(self) -> Topology:
+        """Which weights are active, which ever and always were."""
+        return self.masking.topology
+
+    @property
+    def steps(self) -> int:
+        """The optimizer steps that were applied."""
+        return self.state.steps
+
+    @property
+    def history(self) -> list[UpdateReport]:
+        """The topology updates."""
+        return list(self.state.history)
+
+    @property
+    def removals(self) -> list[Removal]:
+        """What the structure took away for good."""
+        return list(self.state.removals)
+
+    @property
+    def budget(self) -> Budget:
+        """The number of weights of each layer that its mask realises, to the nearest unit."""
+        return dict(self.state.books.budget)
+
+    @property
+    def allocation(self) -> Budget:
+        """The number of weights that each layer should hold."""
+        return dict(self.state.books.allocation)
+
+    @property
     def last_update(self) -> int:
         """The step of the training's last topology update; 0 if there is none."""
         return self.timetable.last_update
@@ -172,7 +185,7 @@ class Sparsifier:
     @property
     def size(self) -> int:
         """N: the maskable weights in the budget."""
-        return sum(layer.info.numel for layer in self.layers.values())
+        return self.rules.size
 
     @property
     def active(self) -> Budget:
@@ -222,87 +235,73 @@ class Sparsifier:
     @property
     def decided(self) -> bool:
         """Whether there are initial masks; until then all weights are active (an init that reads gradients)."""
-        return not self._undecided
+        return not self.state.undecided
 
     def summary(self) -> DataFrame:
         """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
         return summarise(self)
 
+    def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
+        """What strategies see of each layer now, with the signals of ``fields``."""
+        return self.rules.views(self.state, self.topology, self.weights, fields)
+
+    @cached_property
+    def identity(self) -> checkpoint.Identity:
+        """What a training must share with this one to continue it."""
+        shapes = {name: list(layer.info.shape) for name, layer in self.layers.items()}
+        method = identify(*self._named)
+        return checkpoint.Identity(self.seed, self.total_steps, self.target_density, method, shapes)
+
+    def set_masks(self, masks: Masks) -> None:
+        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
+        self.masking.impose({name: masks[name] for name in self.layers}, self._silent)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
-        return checkpoint.save(self)
+        paths = self.arrangement.state()
+        return checkpoint.save(
+            self.identity, checkpoint.Snapshot(self.state, self.topology, self.signals.momentum, paths)
+        )
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue exactly. Raises BadInput if it was saved for other layers, another seed or another length."""
-        checkpoint.load(self, saved)
+        """Continue exactly. Raises BadInput, unchanged, for another training's: see ``identity``."""
+        snapshot = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
+        self.arrangement.adopt(snapshot.paths, snapshot.topology.masks, snapshot.topology.support)
+        # everything is read: from here on nothing fails, so nothing is half adopted
+        self.state, self.signals.momentum = snapshot.state, snapshot.momentum
+        self.masking.adopt(snapshot.topology)
+        if not self.method.dense:
+            self.masking.zero(self.topology.masks, self._silent)
+        self._listen()
 
     # Inside
-
-    def _structure(self, layer: Layer) -> EngineStructure:
-        structure, reason = fitted(self.method.structure, layer.info)
-        if reason is not None:
-            self.fallbacks[layer.info.name] = reason
-        return structure
 
     @_deciding
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
-        first = self.timetable.target(0)
-        self._final = first.final if first else self.target_density
-        self._undecided = not self.method.dense  # until there are initial masks
-        self.budget = {name: layer.info.numel for name, layer in self.layers.items()}
-        self.allocation, self._proportions = dict(self.budget), dict(self.budget)
-        self._begin({n: torch.ones_like(p, dtype=torch.bool) for n, p in self.weights.values.items()})
+        self.state = TrainingState(self.rules.opening(), undecided=not self.method.dense)
         if self.method.dense:
             return
-        infos = {name: layer.info for name, layer in self.layers.items()}
-        last = round(self.target_density * self.size)
-        limits = bounds(infos, self.structures)
-        uniform_budget(infos, last, *limits)  # raises now, not when it gets there
-        if self.method.starts_full:
-            self._final = sum(limits[1].values()) / self.size
         if not self.method.init.needs:
             self._decide({})
-        if self.method.support:
-            start = self.timetable.clock(0)
-            check_support(self.method.support, self.timetable.clock, self.last_update)
-            shrunk(self.method.support, self._views({}), self._couplings, start)  # may refuse the network
-
-    @torch.no_grad()
-    def set_masks(self, masks: Masks) -> None:
-        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
-        survivors = {name: masks[name] & mask for name, mask in self.topology.masks.items()}
-        self.topology.adopt({name: masks[name] for name in self.layers})
-        self._hold()
-        self._zero(survivors)
-
-    def _begin(self, masks: Masks) -> None:
-        self.topology = Topology(masks)
-        self._hold()
+        self.rules.check_removals(self.views())
 
     def _listen(self) -> None:
-        """Hear of new gradients of the weights as they are stored now, and ask for those that the next step needs."""
+        """Hear of new gradients of the weights as they are stored now, and look at what the next step needs."""
         self._hooks.listen(self.weights.values.values())
-        self.arrangement.collect(Signal.GRAD in self._needs())
+        self._look_ahead()
 
-    def _hold(self) -> None:
-        """Bring what is stored, and what masks it, in line with the topology."""
-        self.arrangement.follow(self.topology.masks, self.topology.support)
-        self.weights.hold(self.topology.masks)
-        self._dead.hold(self.topology.masks, self.arrangement.rows)
+    def _look_ahead(self) -> None:
+        """Plan the coming step, and have its backward passes leave what it needs."""
+        self._plan = self.timetable.plan(self.steps + 1, self.state.books.density)
+        self.arrangement.collect(Signal.GRAD in self._plan.needs)
 
-    def _decide(self, fields: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Initial masks, the same on every rank, and zeros where they are inactive."""
-        n = round(self._final * self.size)
-        masks, budget = initial_masks(
-            self.layers, self.structures, self.method.init, n, self.seed, fields=fields
-        )
-        ranks.broadcast(masks)
-        self.budget = ranks.broadcast_counts(budget, next(iter(masks.values())).device)
-        self.allocation, self._proportions = dict(self.budget), dict(self.budget)
-        self._begin(masks)
-        self._undecided = False
-        self._zero(masks)
+    def _decide(self, fields: Fields) -> None:
+        """Initial masks, and zeros where they are inactive."""
+        masks, books = self.rules.initial(self.state.books.density, fields)
+        self.state = replace(self.state, books=books, undecided=False)
+        self.masking.adopt(Topology(masks))
+        self.masking.zero(masks, self._silent)
 
     @_deciding
     def _prepare_step(self) -> None:
@@ -310,138 +309,71 @@ class Sparsifier:
         if self.method.dense:
             return
         if self.weights.moved:
-            values = self.weights.values
-            self.topology.follow({name: value.device for name, value in values.items()})
-            self.signals.move(values)
-            self._hold()
-        self._due = self.timetable.target(self.steps + 1)
-        self._needed = self._needs()
-        gradients = {n: p.grad for n, p in self.weights.values.items() if p.grad is not None}
-        wanted = {n: self._gradient(n, g) for n, g in gradients.items()} if self._needed else {}
+            self.masking.move()
+            self.signals.move(self.weights.values)
+        init = self.method.init
+        self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
+        gradients = self.masking.gradients()
+        wanted = self.masking.logical(gradients) if self._needed else {}
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
-        if self._undecided and not overflowed(self.optimizer):
-            self._decide_from_gradients()
-        pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
-        if self._silent:
-            pairs += self._dead.gradients()
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
-
-    def _needs(self) -> Signal:
-        """What the coming step must collect."""
-        needed = self.timetable.needs(self.steps + 1, self._final)
-        return needed | self.method.init.needs if self._undecided else needed
-
-    def _gradient(self, name: str, stored: Tensor) -> Tensor:
-        """A layer's gradient in the logical shape, float [*w], as dense as this step needs it."""
-        dense = self.arrangement.dense_gradient(name)
-        return self.weights.stored[name].logical(stored) if dense is None else dense
-
-    def _decide_from_gradients(self) -> None:
-        """Decide the initial masks, unless a loss scaler is about to skip the step for its gradients."""
-        fields = self.signals.read(self.method.init.needs, self.topology.masks)
-        self._check_complete(fields, "the initial masks need")
-        if all(bool(g.isfinite().all()) for values in fields.values() for g in values.values()):
-            self._decide(fields)
-
-    def _check_complete(self, fields: Mapping[str, Mapping[str, Tensor]], why: str) -> None:
-        for name in self.layers:
-            if any(name not in values for values in fields.values()):
-                raise StrategyError(f"layer {name!r} has no gradient, which {why}")
+        if not self.decided and not overflowed(self.optimizer):
+            fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
+            if finite(fields):
+                self._decide(fields)
+        self.masking.mask(gradients, self._silent)
 
     @property
     def _silent(self) -> bool:
         """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
         bias sends through an activation is what lets a gradient reach them."""
-        return bool(self._dead.vectors) and not self._undecided and self.steps >= self.last_update
+        return self.decided and self.steps >= self.last_update
 
     @_deciding
     def _finish_step(self) -> None:
-        """Count the applied step; update the topology if it is due."""
+        """Count the applied step; do to the topology what its plan says."""
         if overflowed(self.optimizer):
             return
-        self.steps += 1
+        steps, leaky = self.steps + 1, self.state.leaky
+        self.state = replace(self.state, steps=steps)
         if self.method.dense:
             return
-        if self._undecided:
+        if not self.decided:
             raise StrategyError(
                 f"init {self.method.init!r}: a step was applied whose gradients aren't finite: no initial mask"
             )
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
-        if self.steps & (self.steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
-            self._leaky = self._leaky or self.weights.leak(self.topology.active)
-        if self._leaky:
-            self._zero(self.topology.masks)
-        if self.method.support and self.timetable.removes(self.steps):
-            self._remove(self.method.support)
-        if self._due is not None:
-            self._update(self._due)
+        if steps & (steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
+            leaky = leaky or self.weights.leak(self.topology.active)
+            self.state = replace(self.state, leaky=leaky)
+        if leaky:
+            self.masking.zero(self.topology.masks, self._silent)
+        if self._plan.removes:
+            self._remove()
+        if self._plan.target:
+            self._update(self._plan.target)
         self.signals.forget()
-        self.arrangement.collect(Signal.GRAD in self._needs())
+        self._look_ahead()
 
     def _update(self, target: Target) -> None:
         """One topology update, decided by the pure engine, then written."""
-        fields = self.signals.read(self._needed, self.topology.masks)
-        self._check_complete(fields, "a topology update at this step needs")
-        views = self._views(fields)
-
-        def draw(name: str, role: str) -> Generator:
-            return generator(self.seed, name, self.steps, role)
-
-        method = self.method
-        share, density = method.init.share, self.target_density
-        goal = make_goal(target, self._final, views, self.structures, share, self._proportions, density)
-        masks, self.budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
-        self._due = None
-        self.allocation, self._final = goal.final_allocation, target.final
-        ranks.check_equal(masks)
-        change = self.topology.change(masks)
-        self._write(change)
+        fields = self.signals.read(self._needed, self.topology.masks, "a topology update at this step needs")
+        masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps)
+        change = self.masking.change(masks, self._silent)
+        self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
         active = sum(self.topology.active.values())
-        self.history.append(
-            UpdateReport(self.steps, self.density, active, change.grown, change.dropped, self.r_s)
-        )
+        report = UpdateReport(self.steps, self.density, active, change.grown, change.dropped, self.r_s)
+        self.state = replace(self.state, books=books, history=(*self.state.history, report))
 
-    def _remove(self, component: Support) -> None:
+    def _remove(self) -> None:
         """One event of the structure's own: positions go for good, with the weights that were active there."""
-        support = shrunk(component, self._views({}), self._couplings, self.timetable.clock(self.steps))
-        ranks.check_equal({name: support.get(name, mask) for name, mask in self.topology.masks.items()})
+        support = self.rules.shrink(self.views(), self.steps)
         if not support:
             return
         held, supported = self.active, self.topology.supported
-        change = self.topology.restrict(support)
-        lost = {name: held[name] - now for name, now in self.topology.active.items()}
-        self.budget = {name: max(0, budget - lost[name]) for name, budget in self.budget.items()}
-        self._write(change)
-        active, left = sum(self.topology.active.values()), self.topology.supported
-        self.removals.append(Removal(self.steps, supported - left, change.dropped, active, left))
-
-    def _write(self, change: Change) -> None:
-        """Follow a change of the masks: weights, optimizer state, rows."""
-        self._hold()
-        self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
-        self._zero(change.survivors)
-
-    def _views(self, fields: Mapping[str, Mapping[str, Tensor]]) -> dict[str, LayerView]:
-        return {name: self._view(layer, fields) for name, layer in self.layers.items()}
-
-    def _view(self, layer: Layer, fields: Mapping[str, Mapping[str, Tensor]]) -> LayerView:
-        name = layer.info.name
-        return LayerView(
-            layer.info,
-            self.weights.logical(name),
-            self.topology.masks[name],
-            self.topology.masks[name],
-            self.budget[name],
-            self.allocation[name],
-            self.steps / self.total_steps,
-            support=self.topology.support.get(name),
-            **{kind: values[name] for kind, values in fields.items()},
-        )
-
-    def _zero(self, survivors: Mapping[str, Tensor]) -> None:
-        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
-        self.weights.zero(survivors)
-        if self._silent:
-            self._dead.zero(self.optimizer)
+        change = self.masking.restrict(support, self._silent)
+        self._hooks.listen(self.weights.values.values())
+        now, left = self.topology.active, self.topology.supported
+        removal = Removal(self.steps, supported - left, change.dropped, sum(now.values()), left)
+        books = self.state.books.without({name: held[name] - now[name] for name in now})
+        self.state = replace(self.state, books=books, removals=(*self.state.removals, removal))

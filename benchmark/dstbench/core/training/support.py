@@ -39,8 +39,8 @@ def shrunk(
 ) -> dict[str, Tensor]:
     """The new support, bool [*w], of the layers that lose positions, checked: known, smaller, not empty."""
     with torch.no_grad():
-        found = component.support(views, couplings, clock)
-    for name, support in found.items():
+        left = component.support(views, couplings, clock)
+    for name, support in left.items():
         where = f"{component!r}, layer {name!r}"
         if name not in views:
             raise StrategyError(f"{where}: there is no such layer")
@@ -58,4 +58,4 @@ def shrunk(
         name: view.mask.numel() if view.support is None else count(view.support)
         for name, view in views.items()
     }
-    return {name: support for name, support in found.items() if count(support) < before[name]}
+    return {name: support for name, support in left.items() if count(support) < before[name]}

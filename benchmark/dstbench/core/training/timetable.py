@@ -11,6 +11,15 @@ from dstbench.core.training.method import Method
 
 
 @dataclass(frozen=True)
+class StepPlan:
+    """What one step asks for, known before its forward pass."""
+
+    target: Target | None  # what the topology update after it is to reach; None: there is none
+    needs: Signal  # what it must collect, for that update and for later ones
+    removes: bool  # whether the structure may remove something for good after it
+
+
+@dataclass(frozen=True)
 class Timetable:
     """A method's schedule over the steps of one training."""
 
@@ -40,10 +49,14 @@ class Timetable:
         """The step of the last topology update; 0 if there is none."""
         return next((step for step in range(self.total_steps, 0, -1) if self.target(step)), 0)
 
-    def needs(self, step: int, density: float) -> Signal:
-        """What this step must collect, from a density before it."""
-        return self.method.signals(self.target(step), density, step <= self.last_update)
+    @property
+    def initial_density(self) -> float:
+        """What training starts at."""
+        first = self.target(0)
+        return first.final if first else self.density
 
-    def removes(self, step: int) -> bool:
-        """Whether the structure may remove something for good after this step."""
-        return self.method.support is not None and self.method.support.events(self.clock(step))
+    def plan(self, step: int, density: float) -> StepPlan:
+        """What this step asks for, from a density before it."""
+        target, support = self.target(step), self.method.support
+        needs = self.method.signals(target, density, updates_left=step <= self.last_update)
+        return StepPlan(target, needs, removes=support is not None and support.events(self.clock(step)))

@@ -46,6 +46,10 @@ class Topology:
         restored.explored_counts = {name: count(mask) for name, mask in explored.items()}
         return restored
 
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """What ``of`` takes, the counts in ``initial`` aside: kind -> layer name -> bool [*w]; not copies."""
+        return {"masks": self.masks, "explored": self.explored, "kept": self.kept, "support": self.support}
+
     def adopt(self, masks: Mapping[str, Tensor]) -> None:
         """Hold these masks from now on."""
         self.masks = dict(masks)

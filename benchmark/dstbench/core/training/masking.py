@@ -1,0 +1,112 @@
+"""Carrying a topology out: what is stored, what masks it and what is zero follow the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dstbench.core.engine.update import Masks
+from dstbench.core.storage.arrangement import Arrangement, MaskedArrangement
+from dstbench.core.storage.compact import CompactArrangement
+from dstbench.core.storage.condensed import CondensedArrangement
+from dstbench.core.storage.stored import Storage, Weights
+from dstbench.core.training.dead_rows import DeadRows
+from dstbench.core.training.rules import Rules
+from dstbench.core.training.topology import Change, Topology
+
+
+class Masking:
+    """A network's weights with their gradients, optimizer state and dead rows, held to the masks of a topology.
+
+    silent, in what follows: whether dead rows are kept silent, too.
+    """
+
+    topology: Topology
+
+    def __init__(self, model: nn.Module, rules: Rules, optimizer: Optimizer) -> None:
+        """All weights are active."""
+        self._rules, self._optimizer = rules, optimizer
+        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
+        self.weights = Weights(rules.layers, optimizer)
+        self.arrangement: Arrangement = MaskedArrangement()
+        values = self.weights.values
+        self.adopt(Topology({n: torch.ones_like(v, dtype=torch.bool) for n, v in values.items()}))
+
+    def arrange(self, storage: Storage, model: nn.Module, example_input: Tensor | None) -> None:
+        """Store the weights in another way than whole, by the masks that there are."""
+        rules = self._rules
+        if storage == "compact":
+            self.arrangement = CompactArrangement(model, rules.couplings, self.weights)
+        elif storage == "condensed" and example_input is not None and not rules.method.dense:
+            offers = {name: structure.accelerate for name, structure in rules.structures.items()}
+            condensed = CondensedArrangement(model, rules.layers, offers, self.weights)
+            condensed.choose(self.topology.masks, example_input)
+            self.arrangement = condensed
+        self._hold()
+
+    @torch.no_grad()
+    def adopt(self, topology: Topology) -> None:
+        """Follow another topology from now on."""
+        self.topology = topology
+        self._hold()
+
+    @torch.no_grad()
+    def impose(self, masks: Masks, silent: bool) -> None:
+        """Hold other masks, bool [*w] by layer, without counting them as explored."""
+        survivors = {name: masks[name] & mask for name, mask in self.topology.masks.items()}
+        self.topology.adopt(masks)
+        self._hold()
+        self.zero(survivors, silent)
+
+    def change(self, masks: Masks, silent: bool) -> Change:
+        """Hold the masks that a topology update decided."""
+        return self._follow(self.topology.change(masks), silent)
+
+    def restrict(self, support: Masks, silent: bool) -> Change:
+        """Give up what lies outside the support of some layers, for good."""
+        return self._follow(self.topology.restrict(support), silent)
+
+    def move(self) -> None:
+        """Go where the weights went, as when Accelerate's ``prepare`` moves them."""
+        self.topology.follow({name: value.device for name, value in self.weights.values.items()})
+        self._hold()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Of the layers that have one, shaped as stored."""
+        return {name: value.grad for name, value in self.weights.values.items() if value.grad is not None}
+
+    def logical(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gradients in logical shapes, float [*w], as dense as the arrangement was asked to collect them."""
+        dense = {name: self.arrangement.dense_gradient(name) for name in gradients}
+        return {
+            name: self.weights.stored[name].logical(gradient) if (whole := dense[name]) is None else whole
+            for name, gradient in gradients.items()
+        }
+
+    def mask(self, gradients: Mapping[str, Tensor], silent: bool) -> None:
+        """Zero the gradients of inactive weights, in place."""
+        pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
+        pairs += self._dead.gradients() if silent else []
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
+
+    @torch.no_grad()
+    def zero(self, survivors: Mapping[str, Tensor], silent: bool) -> None:
+        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
+        self.weights.zero(survivors)
+        if silent:
+            self._dead.zero(self._optimizer)
+
+    def _hold(self) -> None:
+        """Bring what is stored, and what masks it, in line with the topology."""
+        self.arrangement.follow(self.topology.masks, self.topology.support)
+        self.weights.hold(self.topology.masks)
+        self._dead.hold(self.topology.masks, self.arrangement.rows)
+
+    def _follow(self, change: Change, silent: bool) -> Change:
+        self._hold()
+        self.zero(change.survivors, silent)
+        return change

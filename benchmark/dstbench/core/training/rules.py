@@ -1,0 +1,127 @@
+"""What a training goes by, resolved once, and the decisions that follow: from values to values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from dstbench.api import Coupling, LayerView, Target
+from dstbench.core import ranks
+from dstbench.core.engine.allocation import bounds, uniform_budget
+from dstbench.core.engine.books import Books
+from dstbench.core.engine.random import draws
+from dstbench.core.engine.structures import EngineStructure, fitted
+from dstbench.core.engine.update import Masks, initial_masks, update_masks
+from dstbench.core.network.channels import couplings
+from dstbench.core.network.layers import Layer, unwrap
+from dstbench.core.storage.stored import Weights
+from dstbench.core.training.method import Method
+from dstbench.core.training.state import TrainingState
+from dstbench.core.training.support import check_support, shrunk
+from dstbench.core.training.timetable import Timetable
+from dstbench.core.training.topology import Topology
+
+Fields = Mapping[str, Mapping[str, Tensor]]  # LayerView's field -> layer name -> float [*w]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The resolved method of a training, with the layers that it applies to. Every rank decides alike, or is told."""
+
+    timetable: Timetable
+    layers: Mapping[str, Layer]  # those in the budget
+    structures: Mapping[str, EngineStructure]  # of each layer
+    fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, unstructured instead, and why
+    couplings: tuple[Coupling, ...]  # the channels that a structure may remove
+    seed: int
+
+    @classmethod
+    def of(cls, model: nn.Module, timetable: Timetable, layers: Mapping[str, Layer], seed: int) -> Rules:
+        """Fit the method to the layers of a model."""
+        method = timetable.method
+        fits = {name: fitted(method.structure, layer.info) for name, layer in layers.items()}
+        structures = {name: structure for name, (structure, _) in fits.items()}
+        fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
+        coupled = couplings(unwrap(model), layers) if method.support else ()
+        return cls(timetable, layers, structures, fallbacks, coupled, seed)
+
+    @property
+    def method(self) -> Method:
+        """One component of each kind."""
+        return self.timetable.method
+
+    @property
+    def size(self) -> int:
+        """N: the maskable weights in the budget."""
+        return sum(layer.info.numel for layer in self.layers.values())
+
+    def opening(self) -> Books:
+        """The books of the dense network, at the density that the initial masks will have.
+
+        Raises Infeasible where the training's density can't be held: now, not when it gets there.
+        """
+        infos = {name: layer.info for name, layer in self.layers.items()}
+        books = Books.opened(
+            self.timetable.initial_density, {name: info.numel for name, info in infos.items()}
+        )
+        if self.method.dense:
+            return books
+        lower, upper = bounds(infos, self.structures)
+        uniform_budget(infos, round(self.timetable.density * self.size), lower, upper)
+        full = sum(upper.values()) / self.size
+        return replace(books, density=full) if self.method.starts_full else books
+
+    def views(
+        self, state: TrainingState, topology: Topology, weights: Weights, fields: Fields
+    ) -> dict[str, LayerView]:
+        """What strategies see of each layer. fields: the signals that they asked for."""
+        masks, books = topology.masks, state.books
+        return {
+            name: LayerView(
+                layer.info,
+                weights.logical(name),
+                mask=masks[name],
+                before=masks[name],
+                active=books.budget[name],
+                allocation=books.allocation[name],
+                progress=self.timetable.clock(state.steps).progress,
+                support=topology.support.get(name),
+                **{kind: values[name] for kind, values in fields.items()},
+            )
+            for name, layer in self.layers.items()
+        }
+
+    def initial(self, density: float, fields: Fields) -> tuple[Masks, Books]:
+        """Initial masks, those of rank 0, which may have other weights until they are wrapped."""
+        n = round(density * self.size)
+        masks, budget = initial_masks(self.layers, self.structures, self.method.init, n, self.seed, fields)
+        ranks.broadcast(masks)
+        device = next(iter(masks.values())).device
+        return masks, Books.opened(density, ranks.broadcast_counts(budget, device))
+
+    def update(
+        self, books: Books, target: Target, views: Mapping[str, LayerView], step: int
+    ) -> tuple[Masks, Books]:
+        """The masks behind one topology update. Raises StrategyError where ranks come to different ones."""
+        method = self.method
+        goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
+        draw = draws(self.seed, step)
+        masks, budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
+        ranks.check_equal(masks)
+        return masks, books.after(target, goal, budget)
+
+    def shrink(self, views: Mapping[str, LayerView], step: int) -> Masks:
+        """What the structure's event at a step leaves of the layers that lose positions for good."""
+        if self.method.support is None:
+            return {}
+        support = shrunk(self.method.support, views, self.couplings, self.timetable.clock(step))
+        ranks.check_equal({name: support.get(name, view.mask) for name, view in views.items()})
+        return support
+
+    def check_removals(self, views: Mapping[str, LayerView]) -> None:
+        """Refuse, before the first step, what the structure could never remove, or too late."""
+        if self.method.support is not None:
+            check_support(self.method.support, self.timetable.clock, self.timetable.last_update)
+            shrunk(self.method.support, views, self.couplings, self.timetable.clock(0))

@@ -1,0 +1,21 @@
+"""Where a training stands, besides its masks, its signals and what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dstbench.core.engine.books import Books
+from dstbench.core.training.support import Removal
+from dstbench.core.training.topology import UpdateReport
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What changes at a step, as one value. Plain values only."""
+
+    books: Books
+    undecided: bool  # no initial masks yet: all weights are active
+    steps: int = 0  # applied optimizer steps
+    leaky: bool = False  # the optimizer moves weights whose gradient and state are zero
+    history: tuple[UpdateReport, ...] = ()
+    removals: tuple[Removal, ...] = ()
