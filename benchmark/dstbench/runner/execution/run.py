@@ -13,6 +13,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record
+from dstbench.runner.execution.local import warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -237,7 +238,6 @@ def _check_data(
     preload: Sequence[str],
 ) -> None:
     """Load every data set once: what is missing is said, or downloaded, before anything starts."""
-    from dstbench.runner.execution.local import warm_up
     from dstbench.runner.trial.blueprint import load_data
 
     warm_up(preload)  # meanwhile

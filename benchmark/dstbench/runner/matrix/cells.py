@@ -9,7 +9,6 @@ from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Recipe
 from dstbench.runner.matrix.axes import SETTING, held
 from dstbench.runner.matrix.config import Matrix
 from dstbench.runner.matrix.matching import listed, matches, same
@@ -47,7 +46,7 @@ def _combinations(matrix: Matrix) -> Iterator[dict[str, Any]]:
     settings = [getattr(axes, axis) for axis in SETTING]
     methods: list[dict[str, Any]] = [{"recipe": recipe} for recipe in axes.recipe or ()]
     if axes.has_product:
-        choices = [getattr(axes, axis) or (getattr(Recipe, axis),) for axis in STRATEGIES]
+        choices = [held(dict(axes), (), axis) for axis in STRATEGIES]
         methods += [dict(zip(STRATEGIES, choice, strict=True)) for choice in product(*choices)]
     for setting in product(*settings):
         for method in methods:
