@@ -71,9 +71,7 @@ class MeasureRow:
     title: str = ""
     help: str = ""
     type: Any = float  # in the record, where None is legal, too; None: it has no field of its own there
-    read: Callable[[Mapping[str, Any]], Any] | None = (
-        None  # from a record's measures, where it isn't just its field
-    )
+    read: Callable[[Mapping[str, Any]], Any] | None = None  # from the measures; None: its field
     framed: bool = True  # a column of the table of trials
     over_seeds: Aggregate = "mean"
     inverse_of: str = ""  # 1 / the mean of this measure over seeds
