@@ -21,6 +21,13 @@ def sides(tmp_path, put, make, before, after, **changes):
         ([90.0, 91.0, 92.0], [90.5, 90.0, 93.0], "inconclusive", "95 % interval over 3 seeds"),
         ([90.0], [89.5], "inconclusive", "tolerance of 1 points: 1 seed, no interval to go by"),
         ([90.0], [88.5], "worse", "tolerance of 1 points: 1 seed, no interval to go by"),
+        ([90.0, 91.0], [90.0, 91.0], "identical", "the same top-1 at 2 seeds"),
+        (
+            [90.0, 91.3, 92.0],
+            [90.4, 91.7, 92.4],
+            "inconclusive",
+            "tolerance of 1 points: 3 seeds, no interval to go by",
+        ),
         ([90.0, 90.0], [92.0, 92.0], "better", "tolerance of 1 points: 2 seeds, no interval to go by"),
     ],
 )
@@ -60,7 +67,9 @@ def test_what_only_one_side_has_is_no_regression(tmp_path, put, make):
 def test_a_folder_against_itself(results):
     table = compare(results, results)
     assert len(table) == 12
-    assert set(table["verdict"]) == {"inconclusive"}
+    nothing_finished = table["before"].isna()
+    assert set(table["verdict"][~nothing_finished]) == {"identical"}
+    assert set(table["verdict"][nothing_finished]) <= {"inconclusive"}
 
 
 def test_what_was_left_out_is_named(tmp_path, put, make):

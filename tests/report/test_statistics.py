@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dstbench.report.statistics import (
     differences,
@@ -34,9 +36,25 @@ def test_one_seed_has_no_interval_and_none_has_no_mean():
     assert (none.n, none.mean, none.low) == (0, None, None)
 
 
-def test_equal_seeds_have_an_interval_of_no_width():
+def test_equal_seeds_have_no_interval():
+    """One of no width would claim certainty."""
     result = mean_interval([5.0, 5.0])
-    assert (result.low, result.high) == (5.0, 5.0)
+    assert (result.mean, result.low, result.high) == (5.0, None, None)
+
+
+def test_what_varies_by_more_than_rounding_has_one():
+    result = mean_interval([1e3 - 1e-8, 1e3, 1e3 + 1e-8])
+    assert result.high - result.low == pytest.approx(2 * T_2 * 1e-8 / math.sqrt(3), rel=1e-3)
+
+
+@given(st.integers(2, 20), st.integers(1, 12), st.sampled_from([360, 9_999, 10_000, 50_000]), st.randoms())
+def test_seeds_that_differ_by_equally_many_images_are_no_evidence(n, images, total, random):
+    """The differences are equal; only rounding tells their floats apart."""
+    theirs = {seed: random.randint(0, total - images) for seed in range(n)}
+    for whole in (100.0, 1.0):
+        pair = [{s: whole * (c + more) / total for s, c in theirs.items()} for more in (images, 0)]
+        assert p_value(differences(*pair)) is None
+        assert paired(*pair).low is None
 
 
 def test_differences_pair_by_seed_and_drop_what_only_one_has():
@@ -52,7 +70,8 @@ def test_p_value_of_a_paired_t_test():
     # t = (4/3) / (1/3) = 4 with 2 degrees of freedom: p = 2·(1/2 − t/(2·√(t² + 2))) = 1 − 4/√18
     assert p_value([-1.0, -2.0, -1.0]) == pytest.approx(1 - 4 / math.sqrt(18), abs=1e-12)
     assert p_value([1.0, 2.0]) is None
-    assert p_value([1.0, 1.0, 1.0]) is None
+    for n in (3, 4, 5, 6, 10):
+        assert p_value([0.1] * n) is None
 
 
 def test_holm_by_hand():

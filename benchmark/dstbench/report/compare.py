@@ -26,8 +26,8 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     """Top-1 of ``after`` minus ``before`` in percent points, paired by seed: a row per trial apart from its seed.
 
     ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero;
-    with fewer seeds, where the difference exceeds ``tolerance`` percent points; else ``inconclusive``
-    (``basis`` says which of the two was used). Trials that finished before and no longer do are ``worse``;
+    without such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every
+    seed has the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do are ``worse``;
     what only one side has is ``only before`` or ``only after``. ``regressed`` marks what is worse.
     ``attrs["rejected"]`` lists the files left out. Raises BadInput where a folder doesn't exist.
     """
@@ -39,7 +39,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = table["verdict"].map({"worse": 0, "better": 1, "inconclusive": 2}).fillna(3)
+    order = table["verdict"].map({"worse": 0, "better": 1, "inconclusive": 2, "identical": 3}).fillna(4)
     table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
     table = table.assign(order=order).sort_values(
         ["order", "model", "dataset", "density", "method"], kind="stable"
@@ -94,6 +94,8 @@ def _verdict(old: Trials, new: Trials, change: MeanInterval, tolerance: float) -
         return "worse", f"no result any more: {lost}"
     if change.mean is None:
         return "inconclusive", "no seed finished on both sides"
+    if not any(differences(_top1(new), _top1(old))):
+        return "identical", f"the same top-1 at {change.n} seed{'s' if change.n > 1 else ''}"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
         return _side(change.low, change.high, 0.0), f"95 % interval over {change.n} seeds"
     basis = f"tolerance of {tolerance:g} points: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"

@@ -8,6 +8,7 @@ scipy.special is imported where it is used, scipy.stats (0.7 s) only for what ne
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,11 +16,14 @@ from functools import cache
 CONFIDENCE = 0.95
 FEWEST = 3  # seeds below which nothing is ever called a difference
 EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
+_ROUNDING = 64 * sys.float_info.epsilon
+"""Relative to the values, and to 100 at least, since differences of percents carry the percents' rounding."""
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean with its interval; ``low`` and ``high`` are None where n < 2, ``mean`` too where n = 0."""
+    """A mean with its interval. ``low`` and ``high`` are None where there is none: where n < 2, and where all
+    values are equal, since what never varied says nothing of how it may vary. ``mean`` is None where n = 0."""
 
     n: int
     mean: float | None
@@ -34,9 +38,10 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Me
     if n == 0:
         return MeanInterval(0, None)
     mean = math.fsum(values) / n
-    if n == 1:
-        return MeanInterval(1, mean)
-    half = _t_quantile(0.5 + confidence / 2, n - 1) * _deviation(values, mean) / math.sqrt(n)
+    deviation = _deviation(values, mean)
+    if deviation is None:
+        return MeanInterval(n, mean)
+    half = _t_quantile(0.5 + confidence / 2, n - 1) * deviation / math.sqrt(n)
     return MeanInterval(n, mean, mean - half, mean + half)
 
 
@@ -53,14 +58,14 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> MeanInterv
 def p_value(values: Sequence[float]) -> float | None:
     """Two-sided t-test that the mean of these (paired) differences is zero.
 
-    None with fewer than three seeds, and where all are equal: a t-test has nothing to say there.
+    None with fewer than three seeds, and where all are equal but for rounding: a t-test has nothing to say there.
     """
     n = len(values)
     if n < FEWEST:
         return None
     mean = math.fsum(values) / n
     deviation = _deviation(values, mean)
-    if deviation == 0:
+    if deviation is None:
         return None
     from scipy.special import stdtr
 
@@ -112,8 +117,12 @@ def mean_ranks(blocks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {method: total / len(blocks) for method, total in totals.items()}
 
 
-def _deviation(values: Sequence[float], mean: float) -> float:
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+def _deviation(values: Sequence[float], mean: float) -> float | None:
+    """The standard deviation; None where there is nothing to deviate from, or no more than rounding."""
+    if len(values) < 2:
+        return None
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return deviation if deviation > _ROUNDING * max(100.0, *map(abs, values)) else None
 
 
 @cache
