@@ -25,10 +25,10 @@ Trials = list[dict[Any, Any]]
 def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.DataFrame:
     """Top-1 of ``after`` minus ``before`` in percent points, paired by seed: a row per trial apart from its seed.
 
-    ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero;
-    without such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every
-    seed has the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do are ``worse``;
-    what only one side has is ``only before`` or ``only after``. ``regressed`` marks what is worse.
+    ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero; without
+    such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every seed has
+    the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do
+    are ``worse``; what only one side has is ``only before`` or ``only after``. ``regressed`` marks what is worse.
     ``attrs["rejected"]`` lists the files left out. Raises BadInput where a folder doesn't exist.
     """
     import pandas as pd
