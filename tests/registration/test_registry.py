@@ -218,7 +218,7 @@ TARGETS = '''
     from dataclasses import dataclass, field
     from typing import Literal
     import torch
-    from dstbench.api import Policy, Random, Recipe, InPlace
+    from dstbench.api import InPlace, Policy, Random, Recipe, Signal
 
     @dataclass(frozen=True)
     class Score:
@@ -239,7 +239,7 @@ TARGETS = '''
 
     def plain(layer, rng, *, scale: float = 2.0):
         return layer.weight * scale
-    plain.needs = "kept"
+    plain.needs = Signal.GRAD
 
     def share(layers, candidates, n):
         return {name: 1.0 for name in layers}
@@ -383,7 +383,7 @@ def test_not_a_spec(found, spec):
 
 
 def test_policies(found):
-    from dstbench.api import InPlace, Policy, Random
+    from dstbench.api import InPlace, Policy, Random, Signal
 
     assert found.build("grow", "score").share == InPlace()
     share = found.build("grow", "share")
@@ -393,7 +393,7 @@ def test_policies(found):
     assert found.build("grow", "ready") == Policy(Random(exclude_dropped=True))
     scaled = found.build("grow", {"name": "plain", "scale": 3}).score
     assert scaled.keywords == {"scale": 3.0}
-    assert scaled.needs == "kept"  # attributes survive binding
+    assert scaled.needs == Signal.GRAD  # attributes survive binding
     with pytest.raises(BadInput, match="grow 'odd': expected a Score"):
         found.build("grow", "odd")
 
