@@ -11,36 +11,36 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.fold import fold_norms, relus_in_place
-from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
+from dstbench.api import Execution, LayerCall, Layout, Spec, StrategyError, Structure
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.network.inputs import Inputs, each_tensor, tensors
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.network.outputs import Comparison, compare
-from dstbench.core.storage.condensed_layer import gather, layer_call
+from dstbench.core.storage.condensed_layer import execute, gather, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 
 _TOLERANCE = 1e-3  # in float32: kernels add in another order
 
 
 class Packed(nn.Module):
-    """A layer at inference: an execution, with its weight as its kernel wants it."""
+    """A layer at inference: an execution, with its weight as its kernel wants it. It takes what the layer takes."""
 
-    def __init__(self, layer: nn.Linear | _ConvNd, execution: Execution) -> None:
+    def __init__(self, layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution) -> None:
         super().__init__()
-        self.execution = execution
+        self.call, self.execution = call, execution
         with torch.no_grad():
             packed = execution.pack(gather(layer.weight.detach(), execution.positions))
         self.register_buffer("weight", packed)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
-        out: Tensor = self._run(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's output. Raises StrategyError for a shape that the layer doesn't take."""
+        out: Tensor = self._run(input)
         return out
 
     @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
     def _run(self, x: Tensor) -> Tensor:
-        return self.execution(x, self.get_buffer("weight"), self._buffers["bias"])
+        return execute(self.execution, self.call, x, self.get_buffer("weight"), self._buffers["bias"])
 
     def extra_repr(self) -> str:
         """The execution's path, for the module's repr."""
@@ -113,7 +113,7 @@ def pack(
         choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x, measured)
         paths[name] = choice.path
         if choice.execution is not None:
-            fast = Packed(layer.module, choice.execution)
+            fast = Packed(layer.module, call, choice.execution)
             if layer.module is model:
                 return fast, paths
             model.set_submodule(name, fast)
