@@ -182,3 +182,84 @@ def test_a_width_that_tracing_does_not_see_is_an_error_with_a_name():
     mask[0] = False
     with pytest.raises(StrategyError, match="compact: Functional can't run with fewer channels"):
         compact(Functional(), {"layer": mask}, torch.ones(1, 4))
+
+
+class TwoInputs(nn.Module):
+    """Two layers that add up, and one that reads the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(4, 8), nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits = self.last(torch.relu(self.one(x)) + torch.relu(self.two(other)))
+        return logits, {"classes": logits.argmax(1)}
+
+
+def two_masks() -> dict[str, torch.Tensor]:
+    masks = {"one": torch.ones(8, 4, dtype=torch.bool), "two": torch.ones(8, 3, dtype=torch.bool)}
+    for mask in masks.values():
+        mask[[1, 6]] = False
+    return masks
+
+
+def test_several_inputs_and_nested_outputs():
+    torch.manual_seed(0)
+    model, masks, x, other = TwoInputs(), two_masks(), torch.randn(5, 4), torch.randn(5, 3)
+    for inputs in ((x, other), {"other": other, "x": x}):
+        small = compact(model, masks, inputs)
+        assert small.one.out_features == 6
+        assert len(small.compaction.check.compared) == 2
+        assert small.compaction.check.difference <= 1e-6
+        fast = accelerate(model, masks, "channel", inputs)
+        assert fast.execution_path == "compacted"
+        assert fast.check.ok
+        assert accelerate(model, masks, "unstructured", inputs).check.ok
+    assert accelerate(model, masks, "channel").check is None
+    with pytest.raises(BadInput, match="example_input: expected a tensor, a tuple"):
+        compact(model, masks, [x, other])
+
+
+def test_a_part_of_the_output_that_differs_is_named():
+    class Width(TwoInputs):
+        def forward(self, x: torch.Tensor, other: torch.Tensor) -> dict[str, object]:
+            logits, _ = super().forward(x, other)
+            return {"logits": logits, "rest": [logits * float(self.one.out_features)]}
+
+    inputs = (torch.randn(5, 4), torch.randn(5, 3))
+    with pytest.raises(StrategyError, match=r"by 2.5e-01 of their size: output\['rest'\]\[0\]"):
+        compact(Width(), two_masks(), inputs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "at_most"), [(torch.bfloat16, 0.1), (torch.float16, 0.02), (torch.float64, 1e-12)]
+)
+def test_rounding_of_a_dtype_is_no_difference(dtype, at_most):
+    torch.manual_seed(0)
+    layers, width = [], 3
+    for _ in range(5):
+        layers += [nn.Conv2d(width, 64, 1), nn.BatchNorm2d(64), nn.ReLU()]
+        width = 64
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
+    masks = {str(i): torch.ones_like(model[i].weight, dtype=torch.bool) for i in range(0, 15, 3)}
+    for i, mask in enumerate(masks.values()):
+        mask[torch.randperm(64)[:40]] = False
+        nn.init.normal_(model[3 * i + 1].bias)
+        nn.init.normal_(model[3 * i + 1].running_mean)
+    small = compact(model.to(dtype), masks, torch.randn(8, 3, 8, 8, dtype=dtype))
+    assert len(small.compaction.folded) == 5
+    assert small.compaction.check.difference <= small.compaction.check.limit
+    assert small.compaction.check.difference <= at_most
+    assert small[3].weight.dtype == small[3].bias.dtype == dtype
+
+
+def test_a_wrong_compaction_in_half_precision_is_still_refused(monkeypatch):
+    import dstbench.accel.compact as module
+
+    monkeypatch.setattr(module, "_fold", lambda model, removal: {})
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
+    nn.init.ones_(model[0].bias)
+    mask = torch.zeros(8, 4, dtype=torch.bool)
+    mask[0] = True
+    with pytest.raises(StrategyError, match="limit 1e-01"):
+        compact(model, {"0": mask}, torch.randn(5, 4, dtype=torch.bfloat16))

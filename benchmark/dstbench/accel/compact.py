@@ -13,23 +13,25 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.api import StrategyError
 from dstbench.core.network.channels import Removal, removable
 from dstbench.core.network.cut import cut
+from dstbench.core.network.inputs import Inputs, call
 from dstbench.core.network.layers import maskable_layers, unwrap
-from dstbench.core.network.outputs import difference
+from dstbench.core.network.outputs import Comparison, comparison, tolerance
 from dstbench.core.storage.condensed_layer import expanded
 from dstbench.errors import BadInput, nearest
 
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-5  # in float32
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What was removed from a network, and what could not be."""
+    """What was removed from a network, what could not be, and how near its outputs came to the masked model's."""
 
     removed: Mapping[str, tuple[int, ...]]  # layer -> its output rows that are gone
     folded: Mapping[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # layer -> input channels, now in its bias
     kept: Mapping[str, str] = field(default_factory=dict)  # layer with dead rows that stay -> why
+    check: Comparison | None = None  # of the outputs on ``example_input``
 
 
 def masked_copy(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -55,13 +57,14 @@ def _kind(value: object) -> str:
 
 
 def compact(
-    model: nn.Module, masks: Mapping[str, Tensor], example_input: Tensor, multiple: int = 1
+    model: nn.Module, masks: Mapping[str, Tensor], example_input: Inputs, multiple: int = 1
 ) -> nn.Module:
     """A copy without the channels that are dead, in evaluation mode; what was done is its ``compaction``.
 
-    masks: layer name -> bool [*w]. example_input: float [batch, ...]; outputs on it must agree with the
-    masked model's to 1e-5 of their size, else StrategyError. multiple: layers that lose rows keep as many dead ones
-    as make up a multiple of this, which kernels like.
+    masks: layer name -> bool [*w]. example_input: a tensor [batch, ...], a tuple of arguments or a dict of keyword
+    arguments; every tensor of the outputs on it must agree with the masked model's to 1e-5 of its size in float32,
+    1e-1 in bfloat16, 2e-2 in float16, else StrategyError. multiple: layers that lose rows keep as many dead ones as
+    make up a multiple of this, which kernels like.
 
     A channel goes from everywhere at once: through norms, activations and pooling, residual additions,
     concatenations, products such as squeeze-and-excitation, depthwise and whole groups of grouped convolutions, and
@@ -77,19 +80,31 @@ def compact(
     with torch.no_grad():
         folded = _fold(small, removal)
         _cut(small, removal)
-        expected = masked(example_input)
-        try:
-            actual = small(example_input)
-        except RuntimeError as error:  # it reads a width that the tracing doesn't see
-            raise StrategyError(
-                f"compact: {type(model).__name__} can't run with fewer channels: {error}"
-            ) from error
-    apart = difference(actual, expected)
-    if not apart <= _TOLERANCE:
-        raise StrategyError(f"compact: outputs differ from the masked model's by {apart:.1e} of their size")
+    check = _checked(small, masked, example_input, type(model).__name__)
     removed = {name: _indices(gone) for name, gone in removal.rows.items()}
-    small.compaction = Compaction(removed, folded, removal.kept())  # type: ignore[assignment]
+    small.compaction = Compaction(removed, folded, removal.kept(), check)  # type: ignore[assignment]
     return small
+
+
+def _checked(small: nn.Module, masked: nn.Module, example_input: Inputs, name: str) -> Comparison:
+    """Refuse a network that can't run, or computes something else."""
+    with torch.no_grad():
+        expected = call(masked, example_input)
+        try:
+            outputs = call(small, example_input)
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            IndexError,
+        ) as error:  # of a width that tracing doesn't see
+            raise StrategyError(f"compact: {name} can't run with fewer channels: {error}") from error
+    check = comparison(outputs, expected, tolerance(_TOLERANCE, masked, example_input, expected))
+    if not check.ok:
+        raise StrategyError(
+            f"compact: outputs differ from the masked model's by {check.difference:.1e} of their size: {check}"
+        )
+    return check
 
 
 def _indices(chosen: Tensor) -> tuple[int, ...]:

@@ -11,35 +11,36 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.fold import fold_norms, relus_in_place
-from dstbench.api import Execution, Layout, Spec, StrategyError, Structure
+from dstbench.api import Execution, LayerCall, Layout, Spec, StrategyError, Structure
 from dstbench.core.engine.structures import EngineStructure, as_structure
+from dstbench.core.network.inputs import Inputs, each_tensor, tensors
 from dstbench.core.network.layers import maskable_layers
-from dstbench.core.network.outputs import difference
-from dstbench.core.storage.condensed_layer import gather, layer_call
+from dstbench.core.network.outputs import Comparison, compare
+from dstbench.core.storage.condensed_layer import execute, gather, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 
-_TOLERANCES = {torch.bfloat16: 1e-1, torch.float16: 2e-2}  # of the largest output
+_TOLERANCE = 1e-3  # in float32: kernels add in another order
 
 
 class Packed(nn.Module):
-    """A layer at inference: an execution, with its weight as its kernel wants it."""
+    """A layer at inference: an execution, with its weight as its kernel wants it. It takes what the layer takes."""
 
-    def __init__(self, layer: nn.Linear | _ConvNd, execution: Execution) -> None:
+    def __init__(self, layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution) -> None:
         super().__init__()
-        self.execution = execution
+        self.call, self.execution = call, execution
         with torch.no_grad():
             packed = execution.pack(gather(layer.weight.detach(), execution.positions))
         self.register_buffer("weight", packed)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
-        out: Tensor = self._run(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's output. Raises StrategyError for a shape that the layer doesn't take."""
+        out: Tensor = self._run(input)
         return out
 
     @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
     def _run(self, x: Tensor) -> Tensor:
-        return self.execution(x, self.get_buffer("weight"), self._buffers["bias"])
+        return execute(self.execution, self.call, x, self.get_buffer("weight"), self._buffers["bias"])
 
     def extra_repr(self) -> str:
         """The execution's path, for the module's repr."""
@@ -50,16 +51,19 @@ def accelerate(
     model: nn.Module,
     masks: Mapping[str, Tensor],
     structure: Spec | Layout | Structure,
-    example_input: Tensor | None = None,
+    example_input: Inputs | None = None,
 ) -> nn.Module:
-    """An inference copy of a masked model, with the path it runs on as its attribute ``execution_path``.
+    """An inference copy of a masked model, with the path it runs on as its attribute ``execution_path``, and in
+    ``check`` what was compared with the masked model, and how near it came.
 
     ``compacted`` where the structure kills whole rows; else batch norms are folded and layers condensed where
     that was measured to be faster, and the path names what runs, with the number of layers. Both need
-    ``example_input``, float [batch, ...]; without it a model runs ``masked-dense``, no faster than dense. Raises
-    StrategyError where outputs on it differ from the masked model's.
+    ``example_input``, a tensor [batch, ...], a tuple of arguments or a dict of keyword arguments; without it a model
+    runs ``masked-dense``, no faster than dense, and ``check`` is None. Raises StrategyError where any tensor of the
+    outputs on it differs from the masked model's by more than its dtype explains.
     """
     built = _built(structure)
+    check: Comparison | None = None
     if example_input is None:
         fast, path = masked_copy(model, masks).eval(), MASKED_DENSE
     elif built.whole_rows:
@@ -67,36 +71,37 @@ def accelerate(
     else:
         fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, built, example_input)
         path = describe(paths)
-        _check(fast, masked_copy(model, masks).eval(), example_input)
+    if example_input is not None:
+        check = _checked(fast, masked_copy(model, masks).eval(), example_input)
     fast.execution_path = path  # type: ignore[assignment]
+    fast.check = check  # type: ignore[assignment]
     return fast
 
 
-@torch.no_grad()
-def _check(fast: nn.Module, masked: nn.Module, example_input: Tensor) -> None:
+def _checked(fast: nn.Module, masked: nn.Module, example_input: Inputs) -> Comparison:
     """Refuse a copy that computes something else."""
-    expected = masked(example_input)
-    error = difference(fast(example_input), expected)
-    if not error <= _TOLERANCES.get(expected.dtype, 1e-3):
+    check = compare(fast, masked, example_input, _TOLERANCE)
+    if not check.ok:
         raise StrategyError(
-            f"accelerate: outputs differ from the masked model's by {error:.1e} of their size"
+            f"accelerate: outputs differ from the masked model's by {check.difference:.1e} of their size: {check}"
         )
+    return check
 
 
 def pack(
-    model: nn.Module, masks: Mapping[str, Tensor], structure: EngineStructure, example_input: Tensor
+    model: nn.Module, masks: Mapping[str, Tensor], structure: EngineStructure, example_input: Inputs
 ) -> tuple[nn.Module, dict[str, str]]:
     """Have the layers of a masked model in eval mode compute from their active weights, wherever that is faster.
 
-    Every masked layer is measured on the input that ``example_input``, float [batch, ...], brings it. On a CPU
+    Every masked layer is measured on the input that ``example_input`` brings it. On a CPU
     images are taken to be channels_last, and so is the model: the fastest layout for what stays dense, and one
     that layers hand on to each other. ReLUs work in place where nothing else reads their input. Returns the
     model, or what takes its place if it is a layer itself, and how each masked layer runs.
     """
     model = relus_in_place(model)
-    if example_input.dim() == 4 and example_input.device.type == "cpu":
+    if any(_is_image(tensor) for tensor in tensors(example_input)):
         model = model.to(memory_format=torch.channels_last)
-        example_input = example_input.contiguous(memory_format=torch.channels_last)
+        example_input = each_tensor(example_input, _channels_last)
     paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
     measured = Measurements()
     inputs = inputs_of(model, {name: layers[name].module for name in masks}, example_input)
@@ -108,11 +113,19 @@ def pack(
         choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x, measured)
         paths[name] = choice.path
         if choice.execution is not None:
-            fast = Packed(layer.module, choice.execution)
+            fast = Packed(layer.module, call, choice.execution)
             if layer.module is model:
                 return fast, paths
             model.set_submodule(name, fast)
     return model, paths
+
+
+def _is_image(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.device.type == "cpu"
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if _is_image(tensor) else tensor
 
 
 def describe(paths: Mapping[str, str]) -> str:

@@ -127,7 +127,9 @@ def _module(layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution | 
         dense: nn.Module = copy.deepcopy(layer).to(memory_format=memory_format)
         return dense
     return (
-        CondensedLayer(copy.deepcopy(layer), call, execution) if call.training else Packed(layer, execution)
+        CondensedLayer(copy.deepcopy(layer), call, execution)
+        if call.training
+        else Packed(layer, call, execution)
     )
 
 

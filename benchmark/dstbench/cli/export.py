@@ -30,18 +30,20 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Write a trained network as a PyTorch program, ONNX or sparse weights. Exit code 1 where outputs differ."""
-    from dstbench.runner.trial.export import TOLERANCE
     from dstbench.runner.trial.export import export as write
 
     done = write(result, format, out, results=results)
     verdict = "same outputs" if done.ok else "OUTPUTS DIFFER"
     if as_json:
-        print_json({**asdict(done), "tolerance": TOLERANCE, "ok": done.ok})
+        print_json(
+            {**asdict(done), "difference": done.difference, "tolerance": done.check.limit, "ok": done.ok}
+        )
     else:
         shape = "x".join(map(str, done.outputs))
         typer.echo(f"Wrote {done.file}: {done.format}, {done.path}")
         typer.echo(
-            f"{verdict}: {shape}, at most {done.difference:.1e} of the largest apart (limit {TOLERANCE:.0e})"
+            f"{verdict}: {shape}, at most {done.difference:.1e} of the largest apart (limit {done.check.limit:.0e}), "
+            f"on random images: {', '.join(done.check.compared)}"
         )
         typer.echo(
             f"{done.size:,} bytes: {done.size / done.dense_size:.3f}x the dense weights, "

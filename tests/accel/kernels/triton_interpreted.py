@@ -239,6 +239,29 @@ def test_a_condensed_layer_trains_with_it(autocast):
     assert_close(found, expected, 2e-2 if autocast else 1e-5)
 
 
+@pytest.mark.parametrize("case", [LINEAR, CONV], ids=["linear", "conv"])
+def test_a_condensed_layer_takes_no_batch_and_an_empty_one(case):
+    example = Example(*case)
+    kind = nn.Conv2d(7, 37, 3, padding=1) if case is CONV else nn.Linear(53, 37)
+    with torch.no_grad():
+        kind.weight.copy_(example.weight)
+    call = layer_call(example.shape, example.convolution)
+    for execution in example.executions():
+        fast = CondensedLayer(kind, call, execution)
+        for x in (example.x[0].float(), example.x[:0].float()):
+            mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+            got, expected = fast(mine), kind(other)
+            assert got.shape == expected.shape
+            got.sum().backward()
+            (dw,) = torch.autograd.grad(expected.sum(), kind.weight, retain_graph=True)
+            expected.sum().backward()
+            stored = gather(dw, execution.positions)
+            assert_close(
+                [got.detach(), mine.grad, fast.weight.grad], [expected.detach(), other.grad, stored], 1e-5
+            )
+            fast.zero_grad()
+
+
 def test_refuses_offsets_beyond_32_bits():
     (execution,) = Example(*LINEAR).executions()
     huge = torch.zeros(1).expand(2**26, 53)

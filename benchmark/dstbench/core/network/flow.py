@@ -42,7 +42,7 @@ class Value:
     """A tensor inside the network, by its channels."""
 
     slots: Tensor  # int64 [C]
-    constant: Tensor  # float32 [C]: what the channel holds everywhere, in evaluation; NaN if no constant
+    constant: Tensor  # float64 [C]: what the channel holds everywhere, in evaluation; NaN if no constant
     axis: Literal[1, -1]  # where the channels lie
     flat: bool = False  # behind a flattening: each channel is several features in a row
     owner: str | None = None  # the one layer whose rows these are
@@ -53,7 +53,7 @@ class Read:
     """One layer's view of its input channels."""
 
     slots: Tensor  # int64 [C]
-    constant: Tensor  # float32 [C], as in Value
+    constant: Tensor  # float64 [C], as in Value
     padded: bool  # zeros around the input: there a constant isn't constant
 
 
@@ -192,13 +192,13 @@ class _Walk:
         return Value(rows, constant, axis, owner=name)
 
     def constant_rows(self, name: str, inputs: Tensor | None, padded: bool) -> Tensor:
-        """What each output row holds where all that it reads is constant: float32 [out], NaN elsewhere."""
+        """What each output row holds where all that it reads is constant: float64 [out], NaN elsewhere."""
         layer = self.layers[name]
         out, columns = layer.info.shape[:2]
         links = None if self.links is None else self.links.get(name)
         if links is None:
-            return torch.full((out,), torch.nan)
-        constant = torch.zeros(out)
+            return torch.full((out,), torch.nan, dtype=torch.float64)
+        constant = torch.zeros(out, dtype=torch.float64)
         if inputs is None or bool(inputs.isnan().all()):  # the usual case, and cheap
             varies = links
         else:
@@ -208,11 +208,11 @@ class _Walk:
             varies = links & (per_row.isnan() | (per_row != 0) if padded else per_row.isnan())
             adds = links & ~varies & (per_row != 0)
             if bool(adds.any()):
-                taps = layer.weight.detach().cpu().float().reshape(out, columns, -1).sum(2)
+                taps = layer.weight.detach().cpu().double().reshape(out, columns, -1).sum(2)
                 constant = (taps * per_row.nan_to_num()).masked_fill(~adds, 0).sum(1)
         constant = constant.masked_fill(torch.from_numpy(varies.numpy().any(1)), torch.nan)
         bias = getattr(layer.module, "bias", None)
-        return constant + bias.detach().cpu().float() if isinstance(bias, Tensor) else constant
+        return constant + bias.detach().cpu().double() if isinstance(bias, Tensor) else constant
 
     def norm(self, path: str, norm: _BatchNorm, value: Value) -> Value:
         """A batch norm: a shift and a scale of each channel, in evaluation."""
@@ -224,7 +224,7 @@ class _Walk:
             return value
         if norm.running_mean is None or norm.running_var is None:  # normalised by each batch: no constant
             return replace(value, constant=torch.full_like(constant, torch.nan))
-        constant = (constant - norm.running_mean.cpu()) / (norm.running_var.cpu() + norm.eps).sqrt()
+        constant = (constant - norm.running_mean.cpu()) / (norm.running_var.cpu().double() + norm.eps).sqrt()
         if norm.affine:
             constant = constant * norm.weight.detach().cpu() + norm.bias.detach().cpu()
         act = getattr(norm, "act", None)  # of a BatchNormAct2d
@@ -285,11 +285,13 @@ class _Walk:
         ):
             return None
         a, b = (
-            argument.constant if isinstance(argument, Value) else torch.tensor(float(argument))  # type: ignore[arg-type]
+            argument.constant
+            if isinstance(argument, Value)
+            else torch.tensor(float(argument), dtype=torch.float64)  # type: ignore[arg-type]
             for argument in arguments
         )
         if name in _PRODUCTS:  # zero times anything finite
-            constant = torch.where((a == 0) | (b == 0), torch.zeros(()), a * b)
+            constant = torch.where((a == 0) | (b == 0), torch.zeros((), dtype=torch.float64), a * b)
         else:
             constant = _SUMS[name](a, b)
         if len(values) == 1:

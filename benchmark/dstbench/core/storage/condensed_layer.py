@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,21 +37,24 @@ class CondensedLayer(nn.Module):
         self.train(layer.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output. Raises StrategyError where weights of another mask were loaded without that mask."""
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's output, for all that the layer itself takes: no batch, or an empty one, too.
+
+        Raises StrategyError for another shape, and where weights of another mask were loaded without that mask.
+        """
         if self.loaded is not None:
             name = self.call.info.name
             raise StrategyError(
                 f"layer {name!r}: the weights loaded are of another mask; load the Sparsifier's state, too"
             )
-        values: Tensor = self.weight
+        x, values = input, cast(Tensor, self.weight)
         bias: Tensor | None = self.bias
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, values = x.to(dtype), values.to(dtype)
             bias = bias if bias is None else bias.to(dtype)
         with torch.autocast(x.device.type, enabled=False):
-            out = self.execution(x, self.execution.pack(values), bias)
+            out = execute(self.execution, self.call, x, self.execution.pack(values), bias)
         if self.collecting and out.requires_grad:
             out.register_hook(partial(self._collect, x.detach()))  # type: ignore[no-untyped-call]
         return out
@@ -95,6 +98,53 @@ class CondensedLayer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
         if dense is not None:
             state_dict[key] = dense
+
+
+def execute(execution: Execution, call: LayerCall, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer's output from an execution, which only ever sees a batch that isn't empty.
+
+    x: [..., in] or [batch, in, *space], or [in, *space] of one sample, as PyTorch's own layers take it. Raises
+    StrategyError for another shape or dtype.
+    """
+    batch = _batched(call, x)
+    shape = _output_shape(call, x, batch)
+    if x.dtype != packed.dtype:
+        raise StrategyError(f"layer {call.info.name!r}: expected an input of {packed.dtype}, got {x.dtype}")
+    if not batch.numel():
+        # of the same graph, so that all gradients are zeros, as the layer's own are
+        reached = [each for each in (batch, packed, bias) if each is not None and each.requires_grad]
+        out = sum((each.sum() * 0 for each in reached), x.new_zeros(shape))
+    else:
+        out = execution(batch, packed, bias)
+    return out if batch is x else out[0]
+
+
+def _batched(call: LayerCall, x: Tensor) -> Tensor:
+    """x, as a batch of one where it is a single sample."""
+    dimensions = len(call.stride)
+    return x[None] if x.dim() == (dimensions + 1 if dimensions else 1) else x
+
+
+def _output_shape(call: LayerCall, x: Tensor, batch: Tensor) -> tuple[int, ...]:
+    """Of a batch's output. Raises StrategyError where the layer itself couldn't make one."""
+    out, inputs, *kernel = call.info.shape
+    inputs *= call.groups
+    if not call.stride:
+        if not x.dim() or x.shape[-1] != inputs:
+            raise _misshapen(call, f"[..., {inputs}]", x)
+        return (*batch.shape[:-1], out)
+    dimensions = len(call.stride)
+    if batch.dim() != dimensions + 2 or batch.shape[1] != inputs:
+        raise _misshapen(call, f"[batch, {', '.join([str(inputs), *['*'] * dimensions])}]", x)
+    sizes = zip(batch.shape[2:], call.padding, call.dilation, kernel, call.stride, strict=True)
+    space = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in sizes]
+    if min(space) < 1 or 0 in batch.shape[2:]:
+        raise _misshapen(call, f"no smaller than the kernel, {'x'.join(map(str, kernel))}", x)
+    return (len(batch), out, *space)
+
+
+def _misshapen(call: LayerCall, expected: str, x: Tensor) -> StrategyError:
+    return StrategyError(f"layer {call.info.name!r}: expected an input {expected}, got {list(x.shape)}")
 
 
 def is_condensed(model: nn.Module) -> bool:
@@ -169,6 +219,7 @@ def layer_call(
 
 def weight_gradient(call: LayerCall, x: Tensor, gradient: Tensor) -> Tensor:
     """The dense gradient of the weight, float [*w], from a layer's input and its output's gradient."""
+    x, gradient = _batched(call, x), _batched(call, gradient)
     if not call.stride:
         return gradient.flatten(0, -2).T @ x.flatten(0, -2)
     compute = (grad.conv1d_weight, grad.conv2d_weight, grad.conv3d_weight)[len(call.stride) - 1]

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from dstbench.api import Execution, LayerCall
+from dstbench.core.network.inputs import Inputs, arguments
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.storage.condensed_layer import CondensedLayer
 from dstbench.core.storage.timing import Call, time_interleaved
@@ -23,6 +24,7 @@ _GAIN = (
     1.1  # an execution must be this much faster than masked dense: less is within the noise of a measurement
 )
 _ROUNDS, _WARMUP = 5, 2
+_AUTOCAST = (torch.bfloat16, torch.float16)
 
 Measurements = dict[tuple[Any, ...], float]
 """Speedups by all that a layer's time depends on. It belongs to whoever chooses for a whole model, so that layers
@@ -61,8 +63,9 @@ def choose(
 
 
 @torch.no_grad()
-def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Tensor) -> dict[str, Tensor]:
+def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Inputs) -> dict[str, Tensor]:
     """What each module sees of ``example_input`` in eval mode; only modules called once, with one tensor."""
+    args, kwargs = arguments(example_input)
     seen: dict[str, list[tuple[object, ...]]] = {name: [] for name in modules}
 
     def listen(name: str) -> RemovableHandle:
@@ -71,7 +74,7 @@ def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input:
     handles = [listen(name) for name in modules]
     try:
         with evaluating(model):
-            model(example_input)
+            model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
@@ -97,13 +100,13 @@ def speedup(
 def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
     """One forward pass on ``example``, and the backward pass where the layer trains, as a call to time."""
     x = example.detach().clone(memory_format=torch.preserve_format)
-    with torch.autocast(call.device.type, call.dtype, enabled=call.dtype != torch.float32), torch.no_grad():
+    with torch.autocast(call.device.type, call.dtype, enabled=call.dtype in _AUTOCAST), torch.no_grad():
         gradient = torch.ones_like(module(x))
     if call.training:
         x.requires_grad_()
 
     def run() -> None:
-        with torch.autocast(call.device.type, call.dtype, enabled=call.dtype != torch.float32):
+        with torch.autocast(call.device.type, call.dtype, enabled=call.dtype in _AUTOCAST):
             if not call.training:
                 with torch.inference_mode():
                     module(x)

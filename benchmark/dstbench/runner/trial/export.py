@@ -16,7 +16,7 @@ from dstbench.accel.export import Network, get_format
 from dstbench.accel.portable import portable
 from dstbench.core.cost.cost import cost
 from dstbench.core.engine.structures import as_structure
-from dstbench.core.network.outputs import difference
+from dstbench.core.network.outputs import Comparison, comparison, tolerance
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
@@ -25,7 +25,7 @@ from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import Trained, load_trained
 
 TOLERANCE = 1e-5
-"""What outputs may differ by, relative to the largest: other kernels add in another order."""
+"""What outputs may differ by, relative to the largest, in float32: other kernels add in another order."""
 _TRACED, _CHECKED = 2, 5  # images in a batch: another number than was traced shows that any will do
 
 
@@ -38,7 +38,7 @@ class Exported:
     path: (
         str  # "compacted", "row groups (…)", "masked-dense", "dense" without masks; "weights" of safetensors
     )
-    difference: float  # the largest between outputs, relative to the largest output
+    check: Comparison  # of the file's outputs with the masked model's, on random images
     outputs: tuple[int, ...]  # shape
     size: int  # of the file
     dense_size: int  # of all the full model's parameters and buffers
@@ -47,9 +47,14 @@ class Exported:
     )
 
     @property
+    def difference(self) -> float:
+        """The largest between outputs, relative to the largest output."""
+        return self.check.difference
+
+    @property
     def ok(self) -> bool:
         """Whether the file computes the masked model's function."""
-        return self.difference <= TOLERANCE
+        return self.check.ok
 
 
 def export(
@@ -83,7 +88,7 @@ def export(
         file,
         format,
         path if chosen.runs else "weights",
-        difference(outputs, expected),
+        comparison(outputs, expected, tolerance(TOLERANCE, network.masked, images, expected)),
         tuple(outputs.shape),
         file.stat().st_size,
         sum(value.nbytes for value in trained.dense().state_dict().values()),

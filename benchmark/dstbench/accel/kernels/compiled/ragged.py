@@ -7,6 +7,7 @@ convolutions of one or two dimensions share the kernels of ``ragged.cpp``, float
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from dstbench.accel.kernels.compiled.build import NotCompiled, load
 from dstbench.accel.kernels.groups import Columns, Groups, by_entry, layout, storage_order
 from dstbench.api import Execution, LayerCall, StrategyError
+from dstbench.core.storage.condensed_layer import scatter
 
 __all__ = ["RaggedExecution", "offered", "ragged_executions"]
 
@@ -65,7 +68,12 @@ class RaggedExecution:
         return values
 
     def __call__(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's output. Raises StrategyError where an input isn't what the kernels may read."""
+        """The layer's output. Raises StrategyError where an input isn't what the kernels may read.
+
+        A model that was cast since is computed densely, with a warning: the kernels know float32 alone.
+        """
+        if x.device.type == "cpu" and x.dtype == packed.dtype != torch.float32:
+            return self._dense(x, packed, bias)
         for name, tensor in (("input", x), ("weight", packed), ("bias", bias)):
             if tensor is not None and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
                 raise self._wrong(f"a float32 {name} on the CPU", f"{tensor.dtype} on {tensor.device}")
@@ -77,6 +85,19 @@ class RaggedExecution:
         if packed.numel() != self.positions.numel():
             raise self._wrong(f"{self.positions.numel()} weights", f"{packed.numel()}")
         out: Tensor = _Product.apply(x, packed, bias, self)
+        return out
+
+    def _dense(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        name, call = self.call.info.name, self.call
+        warnings.warn(
+            f"layer {name!r} runs masked dense in {x.dtype}: {self.path!r} computes in float32 only",
+            stacklevel=2,
+        )
+        weight = scatter(packed, self.positions, call.info.shape)
+        if not call.stride:
+            return functional.linear(x, weight, bias)
+        convolve = (functional.conv1d, functional.conv2d)[len(call.stride) - 1]
+        out: Tensor = convolve(x, weight, bias, call.stride, call.padding, call.dilation)
         return out
 
     def _wrong(self, expected: str, got: str) -> StrategyError:
