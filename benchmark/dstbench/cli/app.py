@@ -15,6 +15,7 @@ from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, leaderboard, results_app
 from dstbench.cli.run import run
 from dstbench.errors import BadInput
+from dstbench.results.printable import printable
 
 
 class _Group(TyperGroup):
@@ -26,7 +27,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (BadInput, PluginError) as error:
-            typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+            message = printable(str(error), kept="\n")
+            typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
             raise typer.Exit(2) from None
 
 

@@ -35,17 +35,15 @@ def leaderboard(
     as_json: Json = False,
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
-    from dstbench.report.leaderboards import arranged, summarise
-    from dstbench.report.page import write_leaderboards
-    from dstbench.report.published.beside import stand_beside
+    from dstbench.report.isolation import isolated
+    from dstbench.report.page import boards_of, write_leaderboards
     from dstbench.report.text import render_text, to_json
-    from dstbench.results.table import load_results
+    from dstbench.results.table import read
 
     files: tuple[Path, ...] = ()
     if out is None:
-        results = load_results(folders)
-        summary, rejected = summarise(results), results.attrs["rejected"]
-        tables, beside = arranged(summary), stand_beside(summary)
+        (tables, beside), loaded = isolated(read(folders), boards_of)
+        rejected = _lines(loaded.rejected)
     else:
         written = write_leaderboards(folders, out)
         tables, beside, rejected, files = (
@@ -72,6 +70,7 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """How methods explore: R_s, weights never dropped, sparse and dead channels; with --out plots over time."""
+    from dstbench.report.isolation import isolated
     from dstbench.report.text import to_json
     from dstbench.report.trajectories import (
         at_the_end,
@@ -82,8 +81,7 @@ def explore(
     )
     from dstbench.results.table import read
 
-    loaded = read(folders)
-    listed = trajectories(loaded)
+    listed, loaded = isolated(read(folders), trajectories)
     files = [] if out is None else write_exploration(loaded, out)
     if as_json:
         typer.echo(to_json(by_layer(listed) if layers else at_the_end(listed)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.highlights import facts, tiles
+from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
 from dstbench.report.leaderboards import arranged, summarise
 from dstbench.report.notes import provenance, reading
@@ -25,6 +26,8 @@ from dstbench.report.speedup import speedups
 from dstbench.report.text import to_csv, to_markdown
 from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
+from dstbench.results.files import write_all
+from dstbench.results.printable import printable
 from dstbench.results.table import LoadedResults, Paths, frame, read
 
 if TYPE_CHECKING:
@@ -56,11 +59,26 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
     """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``,
     and the page and the tables about exploration where records say how it went.
 
-    Raises BadInput where a results folder doesn't exist.
+    A record that no board can show is left out by name. Raises BadInput where a results folder doesn't exist or
+    ``out`` is a file; where the disk is full, what was in ``out`` stays.
     """
-    loaded = read(results)
+    (tables, beside, contents), loaded = isolated(read(results), _contents)
+    folder = Path(out)
+    write_all(folder, contents)
+    return Written(
+        tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
+    )
+
+
+def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
+    """The boards' tables, and what was published beside them."""
     summary = summarise(frame(loaded.records))
-    tables, beside = arranged(summary), stand_beside(summary)
+    return arranged(summary), stand_beside(summary)
+
+
+def _contents(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
+    """The tables, what was published beside them, and the texts of all files by name."""
+    tables, beside = boards_of(loaded)
     explored = exploration_files(loaded)
     page = render_page(tables, loaded, beside, explored=bool(explored))
     contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
@@ -68,13 +86,7 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
         whole = beside.within(board.name, tables[board.name])
         contents[f"{board.name}.csv"] = to_csv(whole)
         contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8", newline="\n")
-    return Written(
-        tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
-    )
+    return tables, beside, contents
 
 
 def render_page(
@@ -108,7 +120,7 @@ def render_page(
             comparisons=compared(beside.comparisons),
             reading=reading(loaded.records),
             provenance=provenance(loaded.records),
-            rejected=[f"{'/'.join(item.path.parts[-3:])}: {item.reason}" for item in loaded.rejected],
+            rejected=[f"{item.place}: {printable(item.reason)}" for item in loaded.rejected],
         )
     )
 

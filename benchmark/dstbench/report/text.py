@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import Board
 from dstbench.report.columns import COLUMNS
-from dstbench.report.markdown import escaped, header, line
+from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
+from dstbench.results.printable import cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +43,10 @@ NOTHING = Beside()
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Six significant digits, missing empty, one line ending everywhere: the same results, the same bytes."""
-    return table.to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
+    """Six significant digits, missing empty, one line ending everywhere: the same results, the same bytes. No text is
+    a formula where a spreadsheet opens it."""
+    plain = table.map(lambda value: cell(value) if isinstance(value, str) else value)
+    return plain.to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
 
 
 def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> str:
@@ -128,11 +131,7 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
         shown.add_row(
             Text(row["verdict"], style=style),
-            row["method"],
-            row["model"],
-            row["dataset"],
-            *numbers,
-            row["basis"],
+            *(Text(text) for text in (row["method"], row["model"], row["dataset"], *numbers, row["basis"])),
         )
     return shown
 
@@ -192,9 +191,10 @@ def _why(row: Mapping[Any, Any]) -> str:
 def _frame(title: str) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for column in TERMINAL:
         heading = f"{_GROUPS.get(column.kind, '')}\n{column.title}"
@@ -249,7 +249,8 @@ def _markdown(column: Column, row: Mapping[Any, Any]) -> str:
     text = column.text(row) or MISSING
     if add := (_PUBLISHED if row.get("published") else _OURS).get(column.kind):
         text = add(text, row)
-    text = escaped(text)
+    ours = column.numeric or row.get("published")  # written by us: links and emphasis in it are meant
+    text = escaped(text) if ours else harmless(text)
     return f"*{text}*" if column.kind == "method" and row["control"] else text
 
 

@@ -18,6 +18,7 @@ from dstbench.report.leaderboards import PLACE, summarise, with_versions
 from dstbench.report.lines import Line, LinePlot, plot
 from dstbench.report.text import to_csv
 from dstbench.report.values import Column
+from dstbench.results.files import write_all
 from dstbench.results.table import LoadedResults, frame
 
 if TYPE_CHECKING:
@@ -101,10 +102,14 @@ class Trajectory:
     @property
     def curve(self) -> list[Row]:
         """One row an epoch: the means over seeds of FIGURES."""
-        trials = [record["measures"]["exploration"] for record in self.records]
+        trials = [_by_epoch(record["measures"]["exploration"]) for record in self.records]
+        epochs = sorted({epoch for trial in trials for epoch in trial})
         return [
-            {"epoch": epoch, **{name: _mean(trials, name, index) for name in FIGURES}}
-            for index, epoch in enumerate(trials[0]["epoch"])
+            {
+                "epoch": epoch,
+                **{name: _average([t.get(epoch, {}).get(name) for t in trials]) for name in FIGURES},
+            }
+            for epoch in epochs
         ]
 
     @property
@@ -116,8 +121,11 @@ class Trajectory:
     @property
     def layers(self) -> list[Row]:
         """One row a layer, at the end."""
-        by_seed = [record["measures"].get("layers") or [] for record in self.records]
-        return [_layer(seeds) for seeds in zip(*by_seed, strict=False)]
+        layers: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for record in self.records:
+            for layer in record["measures"].get("layers") or ():
+                layers.setdefault((layer["name"], *map(str, layer["shape"])), []).append(layer)
+        return [_layer(seeds) for seeds in layers.values()]
 
 
 def trajectories(loaded: LoadedResults) -> list[Trajectory]:
@@ -172,12 +180,13 @@ def exploration_files(loaded: LoadedResults) -> dict[str, str]:
 
 
 def write_exploration(loaded: LoadedResults, out: str | Path) -> list[Path]:
-    """Write these files into ``out``, the page first; none where nothing is known."""
+    """Write these files into ``out``, the page first; none where nothing is known.
+
+    Raises BadInput where ``out`` is a file; where the disk is full, what was in it stays.
+    """
     folder, contents = Path(out), exploration_files(loaded)
     if contents:
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8", newline="\n")
+        write_all(folder, contents)
     return [folder / name for name in contents]
 
 
@@ -191,7 +200,7 @@ def render_exploration(listed: Sequence[Trajectory], layers: bool = False) -> Re
     from rich.text import Text
 
     def drawn(title: str, columns: Sequence[Column], rows: list[Row]) -> Table:
-        table = Table(title=title, title_justify="left", box=None)
+        table = Table(title=Text(title), title_justify="left", box=None)
         columns = [column for column in columns if column.key not in ("epoch", "below_100", "null_100")]
         for column in columns:
             first = column.key in ("method", "layer")
@@ -199,7 +208,7 @@ def render_exploration(listed: Sequence[Trajectory], layers: bool = False) -> Re
                 column.title, justify="right" if column.numeric else "left", min_width=18 if first else None
             )
         for row in rows:
-            table.add_row(*(column.text(row) for column in columns))
+            table.add_row(*(Text(column.text(row)) for column in columns))
         return table
 
     if not listed:
@@ -248,8 +257,12 @@ def _layer(seeds: Sequence[Mapping[str, Any]]) -> Row:
     }
 
 
-def _mean(trials: Sequence[Mapping[str, Any]], name: str, index: int) -> float | None:
-    return _average([trial[name][index] for trial in trials if trial.get(name)])
+def _by_epoch(exploration: Mapping[str, Sequence[Any]]) -> dict[float, Row]:
+    """Epoch -> figure -> value."""
+    return {
+        epoch: {name: values[index] for name, values in exploration.items()}
+        for index, epoch in enumerate(exploration["epoch"])
+    }
 
 
 def _average(values: Sequence[float | None]) -> float | None:

@@ -20,6 +20,13 @@ theory, of images per second as measured."""
 WORDS: tuple[Kind, ...] = ("text", "flag", "method", "trials", "note")
 """The kinds that aren't numbers."""
 RATIOS: tuple[Kind, ...] = ("ratio", "cost", "speed")
+LARGEST = 1e100
+"""No figure of a training is larger: sums and inverses of what is smaller are numbers."""
+_RANGES: Mapping[Kind, tuple[float, float]] = {
+    **dict.fromkeys(("percent", "accuracy"), (0.0, 100.0)),
+    "fraction": (0.0, 1.01),  # room for rounding
+    "points": (-100.0, 100.0),
+}
 Aggregate = Literal["mean", "interval", "union", "any"]
 """Over seeds: the mean, the mean with its t-interval, the different values, whether one is true."""
 
@@ -57,6 +64,24 @@ class RecordedThroughput(TypedDict, total=False):
     single: RecordedSpeed | None  # inference of one image
 
 
+class LayerFigures(TypedDict, total=False):
+    """What is known of a layer beyond its size."""
+
+    allocation: int | None  # weights, before a structure rounded them to units
+    r_s: float | None
+    never_dropped: float | None
+    removed: int | None  # output rows that a structure took away for good
+    channels: dict[str, float | None] | None
+
+
+class RecordedLayer(LayerFigures):
+    """One layer with a mask, at the end."""
+
+    name: str
+    shape: list[int]  # of its weight
+    active: int  # weights
+
+
 TIMED = ("train", "inference", "single")
 """What is timed of a trial: a training step, inference of a batch, and inference of one image."""
 CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
@@ -80,6 +105,12 @@ class MeasureRow:
     extra: bool = False  # starts hidden on the page
     interval: bool = False  # <key>_low and <key>_high belong to it
     better: Literal["higher", "lower", ""] = ""  # the direction of a board that is ranked by it
+    within: tuple[float, float] | None = None  # what it can be in a record, where its kind doesn't say
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the most that it can be: a record with another value is refused."""
+        return self.within or _RANGES.get(self.kind, (0.0, LARGEST))
 
     def value(self, measures: Mapping[str, Any]) -> Any:
         """What a record's measures say, None where they don't."""
@@ -154,13 +185,13 @@ _ROWS = (
     MeasureRow("top1_validation", "percent", "validation %", "Validation accuracy of the final epoch in percent.",
                extra=True, boards=_ACCURACY),
     MeasureRow("loss", "fraction", "loss", "Mean cross-entropy of the final epoch on the test split.",
-               extra=True, boards=_ACCURACY),
+               within=(0.0, LARGEST), extra=True, boards=_ACCURACY),
     # sparsity and exploration
     MeasureRow("density_requested", "fraction", framed=False),  # in the table of trials it is the trial's own
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",
                boards=_ALL),  # of the maskable layers in the budget
     MeasureRow("density_all", "fraction"),  # over all conv and linear weights
-    MeasureRow("layers", "text", type=list[dict[str, Any]], framed=False),
+    MeasureRow("layers", "text", type=list[RecordedLayer], framed=False),
     MeasureRow("r_s", "fraction", "R_s", "In-time over-parameterisation: share of weights that were ever active.",
                boards=_THEORY),
     MeasureRow("never_dropped", "fraction", "never dropped",
@@ -187,7 +218,7 @@ _ROWS = (
     MeasureRow("exploration", "text", type=dict[str, list[float | None]], framed=False),
     MeasureRow("updates", "integer", "updates", "Topology updates in one training run.", extra=True, boards=_THEORY),
     MeasureRow("churn", "fraction", "churn", "Mean share of active weights that one update replaces.",
-               extra=True, boards=_THEORY),
+               within=(0.0, LARGEST), extra=True, boards=_THEORY),
     MeasureRow("changed", "integer"),
     MeasureRow("channels_removed", "integer"),  # output rows that a structure took away for good
     MeasureRow("collapsed", "integer", "collapsed", "Layers that lost all their weights.",
@@ -246,7 +277,7 @@ _ROWS = (
     MeasureRow("contended", "flag", "contended", "Something else ran during the timing: shown, not ranked.",
                type=None, read=lambda m: (m.get("throughput") or {}).get("contended"), over_seeds="any", timed=True,
                boards=_ACCURACY + _THROUGHPUT),
-    MeasureRow("throughput", "text", type=RecordedThroughput, framed=False),
+    MeasureRow("throughput", "text", type=RecordedThroughput, within=(1 / LARGEST, LARGEST), framed=False),
     # totals and sizes
     MeasureRow("training_flops", "si", "train FLOPs total", "Theoretical FLOPs of the whole training run.",
                extra=True, boards=_FLOPS),

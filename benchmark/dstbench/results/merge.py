@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstbench.results.record import FILE, Record, Rejected, folder_of, read_record, record_files
-from dstbench.results.table import Paths, roots
+from dstbench.results.files import make_folder
+from dstbench.results.record import FILE, Record, Rejected, folder_of, read_trial
+from dstbench.results.table import Paths, read, roots, trials
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ def merge(sources: Paths, out: str | Path) -> Merged:
     conflict. Files that can't be trusted are named and left out. Raises BadInput where a source doesn't exist.
     """
     target = Path(out)
+    make_folder(target)
     copied: list[str] = []
     same: list[str] = []
     conflicts: list[Rejected] = []
     rejected: list[Rejected] = []
     for root in roots(sources):
-        for path in record_files(root):
-            record = read_record(path)
+        for path, record in trials(root):
             if isinstance(record, Rejected):
                 rejected.append(record)
             elif (folder := folder_of(target, record["key"])).exists():
@@ -58,26 +59,16 @@ def merge(sources: Paths, out: str | Path) -> Merged:
 
 
 def validate(results: Paths) -> Validated:
-    """Read every record under a folder: how many can be trusted, how their trials ended, which can't and why."""
-    statuses: Counter[str] = Counter()
-    rejected: list[Rejected] = []
-    for root in roots(results):
-        for path in record_files(root):
-            record = read_record(path)
-            if isinstance(record, Rejected):
-                rejected.append(record)
-            elif path.parent.name != record["key"]:
-                rejected.append(
-                    Rejected(path, f"key: the folder's name is {path.parent.name!r}, got {record['key']!r}")
-                )
-            else:
-                statuses[record["status"]] += 1
-    return Validated(statuses.total(), dict(sorted(statuses.items())), tuple(rejected))
+    """Read every record under a folder, as boards do: how many can be trusted, how their trials ended, which can't
+    and why."""
+    loaded = read(results)
+    statuses = Counter(record["status"] for record in loaded.records)
+    return Validated(statuses.total(), dict(sorted(statuses.items())), loaded.rejected)
 
 
 def _conflict(path: Path, record: Record, folder: Path) -> Rejected | None:
     """Why the target's folder isn't this record; None where it is."""
-    there = read_record(folder / FILE)
+    there = read_trial(folder)
     if isinstance(there, Rejected):
         return Rejected(
             path, f"the target's own {there.path.name} for this trial {there.reason}; left as it is"
@@ -92,13 +83,14 @@ def _conflict(path: Path, record: Record, folder: Path) -> Rejected | None:
 def _copy(source: Path, folder: Path) -> None:
     """Copy a trial's plain files beside their place, then rename: a reader never sees half a folder.
 
-    Links are left out: results come from others, and a link could name any file of this machine.
+    Links are left out: results come from others, and a link could name any file of this machine. The record itself,
+    which was read and found to be one, is copied wherever it lies.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merge-") as scratch:
         ready = Path(scratch) / folder.name
         ready.mkdir()
         for file in sorted(source.iterdir()):
-            if file.is_file() and not file.is_symlink():
+            if file.name == FILE or (file.is_file() and not file.is_symlink()):
                 shutil.copy2(file, ready / file.name)
         ready.rename(folder)

@@ -10,23 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from typing_extensions import TypedDict, get_type_hints
-
-from dstbench.results.measure_table import MEASURES
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from dstbench.results.files import read_plain, write_whole
+from dstbench.results.printable import printable, shown
+from dstbench.results.schema import escaped, fitted, problem
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
+LARGEST_FILE = 2**23
+"""Bytes of a record's file. One of a network of a thousand layers has a twentieth of it."""
+DEEPEST = 32
+"""Levels of folders below a results folder that are searched: a trial is two down."""
 STATUSES = ("ok", "failed", "oom", "timeout", "diverged", "killed", "skipped")
 
 Record = dict[str, Any]
@@ -40,34 +38,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "measures": {},
     "provenance": {},
 }
-_KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else may get through
-
-
-class Trial(TypedDict):
-    """The resolved configuration that the key is made of; more may stand beside these."""
-
-    model: dict[str, Any]
-    dataset: dict[str, Any]
-    density: float
-    seed: int
-    recipe: dict[str, Any]
-
-
-class Schema(TypedDict):
-    """A record. More fields than these are kept; which measures there are, ``MEASURES`` says."""
-
-    schema_version: int
-    key: str
-    checksum: str
-    status: Literal["ok", "failed", "oom", "timeout", "diverged", "killed", "skipped"]
-    reason: str | None
-    phase: str | None
-    traceback: str | None
-    trial: Trial
-    label: str
-    control: str | None
-    measures: dict[str, Any]
-    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +48,12 @@ class Rejected:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return printable(f"{self.path}: {self.reason}")
+
+    @property
+    def place(self) -> str:
+        """Where it is in its results folder, wherever that is."""
+        return printable("/".join(self.path.parts[-3:]))
 
 
 def canonical(value: Any) -> str:
@@ -93,17 +68,18 @@ def checksum(record: Mapping[str, Any]) -> str:
 
 
 def seal(record: Mapping[str, Any]) -> Record:
-    """A record ready to write: plain JSON values (NaN and infinities become null), version and checksum set.
+    """A record ready to write: plain JSON values (NaN and infinities become null), what isn't printable escaped,
+    texts shortened to what the schema allows, version and checksum set.
 
     Raises ValueError, naming the field, where a value doesn't fit the schema: an unreadable record must
     not come into being.
     """
-    plain: Record = json.loads(json.dumps({**_DEFAULTS, **record}), parse_constant=lambda _: None)
-    plain["schema_version"] = SCHEMA_VERSION
-    plain["checksum"] = checksum(plain)
-    if problem := _problem(plain):
-        raise ValueError(f"result record: {problem}")
-    return plain
+    plain = json.loads(json.dumps({**_DEFAULTS, **record}), parse_constant=lambda _: None)
+    ready: Record = fitted(escaped(plain)) | {"schema_version": SCHEMA_VERSION}
+    ready["checksum"] = checksum(ready)
+    if wrong := problem(ready):
+        raise ValueError(f"result record: {wrong}")
+    return ready
 
 
 def folder_of(results: Path, key: str) -> Path:
@@ -114,41 +90,92 @@ def folder_of(results: Path, key: str) -> Path:
 def write_record(record: Mapping[str, Any], folder: Path) -> Record:
     """Seal a record and write it to ``folder/result.json`` atomically; returns what was written."""
     sealed = seal(record)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".result-", suffix=".json")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(sealed, file, indent=1)
-            file.write("\n")
-        Path(name).chmod(0o644)  # mkstemp's 0600 would lock others out of shared results
-        os.replace(name, folder / FILE)  # noqa: PTH105  (the name is a str here)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(folder / FILE, json.dumps(sealed, indent=1) + "\n")
     return sealed
 
 
 def read_record(path: Path) -> Record | Rejected:
-    """Read one ``result.json`` (or the folder that holds it). Never raises for what the file contains."""
-    path = path / FILE if path.is_dir() else path
+    """Read one ``result.json`` (or the folder that holds it). Never raises for what the file contains.
+
+    What isn't printable in its texts is escaped: the record can be shown as it is.
+    """
+    path = path / FILE if path.name != FILE and path.is_dir() else path
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (10,000 times: pathlib's open is measurably slower)
-            record = json.loads(file.read())
+        content = read_plain(path, LARGEST_FILE)
     except OSError as error:
         return Rejected(path, f"can't be read: {error.strerror}")
+    except ValueError as error:
+        return Rejected(path, str(error))
+    try:
+        record = json.loads(content, object_pairs_hook=_without_duplicates)
+    except _DuplicateKeyError as error:
+        return Rejected(path, str(error))
     except (ValueError, RecursionError) as error:
         return Rejected(path, f"is not valid JSON (truncated?): {error}")
-    problem = _untrusted(record)
-    return Rejected(path, problem) if problem else _migrated(record, path)
+    wrong = _untrusted(record)
+    return Rejected(path, wrong) if wrong else _migrated(record, path)
+
+
+def read_trial(path: Path) -> Record | Rejected:
+    """``read_record`` of a trial's own folder: another trial's record in it is rejected."""
+    record = read_record(path)
+    if isinstance(record, Rejected):
+        return record
+    file = path if path.name == FILE else path / FILE
+    if record["key"] not in (file.parent.name, file.parent.resolve().name):
+        return Rejected(file, f"key: the folder's name is {file.parent.name!r}, got {record['key']!r}")
+    return record
 
 
 def record_files(results: Path) -> Iterator[Path]:
     """Every ``result.json`` under a folder, in a deterministic order."""
-    for folder, below, files in os.walk(results):
-        below[:] = sorted(name for name in below if not name.startswith("."))  # hidden: half-done copies
-        if FILE in files:
-            below.clear()  # a trial's folder holds no other trial
-            yield Path(folder, FILE)
+    return (found for found in search(results) if isinstance(found, Path))
+
+
+def search(results: Path) -> Iterator[Path | Rejected]:
+    """Every ``result.json`` under a folder, in a deterministic order, and every folder that can't be searched.
+
+    Links to folders are followed, each folder once. Hidden ones are left aside: half-done copies.
+    """
+    return _search(results, DEEPEST, set())
+
+
+def _search(folder: Path, levels: int, seen: set[tuple[int, int]]) -> Iterator[Path | Rejected]:
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+        if any(entry.name == FILE for entry in entries):
+            yield folder / FILE  # a trial's folder holds no other trial
+            return
+        below = [entry for entry in entries if not entry.name.startswith(".")]
+        lost = [entry for entry in below if entry.is_symlink() and not Path(entry).exists()]
+        below = [entry for entry in below if entry not in lost and entry.is_dir()]
+    except OSError as error:
+        yield Rejected(folder, f"can't be searched: {error.strerror}")
+        return
+    yield from (Rejected(Path(entry), "is a link to nothing") for entry in lost)
+    if below and not levels:
+        yield Rejected(folder, f"is {DEEPEST} levels deep: what is below was not searched")
+        return
+    for entry in below:
+        yield from _search(Path(entry), levels - 1, seen)
+
+
+class _DuplicateKeyError(ValueError):
+    """A name that is twice in one JSON object: readers differ in which of the values counts."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _DuplicateKeyError(f"{shown(twice)} is there twice in one JSON object")
+    return content
 
 
 def _untrusted(record: Any) -> str | None:
@@ -157,9 +184,9 @@ def _untrusted(record: Any) -> str | None:
         return f"expected a JSON object, got {type(record).__name__}"
     version = record.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool):
-        return f"schema_version: expected an integer, got {version!r}"
+        return f"schema_version: expected an integer, got {shown(version)}"
     if version > SCHEMA_VERSION:
-        return f"schema_version {version} is newer than {SCHEMA_VERSION}: update dstbench to read it"
+        return f"schema_version {shown(version)} is newer than {SCHEMA_VERSION}: update dstbench to read it"
     try:
         matches = record.get("checksum") == checksum(record)
     except (ValueError, RecursionError):
@@ -175,36 +202,9 @@ def _migrated(record: Record, path: Path) -> Record | Rejected:
                 path, f"schema_version {version} can't be read any more (oldest: {SCHEMA_VERSION})"
             )
         record = {**MIGRATIONS[version](record), "schema_version": version + 1}
-    problem = _problem(record)
-    return Rejected(path, problem) if problem else record
-
-
-def _problem(record: Record) -> str | None:
-    """The first thing that doesn't fit the schema: field, what was expected, what came."""
-    from pydantic import ValidationError
-
     try:
-        _schema().validate_python(record, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "record"
-        return f"{where}: {first['msg']}, got {_short(first['input'])}"
-    if not _KEY.fullmatch(record["key"]):
-        return f"key: expected 8 to 64 hexadecimal digits, got {_short(record['key'])}"
-    return None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-@cache
-def _schema() -> TypeAdapter[Any]:
-    """``Schema`` with the types of the measures, each of which may be missing or None."""
-    from pydantic import TypeAdapter
-
-    typed_dict: Any = TypedDict  # a type checker knows only those whose fields are written out
-    fields = {row.key: row.type | None for row in MEASURES.values() if row.type}
-    measures = typed_dict("Measures", fields, total=False)
-    return TypeAdapter(typed_dict("Schema", get_type_hints(Schema) | {"measures": measures}))
+        record = escaped(record)
+    except ValueError as error:
+        return Rejected(path, str(error))
+    wrong = problem(record)
+    return Rejected(path, wrong) if wrong else record

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from dstbench.errors import BadInput
 from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
-from dstbench.results.record import Record, Rejected, canonical, read_record, record_files
+from dstbench.results.record import Record, Rejected, canonical, read_record, read_trial, search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,26 +27,49 @@ class LoadedResults:
 
     records: tuple[Record, ...]
     rejected: tuple[Rejected, ...]
+    paths: Mapping[str, Path] = field(default_factory=dict)  # key -> its file
 
 
 def read(paths: Paths) -> LoadedResults:
     """Read every record under one or more folders. Raises BadInput where a folder doesn't exist.
 
     The same record in two folders counts once. Two different records of one trial: the first folder's
-    counts, the other is rejected by name.
+    counts, the other is rejected by name, as is what lies in another trial's folder, and what makes no row.
     """
     records: dict[str, Record] = {}
     rejected: list[Rejected] = []
+    files: dict[str, Path] = {}
     for root in roots(paths):
-        for path in record_files(root):
-            record = read_record(path)
+        for path, record in trials(root):
+            if isinstance(record, dict):
+                files.setdefault(record["key"], path)
             if isinstance(record, Rejected):
                 rejected.append(record)
             elif records.setdefault(record["key"], record)["checksum"] != record["checksum"]:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected))
+    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files)
+
+
+def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
+    """Every result file under a folder with its record, or why it isn't used; and what can't be searched."""
+    for found in search(root):
+        if isinstance(found, Rejected):
+            yield found.path, found
+        else:
+            record = read_trial(found)
+            trouble = _rowless(record) if isinstance(record, dict) else None
+            yield found, Rejected(found, trouble) if trouble else record
+
+
+def _rowless(record: Record) -> str | None:
+    """Why a record makes no row: it must not stop the others. None where it makes one."""
+    try:
+        _row(record)
+    except Exception as error:  # what the schema has no rule for
+        return f"makes no row: {type(error).__name__}: {error}"
+    return None
 
 
 def load_results(paths: Paths) -> pd.DataFrame:

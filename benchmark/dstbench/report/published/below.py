@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
-from dstbench.report.markdown import escaped, header, line
+from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.beside import Beside, Source
 from dstbench.report.values import Column, show
 
@@ -41,7 +41,13 @@ def markdown(beside: Beside, compare: bool) -> list[str]:
     lines = ["", LEAD]
     if compare and beside.comparisons:
         lines += ["", "## Ours and published", "", *header(COMPARED)]
-        lines += [line(escaped(cell) for cell in cells) for cells in compared(beside.comparisons)]
+        lines += [
+            line(
+                (escaped if column.numeric or column.key == "published" else harmless)(cell)
+                for column, cell in zip(COMPARED, cells, strict=True)
+            )
+            for cells in compared(beside.comparisons)
+        ]
     lines += ["", "## Published sources"]
     for source in beside.sources:
         table = source.table

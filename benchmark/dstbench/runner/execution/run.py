@@ -12,7 +12,7 @@ from typing import Any
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record
+from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
 from dstbench.runner.execution.local import warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
@@ -126,7 +126,7 @@ def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[P
 def state_of(root: Path, key: str) -> Record | Rejected | None:
     """A trial's record, why its file can't be trusted, or None where there is none."""
     folder = folder_of(root, key)
-    return read_record(folder) if (folder / FILE).exists() else None
+    return read_trial(folder) if (folder / FILE).exists() else None
 
 
 def is_timed(trial: PlannedTrial) -> bool:

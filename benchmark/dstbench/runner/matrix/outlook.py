@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.errors import BadInput, Infeasible
 from dstbench.recipe import Clock
 from dstbench.registration.registry import Registry
-from dstbench.results.record import canonical, read_record, record_files
+from dstbench.results.record import canonical, read_trial, record_files
 from dstbench.runner.matrix.planned import PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.widths import why_not
@@ -243,7 +243,7 @@ def _measured_seconds(out: Path) -> dict[str, float]:
     """Median seconds of the finished trials in a results folder, by kind."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for path in record_files(out) if out.is_dir() else ():
-        record = read_record(path)
+        record = read_trial(path)
         if isinstance(record, dict) and record["status"] == "ok" and record["measures"].get("seconds"):
             seconds[_kind(record["trial"])].append(record["measures"]["seconds"])
     return {kind: statistics.median(values) for kind, values in seconds.items()}
