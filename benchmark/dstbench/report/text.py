@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import Board
+from dstbench.report.boards import Board, is_about_speed
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
 from dstbench.report.sheet import Entry, Field, Sheet
-from dstbench.report.values import MISSING, Column, is_missing, show
+from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def render_text(
     table = beside.within("accuracy", tables["accuracy"])
     if table.empty:
         return Text("No results yet.")
+    speeds = _ranks(tables["throughput"]) if "throughput" in tables else {}
     blocks = [
-        _block(str(model), str(dataset), rows.to_dict("records"), limit)
+        _block(str(model), str(dataset), _ordered(rows.to_dict("records"), str(dataset), speeds), limit)
         for (model, dataset), rows in table.groupby(["model", "dataset"], sort=True)
     ]
     legend = (
@@ -98,6 +99,12 @@ def render_text(
         "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
         "in brackets where something else ran"
     )
+    if ((table["control"] == "dense") & table["inference_throughput_ratio"].notna()).any():
+        legend += f"\ndense: {ITSELF}"
+    if any(is_about_speed(dataset) for dataset in table["dataset"]):
+        legend += (
+            "\nsynthetic: noise to be timed on, in order of inference speed; its accuracies mean nothing"
+        )
     if (table["seeds"] == 1).any():
         legend += (
             "\none seed (n = 1): in order of top-1 but not numbered, for such differences are no evidence"
@@ -178,6 +185,27 @@ def _part(row: Mapping[Any, Any]) -> str:
 def _why(row: Mapping[Any, Any]) -> str:
     reason = str(row["reason"]) if len(str(row["reason"])) <= 160 else f"{row['reason'][:157]}..."
     return f"{reason} ({row['statuses']})" if row["seeds"] else reason
+
+
+def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("method", "model", "dataset", "density_requested", "setting"))
+
+
+def _ranks(table: pd.DataFrame) -> dict[tuple[Any, ...], tuple[int, Any]]:
+    """Each row's place and rank on another board."""
+    return {_identity(row): (place, row["rank"]) for place, row in enumerate(table.to_dict("records"))}
+
+
+def _ordered(
+    rows: list[dict[Any, Any]], dataset: str, speeds: Mapping[Any, tuple[int, Any]]
+) -> list[dict[Any, Any]]:
+    """What was trained on noise in order of speed, with the ranks of that board; the rest as it is."""
+    if not is_about_speed(dataset) or not speeds:
+        return rows
+    ours = [row for row in rows if _identity(row) in speeds]
+    others = [row for row in rows if _identity(row) not in speeds]
+    ours.sort(key=lambda row: speeds[_identity(row)][0])
+    return [*({**row, "rank": speeds[_identity(row)][1]} for row in ours), *others]
 
 
 def _fields(sections: Sequence[Sequence[Entry]]) -> tuple[Field, ...]:
