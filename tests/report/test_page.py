@@ -241,7 +241,7 @@ def test_highlights_call_no_gain_what_is_within_timing_noise(tmp_path, make, put
         return (folder / "index.html").read_text(encoding="utf-8")
 
     assert "<b>no gain</b><em>highest: 1.03×, compacted</em>" in page(1.03)
-    assert "<b>2.00×</b><em>rigl at density 0.1, compacted, 91.00 %</em>" in page(2.0)
+    assert "<b>2.00×</b><em>rigl at density 0.1, compacted, 91.00 %, one seed</em>" in page(2.0)
     assert "<b>no gain</b><em>highest: 1.30×, masked-dense</em>" in page(1.3, "masked-dense")
 
 

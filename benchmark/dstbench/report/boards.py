@@ -20,6 +20,23 @@ _FIRST = (
 _LAST = ("statuses", "reason", "note")
 
 
+NOISE = "synthetic"  # the data set of random images
+
+
+def is_about_speed(dataset: str) -> bool:
+    """Whether a data set is noise, made to be timed on: accuracies on it mean nothing."""
+    return dataset.partition("(")[0] == NOISE
+
+
+CLOSE = 1.0  # percent points below dense that count as its accuracy
+
+
+def is_close(row: Row) -> bool:
+    """Whether a row keeps dense's accuracy; without a dense control none does."""
+    difference: float | None = row.get("difference")
+    return difference is not None and bool(round(difference, 9) >= -CLOSE)  # NaN is not
+
+
 def may_gain(path: Any) -> bool:
     """Whether a network timed on this execution path can differ from dense by more than timing noise."""
     return not is_missing(path) and {"dense", "masked-dense"}.isdisjoint(str(path).split("; "))

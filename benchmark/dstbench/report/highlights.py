@@ -1,9 +1,16 @@
-"""What a reader wants to know before reading a table."""
+"""What a reader wants to know before reading a table: what is really faster, and what accuracy does it cost?
+
+A card is a list of candidates, the best first: the page shows the first one that its filters leave.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from dstbench.report.boards import CLOSE, is_about_speed, is_close
 from dstbench.report.page_cells import gained
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import is_missing, show
@@ -12,7 +19,44 @@ from dstbench.results.table import LoadedResults
 Row = dict[Any, Any]
 Tile = dict[str, str]
 
-_SPEED = "inference_throughput_ratio"
+_SPEEDS = {"inference": "Fastest inference", "train": "Fastest training"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row on a card: its place among the rows of the page, the figure, whose it is, and the control beside it."""
+
+    row: int
+    value: str
+    who: str
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question and its answers, the best first; ``nothing`` is shown where there is none."""
+
+    what: str
+    candidates: tuple[Candidate, ...]
+    nothing: Candidate
+
+    @property
+    def first(self) -> Candidate:
+        """What is shown before anything is filtered."""
+        return self.candidates[0] if self.candidates else self.nothing
+
+
+def about(rows: Sequence[Row]) -> str:
+    """``small_cnn on digits at density 0.1``: what the rows are about, in one line."""
+    if not rows:
+        return "no results yet"
+    models, datasets = (list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("model", "dataset"))
+    sparse = {row["density_requested"] for row in rows if row["control"] != "dense"}
+    densities = [f"{density:g}" for density in sorted(sparse, reverse=True)]
+    title = f"{_several(models, 'models')} on {_several(datasets, 'data sets')}"
+    if not densities:
+        return title
+    return f"{title} at {'density' if len(densities) == 1 else 'densities'} {_several(densities, '')}"
 
 
 def facts(rows: list[Row], loaded: LoadedResults) -> list[Tile]:
@@ -32,52 +76,159 @@ def facts(rows: list[Row], loaded: LoadedResults) -> list[Tile]:
     return counts + ([count(len(loaded.rejected), "file") | {"what": "left out"}] if loaded.rejected else [])
 
 
-def tiles(rows: list[Row]) -> list[Tile]:
-    """The best, the cheapest and the fastest of one model on one data set."""
-    sparse = [row for row in rows if not row["control"] and not is_missing(row["top1"])]
+def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:
+    """What one model on one data set shows: speed first, and where accuracy says something, at which cost.
+
+    rows: those of the accuracy board, in its order.
+    """
+    here = [
+        (place, row)
+        for place, row in enumerate(rows)
+        if (row["model"], row["dataset"]) == (model, dataset) and not row.get("published")
+    ]
+    sparse = [(place, row) for place, row in here if not row["control"] and not is_missing(row["top1"])]
+    small = [row for _, row in here if row["control"] == "small-dense" and not is_missing(row["top1"])]
     if not sparse:
         return []
-    best = max(sparse, key=lambda row: row["top1"])
-    alone = "" if best["seeds"] >= EVIDENCE else ", one seed: no evidence that it is the best"
-    shown = [_tile("Best sparse top-1", f"{best['top1']:.2f} %", _who(best) + alone)]
-    if not is_missing(best["difference"]):
-        points = f"{show('points', best['difference'])} points"
-        shown.append(_tile("Its difference to dense, paired", points, _interval(best)))
-    return [*shown, *_cheapest(sparse, best["top1"] - 1), *_fastest(sparse)]
+    if is_about_speed(dataset):
+        return [_fastest(sparse, small, kind, None) for kind in _SPEEDS]
+    standard = _standard(sparse)
+    timed = [kind for kind in _SPEEDS if any(_is_timed(row, kind) for _, row in sparse)]
+    speeds = [_fastest(sparse, small, kind, standard) for kind in timed]
+    unknown = Card(
+        f"{_SPEEDS['inference']}, measured", (), Candidate(-1, "not measured", "no network was timed")
+    )
+    return [*(speeds or [unknown]), _best(sparse), _cheapest(sparse, standard)]
 
 
-def _cheapest(sparse: list[Row], enough: float) -> list[Tile]:
-    near = [row for row in sparse if row["top1"] >= enough and not is_missing(row["training_flops_ratio"])]
-    if not near:
-        return []
-    cheap = min(near, key=lambda row: row["training_flops_ratio"])
-    value = f"{show('ratio', cheap['training_flops_ratio'])} FLOPs"
-    return [_tile("Cheapest training within 1 point of it", value, _who(cheap))]
+@dataclass(frozen=True)
+class _Standard:
+    """What a network has to be as accurate as, but for a point."""
+
+    whose: str
+    is_met: Callable[[Row], bool]
 
 
-def _fastest(sparse: list[Row]) -> list[Tile]:
-    """The fastest calm timing that is a gain; "no gain" where all are what timings of equal networks differ by."""
-    timed = [row for row in sparse if not is_missing(row[_SPEED]) and row["contended"] is not True]
-    if not timed:
-        return []
-    gains = [row for row in timed if gained(row, _SPEED)]
-    fast = max(gains or timed, key=lambda row: row[_SPEED])
-    value, what = show("ratio", fast[_SPEED]), "Fastest inference, measured"
-    if not gains:
-        return [_tile(what, "no gain", f"highest: {value}, {fast['inference_path']}")]
-    return [_tile(what, value, f"{_who(fast)}, {fast['inference_path']}, {show('percent', fast['top1'])} %")]
+def _standard(sparse: Sequence[tuple[int, Row]]) -> _Standard:
+    """Dense, or where there is none the best sparse network that has evidence."""
+    if not all(is_missing(row["difference"]) for _, row in sparse):
+        return _Standard("dense", is_close)
+    best = _in_order(sparse, lambda row: row["top1"])[0][1]["top1"]
+    return _Standard("the best", lambda row: bool(round(row["top1"] - best, 9) >= -CLOSE))
 
 
-def _tile(what: str, value: str, who: str) -> Tile:
-    return {"what": what, "value": value, "who": who}
+def _fastest(
+    sparse: Iterable[tuple[int, Row]], small: Sequence[Row], kind: str, standard: _Standard | None
+) -> Card:
+    """What is faster than dense, beyond timing noise, and as accurate as the standard; None: whatever it is."""
+    key, accurate = f"{kind}_throughput_ratio", standard is not None
+    timed = [(place, row) for place, row in sparse if _is_timed(row, kind)]
+    gains = [(place, row) for place, row in timed if gained(row, key)]
+    faster = [(place, row) for place, row in gains if standard is None or standard.is_met(row)]
+    candidates = tuple(
+        Candidate(
+            place, show("speed", row[key]), _faster(row, kind, accurate), _beside(row, small, key, accurate)
+        )
+        for place, row in _in_order(faster, lambda row: row[key])
+    )
+    what = f"{_SPEEDS[kind]}{f' within {CLOSE:g} point of {standard.whose}' if standard else ', measured'}"
+    beside = _beside(None, small, key, accurate)
+    if gains or not timed:
+        why = f"all {len(gains)} that are faster lose more" if gains else "no sparse network was timed"
+        return Card(what, candidates, Candidate(-1, "none", why, beside))
+    high = max((row for _, row in timed), key=lambda row: row[key])
+    why = f"highest: {show('speed', high[key])}, {high[f'{kind}_path']}"
+    return Card(what, candidates, Candidate(-1, "no gain", why, beside))
+
+
+def _best(sparse: Iterable[tuple[int, Row]]) -> Card:
+    """The most accurate, with evidence where there is any."""
+    order = _in_order(sparse, lambda row: row["top1"])
+    level = Counter((row["top1"], row["seeds"] < EVIDENCE) for _, row in order)
+    candidates = (
+        Candidate(
+            place, f"{row['top1']:.2f} %", _accurate(row, level[row["top1"], row["seeds"] < EVIDENCE] - 1)
+        )
+        for place, row in order
+    )
+    return Card(
+        "Best sparse top-1", tuple(candidates), Candidate(-1, "none", "no sparse network has finished")
+    )
+
+
+def _cheapest(sparse: Iterable[tuple[int, Row]], standard: _Standard) -> Card:
+    key = "training_flops_ratio"
+    close = [(place, row) for place, row in sparse if standard.is_met(row) and not is_missing(row[key])]
+    candidates = (
+        Candidate(place, f"{show('ratio', row[key])} FLOPs", f"{_who(row)}: {_cost(row)}; in theory")
+        for place, row in _in_order(close, lambda row: -row[key])
+    )
+    what = f"Cheapest training within {CLOSE:g} point of {standard.whose}"
+    return Card(
+        what,
+        tuple(candidates),
+        Candidate(-1, "none", "all lose more"),
+    )
+
+
+def _in_order(rows: Iterable[tuple[int, Row]], value: Callable[[Row], float]) -> list[tuple[int, Row]]:
+    """The highest first, but single seeds behind all that have evidence."""
+    return sorted(rows, key=lambda item: (item[1]["seeds"] < EVIDENCE, -value(item[1]), item[0]))
+
+
+def _is_timed(row: Row, kind: str) -> bool:
+    """Whether a calm timing says something: contended ones are shown in tables alone."""
+    return not is_missing(row[f"{kind}_throughput_ratio"]) and row["contended"] is not True
+
+
+def _faster(row: Row, kind: str, accurate: bool) -> str:
+    return f"{_who(row)}, {row[f'{kind}_path']}{f', {_cost(row)}' if accurate else ''}"
+
+
+def _beside(row: Row | None, small: Sequence[Row], key: str, accurate: bool) -> str:
+    """The small dense network of as many parameters: of the row's density, or the only one there is."""
+    densities = {other["density_requested"] for other in small}
+    density = row["density_requested"] if row else next(iter(densities)) if len(densities) == 1 else None
+    there = [other for other in small if other["density_requested"] == density]
+    calm = [other for other in there if not is_missing(other[key]) and other["contended"] is not True]
+    if not calm:
+        return ""
+    same = [other for other in calm if row is not None and other["setting"] == row["setting"]]
+    best = max(same or calm, key=lambda other: other[key])
+    cost = f", {_cost(best)}" if accurate else ""
+    return f"small-dense, as many parameters: {show('speed', best[key])}{cost}"
+
+
+def _accurate(row: Row, level: int) -> str:
+    """``level``: how many others are as good."""
+    if is_missing(row["difference"]):
+        beyond = ""
+    elif is_missing(row["difference_low"]):
+        beyond = f": {show('points', row['difference'])} points against dense"
+    else:
+        low, high = (show("points", row[f"difference_{end}"]) for end in ("low", "high"))
+        beyond = f": {show('points', row['difference'])} points against dense, 95 % interval {low} to {high}"
+    alone = (
+        "one seed: no evidence that it is the best"
+        if row["seeds"] < EVIDENCE
+        else f"{row['seeds']:.0f} seeds"
+    )
+    others = f", level with {level} other{'s' if level > 1 else ''}" if level else ""
+    return f"{_who(row)}{others}{beyond}, {alone}"
+
+
+def _cost(row: Row) -> str:
+    """An accuracy and what it costs against dense."""
+    points = "" if is_missing(row["difference"]) else f" ({show('points', row['difference'])} points)"
+    return f"{show('percent', row['top1'])} %{points}{', one seed' if row['seeds'] < EVIDENCE else ''}"
 
 
 def _who(row: Row) -> str:
     return f"{row['method']} at density {row['density_requested']:g}"
 
 
-def _interval(row: Row) -> str:
-    if is_missing(row["difference_low"]):
-        return "one seed: no interval"
-    low, high = show("points", row["difference_low"]), show("points", row["difference_high"])
-    return f"95 % interval {low} to {high}, {row['seeds']:.0f} seeds"
+def _several(names: Sequence[str], what: str) -> str:
+    """``a, b and c``; a number where they are many."""
+    if what and len(names) > 3:
+        return f"{len(names)} {what}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

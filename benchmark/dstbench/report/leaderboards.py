@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,8 +22,9 @@ from dstbench.report.statistics import (
     paired,
     pareto,
 )
-from dstbench.report.values import is_missing
+from dstbench.report.values import ITSELF, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
+from dstbench.results.table import settings_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,9 @@ PLACE = ("model", "dataset", "density_requested")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+(?=[\w.@+-])")
 
 Trials = list[dict[Any, Any]]  # rows of load_results
-Dense = Mapping[tuple[str, str, str], Mapping[int, float]]
+Course = tuple[str, str, str]  # model, data set and training
+Dense = Mapping[Course, Mapping[int, float]]
+SAME_TRAINING = ("storage",)  # settings that change how a training is computed, not which one it is
 
 
 def leaderboards(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -91,12 +95,17 @@ def with_versions(trials: Trials) -> Trials:
     return [{**trial, "version": trial["versions"] or only[trial["trial"]]} for trial in trials]
 
 
-def _dense_control(trials: Trials) -> dict[tuple[str, str, str], dict[int, float]]:
-    """Top-1 of the dense control: (model, data set, training) -> seed -> percent."""
-    by_place: dict[tuple[str, str, str], dict[int, float]] = {}
+def _course(trial: Mapping[Any, Any]) -> Course:
+    """What a trial shares with its dense control: trainings that differ in storage alone are the same."""
+    return trial["model"], trial["dataset"], settings_text(json.loads(trial["trial"]), SAME_TRAINING)
+
+
+def _dense_control(trials: Trials) -> dict[Course, dict[int, float]]:
+    """Top-1 of the dense control: course -> seed -> percent."""
+    by_place: dict[Course, dict[int, float]] = {}
     for trial in trials:
         if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["top1"]):
-            seeds = by_place.setdefault((trial["model"], trial["dataset"], trial["training"]), {})
+            seeds = by_place.setdefault(_course(trial), {})
             seeds.setdefault(trial["seed"], trial["top1"])
     return by_place
 
@@ -107,9 +116,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     finished = [trial for trial in group if trial["status"] == "ok"]
     top1 = {trial["seed"]: trial["top1"] for trial in finished if not is_missing(trial["top1"])}
     control = next((trial["control"] for trial in group if trial["control"]), None)
-    reference = (
-        {} if control == "dense" else dense.get((first["model"], first["dataset"], first["training"]), {})
-    )
+    reference = {} if control == "dense" else dense.get(_course(first), {})
     return {
         "group": f"{first['trial']} {first['version']}",
         "trial": first["trial"],
@@ -123,7 +130,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         "p": p_value(differences(top1, reference)),
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
-        "note": _note(measures),
+        "note": _note(measures, control),
     }
 
 
@@ -182,8 +189,9 @@ _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
 }
 
 
-def _note(measures: Mapping[str, Any]) -> str | None:
-    notes = [f"unstructured in {names}" for names in (measures["fallbacks"] or "").split("; ") if names]
+def _note(measures: Mapping[str, Any], control: str | None) -> str | None:
+    notes = [ITSELF] if control == "dense" and any(measures[f"{kind}_path"] for kind in TIMED) else []
+    notes += [f"unstructured in {names}" for names in (measures["fallbacks"] or "").split("; ") if names]
     if "; " in (measures["conditions"] or ""):
         notes.append("timed under different conditions: not ranked by speed")
     return "; ".join(notes) or None
@@ -231,7 +239,7 @@ def _ranks(summary: pd.DataFrame, board: Board) -> list[float | None]:
     blocks: dict[str, dict[str, float]] = {}
     for row, counts in zip(rows, ranked, strict=True):
         if counts:
-            value = row[board.by] if board.higher else -row[board.by]
+            value = float(f"{row[board.by]:.9g}") * (1 if board.higher else -1)  # sums' last bits part no tie
             blocks.setdefault(str([row[name] for name in PLACE]), {})[_identity(row)] = value
     means = mean_ranks(blocks)
     return [means.get(_identity(row)) if counts else None for row, counts in zip(rows, ranked, strict=True)]

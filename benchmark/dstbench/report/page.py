@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import BOARDS, Board
-from dstbench.report.highlights import facts, tiles
+from dstbench.report.boards import BOARDS, Board, is_about_speed
+from dstbench.report.highlights import Card, about, cards, facts
 from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
 from dstbench.report.leaderboards import arranged, summarise
@@ -100,6 +100,9 @@ def render_page(
     rows = {name: table.to_dict("records") for name, table in whole.items()}
     accuracy = tables["accuracy"].to_dict("records")  # ours: what summaries, filters and axes go by
     blocks = _blocks(accuracy)
+    questions = [cards(rows["accuracy"], model, dataset) for model, dataset in blocks]
+    speed_alone = bool(blocks) and all(is_about_speed(dataset) for _, dataset in blocks)
+    boards = sorted(BOARDS, key=lambda board: speed_alone and board.name != "throughput")
     return (
         templates()
         .get_template("page.html.j2")
@@ -107,12 +110,17 @@ def render_page(
             explored=explored,
             css=part("page.css"),
             js=part("page.js"),
-            data=_data(rows, whole, blocks),
+            data=_data(rows, whole, blocks, questions),
             logo=_LOGO,
+            about=about(accuracy),
+            speed_alone=speed_alone,
             facts=facts(accuracy, loaded),
-            blocks=[{"title": f"{m} on {d}", "tiles": tiles(_of_block(accuracy, m, d))} for m, d in blocks],
+            blocks=[
+                {"title": f"{model} on {dataset}", "cards": asked}
+                for (model, dataset), asked in zip(blocks, questions, strict=True)
+            ],
             filters=_filters(accuracy),
-            boards=[_board(board, rows[board.name]) for board in BOARDS],
+            boards=[_board(board, rows[board.name]) for board in boards],
             speedups=speedups(rows["throughput"], _structures(accuracy)),
             sources=beside.sources,
             published_lead=LEAD,
@@ -126,7 +134,10 @@ def render_page(
 
 
 def _data(
-    rows: Mapping[str, list[Row]], tables: Mapping[str, pd.DataFrame], blocks: Sequence[tuple[str, str]]
+    rows: Mapping[str, list[Row]],
+    tables: Mapping[str, pd.DataFrame],
+    blocks: Sequence[tuple[str, str]],
+    questions: Sequence[Sequence[Card]],
 ) -> Any:
     """The figures for the script, as JSON that can't end its script element."""
     from markupsafe import Markup
@@ -141,6 +152,7 @@ def _data(
     content = {
         "boards": boards,
         "blocks": [{"model": model, "dataset": dataset} for model, dataset in blocks],
+        "cards": [[[astuple(c) for c in card.candidates] for card in asked] for asked in questions],
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
@@ -161,10 +173,6 @@ def _blocks(rows: list[Row]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["model"], row["dataset"]) for row in rows))
 
 
-def _of_block(rows: list[Row], model: str, dataset: str) -> list[Row]:
-    return [row for row in rows if (row["model"], row["dataset"]) == (model, dataset)]
-
-
 def _filters(rows: list[Row]) -> list[dict[str, Any]]:
     titles = {"density_requested": "density", "dataset": "data set"}
     filters = []
@@ -182,7 +190,8 @@ def _filters(rows: list[Row]) -> list[dict[str, Any]]:
 
 
 def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
-    columns = [_on_page(column, rows) for column in board.columns if column.key not in _FOLDED]
+    listed = sorted(board.columns, key=lambda column: _place(column.key, board))
+    columns = [_on_page(column, rows) for column in listed if column.key not in _FOLDED]
     scale = accuracy_axis([row for row in rows if not row.get("published")])
     return {
         "name": board.name,
@@ -198,6 +207,12 @@ def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def _place(key: str, board: Board) -> int:
+    """What a board is ranked by stands beside the method, with the accuracy: narrow screens show that first."""
+    ahead = ("rank", "method", board.by, "top1", "difference")
+    return ahead.index(key) if key in ahead else len(ahead)
 
 
 def _kind(row: Row) -> str:

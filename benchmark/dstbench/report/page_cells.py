@@ -8,7 +8,7 @@ from statistics import quantiles
 from typing import Any
 
 from dstbench.report.boards import may_gain
-from dstbench.report.values import MISSING, Column, is_missing, show
+from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 
 Row = dict[Any, Any]
@@ -116,7 +116,10 @@ def _speed(text: str, column: Column, row: Row, axis: Axis) -> PageCell:
     """Coloured where it is a gain, and marked where something else ran beside it."""
     badge = "contended" if row["contended"] is True else ""
     tone = "good" if gained(row, column.key) and not badge else ""
-    return PageCell(text, tone, _interval("quartiles over timing rounds", column, row), badge)
+    tip = _interval("quartiles over timing rounds", column, row)
+    if row.get("control") == "dense":
+        return PageCell(text, tone, f"{ITSELF}\n{tip}", badge, sub="timing noise")
+    return PageCell(text, tone, tip, badge)
 
 
 def _interval(what: str, column: Column, row: Row) -> str:

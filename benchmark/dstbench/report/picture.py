@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.axes import Axis, round_numbers
+from dstbench.report.boards import is_about_speed
+from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
-from dstbench.report.statistics import EVIDENCE
-from dstbench.report.values import MISSING, is_missing, show
+from dstbench.report.values import is_missing, shortened, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,17 +22,41 @@ Row = dict[Any, Any]
 
 WIDTH, TOP, LINE = 1060, 92, 30
 AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
+PATH = 17  # characters that fit beside a speed
+
+
+@dataclass(frozen=True)
+class Plotted:
+    """What the dots show, and what its axis is called."""
+
+    key: str
+    title: str
+    least: float  # what the axis never goes below, and above
+    most: float
+
+    def limits(self, rows: Sequence[Row]) -> tuple[float, float]:
+        """The axis, also where the interval of few seeds reaches far beyond."""
+        keys = (self.key, f"{self.key}_low", f"{self.key}_high")
+        values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
+        if not values:
+            return self.least, min(self.most, self.least + 1)
+        pad = max(0.05 * (max(values) - min(values)), 0.1)
+        return max(self.least, min(values) - pad), min(self.most, max(values) + pad)
+
+
+ACCURACY = Plotted("top1", "top-1 %, test", 0.0, 100.0)
+SPEED = Plotted("inference_throughput_ratio", "inference speed", 0.0, inf)
 
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
     rows = _block(tables["accuracy"].to_dict("records"))
-    controls = [row for row in rows if row["control"]]
-    ranked = sorted(
-        (row for row in rows if not row["control"]), key=lambda row: (-row["top1"], row["method"])
-    )
-    shown = [*ranked[:methods], *sorted(controls, key=lambda row: (-row["top1"], row["method"]))]
-    low, high = _limits(shown)
+    measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else ACCURACY
+    rows = [row for row in rows if not is_missing(row[measure.key])]
+    order = sorted(rows, key=lambda row: (-row[measure.key], row["method"]))
+    ranked = [row for row in order if not row["control"]]
+    shown = [*ranked[:methods], *(row for row in order if row["control"])]
+    low, high = measure.limits(shown)
     axis = Axis(low, high, *AXIS)
     return (
         templates()
@@ -40,12 +67,13 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             top=TOP,
             line=LINE,
             axis=AXIS,
-            title=_title(rows),
+            title=about(rows),
+            measure=measure,
             total=len(ranked),
             ticks=axis.ticks(tick for tick in round_numbers(low, high, most=7) if tick > low),
             rows=[
-                _line(place, row, axis) | {"method": name}
-                for (place, row), name in zip(enumerate(shown, 1), _names(shown), strict=True)
+                _line(row, measure, axis) | {"method": name}
+                for row, name in zip(shown, _names(shown), strict=True)
             ],
         )
     )
@@ -72,39 +100,23 @@ def _block(rows: list[Row]) -> list[Row]:
     return [row for row in here if row["density_requested"] == density or row["control"] == "dense"]
 
 
-def _title(rows: list[Row]) -> str:
-    if not rows:
-        return "no results yet"
-    sparse = [row for row in rows if row["control"] != "dense"] or rows
-    return f"{sparse[0]['model']} on {sparse[0]['dataset']} at density {sparse[0]['density_requested']:g}"
-
-
-def _limits(rows: list[Row]) -> tuple[float, float]:
-    """The axis in percent: within 0 and 100, also where the interval of few seeds reaches far beyond."""
-    values = [
-        row[key] for row in rows for key in ("top1", "top1_low", "top1_high") if not is_missing(row[key])
-    ]
-    if not values:
-        return 0.0, 100.0
-    pad = max(0.05 * (max(values) - min(values)), 0.1)
-    return max(0.0, min(values) - pad), min(100.0, max(values) + pad)
-
-
-def _line(place: int, row: Row, axis: Axis) -> dict[str, Any]:
+def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
     """One line of the picture."""
-    interval = not is_missing(row["top1_low"])
+    low, high = (row[f"{measure.key}_{end}"] for end in ("low", "high"))
+    interval = not is_missing(low)
     return {
-        "place": "" if row["control"] else place if row["seeds"] >= EVIDENCE else MISSING,
+        "place": "" if row["control"] or measure is SPEED else show("rank", row["rank"]),
         "control": bool(row["control"]),
-        "x": axis.at(row["top1"]),
-        "low": axis.at(row["top1_low"]) if interval else None,
-        "high": axis.at(row["top1_high"]) if interval else None,
-        "top1": f"{row['top1']:.2f}" + (f" ±{row['top1_high'] - row['top1']:.2f}" if interval else ""),
+        "x": axis.at(row[measure.key]),
+        "low": axis.at(low) if interval else None,
+        "high": axis.at(high) if interval else None,
+        "value": f"{row[measure.key]:.2f}"
+        + (f" ±{high - row[measure.key]:.2f}" if interval and measure is ACCURACY else ""),
         "cost": show("ratio", row["training_flops_ratio"]),
         "bar": 0
         if is_missing(row["training_flops_ratio"])
         else round(60 * min(1, row["training_flops_ratio"]), 1),
         "speed": show("ratio", row["inference_throughput_ratio"])
         + (" *" if row["contended"] is True else ""),
-        "path": row["inference_path"] or "",
+        "path": shortened(row["inference_path"] or "", PATH),
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dstbench.report.axes import Axis, Frame, Ticks
-from dstbench.report.boards import may_gain
-from dstbench.report.values import is_missing, show
+from dstbench.report.boards import is_about_speed, is_close, may_gain
+from dstbench.report.values import is_missing, shortened, show
 
 Row = dict[Any, Any]
 
 FRAME = Frame(560, 400, left=44, right=16, top=14, bottom=44)
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+LETTERS, LETTER = 32, 7.2  # of a label: at most so many, each so many pixels wide at most
 _TITLES = {"inference": "Inference", "train": "Training"}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
@@ -41,6 +43,18 @@ class Point:
     mark: Mark
     pale: bool  # timed beside other work
     tip: str
+    method: str
+    measured: float
+    leads: bool  # may be called the fastest: it gains, undisturbed, and has kept its accuracy
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name beside its point, in pixels."""
+
+    x: float
+    y: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class SpeedupPanel:
 
     title: str
     points: tuple[Point, ...]
+    labels: tuple[Label, ...]
     x_ticks: Ticks
     y_ticks: Ticks
     dense: tuple[float, float, float, float]
@@ -112,6 +127,7 @@ def _panel(kind: str, rows: list[Row], fast: Sequence[str], structures: Sequence
     return SpeedupPanel(
         _TITLES[kind],
         tuple(sorted(points, key=lambda point: not point.mark.hollow)),  # what is real lies on top
+        tuple(_labels(points)),
         across.ticks(TICKS, "×"),
         up.ticks(TICKS, "×"),
         (across.at(left), up.at(1), across.at(high), up.at(1)),
@@ -130,7 +146,48 @@ def _point(row: Row, kind: str, mark: Mark, across: Axis, up: Axis) -> Point:
         mark,
         row["contended"] is True,
         _tip(row, kind),
+        row["method"],
+        row[key],
+        _leads(row, mark),
     )
+
+
+def _leads(row: Row, mark: Mark) -> bool:
+    kept = is_about_speed(row["dataset"]) or is_close(row)
+    return kept and not (row["control"] or mark.hollow or row["contended"] is True)
+
+
+def _labels(points: Sequence[Point]) -> Iterator[Label]:
+    """Names of the fastest point and of smaller dense networks, where they cover nothing else."""
+    fastest = sorted((p for p in points if p.leads), key=lambda p: -p.measured)[:1]
+    controls = sorted((p for p in points if p.mark.shape == DENSE), key=lambda p: (len(p.method), p.method))
+    left, top, right, bottom = FRAME.inside
+    taken = [(p.x - 7, p.y - 7, p.x + 7, p.y + 7) for p in points]
+    taken.append((left, top, left + 90, top + 40))  # the panel's own title
+    for point in (*fastest, *controls):
+        text = shortened(f"{'★ ' if point in fastest else ''}{point.method}", LETTERS)
+        width = LETTER * len(text)
+        for x, y in _beside(point, width):
+            box = (x - 1, y - 11, x + width + 1, y + 3)
+            inside = left <= box[0] and box[2] <= right and top <= box[1] and box[3] <= bottom
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                yield Label(round(x, 1), round(y, 1), text)
+                break
+
+
+def _beside(point: Point, width: float) -> Iterator[tuple[float, float]]:
+    """Where a text of this width may begin, the nearest first."""
+    for away in (10, 24, 40, 60):
+        for y in (point.y + 4, point.y - 10, point.y + 18):
+            yield point.x - away - width, y
+            yield point.x + away, y
+    yield point.x - width / 2, point.y - 11
+    yield point.x - width / 2, point.y + 20
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and one[2] > other[0] and one[1] < other[3] and one[3] > other[1]
 
 
 def _tip(row: Row, kind: str) -> str:

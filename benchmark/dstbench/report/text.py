@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import Board
+from dstbench.report.boards import Board, is_about_speed
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
-from dstbench.report.statistics import EVIDENCE
-from dstbench.report.values import MISSING, Column, is_missing, show
+from dstbench.report.sheet import Entry, Field, Sheet
+from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 from dstbench.results.printable import cell
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
-    from rich.table import Table
 
-_SHORT = {
-    "train_throughput_ratio": "train",
-    "inference_throughput_ratio": "infer",
-    "training_flops_ratio": "train",
-    "inference_flops_ratio": "infer",
-    "density": "density",
-}
-_GROUPS: Mapping[Kind, str] = {"cost": "FLOPs", "speed": "speed"}
-TERMINAL = tuple(
-    replace(COLUMNS[key], title=_SHORT.get(key, COLUMNS[key].title))
-    for key in (
-        "rank", "method", "density", "seeds", "top1", "difference", "r_s", "training_flops_ratio",
-        "inference_flops_ratio", "train_throughput_ratio", "inference_throughput_ratio",
+TERMINAL = tuple(  # with what each is titled, and when it goes where room is short
+    (COLUMNS[key], Field(title, spare))
+    for key, title, spare in (
+        ("density", "density", 0),
+        ("seeds", "n", 0),
+        ("top1", "top-1 %", 0),
+        ("difference", "Δ dense", 0),
+        ("r_s", "R_s", 4),
+        ("training_flops_ratio", "FLOPs\ntrain", 3),
+        ("inference_flops_ratio", "FLOPs\ninfer", 2),
+        ("train_throughput_ratio", "speed\ntrain", 1),
+        ("inference_throughput_ratio", "speed\ninfer", 0),
     )
-)  # fmt: skip
+)
 NOTHING = Beside()
 
 
@@ -82,7 +80,7 @@ def to_json(table: pd.DataFrame) -> str:
 def render_text(
     tables: Mapping[str, pd.DataFrame], limit: int | None = 20, beside: Beside = NOTHING
 ) -> RenderableType:
-    """The boards in about 110 terminal columns: a table per model and data set, best first.
+    """The boards for a terminal of any width: a table per model and data set, best first.
 
     ``limit`` is how many methods, and how many published ones, a table shows at each density (None: all);
     controls and failed rows are always there.
@@ -93,15 +91,23 @@ def render_text(
     table = beside.within("accuracy", tables["accuracy"])
     if table.empty:
         return Text("No results yet.")
+    speeds = _ranks(tables["throughput"]) if "throughput" in tables else {}
     blocks = [
-        _block(str(model), str(dataset), rows.to_dict("records"), limit)
+        _block(str(model), str(dataset), _ordered(rows.to_dict("records"), str(dataset), speeds), limit)
         for (model, dataset), rows in table.groupby(["model", "dataset"], sort=True)
     ]
     legend = (
-        "◂ control · top-1: test, mean ± 95 % t-interval over n seeds · Δ dense: percent points, paired by seed\n"
+        "◂ control · # mean rank over models, data sets and densities, shared where equal\n"
+        "top-1: test, mean ± 95 % t-interval over n seeds · Δ dense: percent points, paired by seed\n"
         "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
         "in brackets where something else ran"
     )
+    if ((table["control"] == "dense") & table["inference_throughput_ratio"].notna()).any():
+        legend += f"\ndense: {ITSELF}"
+    if any(is_about_speed(dataset) for dataset in table["dataset"]):
+        legend += (
+            "\nsynthetic: noise to be timed on, in order of inference speed; its accuracies mean nothing"
+        )
     if (table["seeds"] == 1).any():
         legend += (
             "\none seed (n = 1): in order of top-1 but not numbered, for such differences are no evidence"
@@ -112,65 +118,61 @@ def render_text(
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:
     """What ``compare`` found, the worst first."""
-    from rich.table import Table
     from rich.text import Text
 
     if table.empty:
         return Text("Nothing to compare: no results on either side.")
-    shown = Table(
-        *("verdict", "method", "model", "dataset", "density", "before", "after", "change", "by"), box=None
-    )
+    entries = []
     for row in table.to_dict("records"):
         change = Column("difference", "", "", "points", interval=True).text(row)
-        numbers = (
-            f"{row['density']:g}",
-            show("percent", row["before"]),
-            show("percent", row["after"]),
-            change,
-        )
+        numbers = (show("percent", row["before"]), show("percent", row["after"]), change, row["verdict"])
+        places = (row["model"], row["dataset"], f"{row['density']:g}")
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        shown.add_row(
-            Text(row["verdict"], style=style),
-            *(Text(text) for text in (row["method"], row["model"], row["dataset"], *numbers, row["basis"])),
-        )
-    return shown
+        entries.append(Entry(row["method"], (*places, *numbers), remark=row["basis"], style=style))
+    fields = (
+        Field("model", right=False), Field("dataset", right=False), Field("density"), Field("before"),
+        Field("after"), Field("change"), Field("verdict", right=False),
+    )  # fmt: skip
+    return Sheet(fields, (tuple(entries),))
 
 
 def render_trials(trials: pd.DataFrame) -> RenderableType:
-    """One line a trial, as ``results show`` lists them."""
-    from rich.table import Table
-    from rich.text import Text
-
-    names = ("key", "status", "label", "model", "dataset", "density", "seed", "top-1 %", "reason")
-    shown = Table(*names, box=None)
+    """One line a trial, as ``results show`` lists them, with the reason below where one is missing."""
+    entries = []
     for key, row in trials.to_dict("index").items():
-        values = (str(key)[:12], row["status"], row["label"], row["model"], row["dataset"])
-        numbers = (f"{row['density_requested']:g}", str(row["seed"]), show("percent", row["top1"]))
-        shown.add_row(*(Text(value) for value in (*values, *numbers, row["reason"] or "")))
-    return shown
+        cells = (row["model"], row["dataset"], f"{row['density_requested']:g}", str(row["seed"]),
+                 show("percent", row["top1"]), row["status"])  # fmt: skip
+        entries.append(Entry(row["label"], cells, lead=str(key)[:12], remark=row["reason"] or ""))
+    fields = (
+        Field("model", right=False), Field("dataset", right=False), Field("density"), Field("seed"),
+        Field("top-1 %"), Field("status", right=False),
+    )  # fmt: skip
+    return Sheet(fields, (tuple(entries),), lead="key")
 
 
 def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    table = _frame(f"{model} on {dataset}")
     left_out: Counter[str] = Counter()
     parts: dict[float, dict[str, list[dict[Any, Any]]]] = {}
     for row in rows:
         parts.setdefault(row["density_requested"], {}).setdefault(_part(row), []).append(row)
+    sections: list[tuple[Entry, ...]] = []
     for here in parts.values():
+        entries: list[Entry] = []
         for part, style in _STYLES.items():
             listed = here.get(part, [])
             shown = listed if part == "controls" else listed[:limit]
-            _add(table, shown, style)
+            entries += [_entry(row, style) for row in shown]
             left_out[part] += len(listed) - len(shown)
-        table.add_section()
+        sections.append(tuple(entries))
+    table = Sheet(_fields(sections), tuple(filter(None, sections)), title=f"{model} on {dataset}", lead="#")
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
     notes += [Text(f"… and {count} more {part}", style="dim") for part, count in left_out.items() if count]
-    return Group(table, *notes)
+    return Group(table, "", *notes)
 
 
 _STYLES = {"controls": "cyan", "methods": "", "published figures": "magenta"}  # in the order of a table
@@ -188,37 +190,45 @@ def _why(row: Mapping[Any, Any]) -> str:
     return f"{reason} ({row['statuses']})" if row["seeds"] else reason
 
 
-def _frame(title: str) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("method", "model", "dataset", "density_requested", "setting"))
 
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+
+def _ranks(table: pd.DataFrame) -> dict[tuple[Any, ...], tuple[int, Any]]:
+    """Each row's place and rank on another board."""
+    return {_identity(row): (place, row["rank"]) for place, row in enumerate(table.to_dict("records"))}
+
+
+def _ordered(
+    rows: list[dict[Any, Any]], dataset: str, speeds: Mapping[Any, tuple[int, Any]]
+) -> list[dict[Any, Any]]:
+    """What was trained on noise in order of speed, with the ranks of that board; the rest as it is."""
+    if not is_about_speed(dataset) or not speeds:
+        return rows
+    ours = [row for row in rows if _identity(row) in speeds]
+    others = [row for row in rows if _identity(row) not in speeds]
+    ours.sort(key=lambda row: speeds[_identity(row)][0])
+    return [*({**row, "rank": speeds[_identity(row)][1]} for row in ours), *others]
+
+
+def _fields(sections: Sequence[Sequence[Entry]]) -> tuple[Field, ...]:
+    """The columns; one in which nothing was measured is the first to go."""
+    cells = list(zip(*(entry.cells for section in sections for entry in section), strict=True))
+    return tuple(
+        replace(field, spare=9) if set(cells[i]) == {MISSING} else field
+        for i, (_, field) in enumerate(TERMINAL)
     )
-    for column in TERMINAL:
-        heading = f"{_GROUPS.get(column.kind, '')}\n{column.title}"
-        style = "bold" if column.kind == "method" else ""
-        table.add_column(
-            heading, justify="right" if column.numeric else "left", style=style, overflow="fold",
-            no_wrap=column.numeric,
-        )  # fmt: skip
-    return table
 
 
-def _add(table: Table, rows: list[dict[Any, Any]], style: str) -> None:
-    from rich.text import Text
-
-    for place, row in enumerate(rows, 1):
-        first = "" if row["control"] or row.get("published") else str(place)
-        if first and row["seeds"] < EVIDENCE:
-            first = MISSING
-        method = f"{row['method']} ◂" if row["control"] else row["method"]
-        if row.get("published"):
-            method += f" published {row['published']}"
-            row = {**row, "density": row["density_requested"]}
-        cells = [first, method, *(_compact(column, row) for column in TERMINAL[2:])]
-        table.add_row(*map(Text, cells), style=style)
+def _entry(row: dict[Any, Any], style: str) -> Entry:
+    """A row of the terminal; what has no rank has a dash, but for what never has one."""
+    outside = row["control"] or row.get("published")
+    method = f"{row['method']} ◂" if row["control"] else row["method"]
+    if row.get("published"):
+        method += f" published {row['published']}"
+        row = {**row, "density": row["density_requested"]}
+    cells = tuple(_compact(column, row) for column, _ in TERMINAL)
+    return Entry(method, cells, lead="" if outside else show("rank", row["rank"]), style=style)
 
 
 def _compact(column: Column, row: Mapping[Any, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.jinja import part, templates
 from dstbench.report.leaderboards import PLACE, summarise, with_versions
 from dstbench.report.lines import Line, LinePlot, plot
+from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.text import to_csv
 from dstbench.report.values import Column
 from dstbench.results.files import write_all
@@ -196,20 +197,13 @@ def render_exploration(listed: Sequence[Trajectory], layers: bool = False) -> Re
     Without what lies below the mean itself: by chance that is half of the channels, whatever the method.
     """
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    def drawn(title: str, columns: Sequence[Column], rows: list[Row]) -> Table:
-        table = Table(title=Text(title), title_justify="left", box=None)
-        columns = [column for column in columns if column.key not in ("epoch", "below_100", "null_100")]
-        for column in columns:
-            first = column.key in ("method", "layer")
-            table.add_column(
-                column.title, justify="right" if column.numeric else "left", min_width=18 if first else None
-            )
-        for row in rows:
-            table.add_row(*(Text(column.text(row)) for column in columns))
-        return table
+    def drawn(title: str, columns: Sequence[Column], rows: list[Row]) -> Sheet:
+        name, *others = (c for c in columns if c.key not in ("epoch", "below_100", "null_100"))
+        fields = tuple(Field(c.title, place, c.numeric) for place, c in enumerate(others))
+        entries = tuple(Entry(name.text(row), tuple(c.text(row) for c in others)) for row in rows)
+        return Sheet(fields, (entries,), title=f"\n{title}", name=name.title)
 
     if not listed:
         return Text("No trajectories yet: dense trainings have none, nor have older records.")

@@ -10,6 +10,7 @@ from typing import Any
 from dstbench.results.measure_table import RATIOS, WORDS, Kind
 
 MISSING = "–"
+ITSELF = "its speed is dense against dense: the distance from 1× is timing noise"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def show(kind: Kind, value: Any) -> str:
     if is_missing(value):
         return MISSING
     return _SHOW[kind](value)
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, an ellipsis where some are missing."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def is_missing(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +124,7 @@ def _row(record: Record) -> dict[str, Any]:
         "dataset": spec_text(trial["dataset"]),
         "density_requested": float(trial["density"]),
         "seed": trial["seed"],
-        "training": _settings(trial),
+        "training": settings_text(trial),
         "dense_layers": "+".join(recipe.get("dense_layers") or ()) or None,
         "trial": canonical({name: value for name, value in trial.items() if name != "seed"}),
         "versions": _versions(provenance),
@@ -133,11 +133,12 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def _settings(trial: Mapping[str, Any]) -> str:
-    """What was set beyond the method, "" where nothing was."""
+def settings_text(trial: Mapping[str, Any], without: Container[str] = ()) -> str:
+    """What was set beyond the method, "" where nothing was; ``without``: settings to leave out."""
     known = {"model", "dataset", "density", "seed", "recipe", "training", "measure"}
     settings = {**trial.get("training", {}), **{k: v for k, v in trial.items() if k not in known}}
-    return ", ".join(f"{name}={value_text(value)}" for name, value in sorted(settings.items()))
+    items = sorted(item for item in settings.items() if item[0] not in without)
+    return ", ".join(f"{name}={value_text(value)}" for name, value in items)
 
 
 def _versions(provenance: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.beside import Beside, Source
+from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.values import Column, show
 
 if TYPE_CHECKING:
@@ -60,23 +61,21 @@ def markdown(beside: Beside, compare: bool) -> list[str]:
 
 def render(beside: Beside) -> list[RenderableType]:
     """The same for the terminal."""
-    from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = []
     if beside.comparisons:
-        title = "\nours and published"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
         lines = compared(beside.comparisons)
         shown = [
-            i for i, column in enumerate(COMPARED) if not _is_constant(column, [cells[i] for cells in lines])
+            i
+            for i, column in enumerate(COMPARED)
+            if i and not _is_constant(column, [cells[i] for cells in lines])
         ]
-        for column in (COMPARED[i] for i in shown):
-            table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold",
-                             no_wrap=column.numeric)  # fmt: skip
-        for cells in lines:
-            table.add_row(*(Text(cells[i]) for i in shown))
-        parts.append(table)
+        fields = tuple(
+            Field(COMPARED[i].title, int(COMPARED[i].key == "protocol"), COMPARED[i].numeric) for i in shown
+        )
+        entries = tuple(Entry(cells[0], tuple(cells[i] for i in shown)) for cells in lines)
+        parts.append(Sheet(fields, (entries,), title="\nours and published", name="ours", gap=1))
     texts = [LEAD, *(text for source in beside.sources for text in _source(source))]
     return [*parts, Text("\n" + "\n".join(texts), style="dim")]
 

@@ -17,6 +17,7 @@
       })),
     };
   });
+  const accuracy = boards.find((board) => board.name === "accuracy"); // what the cards and the scatter go by
   const selects = all("[data-filter]");
   const state = { board: boards[0].name, q: "", x: "training_flops_ratio", block: "0", sort: "", show: "" };
   const start = { ...state };
@@ -98,6 +99,21 @@
     }
   };
 
+  // --- cards: of each, the first candidate that the filters leave
+  const winners = () => (data.cards[+state.block] ?? []).map((list) => list.find(([row]) => matches(accuracy.rows[row])));
+  const drawCards = () => {
+    for (const tiles of all(".tiles")) {
+      tiles.hidden = tiles.dataset.block !== state.block;
+      if (tiles.hidden) continue;
+      const firsts = winners();
+      all(".tile", tiles).forEach((tile, i) => {
+        const some = (data.cards[+state.block] ?? [])[i].length;
+        const [, value, who, beside] = firsts[i] ?? [-1, ...(some ? ["none", "among what the filters leave", ""] : JSON.parse(tile.dataset.nothing))];
+        [value, who, beside].forEach((text, k) => { tile.children[k + 1].textContent = text; });
+      });
+    }
+  };
+
   // --- scatter
   const NS = "http://www.w3.org/2000/svg";
   const svg = (name, attributes, text) => {
@@ -127,11 +143,11 @@
     const plot = $("plot");
     plot.replaceChildren();
     if (!block) return;
-    const here = boards[0].rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && !r.published && matches(r));
+    const here = accuracy.rows.filter((r) => r.model === block.model && r.dataset === block.dataset && r.top1 !== null && !r.published && matches(r));
     const dense = here.find((r) => r.control === "dense");
     const points = here.filter((r) => r[state.x] > 0).map((r) => ({ r, x: r[state.x], y: r.top1 }));
     const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 46, R = 16, T = 14, B = 44;
-    const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Top-1 accuracy against cost" });
+    const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": "Top-1 accuracy against cost" });
     plot.append(root);
     if (!points.length) return root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
     const floor = fence(points.map((p) => p.y)); // far outliers are drawn on the axis, with their value
@@ -154,30 +170,52 @@
     const disturbed = (p) => !cheap && p.r.contended === true; // timed beside other work: drawn pale, never on the front
     const front = frontOf(points.filter((p) => !disturbed(p)), cheap);
     root.append(svg("path", { class: "front", d: front.map((p, i) => (i ? `H${X(p.x)}V${Y(p.y)}` : `M${X(p.x)} ${Y(p.y)}`)).join("") }));
-    const groups = [...new Set(boards[0].rows.map((r) => r.structure).filter(Boolean))].sort(); // same colours under every filter
+    const groups = [...new Set(accuracy.rows.map((r) => r.structure).filter(Boolean))].sort(); // same colours under every filter
     const color = (r) => (r.control ? "var(--control)" : `var(--s${Math.min(groups.indexOf(r.structure), 5)})`);
     for (const p of points) if (p.r.top1_low !== null) root.append(svg("line", { class: "whisker", stroke: color(p.r), x1: X(p.x), x2: X(p.x), y1: Y(p.r.top1_low), y2: Y(p.r.top1_high) }));
-    const tags = []; // a text that would cover another is left out: its tooltip says it
-    const tag = (text, x, y, anchor, kind) => {
-      const left = anchor === "end" ? x - 7 * text.length : x, right = left + 7 * text.length;
-      if (tags.some((t) => Math.abs(t.y - y) < 13 && left < t.right && right > t.left)) return;
-      tags.push({ left, right, y });
-      root.append(svg("text", { x, y, "text-anchor": anchor, ...kind }, text));
-    };
-    const order = (p) => (p.r.control ? p.r.method.length : 0); // controls on top, the plain ones named first
+    const best = new Set(winners().filter(Boolean).map(([row]) => accuracy.rows[row]));
+    const order = (p) => (p.r.control ? 2 : best.has(p.r) ? 1 : 0); // controls and winners on top
+    const spots = points.map((p) => ({ l: X(p.x) - 7, r: X(p.x) + 7, t: Y(p.y) - 7, b: Y(p.y) + 7 }));
     for (const p of points.sort((a, b) => order(a) - order(b))) {
       const style = p.r.control ? { class: "dot control" } : { class: "dot", fill: color(p.r) };
-      const dot = svg("circle", { cx: X(p.x), cy: Y(p.y), r: front.includes(p) ? 6.5 : 5, ...style });
+      const dot = svg("circle", {
+        cx: X(p.x), cy: Y(p.y), r: front.includes(p) || best.has(p.r) ? 6.5 : 5, ...style,
+        tabindex: 0, role: "img", "aria-label": describe(p.r),
+      });
       if (disturbed(p)) dot.setAttribute("opacity", ".35");
       dot.dataset.tip = describe(p.r);
       root.append(dot);
-      if (p.y < y0) tag(`↓ ${number(p.y, 1)}`, X(p.x) + 9, H - B - 6, "start");
-      const side = X(p.x) > W / 2 ? -1 : 1;
-      if (p.r.control) tag(p.r.method, X(p.x) + 10 * side, Y(p.y) + (p.r.control === "static" ? 18 : -8), side < 0 ? "end" : "start", { class: "tag" });
     }
-    drawLegend(groups, points, Boolean(dense));
+    // a text that would cover a point, another text or the frame's edge is left out: its tooltip says it
+    const near = (w) => [[11, 4], [-11 - w, 4], [-w / 2, -11], [-w / 2, 20], [11, -9], [-11 - w, -9], [11, 18], [-11 - w, 18]];
+    const far = (w) => [30, 55, 80, 110, 140].flatMap((d) => [0, 24, -24, 48, -48, 72, 96].flatMap((dy) => [[d, dy + 4], [-d - w, dy + 4]]));
+    const tag = (text, x, y, style = { class: "tag" }, always = false) => {
+      const node = svg("text", style, text);
+      root.append(node);
+      const w = node.getComputedTextLength(), h = 13;
+      for (const [i, [dx, dy]] of [...near(w), ...(always ? far(w) : [])].entries()) {
+        const box = { l: x + dx - 2, r: x + dx + w + 2, t: y + dy - h + 2, b: y + dy + 3 };
+        if (box.l < L || box.r > W - R || box.t < T || box.b > H - B) continue;
+        if (spots.some((s) => box.l < s.r && box.r > s.l && box.t < s.b && box.b > s.t)) continue;
+        node.setAttribute("x", x + dx);
+        node.setAttribute("y", y + dy);
+        spots.push(box);
+        if (i >= 8) root.insertBefore(svg("line", { class: "leader", x1: x, y1: y, x2: dx > 0 ? box.l : box.r, y2: y + dy - 4 }), root.querySelector("circle"));
+        return;
+      }
+      node.remove();
+    };
+    const short = (text) => (text.length > (W < 700 ? 24 : 48) ? `${text.slice(0, W < 700 ? 23 : 47)}…` : text);
+    spots.push({ l: L, r: L + 70, t: T, b: T + 14 }); // the axis's own title
+    const name = (r) => short(best.has(r) ? `★ ${r.method}` : r.method);
+    const named = points.filter((p) => p.r.control || best.has(p.r));
+    const first = (p) => [best.has(p.r) ? 0 : 1, p.r.method.length];
+    named.sort((a, b) => first(a)[0] - first(b)[0] || first(a)[1] - first(b)[1]); // winners, then the plain controls
+    for (const p of named) tag(name(p.r), X(p.x), Y(p.y), { class: "tag" }, best.has(p.r));
+    for (const p of points) if (p.y < y0) tag(`↓ ${number(p.y, 1)}`, X(p.x), Y(p.y), {});
+    drawLegend(groups, points, Boolean(dense), best);
   };
-  const drawLegend = (groups, points, dense) => {
+  const drawLegend = (groups, points, dense, best) => {
     const entry = (style, text, kind = "") => {
       const span = document.createElement("span"), mark = document.createElement("i");
       mark.style.cssText = style;
@@ -188,14 +226,16 @@
     const used = (g) => points.some((p) => p.r.structure === g && !p.r.control);
     const marks = groups.flatMap((g, i) => (used(g) ? [entry(`background:var(--s${Math.min(i, 5)})`, g)] : []));
     if (points.some((p) => p.r.control)) marks.push(entry("border:2px solid var(--control)", "control"));
+    if (best.size) marks.push("★ on a card above");
     marks.push(entry("", "Pareto front", "line"));
     if (dense) marks.push(entry("border-top:2px dashed var(--control);opacity:.8", "dense accuracy", "line"));
     $("legend").replaceChildren(...marks);
   };
   const number = (value, digits) => (value === null ? "–" : value.toFixed(digits));
+  const parts = (r) => [r.init, r.structure, r.prune, r.grow].filter(Boolean).join(" · ");
   const describe = (r) => [
     r.method + (r.control ? " (control)" : ""),
-    [r.init, r.structure, r.prune, r.grow].filter(Boolean).join(" · "),
+    parts(r) === r.method ? "" : parts(r),
     `top-1 ${number(r.top1, 2)} %` + (r.top1_low === null ? ` (n = ${r.seeds})` : ` [${number(r.top1_low, 2)}, ${number(r.top1_high, 2)}], n = ${r.seeds}`),
     `density ${number(r.density, 3)} · R_s ${number(r.r_s, 3)}`,
     `FLOPs: training ${number(r.training_flops_ratio, 3)}× · inference ${number(r.inference_flops_ratio, 3)}×`,
@@ -212,7 +252,7 @@
     if (!text) return;
     tip.textContent = text;
     const box = event.target.getBoundingClientRect();
-    const x = event.clientX ?? box.left, y = event.clientY ?? box.bottom;
+    const x = event.clientX ?? box.right, y = event.clientY ?? box.bottom;
     tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 12 : y + 18}px`;
   };
@@ -229,10 +269,10 @@
     follow();
     drawColumns();
     boards.forEach(drawTable);
+    drawCards();
     drawPlot();
     for (const tab of all(".tabs button")) tab.setAttribute("aria-selected", tab.dataset.board === state.board);
     for (const select of selects) select.classList.toggle("set", Boolean(select.value));
-    for (const tiles of all(".tiles")) tiles.hidden = tiles.dataset.block !== state.block;
     toHash();
   };
   for (const { heads } of boards) for (const th of heads) {
@@ -255,6 +295,13 @@
     draw();
   });
   document.addEventListener("click", (event) => { if (!$("columns").contains(event.target)) $("columns").open = false; });
+  document.addEventListener("keydown", (event) => { // closes what is open, and gives the focus back
+    if (event.key !== "Escape") return;
+    tip.hidden = true;
+    if (!$("columns").open) return;
+    $("columns").open = false;
+    $("columns").querySelector("summary").focus();
+  });
   $("theme").addEventListener("click", () => {
     const root = document.documentElement;
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
