@@ -1,12 +1,7 @@
-"""Tests of the engine run on one thread: their tensors are small. Properties are tried on the same examples
-every time and without a deadline, so that a busy machine fails nothing."""
+"""Tests of the engine run on one thread: their tensors are small."""
 
 import pytest
 import torch
-from hypothesis import settings
-
-settings.register_profile("engine", deadline=None, derandomize=True)
-settings.load_profile("engine")
 
 
 @pytest.fixture(autouse=True, scope="session")
