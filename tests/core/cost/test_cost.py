@@ -3,12 +3,13 @@
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dstbench.core.cost.cost import cost, counted
 from dstbench.core.cost.layers import layer_costs
 from dstbench.errors import BadInput
+from fakes.costs import torchs_macs
 from fakes.engine import mlp
 
 # Layers by hand
@@ -59,24 +60,38 @@ def test_a_layer_that_runs_twice_is_charged_twice():
     assert layer_costs(Twice(), (4,))["layer"].macs == 32
 
 
-TIMM = {
-    "resnet18": 64, "vgg11": 32, "mobilenetv3_small_100": 64, "efficientnet_b0": 64, "convnext_atto": 64,
-    "regnetx_002": 64, "densenet121": 64, "resnext50_32x4d": 64, "vit_tiny_patch16_224": 224,
-    "mixer_s32_224": 224,
+MODELS = {
+    "timm": {
+        "resnet18": 64, "vgg11": 32, "mobilenetv3_small_100": 64, "efficientnet_b0": 64, "convnext_atto": 64,
+        "regnetx_002": 64, "densenet121": 64, "resnext50_32x4d": 64, "vit_tiny_patch16_224": 224,
+        "mixer_s32_224": 224, "test_vit": 160, "test_resnet": 64, "tresnet_m": 64,
+        "botnet26t_256": 256, "beit_base_patch16_224": 224, "eva02_tiny_patch14_224": 224,
+    },
+    "torchvision": {"swin_t": 64, "vit_b_32": 224, "squeezenet1_1": 64},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TIMM)
-def test_macs_are_those_of_torchs_counter(name):
-    """Two operations a multiply-accumulate, in convolutions and matrix products; attention's are left out."""
+@pytest.mark.parametrize(
+    ("library", "name"), [(library, name) for library, names in MODELS.items() for name in names]
+)
+def test_macs_are_those_of_torchs_counter(library, name):
+    """Two operations a multiply-accumulate, in convolutions and matrix products; attention's are named apart."""
     with torch.device("meta"):
-        model = timm.create_model(name).eval()
-        image = torch.zeros(1, 3, TIMM[name], TIMM[name])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    per_operation = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
-    expected = sum(per_operation.get(f"aten.{op}", 0) for op in ("convolution", "mm", "addmm"))
-    assert 2 * sum(layer.macs for layer in layer_costs(model, image.shape[1:]).values()) == expected > 0
+        model = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name)
+    size = MODELS[library][name]
+    expected = torchs_macs(model, (3, size, size))
+    found = cost(model, None, (3, size, size))
+    assert found.macs == sum(expected.get(op, 0) for op in ("convolution", "mm", "addmm")) > 0
+    assert found.all_macs == sum(expected.values())
+
+
+def test_auxiliary_heads_that_do_not_run_cost_nothing():
+    with torch.device("meta"):
+        model = torchvision.models.googlenet(init_weights=False)
+    with pytest.warns(UserWarning, match=r"GoogLeNet: .*'aux1.conv.conv', .* and 1 more"):
+        found = cost(model, None, (3, 64, 64))
+    assert found.macs == sum(torchs_macs(model, (3, 64, 64)).values())
+    assert len(found.unused) == 6
 
 
 # Conventions

@@ -10,8 +10,10 @@ from dstbench.errors import BadInput, nearest
 
 @dataclass(frozen=True)
 class Convention:
-    """How operations of convolutions and linear layers are counted. Norms, activations, pooling and the
-    products inside attention are never counted."""
+    """How operations are counted of every product of a weight (a parameter or buffer) with activations:
+    convolutions, linear layers, packed projections, recurrent weights, fixed filters. Norms, activations and pooling
+    are never counted. Products of two activations, as inside attention, are no weight's and never sparse: ``Cost``
+    names them apart, in ``products``, and no FLOPs hold them."""
 
     per_mac: int  # operations of one multiply-accumulate
     per_output: int  # operations of one output element: bias and activation

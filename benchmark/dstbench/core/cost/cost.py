@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from dstbench.core.cost.conventions import get_convention
-from dstbench.core.cost.layers import LayerCost, layer_costs
+from dstbench.core.cost.layers import LayerCost, Workload, layer_costs, workload
 from dstbench.core.cost.widths import Kept, kept_by_masks, kept_parts, shrink
+from dstbench.core.network.inputs import Inputs
+from dstbench.core.network.layers import unwrap
 from dstbench.core.storage.condensed_layer import expanded, is_condensed
 from dstbench.errors import BadInput, nearest
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one sample, by a named convention."""
+    """What a network costs for one sample, or for the example it was counted with, by a named convention."""
 
     convention: str
     inference_flops: float
@@ -28,7 +30,18 @@ class Cost:
     bits: int  # 32 a active weight, 1 a mask entry of a sparse layer, 32 a output channel (bias, norm folded)
     macs: int  # dense multiply-accumulates
     weights: int  # of all convolutions and linear layers
-    layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each
+    layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each weight
+    # Of ``layers``, weights of no maskable layer, such as packed projections and recurrent weights: dense unless a
+    # density is given for them.
+    others: tuple[str, ...] = ()
+    # Operator -> multiply-accumulates of two activations, as in attention: in no other figure here.
+    products: Mapping[str, int] = field(repr=False, default_factory=dict)
+    unused: tuple[str, ...] = ()  # layers that the input doesn't reach, which cost nothing
+
+    @property
+    def all_macs(self) -> int:
+        """Dense multiply-accumulates with the products of activations: half of what torch's counter says."""
+        return self.macs + sum(self.products.values())
 
     @property
     def inference_ratio(self) -> float:
@@ -49,30 +62,39 @@ def flops(
 
 @dataclass(frozen=True)
 class Counted:
-    """A model's layers and what is left of them, before any convention says what that costs."""
+    """What a model multiplies and what is left of it, before any convention says what that costs."""
 
-    costs: Mapping[str, LayerCost]
-    density: Mapping[str, float]  # of layers that aren't dense
+    workload: Workload
+    density: Mapping[str, float]  # of weights that aren't dense
     kept: Mapping[str, Kept]  # of layers that shrink when removable channels go
     parameters: int
 
+    @property
+    def costs(self) -> Mapping[str, LayerCost]:
+        """Of all weights that are multiplied with, dense."""
+        return self.workload.costs
+
     def cost(self, convention: str = "mac") -> Cost:
         """By a named convention. Raises BadInput for an unknown one."""
-        per_layer = flops(self.costs, self.density, convention)
-        active = {n: round(self.density.get(n, 1.0) * layer.weights) for n, layer in self.costs.items()}
-        weights = sum(layer.weights for layer in self.costs.values())
+        costs, layers = self.costs, self.workload.layers
+        per_layer = flops(costs, self.density, convention)
+        active = {n: round(self.density.get(n, 1.0) * weight.weights) for n, weight in costs.items()}
+        inactive = sum(weight.weights - active[n] for n, weight in costs.items())
         return Cost(
             convention=convention,
             inference_flops=sum(per_layer.values()),
             training_flops=3 * sum(per_layer.values()),
-            hardware_flops=sum(flops(shrink(self.costs, self.kept), {}, convention).values()),
-            dense_inference_flops=sum(flops(self.costs, {}, convention).values()),
+            hardware_flops=sum(flops(shrink(costs, self.kept), {}, convention).values()),
+            dense_inference_flops=sum(flops(costs, {}, convention).values()),
             parameters=self.parameters,
-            active_parameters=self.parameters - weights + sum(active.values()),
-            bits=sum(_bits(layer, active[n]) for n, layer in self.costs.items()),
-            macs=sum(layer.macs for layer in self.costs.values()),
-            weights=weights,
+            active_parameters=self.parameters - inactive,
+            bits=sum(_bits(weight, active[n]) for n, weight in costs.items()),
+            macs=sum(weight.macs for weight in costs.values()),
+            weights=sum(layer.weights for layer in layers.values()),
             layers=per_layer,
+            others=tuple(self.workload.others),
+            products=self.workload.products,
+            unused=self.workload.unused,
         )
 
 
@@ -80,24 +102,27 @@ def counted(
     model: nn.Module,
     masks_or_densities: Mapping[str, Tensor | float] | None = None,
     input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    example_input: Inputs | None = None,
 ) -> Counted:
-    """Trace once, to ask for the cost by several conventions. Arguments and errors are those of ``cost``."""
+    """Run once, to ask for the cost by several conventions. Arguments and errors are those of ``cost``."""
     if not isinstance(masks_or_densities, Mapping | None):
         raise BadInput(
             f"masks_or_densities: expected {{layer name: mask or density}}, got {masks_or_densities!r}"
         )
-    if not isinstance(input_shape, Sequence):
-        raise BadInput(f"input_shape: expected channels, height and width, got {input_shape!r}")
+    model = unwrap(model)
     model = expanded(model) if is_condensed(model) else model
-    costs = layer_costs(model, input_shape)
-    given = dict(masks_or_densities or {})
+    work = workload(model, input_shape, example_input=example_input)
+    given, costs = dict(masks_or_densities or {}), work.costs
     for name in given:
         if name not in costs:
             raise BadInput(f"masks_or_densities: no layer {name!r}{nearest(name, costs)}")
     density = {n: _density(n, value, costs[n].weights) for n, value in given.items()}
-    masks = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    masks = {
+        name: value for name, value in given.items() if isinstance(value, Tensor) and name in work.layers
+    }
     kept = kept_by_masks(model, masks) if masks else {}
-    return Counted(costs, density, kept, sum(p.numel() for p in model.parameters()))
+    return Counted(work, density, kept, sum(p.numel() for p in model.parameters()))
 
 
 def cost(
@@ -105,11 +130,18 @@ def cost(
     masks_or_densities: Mapping[str, Tensor | float] | None = None,
     input_shape: Sequence[int] = (3, 32, 32),
     convention: str = "mac",
+    *,
+    example_input: Inputs | None = None,
 ) -> Cost:
-    """The theoretical cost of one sample.
+    """The theoretical cost of one sample: of every product with a weight that runs, whatever calls it.
 
-    masks_or_densities: layer name -> bool mask [*w] or density; layers left out are dense.
-    input_shape: channels, height, width. Raises BadInput for an unknown layer, shape or convention.
+    masks_or_densities: layer name -> bool mask [*w] or density; layers left out are dense. Where products read
+    parts of a weight, each part is taken to be as dense as the whole.
+    input_shape: channels, height, width of a zero sample in the model's dtype. example_input: what the model is
+    called with in its place, a tensor, a tuple of positional or a dict of keyword arguments; it is counted as it
+    is, so give a batch of one.
+    A warning names layers that don't run. Raises BadInput for an unknown layer, shape or convention, and where a
+    layer runs but what it multiplies can't be seen.
 
     ResNet-50's published 0.24x at 90 % with ERK, both lines also without weights (``torch.device("meta")``)::
 
@@ -117,7 +149,7 @@ def cost(
         dstbench.cost(resnet50, densities, (3, 224, 224), convention="rigl-notebook").inference_ratio
     """
     get_convention(convention)
-    return counted(model, masks_or_densities, input_shape).cost(convention)
+    return counted(model, masks_or_densities, input_shape, example_input=example_input).cost(convention)
 
 
 @dataclass(frozen=True)
@@ -135,7 +167,11 @@ class WidthCost:
 
 
 def width_cost(
-    model: nn.Module, rows: Mapping[str, float], input_shape: Sequence[int] = (3, 32, 32)
+    model: nn.Module,
+    rows: Mapping[str, float],
+    input_shape: Sequence[int] = (3, 32, 32),
+    *,
+    example_input: Inputs | None = None,
 ) -> WidthCost:
     """The cost of the dense network left when layers keep only so many output rows: Chase's hardware-supported
     FLOPs (arXiv 2305.19454), from the widths of a run rather than from the fraction it was asked to remove.
@@ -143,7 +179,7 @@ def width_cost(
     rows: layer name -> output rows that stay; ``widths(model, masks)`` gives a run's. Errors are
     those of ``kept_parts`` and ``layer_costs``.
     """
-    dense = layer_costs(model, input_shape)
+    dense = layer_costs(model, input_shape, example_input=example_input)
     return WidthCost(shrink(dense, kept_parts(model, rows)), dense)
 
 

@@ -16,6 +16,7 @@ from dstbench.core.engine.allocation import bounds, by_shape, check_count, check
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import initial_budget
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import budgeted_layers
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
@@ -96,6 +97,7 @@ def training_cost(
     dense_layers: Sequence[str] = (),
     allocation: Allocation | None = None,
     registry: Registry | None = None,
+    example_input: Inputs | None = None,
 ) -> TrainingMeter:
     """Plan what a training will cost: a meter that has gone through every step of the recipe's schedule, one
     sample a step. It may live on ``torch.device("meta")``, unless the recipe's init ranks its weights.
@@ -104,6 +106,7 @@ def training_cost(
 
         training_cost(resnet50, "rigl", 0.1, 32_000, (3, 224, 224)).ratio("rigl-notebook")
 
+    example_input: in place of a sample of ``input_shape``, as in ``cost``: a batch of one.
     allocation: the layers' densities at a density of the network, for methods that divide weights otherwise
     than the recipe's init; layers it leaves out are dense. Without it, each density is divided as the init
     does: exact for methods that keep every layer at its own, while redistribution, which depends on the data,
@@ -116,7 +119,8 @@ def training_cost(
     recipe = as_recipe(recipe, registry)
     if recipe.narrow:
         raise BadInput("recipe: it trains a narrower model; ask for 'dense' with that model")
-    method, meter = build_method(recipe, registry), TrainingMeter(layer_costs(model, input_shape))
+    method = build_method(recipe, registry)
+    meter = TrainingMeter(layer_costs(model, input_shape, example_input=example_input))
     if method.dense:
         meter.add({}, total_steps, False)
         return meter
