@@ -83,8 +83,8 @@ def test_the_final_epoch_is_reported_however_bad(tmp_path, monkeypatch):
     """Chase reports the best of its last epochs."""
     original = trial_module._epoch
 
-    def spoilt(running, epoch, set_rate):
-        loss = original(running, epoch, set_rate)
+    def spoilt(running, epoch):
+        loss = original(running, epoch)
         if epoch == 1:
             with torch.no_grad():
                 running.model.fc2.weight.zero_()

@@ -171,7 +171,7 @@ def test_an_interrupted_trial_continues_bit_for_bit(tmp_path, monkeypatch, grow)
     with pytest.raises(KeyboardInterrupt):
         run(trial, tmp_path / "parts", checkpoint_seconds=0)
     monkeypatch.undo()
-    assert (tmp_path / "parts" / CHECKPOINT).is_dir()
+    assert (tmp_path / "parts" / CHECKPOINT).is_file()
     resumed = run(trial, tmp_path / "parts")
     states = [torch.load(tmp_path / part / STATE, weights_only=True) for part in ("whole", "parts")]
     for name, value in states[0]["model"].items():

@@ -50,6 +50,9 @@ class Training(Frozen):
     clip_norm: float | None = Field(default=None, gt=0)
     eval_every: int = Field(default=1, ge=1)  # epochs between evaluations on the validation split
     channels_last: bool = False  # memory format of images and convolutions: often faster, same function
+    threads: int = Field(
+        default=1, ge=1, le=1024
+    )  # that compute on the CPU: sums add up in another order with another number
     storage: Literal["masked", "condensed", "compact"] = "masked"  # what parameters hold: see Sparsifier
 
     @model_validator(mode="after")

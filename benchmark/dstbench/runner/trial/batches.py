@@ -125,6 +125,11 @@ def fingerprint(data: ImageData) -> str:
     return digest.hexdigest()
 
 
+def reading_workers(threads: int) -> int:
+    """The processes that read files ahead where a trial has so many threads: none beside a single one."""
+    return threads if threads > 1 else 0
+
+
 class _Memory:
     """Batches of raw pixels from a split that lives whole on the device."""
 
@@ -144,8 +149,7 @@ def _source(
     if isinstance(split, Split):
         return _Memory(split, device)
     if workers is None:
-        threads = torch.get_num_threads()
-        workers = threads if threads > 1 else 0
+        workers = reading_workers(torch.get_num_threads())
     pin = torch.device(device).type == "cuda"
     return FileSource(split, seed=seed, workers=min(workers, batches), pin=pin)
 

@@ -46,7 +46,7 @@ def final_measures(running: RunningTrial, top1: float, loss: float) -> dict[str,
 
 def logical_model(running: RunningTrial) -> nn.Module:
     """The network as it was built, with the trained weights: where they are stored otherwise, a copy."""
-    inner: nn.Module = running.accelerator.unwrap_model(running.model)
+    inner = running.inner
     if running.training.storage == "masked":
         return inner
     whole = running.blueprint.model(running.data.input_shape, running.data.num_classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from dstbench.runner.trial.exploration import Exploration
 # in a trial's folder:
 STATE = "state.pt"  # weights and masks of a finished trial
 CURVE = "curve.jsonl"  # a line after each epoch
-CHECKPOINT = "checkpoint"  # a folder, while training
+CHECKPOINT = "checkpoint.pt"  # while training
 
 
 @dataclass
@@ -57,7 +57,15 @@ class RunningTrial:
     sparsifier: Sparsifier
     batches: Batches
     meter: TrainingMeter
+    set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
+    readers: int | None = None  # processes that read image files; None: as Batches has it
     progress: TrialProgress = field(default_factory=TrialProgress)
+
+    @property
+    def inner(self) -> nn.Module:
+        """The model without what the accelerator put around it."""
+        inner: nn.Module = self.accelerator.unwrap_model(self.model)
+        return inner
 
     @property
     def training(self) -> Training:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dstbench.api import Layout, Structure
@@ -16,6 +15,7 @@ from dstbench.core.training import checkpoint
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial import tensor_files
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.running import STATE
 
@@ -45,9 +45,10 @@ class Trained:
 
 
 def load_trained(trial: TrialSpec, folder: Path, registry: Registry | None = None) -> Trained:
-    """Rebuild a finished trial's network. ``folder`` is where its ``state.pt`` is."""
+    """Rebuild a finished trial's network. ``folder`` is where its ``state.pt`` is. Raises BadInput where that
+    is damaged."""
     blueprint = Blueprint(trial, registry or default_registry())
-    saved = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    saved = tensor_files.read(folder / STATE)
     shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
     model = blueprint.model(shape, classes)
     model.load_state_dict(saved["model"])

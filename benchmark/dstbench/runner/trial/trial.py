@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,13 @@ from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.failures import Diverged, ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import provenance
-from dstbench.runner.trial.batches import Batches, evaluation_batches, fingerprint
+from dstbench.runner.trial import provenance, tensor_files
+from dstbench.runner.trial.batches import Batches, evaluation_batches, fingerprint, reading_workers
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.measures import final_measures
 from dstbench.runner.trial.optimization import build_optimizer, build_schedule, memory_format
-from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE, RunningTrial
+from dstbench.runner.trial.resume import remove_checkpoint, resumed, save_checkpoint
+from dstbench.runner.trial.running import CURVE, STATE, RunningTrial
 
 
 def run_trial(
@@ -46,8 +45,10 @@ def run_trial(
 ) -> dict[str, Any]:
     """Run one trial and return its record; a failure is a record too, with status, reason, phase and traceback.
 
-    ``folder`` gets ``curve.jsonl``, ``state.pt`` and, while training, ``checkpoint/``: a trial that was
-    interrupted continues from it. Only KeyboardInterrupt and SystemExit get through.
+    ``folder`` gets ``curve.jsonl``, ``state.pt`` and, while training, ``checkpoint.pt``: a trial that was
+    interrupted continues from it, and starts anew if it is damaged or another's. threads: those of the machine
+    that are this trial's, by which files are read ahead; no figure depends on it, for what computes are
+    ``training.threads``. Only KeyboardInterrupt and SystemExit get through.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = registry or default_registry()
@@ -57,19 +58,24 @@ def run_trial(
     source.hook.trial_started(trial=record["trial"])
     phase = "build"
     try:
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(trial.training.threads)
+        origin["threads"] = torch.get_num_threads()
         origin["components"] = provenance.components(trial, source)
         origin["plugins"] = provenance.plugins(origin["components"])
-        running = _build(Blueprint(trial, source), folder, data_root, download, device)
+        blueprint = Blueprint(trial, source)
+        running, unused = resumed(
+            lambda: _build(blueprint, folder, data_root, download, device, threads), folder
+        )
+        origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
         phase = "train"
         _train(running, checkpoint_seconds)
         phase = "evaluate"
         measures = final_measures(running, *evaluate(running, running.data.test))
         _save(running)
+        remove_checkpoint(folder)
     except Exception as error:  # a failure of any kind is a result
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # trying again starts anew
+        remove_checkpoint(folder)  # trying again starts anew
         record |= failure(error, phase)
     origin["finished"] = provenance.now()
     record |= {"measures": measures, "provenance": origin}
@@ -78,7 +84,12 @@ def run_trial(
 
 
 def _build(
-    blueprint: Blueprint, folder: Path, root: Path | None, download: bool, device: str
+    blueprint: Blueprint,
+    folder: Path,
+    root: Path | None,
+    download: bool,
+    device: str,
+    threads: int | None,
 ) -> RunningTrial:
     """Everything up to the first step."""
     training = blueprint.trial.training
@@ -95,6 +106,7 @@ def _build(
         augment=data.augment,
         seed=blueprint.trial.seed,
         device=accelerator.device,
+        workers=(readers := None if threads is None else reading_workers(threads)),
     )
     optimizer = build_optimizer(model, training)
     per_epoch = len(batches) // training.gradient_accumulation
@@ -106,11 +118,11 @@ def _build(
     example = example_batch(data.input_shape, training, accelerator.device)
     sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    running = RunningTrial(
-        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter
+    # from the configured rate, before a checkpoint brings the one that it had got to
+    set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
+    return RunningTrial(
+        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, readers
     )
-    accelerator.register_for_checkpointing(sparsifier, meter, running.progress)
-    return running
 
 
 def example_batch(shape: tuple[int, ...], training: Training, device: torch.device) -> torch.Tensor:
@@ -141,31 +153,23 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
 def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
     """All epochs that are left, with a line of the curve after each."""
     training = running.training
-    per_epoch = len(running.batches) // training.gradient_accumulation
-    # before anything is loaded: the schedule starts from the configured rate, not from where it had got to
-    set_rate = build_schedule(running.sparsifier.optimizer, training, per_epoch)
-    interrupted = running.folder / CHECKPOINT
-    if interrupted.exists():
-        running.accelerator.load_state(str(interrupted))
-    _cut_curve(running)
     if running.progress.epoch == 0:
         running.progress.exploration.observe(0, running.sparsifier)
     saved = time.monotonic()
     for epoch in range(running.progress.epoch, training.epochs):
         start = time.perf_counter()
-        loss = _epoch(running, epoch, set_rate)
+        loss = _epoch(running, epoch)
         running.progress.seconds += time.perf_counter() - start
         running.progress.epoch = epoch + 1
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         _log(running, epoch, loss)
         if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < training.epochs:
-            _checkpoint(running)
+            save_checkpoint(running)
             saved = time.monotonic()
-    shutil.rmtree(interrupted, ignore_errors=True)
 
 
-def _epoch(running: RunningTrial, epoch: int, set_rate: Callable[[int], None]) -> float:
+def _epoch(running: RunningTrial, epoch: int) -> float:
     """One pass over the training images; returns the mean loss."""
     accelerator, sparsifier, training = running.accelerator, running.sparsifier, running.training
     criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
@@ -177,7 +181,7 @@ def _epoch(running: RunningTrial, epoch: int, set_rate: Callable[[int], None]) -
     samples, steps = 0, 0
     for images, labels in running.batches.epoch(epoch):
         with accelerator.accumulate(running.model):
-            set_rate(sparsifier.steps)
+            running.set_rate(sparsifier.steps)
             images = images.contiguous(memory_format=layout)
             with accelerator.autocast():
                 loss = criterion(running.model(images), labels)
@@ -243,22 +247,6 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _cut_curve(running: RunningTrial) -> None:
-    """Drop the lines of epochs that no checkpoint covers: they are run again."""
-    curve = running.folder / CURVE
-    lines = curve.read_text().splitlines(keepends=True) if curve.exists() else []
-    curve.write_text("".join(lines[: running.progress.epoch]))
-
-
-def _checkpoint(running: RunningTrial) -> None:
-    """Save all state, then put it in place of the last one."""
-    fresh, final = running.folder / f"{CHECKPOINT}.new", running.folder / CHECKPOINT
-    shutil.rmtree(fresh, ignore_errors=True)
-    running.accelerator.save_state(str(fresh))
-    shutil.rmtree(final, ignore_errors=True)
-    fresh.rename(final)
-
-
 @torch.no_grad()
 def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]:
     """Top-1 in percent and mean cross-entropy over a whole split."""
@@ -270,6 +258,7 @@ def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]
         running.data.mean,
         running.data.std,
         running.accelerator.device,
+        running.readers,
     ):
         images = images.contiguous(memory_format=memory_format(running.training))
         with running.accelerator.autocast():
@@ -281,14 +270,11 @@ def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]
 
 def _save(running: RunningTrial) -> None:
     """The finished network: what throughput, export and comparison need. Loads without pickle."""
-    inner = running.accelerator.unwrap_model(running.model)
-    torch.save(
-        {
-            "model": {name: value.cpu() for name, value in inner.state_dict().items()},
-            "masks": {name: checkpoint.pack(mask) for name, mask in running.sparsifier.masks.items()},
-            "sparsifier": running.sparsifier.state_dict(),
-            "input_shape": list(running.data.input_shape),
-            "num_classes": running.data.num_classes,
-        },
-        running.folder / STATE,
-    )
+    content = {
+        "model": {name: value.cpu() for name, value in running.inner.state_dict().items()},
+        "masks": {name: checkpoint.pack(mask) for name, mask in running.sparsifier.masks.items()},
+        "sparsifier": running.sparsifier.state_dict(),
+        "input_shape": list(running.data.input_shape),
+        "num_classes": running.data.num_classes,
+    }
+    tensor_files.write(content, running.folder / STATE)

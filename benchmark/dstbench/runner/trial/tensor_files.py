@@ -1,0 +1,63 @@
+"""Tensors and plain values in one file: written whole or not at all, read without running anything that is in it.
+
+The format is torch's own, a zip file, whose checksums ``zipfile`` checks: torch itself does not, and would train on
+with a flipped bit.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dstbench.errors import BadInput
+
+
+def write(content: Mapping[str, Any], path: Path) -> None:
+    """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other."""
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _sync(path.parent)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What ``write`` wrote, on the CPU. Raises BadInput, naming the file, for anything else and for damage."""
+    if not path.is_file():
+        raise BadInput(f"{path}: expected a file{', got none' if not path.exists() else ''}")
+    try:
+        _check(path)
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # zipfile and torch raise whatever they stumble over
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise BadInput(f"{path}: can't be read as tensors and plain values: {reason}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+def _check(path: Path) -> None:
+    """Raise where a byte isn't what was written. torch compresses nothing: what is compressed isn't its."""
+    with zipfile.ZipFile(path) as parts:
+        packed = [part.filename for part in parts.infolist() if part.compress_type != zipfile.ZIP_STORED]
+        damaged = packed or [name for name in [parts.testzip()] if name]
+    if damaged:
+        raise ValueError(f"{damaged[0]} is damaged")
+
+
+def _sync(folder: Path) -> None:
+    """Have a rename in a folder survive a power cut, where the system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems sync no folders
+        pass
+    finally:
+        os.close(handle)
