@@ -141,8 +141,8 @@ class Sparsifier:
             for each in self.optimizers:
                 keep_checkpoints_logical(each, self.arrangement.stored)
             self._listen()
-        if not self.method.dense and (warning := self._owned.warning()):
-            warnings.warn(warning, stacklevel=2)
+            if not self.method.dense and (warning := self._owned.warning()):
+                warnings.warn(warning, stacklevel=2)
 
     def __repr__(self) -> str:
         return (
