@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import dstbench
 from dstbench.api import Infeasible, StrategyError
 from dstbench.core.engine.budget import apportion
-from dstbench.core.network.layers import budgeted_layers, maskable_layers
+from dstbench.core.network.layers import maskable_layers
+from dstbench.core.network.ownership import budgeted_layers
 from dstbench.errors import BadInput
 
 

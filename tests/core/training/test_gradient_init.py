@@ -113,8 +113,8 @@ def test_an_applied_step_without_finite_gradients_is_an_error():
 
 def test_a_layer_without_a_gradient_is_named():
     model = mlp()
-    model[2].weight.requires_grad_(False)
     sparsifier = dstbench.Sparsifier(model, sgd(model), SNIP, 0.5, total_steps=3)
+    model[2].weight.requires_grad_(False)
     images, labels = next(batches(1))
     nn.functional.cross_entropy(model(images), labels).backward()
     with pytest.raises(StrategyError, match=r"layer '2' has no gradient, which the initial masks need"):

@@ -6,7 +6,7 @@ from torch import nn
 
 import dstbench
 from dstbench.api import Infeasible, Recipe, StrategyError, Target
-from dstbench.core.network.layers import clean_name, maskable_layers
+from dstbench.core.network.layers import maskable_layers, unwrap
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
 
@@ -243,8 +243,8 @@ def test_an_optimizer_of_another_model_is_refused():
 
 def test_growth_without_a_gradient_names_the_layer():
     model = mlp()
-    model[2].weight.requires_grad_(False)
     sparsifier = sparsify(model, recipe=recipe(grow="gradient", delta_t=1))
+    model[2].weight.requires_grad_(False)
     with pytest.raises(StrategyError, match=r"'2' has no gradient"):
         train(model, sparsifier, 1)
 
@@ -325,23 +325,30 @@ def test_the_summary_adds_up():
     assert (table["r_s"] > table["measured"]).any()
 
 
-@pytest.mark.parametrize(
-    ("name", "clean"),
-    [
-        ("module.conv1", "conv1"),
-        ("_orig_mod.conv1", "conv1"),
-        ("module._orig_mod.conv1", "conv1"),
-        ("_orig_mod.module.layer.0", "layer.0"),
-        ("layer._orig_mod.0", "layer.0"),
-        ("module", "weight"),  # a bare layer
-        ("_orig_mod", "weight"),
-        ("", "weight"),
-        ("conv1", "conv1"),
-        ("my_module.conv", "my_module.conv"),
-    ],
-)
-def test_wrappers_leave_no_trace_in_names(name, clean):
-    assert clean_name(name) == clean
+class Modular(nn.Module):
+    """Its layers have the names that wrappers use."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(4, 4)
+        self._orig_mod = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self._orig_mod(self.module(x)))
+
+
+def test_wrappers_are_known_by_type_not_by_name():
+    names = ["module", "_orig_mod.0", "head"]
+    assert unwrap(Modular()).head
+    for model in (Modular(), nn.DataParallel(Modular()), torch.compile(nn.DataParallel(Modular()))):
+        assert list(maskable_layers(model)) == names
+        assert [n for n, layer in maskable_layers(model).items() if layer.info.classifier] == ["head"]
+
+
+def test_a_compiled_part_leaves_no_trace_in_names():
+    model = nn.Sequential(torch.compile(nn.Sequential(nn.Linear(4, 4))), nn.Linear(4, 2))
+    assert list(maskable_layers(model)) == ["0.0", "1"]
 
 
 def test_names_are_the_same_inside_wrappers():

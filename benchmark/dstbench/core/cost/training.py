@@ -17,7 +17,7 @@ from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.inputs import Inputs
-from dstbench.core.network.layers import budgeted_layers
+from dstbench.core.network.ownership import budgeted_layers
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from dstbench.core.network.layers import Layer, clean_name, maskable_layers
+from dstbench.core.network.layers import Layer, clean_names, maskable_layers
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.network.trace import is_attention, trace
 
@@ -111,7 +111,7 @@ class _Walk:
 
     def __post_init__(self) -> None:
         self.layers = maskable_layers(self.model)
-        self.modules = dict(self.model.named_modules())
+        self.modules, self.names = dict(self.model.named_modules()), clean_names(self.model)
 
     def result(self, default: str) -> Flow:
         """The result; layers that were never met get the default reason."""
@@ -144,7 +144,7 @@ class _Walk:
     def module(self, node: torch.fx.Node, inputs: Sequence[Value], repeated: bool) -> Value | str | None:
         """What a module makes of its input, or why its channels can't be followed."""
         path = str(node.target)
-        module, name = self.modules[path], clean_name(path)
+        module, name = self.modules[path], self.names[path]
         value = inputs[0] if inputs else None
         if name in self.layers:
             if reason := _unusual(module, repeated):
@@ -236,7 +236,7 @@ class _Walk:
     def attention(self, path: str, module: Any, value: Value | None) -> Value | str:
         """Heads: one channel each, of all their query, key and value rows. What a head sends on is an average
         of its value rows over the tokens, so what is constant there stays constant."""
-        qkv = self.layer(f"{clean_name(path)}.qkv", value)
+        qkv = self.layer(f"{self.names[path]}.qkv", value)
         if isinstance(qkv, str):
             return qkv
         rows = qkv.slots.view(3, module.num_heads, module.head_dim)
@@ -244,7 +244,7 @@ class _Walk:
         self.joined.append((first.expand_as(rows), rows))
         self.heads[path] = first.flatten()
         width = module.attn_dim
-        return self.layer(f"{clean_name(path)}.proj", Value(qkv.slots[-width:], qkv.constant[-width:], -1))
+        return self.layer(f"{self.names[path]}.proj", Value(qkv.slots[-width:], qkv.constant[-width:], -1))
 
     def call(self, node: torch.fx.Node, inputs: Sequence[Value]) -> Value | str | None:
         """What a function or method makes of its inputs, or why their channels can't be followed."""

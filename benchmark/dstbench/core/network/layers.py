@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from itertools import dropwhile
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
+from torch.optim.swa_utils import AveragedModel
 
 from dstbench.api import LayerInfo
-from dstbench.errors import BadInput, nearest
-
-SPECIAL: dict[str, Callable[[LayerInfo], bool]] = {
-    "@first_conv": lambda info: info.first_conv,
-    "@classifier": lambda info: info.classifier,
-}
-"""Patterns of ``dense_layers`` for layers that have another name in every model."""
-
-_WRAPPERS = ("module", "_orig_mod")  # of DistributedDataParallel and torch.compile
+from dstbench.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -33,38 +26,52 @@ class Layer:
     weight: nn.Parameter
 
 
-def clean_name(name: str) -> str:
-    """A module path without what wrappers put in front of it or into it; a bare layer is called "weight"."""
-    parts = list(dropwhile(lambda part: part in _WRAPPERS, name.split(".")))
-    return ".".join(part for part in parts if part != "_orig_mod") or "weight"
+def wrapped(module: nn.Module) -> nn.Module | None:
+    """The module inside a wrapper of torch's: data parallel, averaged or compiled; None of any other module."""
+    if isinstance(module, DistributedDataParallel | DataParallel | AveragedModel):
+        inner: nn.Module = module.module
+        return inner
+    compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
+    return module._orig_mod if compiled is not None and isinstance(module, compiled) else None
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel and torch.compile."""
-    while True:
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            return model
+    """The model inside all wrappers."""
+    while (inner := wrapped(model)) is not None:
         model = inner
+    return model
+
+
+def clean_names(model: nn.Module) -> dict[str, str]:
+    """Each path of ``named_modules``, duplicates too, without what wrappers put into it; the model itself, a bare
+    layer perhaps, is called "weight"."""
+    modules, clean = dict(model.named_modules(remove_duplicate=False)), {"": ""}
+    for path, module in modules.items():
+        if path:
+            parent, _, own = path.rpartition(".")
+            inside = clean[parent]
+            clean[path] = inside if wrapped(modules[parent]) is module else f"{inside}.{own}".lstrip(".")
+    return {path: name or "weight" for path, name in clean.items()}
 
 
 def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     """Every convolution and linear layer with a weight of its own, by module type, in definition order.
 
     A weight that two modules share appears once, under its first name. Biases, norms, embeddings and
-    weights that a parametrization computes are never masked.
+    weights that a parametrization computes are none. Which of them may be masked: see ``owned``.
     """
     owned: dict[
         str, tuple[nn.Linear | _ConvNd, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]
     ] = {}
     seen: set[int] = set()
+    names = clean_names(model)
     for path, module in model.named_modules():
         if not isinstance(module, _ConvNd | nn.Linear):
             continue
         weight = module._parameters.get("weight")
         if weight is None or id(weight) in seen:
             continue
-        name = clean_name(path)
+        name = names[path]
         if isinstance(weight, UninitializedParameter):
             raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
         seen.add(id(weight))
@@ -77,34 +84,6 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
         )
         for name, (module, weight, kind) in owned.items()
     }
-
-
-def budgeted_layers(
-    model: nn.Module, dense_layers: Sequence[str] = ()
-) -> tuple[dict[str, Layer], dict[str, Layer]]:
-    """Split the maskable layers into those in the budget and those that ``dense_layers`` leaves out.
-
-    Patterns are globs on layer names, ``"@first_conv"`` and ``"@classifier"``; these two name nothing in a
-    model that has no such layer. Raises BadInput for a glob that matches nothing, or if nothing is left to mask.
-    """
-    layers = maskable_layers(model)
-    dense: dict[str, Layer] = {}
-    for pattern in dense_layers:
-        matched = {name: layer for name, layer in layers.items() if _matches(layer.info, pattern)}
-        if not matched and pattern not in SPECIAL:
-            raise BadInput(
-                f"dense_layers: no layer matches {pattern!r}{nearest(pattern, [*layers, *SPECIAL])}"
-            )
-        dense |= matched
-    sparse = {name: layer for name, layer in layers.items() if name not in dense}
-    if not sparse:
-        raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask")
-    return sparse, dense
-
-
-def _matches(info: LayerInfo, pattern: str) -> bool:
-    special = SPECIAL.get(pattern)
-    return fnmatchcase(info.name, pattern) if special is None else special(info)
 
 
 def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:

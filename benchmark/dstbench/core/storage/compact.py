@@ -26,6 +26,13 @@ class CompactArrangement:
     def __init__(self, model: nn.Module, couplings: Sequence[Coupling], weights: Weights) -> None:
         self._couplings, self._weights = couplings, weights
         self._vectors = {c: _vectors(model, c, weights) for c in couplings}
+        frozen = [
+            each.owner for vectors in self._vectors.values() for each in vectors if _frozen(each.values)
+        ]
+        if frozen:
+            raise BadInput(
+                f"storage: 'compact' would cut out frozen parameters, of {type(frozen[0]).__name__}; use 'masked'"
+            )
         self._kept: dict[str, Tensor] = {}  # int64 [kept] rows, of the layers that lost some
         self._support: dict[str, Tensor] = {}  # bool [*w], of the layers that lost positions
         self.generation = 0  # how often the network shrank
@@ -95,6 +102,10 @@ class CompactArrangement:
         positions = kept_positions(stored.shape, rows, columns)
         stored.relocate(positions.to(stored.values.device), self._weights.optimizer)
         fit_widths(stored.owner)
+
+
+def _frozen(values: Tensor) -> bool:
+    return isinstance(values, nn.Parameter) and not values.requires_grad
 
 
 def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:

@@ -161,13 +161,13 @@ class CondensedArrangement:
         state = optimizer.state.pop(before, {})
         dense = {key: stored.logical(state[key]) for key in entrywise(state, before)} | stored.loaded
         stored.owner, stored.positions, stored.loaded = module, positions, {}
+        for group in optimizer.param_groups:
+            group["params"][:] = [after if held is before else held for held in group["params"]]
         if state:
             optimizer.state[after] = {
                 **state,
                 **{key: stored.physical(value) for key, value in dense.items()},
             }
-        for group in optimizer.param_groups:
-            group["params"][:] = [after if held is before else held for held in group["params"]]
         self._model.set_submodule(self._places[name], module)
 
 

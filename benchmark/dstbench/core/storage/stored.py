@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dstbench.core.network.layers import Layer, clean_name, unwrap
+from dstbench.core.network.layers import Layer, clean_names, unwrap
 from dstbench.core.ranks import world
 from dstbench.core.storage.condensed_layer import gather, scatter
 from dstbench.errors import BadInput, nearest
@@ -115,13 +115,29 @@ class Weights:
         return any((f.device, f.dtype) != (values[n].device, values[n].dtype) for n, f in self.floats.items())
 
     def mask(self, model: nn.Module) -> None:
-        """Zero the inactive weights of another model of the same layers."""
+        """Zero the inactive weights of another model of the same layers. Raises BadInput for any other."""
+        names, weights = clean_names(model), {}
         for path, module in model.named_modules():
-            mask, weight = self.floats.get(clean_name(path)), getattr(module, "weight", None)
-            if mask is not None and isinstance(weight, Tensor):
-                stored = self.stored[clean_name(path)]
-                whole = weight.shape == stored.shape
-                weight.mul_((stored.logical(mask) if whole else mask).to(weight.device))
+            weight = getattr(module, "weight", None)
+            if names[path] in self.floats and isinstance(weight, Tensor):
+                weights[names[path]] = weight
+        missing = [name for name in self.floats if name not in weights]
+        if missing:
+            raise BadInput(f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}")
+        masks = {name: self._like(name, weight) for name, weight in weights.items()}
+        for name, weight in weights.items():
+            weight.mul_(masks[name].to(weight.device))
+
+    def _like(self, name: str, weight: Tensor) -> Tensor:
+        """A layer's mask, 0/1, for another's weight, which may be stored whole or as here."""
+        mask, stored = self.floats[name], self.stored[name]
+        if tuple(weight.shape) == stored.shape:
+            return stored.logical(mask)
+        if weight.shape != mask.shape:
+            raise BadInput(
+                f"model: layer {name!r}: expected a weight of {stored.shape}, got {tuple(weight.shape)}"
+            )
+        return mask
 
     def zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""

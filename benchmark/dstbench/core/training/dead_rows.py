@@ -69,13 +69,21 @@ def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
     vectors = []
     for name in sorted(wanted):
         owners = [layers[name].module, *(modules[norm] for norm in behind.get(name, ()))]
-        vectors += [
+        found = [
             RowVector(name, owner, field)
             for owner in owners
             for field in ("bias", "running_mean")
             if isinstance(getattr(owner, field, None), Tensor)
         ]
+        if not any(
+            _frozen(vector.values) for vector in found
+        ):  # those keep what they say: the row isn't silent
+            vectors += found
     return vectors
+
+
+def _frozen(values: Tensor) -> bool:
+    return isinstance(values, nn.Parameter) and not values.requires_grad
 
 
 def alive_rows(masks: Mapping[str, Tensor], vectors: Iterable[RowVector]) -> dict[str, Tensor]:

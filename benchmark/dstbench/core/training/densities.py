@@ -11,7 +11,7 @@ from dstbench.api import Infeasible, Policy, Spec
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.engine.structures import Unstructured, as_structure
 from dstbench.core.engine.update import initial_budget
-from dstbench.core.network.layers import budgeted_layers
+from dstbench.core.network.ownership import budgeted_layers
 from dstbench.core.training.method import build_policy
 from dstbench.errors import BadInput
 

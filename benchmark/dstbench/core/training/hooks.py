@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
+
+_PATIENCE = 32  # more often in a row than a loss scaler skips while it looks for its scale
 
 
 class StepHooks:
@@ -16,15 +20,26 @@ class StepHooks:
 
     A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
+
+    Several optimizers make one step: ``done`` comes when all of them have applied the same gradients. Where a loss
+    scaler skips one of them, the step counts as skipped.
     """
 
-    def __init__(self, optimizer: Optimizer, prepare: Callable[[], None], done: Callable[[], None]) -> None:
+    def __init__(
+        self, optimizers: Sequence[Optimizer], prepare: Callable[[], None], done: Callable[[], None]
+    ) -> None:
         self._prepare, self._done = prepare, done
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
+        self._optimizers, self._applied = tuple(optimizers), set[Optimizer]()  # the gradients that there are
+        self._partial = 0  # steps in a row that only some of the optimizers applied
         self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            register(hook)
+            for optimizer in optimizers
+            for register, hook in (
+                (optimizer.register_step_pre_hook, self._before),
+                (optimizer.register_step_post_hook, self._after),
+            )
         ]
         self._heard: list[Any] = []  # handles on weights
 
@@ -50,6 +65,8 @@ class StepHooks:
             handle.remove()
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._depth == 0 and optimizer in self._applied:
+            self._begin()
         self._depth += 1
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -66,13 +83,34 @@ class StepHooks:
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth -= 1
-        if self._depth <= 0:
-            self._prepared = False
+        if self._depth > 0:
+            return
+        if not overflowed(optimizer):
+            self._applied.add(optimizer)
+        self._prepared = len(self._optimizers) > 1
+        if len(self._applied) == len(self._optimizers):
+            self._applied, self._partial, self._prepared = set(), 0, False
             self._done()
 
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
-        self._prepared, self._depth = False, 0
+        self._begin()
+        self._depth = 0
+
+    def _begin(self) -> None:
+        """Other gradients, for all optimizers. Says so where it goes on that some never apply them."""
+        self._prepared = False
+        if not self._applied:
+            return
+        self._partial += 1
+        if self._partial == _PATIENCE:
+            idle = [type(each).__name__ for each in self._optimizers if each not in self._applied]
+            warnings.warn(
+                f"{_PATIENCE} times in a row {', '.join(idle)} didn't step where the other optimizers did: such "
+                "steps count as skipped, and the topology stays as it is",
+                stacklevel=3,
+            )
+        self._applied = set()
 
 
 def check_unhooked(optimizer: Optimizer) -> None:

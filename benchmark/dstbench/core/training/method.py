@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.errors import BadInput
-from dstbench.recipe import recipe_of
+from dstbench.recipe import named, recipe_of
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
@@ -25,7 +25,7 @@ class Method:
     grow: Policy
     schedule: Schedule
     dense_layers: tuple[str, ...] = ()
-    dense: bool = False  # no masks: dense and small-dense
+    dense: bool = False  # no masks
     support: Support | None = None  # what the structure removes for good
 
     @property
@@ -84,9 +84,29 @@ def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | Non
     return recipe_of(recipe)
 
 
+def described(recipe: str | Recipe | Mapping[str, Any]) -> str:
+    """A recipe as it was given, in a few words: its name and parameters, or its parts."""
+    if isinstance(recipe, str):
+        return recipe
+    if isinstance(recipe, Mapping) and "name" in recipe:
+        changed = ", ".join(f"{key}={value!r}" for key, value in recipe.items() if key != "name")
+        return f"{recipe['name']}({changed})" if changed else str(recipe["name"])
+    parts = recipe_of(recipe) if isinstance(recipe, Mapping) else recipe
+    pieces = (getattr(parts, kind) for kind in ("init", "structure", "prune", "grow", "schedule"))
+    return (
+        "dense"
+        if parts.dense
+        else " · ".join(
+            str(named(piece)["name"]) if isinstance(piece, str | Mapping) else repr(piece) for piece in pieces
+        )
+    )
+
+
 def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | None = None) -> Method:
     """The components of a recipe. Raises BadInput for unknown names and parameters."""
     parts = as_recipe(recipe, registry)
+    if parts.narrow:
+        raise BadInput("recipe: it trains a narrower model; ask for 'dense' with that model")
     source = _registry(registry)
     structure = as_structure(_build(source, "structure", parts.structure))
     init = build_policy("init", parts.init, source)
@@ -99,7 +119,7 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         grow=build_policy("grow", parts.grow, source),
         schedule=_build(source, "schedule", parts.schedule),
         dense_layers=tuple(parts.dense_layers),
-        dense=parts.dense or parts.narrow,
+        dense=parts.dense,
         support=structure.component if isinstance(structure.component, Support) else None,
     )
 

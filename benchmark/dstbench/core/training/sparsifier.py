@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, wraps
@@ -16,14 +17,17 @@ from dstbench.api.select import count
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
-from dstbench.core.network.layers import budgeted_layers, unwrap
+from dstbench.core.network.layers import unwrap
+from dstbench.core.network.ownership import LeftOut, owned
 from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
 from dstbench.core.training import checkpoint
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.identity import identify
+from dstbench.core.training.imposing import budget_of, checked
+from dstbench.core.training.joint import joined, optimizers_of, parameters_of
 from dstbench.core.training.masking import Masking
-from dstbench.core.training.method import as_recipe, build_method, check_condensable
-from dstbench.core.training.optimizers import check_owner, innermost, overflowed
+from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
+from dstbench.core.training.optimizers import overflowed
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, finite
 from dstbench.core.training.state import TrainingState
@@ -31,6 +35,7 @@ from dstbench.core.training.summary import summarise
 from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import Topology, UpdateReport
+from dstbench.core.training.undo import undone_on_failure
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,8 +74,15 @@ class Sparsifier:
     parameters to be listed, as for clipping, after this. An average of weights over time must be one of state dicts:
     what stands where in a stored weight changes.
 
+    optimizer: a torch optimizer, or several that each weight is in one of; ``step`` steps all, and the topology
+    changes once they all have. on_update: called with the UpdateReport of every topology update, after it.
+
+    Weights that are frozen, in no optimizer, shared with another kind of module or rewritten by their module before
+    it uses them stay dense, as do attention's packed projections and recurrent weights: a warning says so, and
+    ``summary`` lists them with the reasons. ``density`` is of the weights in the budget, ``total_density`` of all.
+
     Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
-    and Infeasible where the density is less than one unit a layer.
+    and Infeasible where the density is less than one unit a layer; then nothing was changed.
     """
 
     state: TrainingState
@@ -89,21 +101,29 @@ class Sparsifier:
         storage: Storage = "masked",
         example_input: Tensor | None = None,
         registry: Registry | None = None,
+        on_update: Callable[[UpdateReport], object] | None = None,
     ) -> None:
         check_storage(storage, model, example_input)
         check_count("seed", seed, "an integer >= 0", least=0)
-        recipe = as_recipe(recipe, registry)
+        given, recipe = recipe, as_recipe(recipe, registry)
         self.method, self._named = build_method(recipe, registry), (recipe, registry)
         if storage == "condensed" and not self.method.dense:
             check_condensable(self.method)
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
-        self.seed, self.total_steps = seed, total_steps
-        self._outer, self.optimizer = optimizer, innermost(optimizer)
+        self.seed, self.total_steps, self._name = seed, total_steps, described(given)
+        self._outer = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+        self.optimizers = optimizers_of(optimizer, model)
+        self.optimizer = joined(self.optimizers)
+        for each in self.optimizers:
+            check_unhooked(each)
         patterns = [dense_layers] if isinstance(dense_layers, str) else dense_layers
-        self.layers, self.dense_layers = budgeted_layers(model, (*self.method.dense_layers, *patterns))
-        check_unhooked(self.optimizer)
-        check_owner(self.optimizer, [layer.weight for layer in self.layers.values()])
+        self._owned = owned(
+            model,
+            (*self.method.dense_layers, *patterns),
+            {id(parameter) for parameter in parameters_of(self.optimizer)},
+        )
+        self.layers, self.dense_layers = self._owned.sparse, self._owned.dense
 
         self.rules = Rules.of(model, self.timetable, self.layers, seed)
         self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
@@ -111,20 +131,38 @@ class Sparsifier:
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
+        self._on_update = on_update
 
-        self._start()
-        self.masking.arrange(storage, unwrap(model), example_input)
-        self.arrangement = self.masking.arrangement
-        self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
-        keep_checkpoints_logical(self.optimizer, self.arrangement.stored)
-        self._listen()
+        with undone_on_failure(model, self.optimizers):
+            self._start()
+            self.masking.arrange(storage, unwrap(model), example_input)
+            self.arrangement = self.masking.arrangement
+            self._hooks = StepHooks(self.optimizers, self._prepare_step, self._finish_step)
+            for each in self.optimizers:
+                keep_checkpoints_logical(each, self.arrangement.stored)
+            self._listen()
+            if not self.method.dense and (warning := self._owned.warning()):
+                warnings.warn(warning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return (
+            f"Sparsifier({self._name}, density={self.density:.4g} of {self.target_density:g}, "
+            f"step={self.steps}/{self.total_steps}, updates={self.updates})"
+        )
 
     # What a training loop calls
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns.
+        """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns; several
+        optimizers step on one evaluation of the closure, which is returned.
         Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
-        return self._outer.step() if closure is None else self._outer.step(closure)
+        if len(self._outer) == 1:
+            return self._outer[0].step() if closure is None else self._outer[0].step(closure)
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for optimizer in self._outer:
+            optimizer.step()
+        return loss
 
     def mask_gradients(self) -> None:
         """Mask the gradients now rather than at the step: call it before clipping by norm, so that gradients
@@ -133,7 +171,9 @@ class Sparsifier:
 
     @torch.no_grad()
     def apply_masks(self, model: nn.Module) -> None:
-        """Zero the inactive weights of a copy of the model, such as an average of its weights."""
+        """Zero the inactive weights of a copy of the model, such as an average of its weights.
+
+        Raises BadInput, with nothing changed, for a model without all of the layers, or with others."""
         self.weights.mask(model)
 
     def detach(self) -> None:
@@ -173,8 +213,18 @@ class Sparsifier:
         return dict(self.state.books.allocation)
 
     @property
+    def updates(self) -> int:
+        """The topology updates so far."""
+        return len(self.state.history)
+
+    @property
     def last_update(self) -> int:
-        """The step of the training's last topology update; 0 if there is none."""
+        """The step of the most recent topology update; 0 before the first."""
+        return self.state.history[-1].step if self.state.history else 0
+
+    @property
+    def last_planned_update(self) -> int:
+        """The step at which the training's last topology update is due; 0 if there is none."""
         return self.timetable.last_update
 
     @property
@@ -196,6 +246,17 @@ class Sparsifier:
     def density(self) -> float:
         """Active weights / N, measured."""
         return sum(self.topology.active.values()) / self.size
+
+    @property
+    def total_density(self) -> float:
+        """Active weights / all matrix weights, those that stay dense among both."""
+        every = self._owned.weights
+        return (sum(self.topology.active.values()) + every - self.size) / every
+
+    @property
+    def left_out(self) -> dict[str, LeftOut]:
+        """{name: shape and reason} of the matrix weights that can't be masked and stay dense."""
+        return dict(self._owned.left_out)
 
     @property
     def explored(self) -> Budget:
@@ -238,7 +299,8 @@ class Sparsifier:
         return not self.state.undecided
 
     def summary(self) -> DataFrame:
-        """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
+        """One row a layer: shape, structure, target and measured density, exploration, rows without a weight. Behind
+        the layers in the budget come the weights that stay dense, with the reason; ``attrs`` has both densities."""
         return summarise(self)
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
@@ -253,8 +315,15 @@ class Sparsifier:
         return checkpoint.Identity(self.seed, self.total_steps, self.target_density, method, shapes)
 
     def set_masks(self, masks: Masks) -> None:
-        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero."""
-        self.masking.impose({name: masks[name] for name in self.layers}, self._silent)
+        """Hold other masks, bool [*w] by layer name, from now on; weights that weren't active before are zero.
+
+        Raises BadInput, with nothing changed, for an unknown or missing layer, another dtype or shape, and a mask
+        that the structure doesn't allow."""
+        masks = checked(masks, self.rules, self.weights.values, self.support)
+        books = self.state.books
+        books = replace(books, budget=budget_of(masks, books.budget, self.rules))
+        self.state = replace(self.state, books=books, undecided=False)
+        self.masking.impose(masks, self._silent)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only: ``torch.load(..., weights_only=True)`` reads it back."""
@@ -316,7 +385,7 @@ class Sparsifier:
         gradients = self.masking.gradients()
         wanted = self.masking.logical(gradients) if self._needed else {}
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
-        if not self.decided and not overflowed(self.optimizer):
+        if not self.decided and not any(overflowed(each) for each in self.optimizers):
             fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
             if finite(fields):
                 self._decide(fields)
@@ -326,13 +395,11 @@ class Sparsifier:
     def _silent(self) -> bool:
         """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
         bias sends through an activation is what lets a gradient reach them."""
-        return self.decided and self.steps >= self.last_update
+        return self.decided and self.steps >= self.last_planned_update
 
     @_deciding
     def _finish_step(self) -> None:
         """Count the applied step; do to the topology what its plan says."""
-        if overflowed(self.optimizer):
-            return
         steps, leaky = self.steps + 1, self.state.leaky
         self.state = replace(self.state, steps=steps)
         if self.method.dense:
@@ -353,7 +420,10 @@ class Sparsifier:
         if self._plan.target:
             self._update(self._plan.target)
         self.signals.forget()
+        updated = self._plan.target is not None
         self._look_ahead()
+        if updated and self._on_update is not None:
+            self._on_update(self.state.history[-1])
 
     def _update(self, target: Target) -> None:
         """One topology update, decided by the pure engine, then written."""

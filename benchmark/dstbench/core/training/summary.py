@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 from dstbench.api.select import count
 
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
 
 
 def summarise(sparsifier: Sparsifier) -> DataFrame:
-    """One row a layer: shape, structure, target and measured density, exploration, rows without a weight."""
+    """One row a layer: shape, structure, target and measured density, exploration, rows without a weight.
+
+    Matrix weights outside the budget follow, all active, with the reason in place of the structure.
+    """
     from pandas import DataFrame
 
     kept, topology = sparsifier.kept, sparsifier.topology
-    return DataFrame(
+    rows: list[dict[str, Any]] = [
         {
             "layer": name,
             "shape": layer.info.shape,
@@ -31,7 +35,28 @@ def summarise(sparsifier: Sparsifier) -> DataFrame:
             "dead_rows": layer.info.shape[0] - count(topology.masks[name].flatten(1).any(1)),
         }
         for name, layer in sparsifier.layers.items()
-    )
+    ]
+    rows += [
+        _dense(name, tuple(layer.info.shape), "dense_layers")
+        for name, layer in sparsifier.dense_layers.items()
+    ]
+    rows += [_dense(name, left.shape, left.reason) for name, left in sparsifier.left_out.items()]
+    table = DataFrame(rows)
+    table.attrs = {"density": sparsifier.density, "total_density": sparsifier.total_density}
+    return table
+
+
+def _dense(name: str, shape: tuple[int, ...], reason: str) -> dict[str, Any]:
+    weights = prod(shape)
+    return {
+        "layer": name,
+        "shape": shape,
+        "weights": weights,
+        "structure": f"dense: {reason}",
+        **dict.fromkeys(("target", "measured", "r_s", "never_dropped"), 1.0),
+        "active": weights,
+        "dead_rows": 0,
+    }
 
 
 def _structure(sparsifier: Sparsifier, name: str) -> str:

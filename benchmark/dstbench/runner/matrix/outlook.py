@@ -192,7 +192,7 @@ class Outlook:
 
 def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: tuple[str, ...]) -> Profile:
     from dstbench.core.cost.layers import layer_costs
-    from dstbench.core.network.layers import budgeted_layers
+    from dstbench.core.network.ownership import budgeted_layers
 
     try:
         network = factory(num_classes=classes, input_shape=shape)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dstbench.accel.throughput import PRECISIONS
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
 from dstbench.core.engine.allocation import check_density
-from dstbench.core.network.layers import budgeted_layers
+from dstbench.core.network.ownership import budgeted_layers
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.recipe import named
@@ -64,12 +64,14 @@ class Blueprint:
     ) -> Sparsifier:
         """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision."""
         training = self.trial.training
+        # the model is the narrower one already
+        recipe = self.recipe.but(narrow=False, dense=True) if self.recipe.narrow else self.recipe
         precision = PRECISIONS[training.mixed_precision]
         with torch.autocast(example_input.device.type, precision, enabled=precision is not None):
             return Sparsifier(
                 model,
                 optimizer,
-                self.recipe,
+                recipe,
                 self.trial.density,
                 total_steps=training.epochs * steps_per_epoch,
                 steps_per_epoch=steps_per_epoch,

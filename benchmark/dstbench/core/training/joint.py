@@ -1,0 +1,144 @@
+"""The optimizers of a training: found inside wrappers, checked against the model, and several seen as one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dstbench.core.network.layers import maskable_layers
+from dstbench.errors import BadInput
+
+
+def optimizers_of(given: Any, model: nn.Module) -> tuple[Optimizer, ...]:
+    """The torch optimizers that were given, each holding some of the model's parameters, no two the same one.
+
+    Raises BadInput, naming what came, for anything else.
+    """
+    several = isinstance(given, list | tuple)
+    if several and not given:
+        raise BadInput("optimizer: expected a torch.optim.Optimizer or several, got an empty list")
+    found = tuple(innermost(each) for each in (given if several else [given]))
+    maskable_layers(model)  # refuses layers without a shape
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owner: dict[int, Optimizer] = {}
+    for optimizer in found:
+        held = {id(parameter) for parameter in parameters_of(optimizer)} & names.keys()
+        if not held:
+            raise BadInput(
+                f"optimizer: {_the(optimizer, found)} holds none of the model's weights; make it from this "
+                "model's parameters"
+            )
+        twice = next((name for key, name in names.items() if key in held and key in owner), None)
+        if twice is not None:
+            raise BadInput(f"optimizer: several hold {twice!r}; each parameter belongs to one")
+        owner |= dict.fromkeys(held, optimizer)
+    return found
+
+
+def innermost(optimizer: Any) -> Optimizer:
+    """The torch optimizer that hooks can be set on, inside Accelerate's wrapper perhaps.
+
+    Raises BadInput for what is none, or only steps another one, such as Lookahead and SAM: its own steps and state
+    aren't those that weights move by.
+    """
+    accelerated = getattr(sys.modules.get("accelerate.optimizer"), "AcceleratedOptimizer", None)
+    while accelerated is not None and isinstance(optimizer, accelerated):
+        optimizer = optimizer.optimizer
+    kind = type(optimizer).__name__
+    held = getattr(optimizer, "__dict__", {})
+    inner = next((name for name, each in held.items() if _steps(each)), None)
+    if inner is not None:
+        several = isinstance(held[inner], list | tuple)
+        kinds = ", ".join(type(each).__name__ for each in (held[inner] if several else [held[inner]]))
+        raise BadInput(
+            f"optimizer: {kind} steps another optimizer, its {inner} ({kinds}): give the Sparsifier that, and step "
+            f"{kind} as before"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise BadInput(
+            f"optimizer: expected a torch.optim.Optimizer, a list of them or Accelerate's, got {kind}"
+        )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise BadInput(f"optimizer: {kind} never called Optimizer.__init__, so it can't be listened to")
+    return optimizer
+
+
+def _steps(held: Any) -> bool:
+    """Whether what an object holds are optimizers."""
+    return isinstance(held, Optimizer) or (
+        isinstance(held, list | tuple) and bool(held) and all(isinstance(each, Optimizer) for each in held)
+    )
+
+
+def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
+    """All that an optimizer steps."""
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def joined(optimizers: Sequence[Optimizer]) -> Optimizer:
+    """The only optimizer, or several as one: no Optimizer, but it has the groups and the state of one."""
+    return optimizers[0] if len(optimizers) == 1 else cast(Optimizer, Joint(optimizers))
+
+
+class Joint:
+    """Several optimizers of one model, with the groups and the state of all of them."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = tuple(optimizers)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups themselves: what is written to them, such as a learning rate, counts."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    @property
+    def state(self) -> MutableMapping[Tensor, Any]:
+        """What is remembered of each parameter, by whichever optimizer steps it."""
+        return _JointState(self.optimizers)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+
+class _JointState(MutableMapping[Tensor, Any]):
+    """The states of several optimizers; a new parameter's is kept where its group is."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = optimizers
+
+    def __getitem__(self, parameter: Tensor) -> Any:
+        for optimizer in self._optimizers:
+            if parameter in optimizer.state:
+                return optimizer.state[parameter]
+        raise KeyError(parameter)
+
+    def __setitem__(self, parameter: Tensor, state: Any) -> None:
+        for optimizer in self._optimizers:
+            if any(held is parameter for held in parameters_of(optimizer)):
+                optimizer.state[parameter] = state
+                return
+        raise KeyError(parameter)
+
+    def __delitem__(self, parameter: Tensor) -> None:
+        for optimizer in self._optimizers:
+            if parameter in optimizer.state:
+                del optimizer.state[parameter]
+                return
+        raise KeyError(parameter)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (parameter for optimizer in self._optimizers for parameter in optimizer.state)
+
+    def __len__(self) -> int:
+        return sum(len(optimizer.state) for optimizer in self._optimizers)
+
+
+def _the(optimizer: Optimizer, found: Sequence[Optimizer]) -> str:
+    """An optimizer in a sentence: by its place where there are several."""
+    return "it" if len(found) == 1 else f"the {type(optimizer).__name__} at {found.index(optimizer)}"
