@@ -10,17 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
 from dstbench.recipe import Recipe
-from dstbench.runner.execution import run
+from dstbench.runner.execution import forecast, run
 from dstbench.runner.execution.run import Tasks
 from dstbench.runner.execution.worker import Event, Job
-from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.config import Matrix, Training
+from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial.pace import Pace
 
 MATRIX = """
 schema: 1
@@ -44,6 +47,7 @@ def matrix(tmp_path):
 def call(monkeypatch, tmp_path):
     """Run a command with fake trials; results go to ``tmp_path/results``."""
     monkeypatch.setattr(run, "Tasks", lambda: Tasks("fakes.trials:by_seed", "fakes.trials:measure"))
+    monkeypatch.setattr(forecast, "pace_of", lambda *_, **__: Pace(1.0, 0.1, 0.001))
 
     def invoke(*arguments):
         return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
@@ -116,10 +120,12 @@ def test_missing_argument_is_exit_code_2(call):
 
 
 def test_plan_says_what_would_run(call, matrix, tmp_path):
-    done = call("plan", matrix, "--out", tmp_path)
+    done = call("plan", matrix, "--out", tmp_path, "--workers", 2, "--device", "cpu")
     assert done.exit_code == 0
     assert "trials    2: 2 methods, 0 control trials; 2 to run" in done.stdout
-    assert "guess" in done.stdout
+    assert (
+        "time      about 27 s: 3 s training with 2 workers, 24 s timing (from measured steps)" in done.stdout
+    )
     assert "none here" in done.stdout
     assert "masks never move in rigl at density 0.1" in done.stdout  # 9 steps and a delta_t of 100
     assert list(tmp_path.glob("*/*")) == []
@@ -198,6 +204,22 @@ def test_progress_is_one_plain_line_a_trial_without_a_terminal():
     assert console.file.getvalue() == (
         "[1/1] failed      1.5 s  training rigl (m, d, density 0.1, seed 3): ValueError: [brackets] stay\n"
     )
+
+
+def test_progress_says_how_long_it_will_take_and_what_is_slow():
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    trials = [PlannedTrial(key * 8, event("started").job.trial, "rigl") for key in "abcd"]
+    seconds = {("train", trial.key): 10.0 for trial in trials}
+    ahead = forecast.Forecast(seconds, 2, None, None, "measured steps", ("bf16 is slower",))
+    with Progress(console) as progress:
+        progress.plan(Plan(Matrix.model_validate(yaml.safe_load(MATRIX)), tuple(trials)), trials, [], ahead)
+        progress(event("finished", "ok"))
+    plan, note, line = console.file.getvalue().splitlines()
+    assert plan == "small: 4 trials, 0 there already, 4 to train; about 20 s"
+    assert note == "note: bf16 is slower"
+    assert (
+        line == "[1/4] ok          1.5 s  training rigl (m, d, density 0.1, seed 3); 2 s left"
+    )  # 3 x 1.5 s / 2
 
 
 def test_progress_on_a_terminal_says_only_what_went_wrong(monkeypatch):

@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from dstbench.cli.run import Json, Out, Settings, Shard, Suite, Workers
+from dstbench.cli.eta import duration
+from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers
 from dstbench.cli.tables import print_json, print_rows
 
 
@@ -19,10 +20,12 @@ def plan(
     out: Out = Path("results"),
     workers: Workers = None,
     shard: Shard = None,
+    device: DeviceOption = Device.auto,
     as_json: Json = False,
 ) -> None:
-    """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Runs nothing."""
-    described = describe(suite, settings or (), out, workers, shard)
+    """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Trains nothing but a
+    few steps of each network, to know its pace on this machine."""
+    described = describe(suite, settings or (), out, workers, shard, device)
     if as_json:
         print_json(described)
     else:
@@ -30,12 +33,18 @@ def plan(
 
 
 def describe(
-    suite: str, settings: Sequence[str], out: Path, workers: int | None, shard: str | None
+    suite: str,
+    settings: Sequence[str],
+    out: Path,
+    workers: int | None,
+    shard: str | None,
+    device: Device = Device.auto,
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
-    from dstbench.runner.execution.local import default_workers, visible_gpus
-    from dstbench.runner.execution.run import state_of, trials_of_shard
+    from dstbench.runner.execution.forecast import forecast
+    from dstbench.runner.execution.paces import machine_of
+    from dstbench.runner.execution.run import is_timed, needs_timing, state_of, trials_of_shard
     from dstbench.runner.matrix.config import load_matrix
     from dstbench.runner.matrix.outlook import Outlook
     from dstbench.runner.matrix.plan import plan as plan_of
@@ -43,11 +52,11 @@ def describe(
     components = registry()
     planned = plan_of(load_matrix(suite, settings), components)
     trials = trials_of_shard(planned.trials, shard)
-    states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
+    records = {trial.key: state_of(out, trial.key) for trial in trials}
+    states = {trial.key: _state(records[trial.key], trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]
-    gpus = visible_gpus()
-    number = workers or default_workers(gpus)
-    forecast = Outlook(components).forecast(missing, out, number, "GPU" if gpus else "core")
+    timed = [t for t in trials if (t in missing and is_timed(t)) or needs_timing(t, records[t.key])]
+    ahead = forecast(missing, timed, Outlook(components), out, machine_of(workers, device.value))
     return {
         "name": planned.matrix.name,
         "summary": planned.matrix.summary,
@@ -60,15 +69,17 @@ def describe(
             **Counter(states.values()),
         },
         "estimate": {
-            "training_macs": forecast.macs,
-            "seconds": forecast.seconds,
-            "workers": number,
-            "basis": forecast.basis,
-            "disk_bytes": forecast.disk,
+            "training_macs": ahead.macs,
+            "seconds": ahead.wall,
+            "training_seconds": ahead.phase("train"),
+            "timing_seconds": ahead.phase("throughput"),
+            "workers": ahead.workers,
+            "basis": ahead.basis,
+            "disk_bytes": None if ahead.disk is None else round(ahead.disk),
         },
         "tuning": planned.matrix.budget.tuning,
         "trial_seconds": planned.matrix.budget.trial_seconds,
-        "notes": list(planned.notes),
+        "notes": [*planned.notes, *ahead.notes],
         "trials": [
             {
                 "name": trial.label,
@@ -98,7 +109,8 @@ def _state(state: Any, skip: str | None) -> str:
 def print_plan(described: Mapping[str, Any]) -> None:
     """The same as text: a row per model, data set and density."""
     counts = dict(described["counts"])
-    typer.secho(f"{described['name']}: {described['summary']}", bold=True)
+    summary = f": {described['summary']}" if described["summary"] else ""
+    typer.secho(f"{described['name']}{summary}", bold=True)
     typer.echo("")
     print_rows(_settings(described["trials"]), list(_COLUMNS), as_json=False)
     typer.echo("")
@@ -119,13 +131,18 @@ def _print_estimate(described: Mapping[str, Any]) -> None:
     estimate = described["estimate"]
     if estimate["training_macs"] is not None:
         typer.echo(f"compute   {estimate['training_macs']:.3g} multiply-accumulates, executed as dense")
-    if estimate["seconds"] is not None:
+    if estimate["seconds"] is None:
         typer.echo(
-            f"time      about {_duration(estimate['seconds'])} with {estimate['workers']} workers, "
-            f"throughput not included (from {estimate['basis']})"
+            "time      not known: the data set doesn't say how large it is, or no step could be measured"
+        )
+    elif estimate["seconds"]:
+        typer.echo(
+            f"time      about {duration(estimate['seconds'])}: {duration(estimate['training_seconds'])} training "
+            f"with {estimate['workers']} workers, {duration(estimate['timing_seconds'])} timing "
+            f"(from {estimate['basis']})"
         )
     if described["trial_seconds"]:
-        typer.echo(f"limit     {_duration(described['trial_seconds'])} a trial")
+        typer.echo(f"limit     {duration(described['trial_seconds'])} a trial")
     if estimate["disk_bytes"] is not None:
         typer.echo(f"disk      {estimate['disk_bytes'] / 1e6:.3g} MB")
 
@@ -145,9 +162,3 @@ def _settings(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         rows.append({**dict(zip(_COLUMNS, setting, strict=False)), **values})
     return rows
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

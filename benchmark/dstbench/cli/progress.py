@@ -13,9 +13,14 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Bars
 from rich.table import Column
 
+from dstbench.cli.eta import Remaining, duration
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dstbench.runner.execution.forecast import Forecast
     from dstbench.runner.execution.worker import Event
-    from dstbench.runner.matrix.planned import Plan
+    from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 _COLOURS = {"ok": "green", "cached": "dim", "elsewhere": "dim", "skipped": "yellow"}
 _PHASES = {"train": "training", "throughput": "timing"}
@@ -32,7 +37,7 @@ class Progress:
         self._running: dict[tuple[str, str], TaskID] = {}
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._started = time.monotonic()
+        self._left = Remaining()
 
     def __enter__(self) -> Progress:
         """Start the bars."""
@@ -47,46 +52,60 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def plan(self, plan: Plan, train: int, throughput: int) -> None:
-        """Say what is ahead: how many trials will be trained, and how many timed."""
+    def plan(
+        self,
+        plan: Plan,
+        due: Sequence[PlannedTrial],
+        timed: Sequence[PlannedTrial],
+        ahead: Forecast | None = None,
+    ) -> None:
+        """Say what is ahead: how many trials will be trained and timed, and how long that takes, if known."""
         skipped = sum(trial.skip is not None for trial in plan.trials)
-        known = len(plan.trials) - train - skipped
+        known = len(plan.trials) - len(due) - skipped
         skips = f", {skipped} to skip" if skipped else ""
+        wall = ahead and ahead.wall
+        takes = f"; about {duration(wall)}" if wall else ""
         self._print(
-            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train{skips}"
+            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {len(due)} to train{skips}{takes}"
         )
-        for note in plan.notes:
+        for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
-        self._totals = {"train": train, "throughput": throughput}
+        self._totals = {"train": len(due), "throughput": len(timed)}
+        if ahead is not None:
+            self._left = Remaining(ahead.seconds, {"train": ahead.workers})
 
     def __call__(self, event: Event) -> None:
         """Show one trial's start or end."""
         phase, job = event.job.phase, event.job
         if event.kind == "started":
+            self._left.start((phase, job.key), time.monotonic())
             if self._bars is not None:
                 self._overall_bar(phase)
                 self._running[phase, job.key] = self._bars.add_task(
-                    f"  {escape(describe(event))}", total=None, count=""
+                    f"  {escape(describe(event))}", total=None, count="", left=""
                 )
             return
         self._done[phase] = self._done.get(phase, 0) + 1
+        self._left.end((phase, job.key), event.seconds)
+        seconds = self._left.seconds(time.monotonic())
+        left = f"{duration(seconds)} left" if seconds else ""
         reason = f": {event.reason}" if event.reason else ""
         if self._bars is not None:
             self._bars.remove_task(self._running.pop((phase, job.key)))
             total, done = self._totals.get(phase, 0), self._done[phase]
-            self._bars.update(self._overall_bar(phase), completed=done, count=f"{done}/{total}")
+            self._bars.update(self._overall_bar(phase), completed=done, count=f"{done}/{total}", left=left)
         if self._bars is None or event.status not in _COLOURS:
             total = self._totals.get(phase, 0)
             counter = f"[{self._done[phase]}/{max(total, self._done[phase])}]"
             line = f"{counter} {event.status:8s} {event.seconds:6.1f} s  {_PHASES[phase]} {describe(event)}"
-            self._print(f"{line}{reason}", _COLOURS.get(event.status, "red"))
+            self._print(f"{line}{reason}{left and f'; {left}'}", _COLOURS.get(event.status, "red"))
 
     def _overall_bar(self, phase: str) -> TaskID:
         assert self._bars is not None
         if phase not in self._overall:
             total = self._totals.get(phase, 0)
             self._overall[phase] = self._bars.add_task(
-                f"[bold]{_PHASES[phase]}", total=total, count=f"0/{total}"
+                f"[bold]{_PHASES[phase]}", total=total, count=f"0/{total}", left=""
             )
         return self._overall[phase]
 
@@ -108,6 +127,7 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.description}", table_column=words),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[left]}"),
         TimeElapsedColumn(),
         console=console,
         transient=True,

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dstbench.report.page import Written
+    from dstbench.runner.execution.forecast import Forecast
     from dstbench.runner.execution.run import Run
+    from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 INTERRUPTED = 130
 _FILE_WIDTH = 130  # columns of a leaderboard that goes to a file or a pipe
@@ -55,6 +59,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Trials at a time; by default one per GPU, else per core.")
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -80,12 +85,15 @@ def run(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
-    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    device: DeviceOption = Device.auto,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
     from dstbench.runner.execution.run import run as run_suite
+
+    def planned(plan: Plan, due: Sequence[PlannedTrial], timed: Sequence[PlannedTrial]) -> None:
+        progress.plan(plan, due, timed, _forecast(due, timed, out, workers, executor, device))
 
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -103,7 +111,7 @@ def run(
                 download=download,
                 device=device.value,
                 progress=progress,
-                planned=progress.plan,
+                planned=planned,
             )
         _report(done, as_json=as_json)
     except KeyboardInterrupt:
@@ -112,6 +120,25 @@ def run(
     finally:
         signal.signal(signal.SIGTERM, before)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _forecast(
+    due: Sequence[PlannedTrial],
+    timed: Sequence[PlannedTrial],
+    out: Path,
+    workers: int | None,
+    executor: str,
+    device: Device,
+) -> Forecast | None:
+    """What is ahead; None where that is another machine's time."""
+    from dstbench.registration.registry import registry
+    from dstbench.runner.execution.forecast import forecast
+    from dstbench.runner.execution.paces import machine_of
+    from dstbench.runner.matrix.outlook import Outlook
+
+    if executor != "local":
+        return None
+    return forecast(due, timed, Outlook(registry()), out, machine_of(workers, device.value))
 
 
 def _split(text: str) -> Iterable[str]:

@@ -343,15 +343,6 @@ def test_too_few_updates_are_reported():
     assert note.startswith(f"only {(int(0.75 * steps) - 1) // 100} topology updates in rigl at density 0.1")
 
 
-def test_estimate_is_named_a_guess_until_something_finished(tmp_path):
-    trials = planned().trials
-    forecast = Outlook(registry()).forecast(trials, tmp_path, workers=2)
-    assert "guess" in forecast.basis
-    macs = Outlook(registry()).profile(trials[0].trial).macs
-    assert forecast.macs == 3 * macs * 1258 * 2
-    assert forecast.seconds == pytest.approx(forecast.macs / 1e10 / 2)
-
-
 def test_how_speed_is_measured_is_no_part_of_a_trial():
     [plain], [fast] = (planned(measure={"rounds": rounds}).trials for rounds in (3, 9))
     assert plain.key == fast.key
@@ -367,18 +358,17 @@ def test_how_speed_is_measured_is_no_part_of_a_trial():
         ({"name": "synthetic", "images": 100}, 100),
     ],
 )
-def test_estimates_need_no_data(dataset, images, tmp_path):
+def test_estimates_need_no_data(dataset, images):
     trials = planned(axes={"dataset": dataset}).trials
     outlook = Outlook(registry())
-    forecast = outlook.forecast(trials, tmp_path, workers=1)
-    assert forecast.macs == 3 * outlook.profile(trials[0].trial).macs * images * 2
+    assert outlook.macs(trials[0].trial) == 3 * outlook.profile(trials[0].trial).macs * images * 2
 
 
-def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate(tmp_path):
+def test_a_subset_of_unknown_size_has_a_shape_but_no_estimate():
     trials = planned(axes={"dataset": {"name": "tiny-imagenet", "classes": 10, "validation": 100}}).trials
     outlook = Outlook(registry())
     assert outlook.profile(trials[0].trial).parameters > 0
-    assert outlook.forecast(trials, tmp_path, workers=1).macs is None
+    assert outlook.macs(trials[0].trial) is None
 
 
 def test_a_wrong_preset_stops_a_plan():

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.core.cost.conventions import Convention
 from dstbench.core.cost.operators import Observed, Product, observe
 from dstbench.core.network.inputs import Inputs, arguments, call, described, each_tensor, tensors, zero_input
-from dstbench.core.network.layers import Layer, clean_name, maskable_layers, unwrap
+from dstbench.core.network.layers import Layer, clean_names, maskable_layers, unwrap
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.storage.condensed_layer import expanded, is_condensed
 from dstbench.errors import BadInput
@@ -172,18 +172,25 @@ def _beside(model: nn.Module, example_input: Inputs) -> Inputs:
 def _weights(model: nn.Module, layers: Mapping[str, Layer]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters, layers' weights first, and buffers: each tensor under one name."""
     parameters: dict[str, Tensor] = {name: layer.weight for name, layer in layers.items()}
-    known = {id(weight) for weight in parameters.values()}
+    known, names = {id(weight) for weight in parameters.values()}, clean_names(model)
     for path, parameter in sorted(model.named_parameters(), key=lambda named: -named[1].numel()):
         if id(parameter) not in known:
+            path = _clean(path, names)
             name = _weight_name(path)
             parameters[path if name in parameters else name] = parameter
-    buffers = {clean_name(path): buffer for path, buffer in model.named_buffers()}
+    buffers = {_clean(path, names): buffer for path, buffer in model.named_buffers()}
     return parameters, {name: buffer for name, buffer in buffers.items() if name not in parameters}
+
+
+def _clean(path: str, names: Mapping[str, str]) -> str:
+    """A tensor's path without what wrappers put into it. names: of the modules, as ``clean_names`` gives them."""
+    module, dot, own = path.rpartition(".")
+    return f"{names[module]}.{own}" if dot else own
 
 
 def _weight_name(path: str) -> str:
     """``fc`` of ``fc.weight`` and ``fc.parametrizations.weight.original1``; other tensors by their own path."""
-    path = re.sub(r"parametrizations\.(\w+)\.original\d*$", r"\1", clean_name(path))
+    path = re.sub(r"parametrizations\.(\w+)\.original\d*$", r"\1", path)
     return path.removesuffix(".weight")
 
 

@@ -32,6 +32,8 @@ from dstbench.runner.execution.worker import ELSEWHERE, LOG, Event, Job, record_
 
 GRACE = 5.0
 """Seconds between asking a process to end (SIGTERM) and ending it (SIGKILL)."""
+LAZY = ("torch._dynamo",)
+"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
 _MEMORY = 2 * 2**30  # bytes that a trial is assumed to need when the number of workers is ours to choose
 
 
@@ -127,7 +129,7 @@ def _start(job: Job, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=_main, args=(job, threads, environment), name=job.key[:8])
     running = _Running(job, process, slot, time.monotonic(), _stamp(job.folder))
-    with _without_main():
+    with without_main():
         process.start()
     return running
 
@@ -160,7 +162,7 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -13,7 +13,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
-from dstbench.runner.execution.local import warm_up
+from dstbench.runner.execution.local import LAZY, warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -23,9 +23,6 @@ INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
 CONTENDED = "contended"
 """Beside the statuses in ``retry``: measures throughput again where something else was running."""
-
-_LAZY = ("torch._dynamo",)
-"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def run(
     download: bool = False,
     device: str = "auto",
     progress: Callable[[Event], None] | None = None,
-    planned: Callable[[Plan, int, int], None] | None = None,
+    planned: Callable[[Plan, Sequence[PlannedTrial], Sequence[PlannedTrial]], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
 ) -> Run:
@@ -82,7 +79,7 @@ def run(
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     device: "auto" (a GPU where there is one) or "cpu".
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
-    planned: called once, with the plan and the numbers of trials to train and to time (if none fails).
+    planned: called once, with the plan, the trials to train, and those to time (if none fails).
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
@@ -95,13 +92,16 @@ def run(
     root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
+    preload = _modules(due, source, chosen)
+    if due:
+        warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
     if planned is not None:
-        untimed = [t for t in share.trials if t in due or needs_timing(t, before[t.key], again)]
-        planned(share, len(due), sum(map(is_timed, untimed)))
+        keys = {trial.key for trial in due}
+        timed = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
+        planned(share, due, [t for t in timed if is_timed(t)])
     ending = _Endings(progress)
     if due:
-        preload = _modules(due, source, chosen)
-        _check_data(due, source, data_root, download, preload)
+        _check_data(due, source, data_root, download)
         options = {"data_root": data_root and Path(data_root), "device": device}
         said = {"tuning": whole.matrix.budget.tuning}
         jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
@@ -235,12 +235,10 @@ def _check_data(
     registry: Registry,
     data_root: str | Path | None,
     download: bool,
-    preload: Sequence[str],
 ) -> None:
     """Load every data set once: what is missing is said, or downloaded, before anything starts."""
     from dstbench.runner.trial.blueprint import load_data
 
-    warm_up(preload)  # meanwhile
     specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
     for spec in specs.values():
         load_data(registry, spec, data_root, download)
@@ -249,7 +247,7 @@ def _check_data(
 def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
     """Modules that trials need: loaded once in the server instead of once a trial."""
     modules = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
-    modules |= dict.fromkeys(_LAZY)
+    modules |= dict.fromkeys(LAZY)
     for trial in trials:
         for kind, spec in trial.trial.components.items():
             target = registry.resolve(kind, spec["name"]).target

@@ -1,18 +1,16 @@
-"""What a plan will come to: how big its networks are, how often their masks move, what it costs."""
+"""What a plan will come to: how big its networks are, how often their masks move."""
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, Infeasible
 from dstbench.recipe import Clock
 from dstbench.registration.registry import Registry
-from dstbench.results.record import canonical, read_trial, record_files
+from dstbench.results.record import canonical
 from dstbench.runner.matrix.planned import PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.widths import why_not
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from dstbench.api import LayerInfo
 
 FEW_UPDATES = 10
-GUESS = {"core": 1e10, "GPU": 2e12}
-"""Dense multiply-accumulates a second that are assumed of one worker where nothing was measured yet."""
 _LOST = "the network can't be built for this data: "
 
 
@@ -34,17 +30,6 @@ class Profile:
     parameters: int
     layers: tuple[LayerInfo, ...]  # in the budget
     misfit: str | None = None  # why the model can't be built
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What running some trials will cost. None: the data set says too little to know."""
-
-    trials: int
-    macs: float | None  # that the hardware executes: masked-dense training costs what dense does
-    seconds: float | None  # of wall clock
-    basis: str  # what the seconds come from
-    disk: int | None  # bytes
 
 
 class Outlook:
@@ -61,7 +46,7 @@ class Outlook:
 
         Raises BadInput for a model that doesn't exist, or ``dense_layers`` that match nothing.
         """
-        shape, classes = self._declared(trial, "input_shape"), self._declared(trial, "num_classes")
+        shape, classes = self.declared(trial, "input_shape"), self.declared(trial, "num_classes")
         if shape is None or classes is None:
             return None
         patterns = trial.recipe.dense_layers
@@ -112,7 +97,7 @@ class Outlook:
 
     def updates(self, trial: TrialSpec) -> int | None:
         """How many topology updates a trial makes, counted up to FEW_UPDATES; None where that isn't known."""
-        schedule, images = trial.components.get("schedule"), self._declared(trial, "train_images")
+        schedule, images = trial.components.get("schedule"), self.declared(trial, "train_images")
         if schedule is None or (images is None and schedule["name"] != "never"):
             return None
         training = trial.training
@@ -146,47 +131,25 @@ class Outlook:
         ]
         return tuple(notes)
 
-    def forecast(
-        self, trials: Sequence[PlannedTrial], out: Path, workers: int, kind: str = "core"
-    ) -> Forecast:
-        """What running these trials takes: time from finished trials of the same kind, or else a guess.
+    def disk(self, trial: TrialSpec) -> float | None:
+        """Bytes of a finished trial: float32 weights, packed masks, texts."""
+        profile = self.profile(trial)
+        return None if profile is None else 4.2 * profile.parameters + 40_000
 
-        kind: what each worker has, a "core" or a "GPU".
-        """
-        measured = _measured_seconds(out) if trials else {}
-        macs = [self._macs(planned.trial) for planned in trials]
-        past = [measured.get(_kind(planned.trial.to_json())) for planned in trials]
-        spent = [
-            m / GUESS[kind] if p is None and m is not None else p for p, m in zip(past, macs, strict=True)
-        ]
-        disk = [_disk(self.profile(planned.trial)) for planned in trials]
-        guessed, seconds = past.count(None), _total(spent)
-        guess = f"a guess of {GUESS[kind] / 1e9:g} billion multiply-accumulates a second on a {kind}"
-        return Forecast(
-            trials=len(trials),
-            macs=_total(macs),
-            seconds=None if seconds is None else seconds / max(1, workers),
-            basis="finished trials of the same kind"
-            if not guessed
-            else guess
-            if guessed == len(trials)
-            else f"finished trials of the same kind, and for {guessed} of {len(trials)} trials {guess}",
-            disk=None if None in disk else round(sum(filter(None, disk))),
-        )
-
-    def _macs(self, trial: TrialSpec) -> float | None:
-        """Multiply-accumulates that training executes: forward, and twice that backward."""
-        images, profile = self._declared(trial, "train_images"), self.profile(trial)
+    def macs(self, trial: TrialSpec) -> float | None:
+        """Multiply-accumulates that training executes: forward, and twice that backward. Masked-dense training
+        costs what dense does."""
+        images, profile = self.declared(trial, "train_images"), self.profile(trial)
         if images is None or profile is None:
             return None
         share = trial.density if trial.recipe.narrow else 1.0
         return float(3.0 * profile.macs * images * trial.training.epochs * share)
 
-    def _declared(self, trial: TrialSpec, what: str) -> Any:
+    def declared(self, trial: TrialSpec, what: str) -> Any:
         """What a data set was registered with, or says of itself at these parameters; None if neither."""
         spec = trial.dataset
-        if len(spec) == 1:
-            return self._registry.resolve("dataset", spec["name"]).metadata.get(what)
+        if len(spec) == 1 and what in (said := self._registry.resolve("dataset", spec["name"]).metadata):
+            return said[what]
         return getattr(self._registry.build("dataset", spec), "declared", {}).get(what)
 
 
@@ -222,28 +185,3 @@ def _some(names: Sequence[str]) -> str:
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
     return "; ".join(unique[:3]) + more
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
-def _disk(profile: Profile | None) -> float | None:
-    """Bytes of a finished trial: float32 weights, packed masks, texts."""
-    return None if profile is None else 4.2 * profile.parameters + 40_000
-
-
-def _kind(trial: Mapping[str, Any]) -> str:
-    """What trials that take about as long have in common; ``trial`` as in a record."""
-    return canonical([trial["model"], trial["dataset"], trial["training"]])
-
-
-def _measured_seconds(out: Path) -> dict[str, float]:
-    """Median seconds of the finished trials in a results folder, by kind."""
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for path in record_files(out) if out.is_dir() else ():
-        record = read_trial(path)
-        if isinstance(record, dict) and record["status"] == "ok" and record["measures"].get("seconds"):
-            seconds[_kind(record["trial"])].append(record["measures"]["seconds"])
-    return {kind: statistics.median(values) for kind, values in seconds.items()}

@@ -1,0 +1,120 @@
+"""How fast this machine trains: a few real steps of a trial's network, timed, in its own precision."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dstbench.accel.throughput import autocast, training_call
+from dstbench.registration.registry import Registry
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.optimization import build_optimizer, memory_format
+
+_FEW = 8  # images that are tried first: a step of a full batch can take minutes
+_SLOW = 1.0  # seconds: a full batch that would take longer is reckoned from the few
+_BUDGET = 0.4  # seconds of steps, if one step isn't longer
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that parts of a trial take on this machine."""
+
+    start: float  # until the first step: the network and its sparsifier are made
+    step: float  # one training step of a whole batch
+    image: float  # evaluating one image of a batch
+    float32: float | None = None  # that step without mixed precision; None: there is none
+
+
+def measure_pace(
+    trial: TrialSpec,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    registry: Registry,
+) -> Pace:
+    """Train a trial's network on noise, [batch, *shape], for a moment: about a second, without data.
+
+    A slow network is timed with eight images and reckoned up in proportion, which is a little too long.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    pace = _measured(trial, shape, classes, where, registry)
+    if trial.training.mixed_precision == "no":
+        return pace
+    plain = replace(trial, training=trial.training.model_copy(update={"mixed_precision": "no"}))
+    return replace(pace, float32=_measured(plain, shape, classes, where, registry).step)
+
+
+def _measured(
+    trial: TrialSpec, shape: tuple[int, int, int], classes: int, device: torch.device, registry: Registry
+) -> Pace:
+    training, blueprint = trial.training, Blueprint(trial, registry)
+    few = min(_FEW, training.batch_size)
+    start = time.perf_counter()
+    model = blueprint.model(shape, classes).to(device).to(memory_format=memory_format(training))
+    images = _noise(few, shape, training, device)
+    # a short training, but with updates as the whole one has them
+    optimizer = blueprint.sparsifier(model, build_optimizer(model, training), 10_000, images)
+    started = time.perf_counter() - start
+    step, size = _per_batch(
+        lambda batch: training_call(
+            model, optimizer, batch, _labels(batch, classes), training.mixed_precision
+        ),
+        images,
+        training.batch_size,
+    )
+    model.eval()
+
+    @torch.inference_mode()
+    def evaluate() -> object:
+        with autocast(device, training.mixed_precision):
+            return model(size)
+
+    return Pace(started, step, _timed(evaluate) / len(size))
+
+
+def _per_batch(
+    make: Callable[[Tensor], Callable[[], object]], few: Tensor, batch: int
+) -> tuple[float, Tensor]:
+    """Seconds of a call on a whole batch, and the images that it was tried with."""
+    seconds = _timed(make(few), budget=0.0)
+    if seconds * batch / len(few) > _SLOW:
+        return seconds * batch / len(few), few
+    whole = few.repeat(-(-batch // len(few)), 1, 1, 1)[:batch]
+    return _timed(make(whole)), whole
+
+
+def _timed(call: Callable[[], object], budget: float = _BUDGET) -> float:
+    """Median seconds of a call, after one that doesn't count; as many as fit the budget, and at least two."""
+    _finished(call)
+    seconds: list[float] = []
+    while len(seconds) < 2 or sum(seconds) < budget:
+        seconds.append(_finished(call))
+    return statistics.median_low(seconds)
+
+
+def _finished(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _noise(number: int, shape: tuple[int, int, int], training: Training, device: torch.device) -> Tensor:
+    noise = torch.randn(number, *shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(device).contiguous(memory_format=memory_format(training))
+
+
+def _labels(images: Tensor, classes: int) -> Tensor:
+    return torch.arange(len(images), device=images.device) % classes
