@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.core.cost.conventions import Convention
 from dstbench.core.cost.operators import Observed, Product, observe
 from dstbench.core.network.inputs import Inputs, arguments, call, described, each_tensor, tensors, zero_input
-from dstbench.core.network.layers import Layer, clean_name, maskable_layers, unwrap
+from dstbench.core.network.layers import Layer, maskable_layers, unwrap
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.storage.condensed_layer import expanded, is_condensed
 from dstbench.errors import BadInput
@@ -177,13 +177,13 @@ def _weights(model: nn.Module, layers: Mapping[str, Layer]) -> tuple[dict[str, T
         if id(parameter) not in known:
             name = _weight_name(path)
             parameters[path if name in parameters else name] = parameter
-    buffers = {clean_name(path): buffer for path, buffer in model.named_buffers()}
+    buffers = {_weight_name(path): buffer for path, buffer in model.named_buffers()}
     return parameters, {name: buffer for name, buffer in buffers.items() if name not in parameters}
 
 
 def _weight_name(path: str) -> str:
     """``fc`` of ``fc.weight`` and ``fc.parametrizations.weight.original1``; other tensors by their own path."""
-    path = re.sub(r"parametrizations\.(\w+)\.original\d*$", r"\1", clean_name(path))
+    path = re.sub(r"parametrizations\.(\w+)\.original\d*$", r"\1", path.replace("_orig_mod.", ""))
     return path.removesuffix(".weight")
 
 

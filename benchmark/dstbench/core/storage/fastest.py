@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
 from dstbench.api import Execution, LayerCall
+from dstbench.core.network.inputs import Inputs, arguments
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.storage.condensed_layer import CondensedLayer
 from dstbench.core.storage.timing import Call, time_interleaved
@@ -61,8 +62,9 @@ def choose(
 
 
 @torch.no_grad()
-def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Tensor) -> dict[str, Tensor]:
+def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input: Inputs) -> dict[str, Tensor]:
     """What each module sees of ``example_input`` in eval mode; only modules called once, with one tensor."""
+    args, kwargs = arguments(example_input)
     seen: dict[str, list[tuple[object, ...]]] = {name: [] for name in modules}
 
     def listen(name: str) -> RemovableHandle:
@@ -71,7 +73,7 @@ def inputs_of(model: nn.Module, modules: Mapping[str, nn.Module], example_input:
     handles = [listen(name) for name in modules]
     try:
         with evaluating(model):
-            model(example_input)
+            model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
