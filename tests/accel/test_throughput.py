@@ -150,3 +150,34 @@ def test_a_call_that_turns_slow_is_repeated_no_more(monkeypatch):
     [seconds] = time_interleaved([call], rounds=3, warmup=0)
     assert seconds == pytest.approx([1.0, 1.0, 1.0])
     assert calls == 5
+
+
+class Tagger(nn.Module):
+    """Two inputs, one of them of integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, ids, mask):
+        return {"logits": self.head(self.words(ids) * mask[..., None])}
+
+
+@pytest.mark.parametrize(
+    "example",
+    [(torch.zeros(6, 3, dtype=torch.long), torch.ones(6, 3, dtype=torch.bool))] * 2,
+    ids=["positional", "keywords"],
+)
+def test_several_inputs(example, request):
+    if "keywords" in request.node.callspec.id:
+        example = dict(zip(("ids", "mask"), example, strict=True))
+    measured = throughput(Tagger(), example, rounds=2, warmup=0)
+    assert (measured.batch_size, measured.single.batch_size) == (6, 1)
+    assert (measured.dtype, measured.precision, measured.channels_last) == ("float32", "float32", False)
+
+
+def test_inputs_that_are_none_are_named():
+    with pytest.raises(BadInput, match=r"example_input: expected a tensor, a tuple"):
+        throughput(nn.Linear(4, 2), [torch.zeros(2, 4)], rounds=1, warmup=0)
+    with pytest.raises(BadInput, match=r"channels_last: .*got \(6, 3\), \(6, 3\)"):
+        throughput(Tagger(), (torch.zeros(6, 3), torch.zeros(6, 3)), channels_last=True)

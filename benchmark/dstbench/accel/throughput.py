@@ -13,6 +13,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from dstbench.core.network.inputs import (
+    Inputs,
+    arguments,
+    batch_size,
+    each_tensor,
+    first_sample,
+    tensors,
+)
 from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.errors import BadInput, nearest
 
@@ -56,7 +64,7 @@ class Throughput:
 
 def throughput(
     model: nn.Module,
-    example_input: Tensor,
+    example_input: Inputs,
     *,
     against: nn.Module | None = None,
     rounds: int = 20,
@@ -67,6 +75,8 @@ def throughput(
 ) -> Throughput:
     """Measure inference of ``model`` on ``example_input``, [batch, ...], and on one image of it, ``single``.
 
+    example_input: a tensor, a tuple of positional or a dict of keyword arguments; the first tensor says how long the
+    batch is, and of all as long as that ``single`` takes the first entry.
     against: another model, timed in the same rounds: dense, for a sparse one.
     precision: "no" (the input's), or autocast to "bf16" or "fp16". channels_last: the memory format of input
     and convolutions; None: as they are. compile: a mode of torch.compile, such as "default".
@@ -76,38 +86,48 @@ def throughput(
     _check(example_input, rounds, warmup, precision, channels_last)
     if channels_last is not None:
         layout = LAYOUTS["channels_last" if channels_last else "contiguous"]
-        example_input = example_input.contiguous(memory_format=layout)
+        example_input = each_tensor(
+            example_input, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x
+        )
     models = [model] if against is None else [model, against]
 
-    def measured(images: Tensor, single: Throughput | None) -> Throughput:
+    def measured(images: Inputs, single: Throughput | None) -> Throughput:
+        first, size = tensors(images)[0], batch_size(images)
         calls = [inference_call(network, images, precision, channels_last, compile) for network in models]
         return Throughput(
-            **figures(*time_interleaved(calls, rounds, warmup), batch_size=len(images)),
-            batch_size=len(images),
+            **figures(*time_interleaved(calls, rounds, warmup), batch_size=size),
+            batch_size=size,
             rounds=rounds,
             warmup=warmup,
-            device=str(images.device),
+            device=str(first.device),
             threads=torch.get_num_threads(),
-            dtype=(dtype := str(images.dtype).removeprefix("torch.")),
+            dtype=(dtype := _dtype(model, images)),
             precision=dtype if precision == "no" else precision,
-            channels_last=is_channels_last(images),
+            channels_last=any(is_channels_last(x) for x in tensors(images)),
             compile=compile,
             versions=f"torch {torch.__version__}, Python {platform.python_version()}",
             single=single,
         )
 
-    return measured(example_input, measured(example_input[:1], None) if len(example_input) > 1 else None)
+    several = batch_size(example_input) > 1
+    return measured(example_input, measured(first_sample(example_input), None) if several else None)
 
 
-def _check(images: Tensor, rounds: int, warmup: int, precision: str, channels_last: bool | None) -> None:
+def _dtype(model: nn.Module, inputs: Inputs) -> str:
+    """What products are computed in without autocast: the input's, or the weights' where inputs are integers."""
+    floating = [x for x in (*tensors(inputs), *model.parameters()) if x.is_floating_point()]
+    return str((floating or tensors(inputs))[0].dtype).removeprefix("torch.")
+
+
+def _check(inputs: Inputs, rounds: int, warmup: int, precision: str, channels_last: bool | None) -> None:
     if rounds < 1 or warmup < 0:
         raise BadInput(f"rounds and warmup: expected at least 1 and 0, got {rounds} and {warmup}")
     if precision not in PRECISIONS:
         raise BadInput(f"precision: unknown {precision!r}{nearest(precision, PRECISIONS)}")
-    if channels_last and images.dim() != 4:
-        raise BadInput(
-            f"channels_last: expected an input [batch, channels, height, width], got {tuple(images.shape)}"
-        )
+    arguments(inputs)
+    if channels_last and not any(x.dim() == 4 for x in tensors(inputs)):
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors(inputs))
+        raise BadInput(f"channels_last: expected an input [batch, channels, height, width], got {shapes}")
 
 
 def is_channels_last(images: Tensor) -> bool:
@@ -121,7 +141,7 @@ def is_channels_last(images: Tensor) -> bool:
 
 def inference_call(
     model: nn.Module,
-    images: Tensor,
+    images: Inputs,
     precision: str = "no",
     channels_last: bool | None = None,
     compile: str | None = None,
@@ -134,11 +154,12 @@ def inference_call(
             if isinstance(module, nn.Conv2d):  # other layers store what they store as suits them
                 module.to(memory_format=layout)
     frozen = _compiled(frozen, compile)
+    (args, kwargs), device = arguments(images), tensors(images)[0].device
 
     @torch.inference_mode()
     def call() -> object:
-        with autocast(images.device, precision):
-            return frozen(images)
+        with autocast(device, precision):
+            return frozen(*args, **kwargs)
 
     return call
 

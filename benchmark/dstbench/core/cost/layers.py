@@ -178,7 +178,7 @@ def _weights(model: nn.Module, layers: Mapping[str, Layer]) -> tuple[dict[str, T
             path = _clean(path, names)
             name = _weight_name(path)
             parameters[path if name in parameters else name] = parameter
-    buffers = {_clean(path, names): buffer for path, buffer in model.named_buffers()}
+    buffers = {_weight_name(_clean(path, names)): buffer for path, buffer in model.named_buffers()}
     return parameters, {name: buffer for name, buffer in buffers.items() if name not in parameters}
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Execution, LayerCall
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
 from dstbench.core.storage.condensed_layer import CondensedLayer, gather, layer_call
@@ -51,7 +52,7 @@ class CondensedArrangement:
         """How each layer runs."""
         return self._ran
 
-    def choose(self, masks: Masks, example_input: Tensor) -> None:
+    def choose(self, masks: Masks, example_input: Inputs) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
         modules = {name: self._layers[name].module for name in self._places}
         chosen, measured = dict(self._ran), Measurements()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dstbench.core.network.inputs import Inputs, arguments
 from dstbench.core.network.layers import Layer, clean_names, unwrap
 from dstbench.core.ranks import world
 from dstbench.core.storage.condensed_layer import gather, scatter
@@ -202,7 +203,7 @@ def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable
     optimizer.register_load_state_dict_pre_hook(loading)
 
 
-def check_storage(storage: str, model: nn.Module, example_input: Tensor | None) -> None:
+def check_storage(storage: str, model: nn.Module, example_input: Inputs | None) -> None:
     """Refuse what this model can't be stored as. Raises BadInput with the reason."""
     known = get_args(Storage)
     if storage not in known:
@@ -219,8 +220,10 @@ def check_storage(storage: str, model: nn.Module, example_input: Tensor | None) 
         raise BadInput(
             "storage: 'compact' changes the shapes of parameters, which DDP can't follow; use 'masked'"
         )
-    if storage == "condensed" and not isinstance(example_input, Tensor):
-        got = type(example_input).__name__
+    if storage != "condensed":
+        return
+    if example_input is None:
         raise BadInput(
-            f"example_input: storage 'condensed' measures on a batch like those to come, [batch, ...], got {got}"
+            "example_input: storage 'condensed' measures on a batch like those to come, [batch, ...], got NoneType"
         )
+    arguments(example_input)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dstbench.core.engine.update import Masks
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.storage.arrangement import Arrangement, MaskedArrangement
 from dstbench.core.storage.compact import CompactArrangement
 from dstbench.core.storage.condensed import CondensedArrangement
@@ -35,7 +36,7 @@ class Masking:
         values = self.weights.values
         self.adopt(Topology({n: torch.ones_like(v, dtype=torch.bool) for n, v in values.items()}))
 
-    def arrange(self, storage: Storage, model: nn.Module, example_input: Tensor | None) -> None:
+    def arrange(self, storage: Storage, model: nn.Module, example_input: Inputs | None) -> None:
         """Store the weights in another way than whole, by the masks that there are."""
         rules = self._rules
         if storage == "compact":

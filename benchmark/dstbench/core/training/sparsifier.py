@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import unwrap
 from dstbench.core.network.ownership import LeftOut, owned
 from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
@@ -99,7 +100,7 @@ class Sparsifier:
         dense_layers: Sequence[str] = (),
         seed: int = 0,
         storage: Storage = "masked",
-        example_input: Tensor | None = None,
+        example_input: Inputs | None = None,
         registry: Registry | None = None,
         on_update: Callable[[UpdateReport], object] | None = None,
     ) -> None:
