@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dstbench.cli.run import Json, Out, Settings, Shard, Suite, Workers
+from dstbench.cli.run import Json, Out, Settings, Shard, Suite, Workers, Yes
 from dstbench.cli.tables import print_json, print_rows
 
 
@@ -19,10 +19,11 @@ def plan(
     out: Out = Path("results"),
     workers: Workers = None,
     shard: Shard = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Runs nothing."""
-    described = describe(suite, settings or (), out, workers, shard)
+    described = describe(suite, settings or (), out, workers, shard, yes=yes)
     if as_json:
         print_json(described)
     else:
@@ -30,7 +31,13 @@ def plan(
 
 
 def describe(
-    suite: str, settings: Sequence[str], out: Path, workers: int | None, shard: str | None
+    suite: str,
+    settings: Sequence[str],
+    out: Path,
+    workers: int | None,
+    shard: str | None,
+    *,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
@@ -41,7 +48,7 @@ def describe(
     from dstbench.runner.matrix.plan import plan as plan_of
 
     components = registry()
-    planned = plan_of(load_matrix(suite, settings), components)
+    planned = plan_of(load_matrix(suite, settings), components, yes=yes)
     trials = trials_of_shard(planned.trials, shard)
     states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]

@@ -55,6 +55,9 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Trials at a time; by default one per GPU, else per core.")
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -81,6 +84,7 @@ def run(
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = Device.auto,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
@@ -104,6 +108,7 @@ def run(
                 device=device.value,
                 progress=progress,
                 planned=progress.plan,
+                yes=yes,
             )
         _report(done, as_json=as_json)
     except KeyboardInterrupt:
