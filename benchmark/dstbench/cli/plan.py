@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from dstbench.cli.eta import duration
-from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers
+from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers, Yes
 from dstbench.cli.tables import print_json, print_rows
 
 
@@ -21,11 +21,12 @@ def plan(
     workers: Workers = None,
     shard: Shard = None,
     device: DeviceOption = Device.auto,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Say what a suite would run and what it would cost: counts, skips, FLOPs, time, disk. Trains nothing but a
     few steps of each network, to know its pace on this machine."""
-    described = describe(suite, settings or (), out, workers, shard, device)
+    described = describe(suite, settings or (), out, workers, shard, device, yes=yes)
     if as_json:
         print_json(described)
     else:
@@ -39,6 +40,8 @@ def describe(
     workers: int | None,
     shard: str | None,
     device: Device = Device.auto,
+    *,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
@@ -50,7 +53,7 @@ def describe(
     from dstbench.runner.matrix.plan import plan as plan_of
 
     components = registry()
-    planned = plan_of(load_matrix(suite, settings), components)
+    planned = plan_of(load_matrix(suite, settings), components, yes=yes)
     trials = trials_of_shard(planned.trials, shard)
     records = {trial.key: state_of(out, trial.key) for trial in trials}
     states = {trial.key: _state(records[trial.key], trial.skip) for trial in trials}

@@ -60,6 +60,9 @@ Workers = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -86,6 +89,7 @@ def run(
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: DeviceOption = Device.auto,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
@@ -112,6 +116,7 @@ def run(
                 device=device.value,
                 progress=progress,
                 planned=planned,
+                yes=yes,
             )
         _report(done, as_json=as_json)
     except KeyboardInterrupt:

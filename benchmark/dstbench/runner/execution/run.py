@@ -73,6 +73,7 @@ def run(
     planned: Callable[[Plan, Sequence[PlannedTrial], Sequence[PlannedTrial]], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
+    yes: bool = False,
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
@@ -80,13 +81,14 @@ def run(
     device: "auto" (a GPU where there is one) or "cpu".
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, the trials to train, and those to time (if none fails).
+    yes: also where the matrix has more than 10,000 cells.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
     _check_options(out, settings, retry, workers, device)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
-    whole = plan(load_matrix(suite, settings), source)
+    whole = plan(load_matrix(suite, settings), source, yes=yes)
     execute: Executor = source.resolve("executor", executor).load()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
     root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried

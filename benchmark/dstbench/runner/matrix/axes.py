@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite, prod
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
@@ -16,12 +17,30 @@ CONTROLS = ("dense", "static", "small-dense")
 """A matrix's controls where it names none."""
 
 
+LONGEST_NAME = 200
+"""Characters of the name of a component."""
+
+
 def _spec(value: Any) -> Any:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-        return dict(value)
-    raise ValueError("expected a name, or a mapping with `name` and parameters")
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or not (name or isinstance(value, Mapping)):
+        raise ValueError("expected a name, or a mapping with `name` and parameters")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"expected a name of at most {LONGEST_NAME} characters")
+    check_finite(value)
+    return value if isinstance(value, str) else dict(value)
+
+
+def check_finite(value: Any, path: str = "") -> None:
+    """Raise ValueError for a number that no trial's key can hold, naming the parameter."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_finite(inner, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_finite(inner, path)
+    elif isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{path}: expected a finite number")
 
 
 def _density(value: Any) -> float:
@@ -55,6 +74,12 @@ class Axes(Frozen):
         if not self.has_product and self.recipe is None:
             raise ValueError("expected `recipe`, or some of init, structure, prune, grow and schedule")
         return self
+
+    @property
+    def cells(self) -> int:
+        """How many combinations there are, before include, exclude and controls; they aren't made for that."""
+        crossed = prod(len(getattr(self, axis) or "1") for axis in STRATEGIES) if self.has_product else 0
+        return prod(len(getattr(self, axis)) for axis in SETTING) * (crossed + len(self.recipe or ()))
 
     @property
     def has_product(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
+from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import SETTING, held
 from dstbench.runner.matrix.config import Matrix
 from dstbench.runner.matrix.matching import listed, matches, same
@@ -71,4 +72,6 @@ def _check_matches(matrix: Matrix) -> None:
                 if not any(same(spec, value) for spec in standing):
                     names = [str(spec["name"] if isinstance(spec, Mapping) else spec) for spec in standing]
                     hint = nearest(str(value), names)
-                    raise BadInput(f"{path}.{axis}: {value!r} is not on that axis of the matrix{hint}")
+                    raise BadInput(
+                        f"{path}.{axis}: {shown(value, 100)} is not on that axis of the matrix{hint}"
+                    )

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from dstbench.errors import BadInput, nearest
-from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec
+from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
 from dstbench.runner.matrix.matching import listed
 from dstbench.runner.matrix.overrides import apply_settings
-from dstbench.runner.matrix.validation import Frozen, validated
+from dstbench.runner.matrix.validation import Frozen, unusable, validated
 from dstbench.runner.matrix.yaml import read_document
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
@@ -22,6 +22,16 @@ LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
 """Built in; any other name is timm's."""
 
 
+MOST_EPOCHS = 1_000_000
+MOST_IMAGES = 1_000_000
+"""Of one batch."""
+LARGEST = 1e6
+"""Of learning rates, weight decay and the like: what is larger is a typing error."""
+YEAR = 366 * 24 * 3600
+RULES = Field(default=(), max_length=1_000)
+"""Every cell is held against every one of them."""
+
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Where = dict[str, Any]
 
@@ -30,25 +40,25 @@ class Training(Frozen):
     """How every trial trains. Defaults are left out of a trial's key, so adding a setting renames no result;
     for the same reason a default here must never change."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    epochs: Epochs
+    batch_size: int = Field(default=128, ge=1, le=MOST_IMAGES)
     optimizer: str = "sgd"  # sgd, adam, adamw, rmsprop, or any of timm's
-    lr: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=0.1, gt=0, le=LARGEST)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, le=LARGEST)
     schedule: str = "cosine"  # cosine, step, multistep, constant, or any of timm's; counted in epochs
-    step_epochs: int = Field(default=30, ge=1)  # schedule step: multiply lr by gamma every so many epochs
+    step_epochs: Epochs = 30  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
-        tuple[int, ...], BeforeValidator(listed)
+        tuple[Annotated[int, Field(le=MOST_EPOCHS)], ...], BeforeValidator(listed)
     ] = ()  # schedule multistep: at these epochs
     gamma: float = Field(default=0.1, gt=0, le=1)
-    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    gradient_accumulation: int = Field(default=1, ge=1)  # batches of batch_size per applied step
-    clip_norm: float | None = Field(default=None, gt=0)
-    eval_every: int = Field(default=1, ge=1)  # epochs between evaluations on the validation split
+    gradient_accumulation: int = Field(default=1, ge=1, le=10_000)  # batches of batch_size per applied step
+    clip_norm: float | None = Field(default=None, gt=0, le=1e9)
+    eval_every: Epochs = 1  # epochs between evaluations on the validation split
     channels_last: bool = False  # memory format of images and convolutions: often faster, same function
     threads: int = Field(
         default=1, ge=1, le=1024
@@ -68,6 +78,10 @@ class Training(Frozen):
         The warm-up keeps its length."""
         if multiplier == 1:
             return self
+        if self.epochs * multiplier > MOST_EPOCHS:
+            raise BadInput(
+                f"multiplier: expected at most {MOST_EPOCHS:,} epochs, got {self.epochs} x {multiplier:g}"
+            )
         scaled: dict[str, Any] = {
             "epochs": max(1, round(self.epochs * multiplier)),
             "step_epochs": max(1, round(self.step_epochs * multiplier)),
@@ -80,16 +94,16 @@ class Measure(Frozen):
     """What is timed once a trial is trained."""
 
     throughput: bool = True
-    batch_size: int | None = Field(default=None, ge=1)  # None: the training batch size
-    rounds: int = Field(default=5, ge=1)  # each times dense and sparse, one after the other
-    warmup: int = Field(default=2, ge=0)
+    batch_size: int | None = Field(default=None, ge=1, le=MOST_IMAGES)  # None: the training batch size
+    rounds: int = Field(default=5, ge=1, le=10_000)  # each times dense and sparse, one after the other
+    warmup: int = Field(default=2, ge=0, le=10_000)
     compile: str | None = None  # torch.compile's mode, of both; None: not compiled
 
 
 class Budget(Frozen):
     """What a trial may cost, and what was spent on choosing its settings. Not part of a trial's key."""
 
-    trial_seconds: float | None = Field(default=None, gt=0)  # a hard limit on the wall clock
+    trial_seconds: float | None = Field(default=None, gt=0, le=YEAR)  # a hard limit on the wall clock
     tuning: str = "none: every method runs with the settings given here"
 
 
@@ -99,12 +113,17 @@ class Override(Frozen):
     when: Where
     set: dict[str, Any] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _finite(self) -> Override:
+        check_finite(self.set)
+        return self
+
 
 class Matrix(Frozen):
     """A whole matrix file."""
 
     schema_: Literal[1] = Field(alias="schema")
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=200)
     summary: str = ""
     axes: Axes
     controls: Annotated[tuple[Spec, ...], BeforeValidator(listed)] = CONTROLS
@@ -112,9 +131,9 @@ class Matrix(Frozen):
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
-    include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = ()
-    exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = ()
-    overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = ()
+    include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
+    exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
+    overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES
 
     @model_validator(mode="after")
     def _known_axes(self) -> Matrix:
@@ -148,8 +167,16 @@ def load_matrix(source: str | Path | Mapping[str, Any] | Matrix, settings: Seque
     if isinstance(source, Matrix):
         source = source.model_dump(by_alias=True, exclude_unset=True)
     document, where = (source, "matrix") if isinstance(source, Mapping) else _read(source)
+    _check(document, where)
     known = [f"training.{name}" for name in Training.model_fields]
-    return validated(Matrix, apply_settings(document, settings, known), where)
+    applied = apply_settings(document, settings, known)
+    _check(applied, where)
+    return validated(Matrix, applied, where)
+
+
+def _check(document: Mapping[str, Any], where: str) -> None:
+    if wrong := unusable(document):
+        raise BadInput(f"{where}: {wrong}")
 
 
 def _read(source: str | Path) -> tuple[dict[str, Any], str]:

@@ -6,14 +6,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import named
+from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
 from dstbench.runner.matrix.matching import listed, same
-from dstbench.runner.matrix.yaml import parse_yaml
+from dstbench.runner.matrix.yaml import MOST_NODES, parse_yaml
 
 _SECTIONS = ("training", "measure", "budget")
 _LISTS = ("controls", "dense_layers", "include", "exclude")
@@ -130,6 +132,9 @@ def _choose_methods(
 
 def _varied(recipes: Any, changes: Mapping[str, Sequence[Any]], spared: Sequence[Any]) -> list[Any]:
     """Every recipe with every choice of the changed pieces; the spared ones stay as they are."""
+    number = len(listed(recipes)) * prod(map(len, changes.values()))
+    if number > MOST_NODES:
+        raise BadInput(f"-S {', '.join(changes)}: {number:,} recipes, more than {MOST_NODES:,}")
     choices = [dict(zip(changes, choice, strict=True)) for choice in product(*changes.values())]
     varied: list[Any] = []
     for recipe in listed(recipes):
@@ -219,5 +224,5 @@ def _without_components(setting: Setting) -> BadInput:
 def _section(document: Document, name: str, setting: Setting) -> dict[str, Any]:
     section = document.setdefault(name, {})
     if not isinstance(section, dict):
-        raise BadInput(f"-S {setting.text}: {name}: expected a mapping in the file, got {section!r}")
+        raise BadInput(f"-S {setting.text}: {name}: expected a mapping in the file, got {shown(section)}")
     return section

@@ -26,12 +26,22 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Section or kind -> setting -> value."""
 
 
-def plan(matrix: Matrix, registry: Registry) -> Plan:
+MOST_CELLS = 10_000
+"""A matrix of more is more often a typing error than a plan."""
+
+
+def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
     """Resolve every cell, and build every model once for its size.
 
+    yes: also where there are more than MOST_CELLS of them, which is refused otherwise.
     Raises BadInput for every unknown name or parameter, naming the axis. A model that can't take a data
     set's images, or a density at which a layer would be empty, is a trial to skip, with its reason.
     """
+    if matrix.axes.cells > MOST_CELLS and not yes:
+        raise BadInput(
+            f"{matrix.name}: {matrix.axes.cells:,} cells ({_lengths(matrix)}), more than {MOST_CELLS:,}: "
+            "if that is meant, say so with --yes (yes=True)"
+        )
     resolver = _Resolver(matrix, registry)
     resolver.check()
     kept, excluded = cells(matrix)
@@ -45,6 +55,12 @@ def plan(matrix: Matrix, registry: Registry) -> Plan:
         unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
     trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
     return Plan(matrix, tuple(trials), excluded, len(kept) - len(trials), ahead.notes(trials))
+
+
+def _lengths(matrix: Matrix) -> str:
+    """``seed 1,000, density 20``: the axes that are longer than one, the longest first."""
+    lengths = [(len(values), axis) for axis, values in matrix.axes if len(values or ()) > 1]
+    return ", ".join(f"{axis} {length:,}" for length, axis in sorted(lengths, reverse=True))
 
 
 class _Resolver:
