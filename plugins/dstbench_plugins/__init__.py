@@ -259,6 +259,7 @@ def register_dataset(register: Register) -> None:
         "1,331,167 photographs of 1,000 classes, 224x224, read from files",
         (1_271_167, 10_000, 50_000), (3, 224, 224), 1000,
     )  # fmt: skip
+    below("folder", "own_folder:ImageFolder", "images of your own, a folder a class")
     summary = "noise with learnable labels, for throughput"
     add("synthetic", "synthetic:Synthetic", summary, (2048, 512, 512), colour)
 

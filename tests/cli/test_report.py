@@ -78,6 +78,16 @@ def test_an_unknown_board_is_bad_usage(results):
     assert "did you mean 'accuracy'" in done.stderr
 
 
+def test_compare_takes_two_folders_or_two_methods(results):
+    done = call("compare", results, "--method", "rigl", "--method", "rigl", "--json")
+    assert done.exit_code == 0
+    assert {row["verdict"] for row in json.loads(done.stdout)} == {"identical"}
+    for wrong in ([results], [results, "--method", "rigl"], [results, results, *["--method", "set"] * 2]):
+        done = call("compare", *wrong)
+        assert done.exit_code == 2
+        assert "expected two results folders, or one and two methods" in done.stderr
+
+
 def test_compare_exits_with_one_on_a_regression(results, tmp_path):
     worse = put(tmp_path / "worse", record(0, 80.0), record(1, 81.0))
     assert call("compare", results, results).exit_code == 0

@@ -347,3 +347,13 @@ def test_real_files(factory, sizes, shape):
     pixels = torch.cat([data.train.images, data.validation.images]).float() / 255
     assert torch.allclose(pixels.mean((0, 2, 3)), torch.tensor(data.mean), atol=1e-4)
     assert torch.allclose(pixels.std((0, 2, 3)), torch.tensor(data.std), atol=1e-4)
+
+
+def test_packed_files_are_called_so(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(b"x")
+    with pytest.raises(
+        DataUnavailable, match=r"it holds packed files: unpack them there, `gunzip -k .*/\*.gz`"
+    ):
+        MNIST()(tmp_path, False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dstbench.cli.run import DataRoot
 from dstbench.cli.tables import print_rows
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Component, Registry, registry
@@ -72,8 +72,11 @@ def model_row(
 
 
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="Load this one, to count its images.")] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Where its files are.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Load this one, to count its images: a name, or {name: folder, root: photos}."),
+    ] = None,
+    data_root: DataRoot = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
@@ -88,11 +91,15 @@ def datasets(
         columns = ["name", "input_shape", "num_classes", *_SPLITS, "presets", "summary"]
         print_rows(rows, columns, as_json=as_json)
         return
+    from dstbench.recipe import named
+    from dstbench.runner.matrix.yaml import parse_yaml
     from dstbench.runner.trial.blueprint import load_data
 
-    data = load_data(installed, name, data_root, download)
+    spec = parse_yaml(name, "dataset") if name.lstrip().startswith("{") else name
+    component = installed.resolve("dataset", named(spec)["name"])
+    data = load_data(installed, spec, data_root, download)
     sizes = {split: len(getattr(data, split)) for split in _SPLITS}
-    row = _dataset_row(name, installed.resolve("dataset", name))
+    row = _dataset_row(name, component)
     row |= {"input_shape": list(data.input_shape), "num_classes": data.num_classes, **sizes}
     print_rows([row], ["name", "input_shape", "num_classes", *sizes], as_json=as_json)
 

@@ -135,9 +135,7 @@ def _print_estimate(described: Mapping[str, Any]) -> None:
     if estimate["training_macs"] is not None:
         typer.echo(f"compute   {estimate['training_macs']:.3g} multiply-accumulates, executed as dense")
     if estimate["seconds"] is None:
-        typer.echo(
-            "time      not known: the data set doesn't say how large it is, or no step could be measured"
-        )
+        typer.echo("time      not known: the data set doesn't say its size, or no step could be measured")
     elif estimate["seconds"]:
         typer.echo(
             f"time      about {duration(estimate['seconds'])}: {duration(estimate['training_seconds'])} training "

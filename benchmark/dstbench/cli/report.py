@@ -96,7 +96,17 @@ def compare(
     before: Annotated[
         Path, typer.Argument(metavar="DIR_A", help="Results to compare with.", show_default=False)
     ],
-    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="Results to judge.", show_default=False)],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="[DIR_B]", help="Results to judge.", show_default=False)
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="Twice, without DIR_B: the first method against the second in DIR_A.",
+        ),
+    ] = None,
     tolerance: Annotated[
         float,
         typer.Option(
@@ -105,17 +115,31 @@ def compare(
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Top-1 of DIR_B against DIR_A, paired by seed, with intervals. Exit code 1 where something got worse."""
+    """Top-1 of DIR_B against DIR_A, or of one method against another in DIR_A; paired by seed, with intervals.
+
+    Exit code 1 where something of DIR_A got worse in DIR_B.
+    """
     from dstbench.report.compare import compare as compare_results
+    from dstbench.report.methods import compare_methods, render_methods
     from dstbench.report.text import render_comparison, to_json
 
-    table = compare_results(before, after, tolerance)
+    named = methods or []
+    if (after is None) != (len(named) == 2) or (after is not None and named):
+        raise BadInput(
+            "compare: expected two results folders, or one and two methods: `compare DIR_A DIR_B` or "
+            f"`compare DIR_A --method A --method B`, got {1 if after is None else 2} and {len(named)} methods"
+        )
+    table = (
+        compare_methods(before, named[0], named[1], tolerance)
+        if after is None
+        else compare_results(before, after, tolerance)
+    )
     if as_json:
         typer.echo(to_json(table))
     else:
-        _print(render_comparison(table))
+        _print(render_methods(table) if after is None else render_comparison(table))
     _name(table.attrs["rejected"])
-    if table["regressed"].any():
+    if after is not None and table["regressed"].any():
         raise typer.Exit(1)
 
 

@@ -59,6 +59,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Trials at a time; by default one per GPU, else per core.")
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
+DataRoot = Annotated[Path | None, typer.Option(envvar="DSTBENCH_DATA", help="Where data sets are.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
@@ -84,7 +85,7 @@ def run(
         ),
     ] = "",
     shard: Shard = None,
-    data_root: Annotated[Path | None, typer.Option(help="Where data sets are.")] = None,
+    data_root: DataRoot = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
-from dstbench.report.statistics import FEWEST, MeanInterval, differences, holm, p_value, paired
+from dstbench.report.statistics import FEWEST, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
 from dstbench.results.table import Paths, load_results
 
@@ -56,18 +56,18 @@ def _groups(results: pd.DataFrame) -> dict[str, Trials]:
 
 def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
     first = (new or old)[0]
-    was, now = _top1(old), _top1(new)
+    was, now = top1(old), top1(new)
     common = was.keys() & now.keys()
     change = paired(now, was)
-    verdict, basis = _verdict(old, new, change, tolerance)
+    verdict, basis = _verdict(old, new, tolerance)
     return {
         "method": min((trial["label"] for trial in (*old, *new)), key=lambda label: (len(label), label)),
         **{name: first[name] for name in (*STRATEGIES, "model", "dataset", "control")},
         "density": first["density_requested"],
         "setting": first["training"] or None,
         "seeds": len(common),
-        "before": _mean(was, common),
-        "after": _mean(now, common),
+        "before": mean(was, common),
+        "after": mean(now, common),
         "difference": change.mean,
         "difference_low": change.low,
         "difference_high": change.high,
@@ -78,23 +78,31 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
     }
 
 
-def _top1(trials: Trials) -> dict[int, float]:
+def top1(trials: Trials) -> dict[int, float]:
+    """Seed -> top-1 in percent of the trials that finished."""
     return {t["seed"]: t["top1"] for t in trials if t["status"] == "ok" and not is_missing(t["top1"])}
 
 
-def _mean(values: Mapping[int, float], seeds: set[int]) -> float | None:
+def mean(values: Mapping[int, float], seeds: set[int]) -> float | None:
+    """The mean over some seeds; None over none."""
     return sum(values[seed] for seed in seeds) / len(seeds) if seeds else None
 
 
-def _verdict(old: Trials, new: Trials, change: MeanInterval, tolerance: float) -> tuple[str, str]:
+def _verdict(old: Trials, new: Trials, tolerance: float) -> tuple[str, str]:
     """The verdict and what it rests on."""
     if not old or not new:
         return ("only after", "no trial before") if new else ("only before", "no trial after")
     if lost := _lost(old, new):
         return "worse", f"no result any more: {lost}"
+    return judged(top1(new), top1(old), tolerance)
+
+
+def judged(now: Mapping[int, float], was: Mapping[int, float], tolerance: float) -> tuple[str, str]:
+    """Whether ``now`` is better than ``was``, top-1 by seed, on the seeds that both have; and what that rests on."""
+    change = paired(now, was)
     if change.mean is None:
         return "inconclusive", "no seed finished on both sides"
-    if not any(differences(_top1(new), _top1(old))):
+    if not any(differences(now, was)):
         return "identical", f"the same top-1 at {change.n} seed{'s' if change.n > 1 else ''}"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
         return _side(change.low, change.high, 0.0), f"95 % interval over {change.n} seeds"
@@ -104,7 +112,7 @@ def _verdict(old: Trials, new: Trials, change: MeanInterval, tolerance: float) -
 
 def _lost(old: Trials, new: Trials) -> str:
     """How trials ended that had a result before, and their seeds; "" where none was lost."""
-    lost = sorted(_top1(old).keys() & {trial["seed"] for trial in new} - _top1(new).keys())
+    lost = sorted(top1(old).keys() & {trial["seed"] for trial in new} - top1(new).keys())
     ended = sorted({f"{trial['status']}" for trial in new if trial["seed"] in lost})
     return f"{', '.join(ended)} (seed {', '.join(map(str, lost))})" if lost else ""
 

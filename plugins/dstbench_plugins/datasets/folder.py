@@ -53,8 +53,8 @@ class Folder:
         wanted = f"{self.folders[0]}/train and {self.folders[0]}/{_TEST[0]}"
         if root is None:
             raise DataUnavailable(
-                f"{self.title} is read from a folder: say which with `--data-root DIR` (it should hold {wanted}); "
-                "it can't be downloaded from here"
+                f"{self.title} is read from a folder: say which with `--data-root DIR` or $DSTBENCH_DATA "
+                f"(it should hold {wanted}); it can't be downloaded from here"
             )
         for base in (*(Path(root) / name for name in self.folders), Path(root)):
             for test in _TEST:

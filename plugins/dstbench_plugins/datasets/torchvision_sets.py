@@ -168,7 +168,7 @@ def _load(
     """Read both published parts and hold the validation split out of the first."""
     if root is None:
         raise DataUnavailable(
-            f"{source.kind} is read from a folder: say which with `--data-root DIR` "
+            f"{source.kind} is read from a folder: say which with `--data-root DIR` or $DSTBENCH_DATA "
             f"(it should hold {source.folder}; `--download` fetches it there)"
         )
     published = _read(source, root, download, train=True)
@@ -197,6 +197,8 @@ def _read(source: _Source, root: Path, download: bool, *, train: bool) -> Split:
         # of what isn't there torchvision only says how its own caller could download it
         said = f" ({error})" if wanted.exists() or download else ""
         advice = "the download failed" if download else "`--download` fetches it into `--data-root`"
+        if not download and any(wanted.glob("*.gz")):
+            advice = f"it holds packed files: unpack them there, `gunzip -k {wanted}/*.gz`"
         raise DataUnavailable(
             f"{source.kind}: looked for {source.folder} in the data root {root}, "
             f"{'found it but could not use it' if wanted.exists() else 'found nothing'}{said}; {advice}"

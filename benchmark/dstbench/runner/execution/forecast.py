@@ -124,7 +124,7 @@ class _Looks:
 
     def timing(self, trial: TrialSpec) -> float | None:
         """Seconds of measuring a trial's throughput: a step, inference of a batch and of an image."""
-        pace = self._of(trial, alone=True)
+        pace = self._of(trial, alone=True) or self._of(trial)
         if pace is None:
             return None
         measure, batch = trial.measure, trial.training.batch_size
@@ -136,13 +136,11 @@ class _Looks:
     def notes(self) -> tuple[str, ...]:
         """Which networks a mixed precision makes slower."""
         said = {}
-        for (name, _), pace in self._paces.items():
+        for (name, alone), pace in self._paces.items():
             training, model = self._examples[name].training, self._examples[name].model["name"]
-            if pace is None:
-                said[name] = (
-                    f"the pace of {model} isn't known: a few steps of it did not finish within a minute"
-                )
-            elif pace.float32 is not None and pace.step > _SLOWER * pace.float32:
+            if pace is None and not (alone and self._paces.get((name, False))):
+                said[name] = f"the pace of {model} isn't known: a few steps of it failed or took a minute"
+            elif pace is not None and pace.float32 is not None and pace.step > _SLOWER * pace.float32:
                 said[name] = (
                     f"{training.mixed_precision} is slower than float32 here, for it is emulated: a step of {model} "
                     f"takes {pace.step:.2g} s, in float32 {pace.float32:.2g} s (`-S training.mixed_precision=no` "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,6 +80,7 @@ def run(
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     device: "auto" (a GPU where there is one) or "cpu".
+    data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, the trials to train, and those to time (if none fails).
     yes: also where the matrix has more than 10,000 cells.
@@ -86,6 +88,7 @@ def run(
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
+    data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
     _check_options(out, settings, retry, workers, device)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source, yes=yes)

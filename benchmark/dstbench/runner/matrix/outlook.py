@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Outlook:
         self._registry = registry
         self._profiles: dict[str, Profile] = {}
         self._updates: dict[str, int] = {}
+        self._said: dict[str, Mapping[str, Any]] = {}  # of a data set at its parameters
         self._bounds: dict[str, tuple[dict[str, int], dict[str, int]]] = {}  # least and most weights by layer
 
     def profile(self, trial: TrialSpec) -> Profile | None:
@@ -150,7 +151,10 @@ class Outlook:
         spec = trial.dataset
         if len(spec) == 1 and what in (said := self._registry.resolve("dataset", spec["name"]).metadata):
             return said[what]
-        return getattr(self._registry.build("dataset", spec), "declared", {}).get(what)
+        name = canonical(spec)
+        if name not in self._said:
+            self._said[name] = getattr(self._registry.build("dataset", spec), "declared", {})
+        return self._said[name].get(what)
 
 
 def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: tuple[str, ...]) -> Profile:

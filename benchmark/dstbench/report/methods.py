@@ -1,0 +1,125 @@
+"""One method against another in the same results, paired by seed: is mine better than RigL?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from dstbench.errors import BadInput, nearest
+from dstbench.report.compare import TOLERANCE, Trials, judged, mean, top1
+from dstbench.report.statistics import differences, holm, p_value, paired
+from dstbench.report.values import MISSING, Column, show
+from dstbench.results.table import Paths, load_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+COLUMNS = (
+    "method", "against", "model", "dataset", "density", "setting", "seeds", "top1", "top1_against",
+    "difference", "difference_low", "difference_high", "p", "p_holm", "verdict", "basis",
+)  # fmt: skip
+
+
+def compare_methods(paths: Paths, method: str, against: str, tolerance: float = TOLERANCE) -> pd.DataFrame:
+    """Top-1 of ``method`` minus that of ``against`` in percent points: a row per model, data set and density.
+
+    Both by the names that boards give them. What differs in other settings, such as ``training.storage``, is
+    compared apart; a method that is there in other settings only is compared with these, and ``setting`` says so.
+    Dense stands beside every density. ``verdict`` and ``basis`` are as in ``compare``, ``p`` is of the paired t-test
+    and ``p_holm`` the same, corrected for the number of rows. Raises BadInput for a method that isn't there, and
+    where both never meet.
+    """
+    import pandas as pd
+
+    results = load_results(paths)
+    trials: Trials = results.to_dict("records")
+    ours, theirs = (_variants(trials, name) for name in (method, against))
+    rows = [_row(mine, rival, tolerance) for mine, rival in _pairs(ours, theirs)]
+    if not rows:
+        raise BadInput(f"--method: {method!r} and {against!r} have no model, data set and density in common")
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table.attrs["rejected"] = results.attrs["rejected"]
+    return table.sort_values(["model", "dataset", "density", "setting"], kind="stable").reset_index(drop=True)
+
+
+def _variants(trials: Trials, name: str) -> list[Trials]:
+    """The trials of a method, those that differ in the seed alone together."""
+    found: dict[str, Trials] = {}
+    for trial in trials:
+        if trial["label"] == name:
+            found.setdefault(trial["trial"], []).append(trial)
+    if not found:
+        raise BadInput(f"--method: no {name!r} in the results{nearest(name, {t['label'] for t in trials})}")
+    return list(found.values())
+
+
+def _pairs(ours: Sequence[Trials], theirs: Sequence[Trials]) -> Iterator[tuple[Trials, Trials]]:
+    """What is compared with what: variants of one block, in the same setting where there is one."""
+    for mine in ours:
+        rivals = [rival for rival in theirs if _meet(mine[0], rival[0])]
+        same = [rival for rival in rivals if rival[0]["training"] == mine[0]["training"]]
+        others = [] if same else [r for r in rivals if not any(_alike(r[0], other[0]) for other in ours)]
+        yield from product([mine], same or others)
+
+
+def _meet(mine: dict[Any, Any], rival: dict[Any, Any]) -> bool:
+    """Whether two trials are of one model and data set, and of one density unless one of them is dense."""
+    dense = "dense" in (mine["control"], rival["control"])
+    return all(mine[name] == rival[name] for name in ("model", "dataset")) and (
+        dense or mine["density_requested"] == rival["density_requested"]
+    )
+
+
+def _alike(rival: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    return _meet(rival, other) and bool(rival["training"] == other["training"])
+
+
+def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
+    first, other, now, was = mine[0], rival[0], top1(mine), top1(rival)
+    settings = dict.fromkeys(trial["training"] or "as set" for trial in (first, other))
+    effect, common = paired(now, was), now.keys() & was.keys()
+    verdict, basis = judged(now, was, tolerance)
+    return {
+        "method": first["label"],
+        "against": other["label"],
+        "model": first["model"],
+        "dataset": first["dataset"],
+        "density": min(first["density_requested"], other["density_requested"]),
+        "setting": " against ".join(settings),
+        "seeds": effect.n,
+        "top1": mean(now, common),
+        "top1_against": mean(was, common),
+        "difference": effect.mean,
+        "difference_low": effect.low,
+        "difference_high": effect.high,
+        "p": p_value(differences(now, was)),
+        "verdict": verdict,
+        "basis": basis,
+    }
+
+
+def render_methods(table: pd.DataFrame) -> RenderableType:
+    """What ``compare_methods`` found, a few lines a row: no width of a terminal hides a figure."""
+    from rich.text import Text
+
+    rows = table.to_dict("records")
+    lines = [(f"{rows[0]['method']} against {rows[0]['against']}, top-1 in percent, paired by seed", "bold")]
+    several = len({(row["model"], row["dataset"], row["density"]) for row in rows}) < len(rows)
+    for row in rows:
+        effect = Column("difference", "", "", "points", interval=True).text(row)
+        place = f"{row['model']} on {row['dataset']} at density {row['density']:g}"
+        lines.append(("", ""))
+        lines.append((f"{place} ({row['setting']})" if several or "against" in row["setting"] else place, ""))
+        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
+        lines.append((f"  {row['verdict']}: {effect} points ({row['basis']})", style))
+        p = "" if show("p", row["p"]) == MISSING else f", p = {show('p', row['p'])}".replace("= <", "< ")
+        corrected = (
+            f" (Holm over {len(rows)} rows: {show('p', row['p_holm'])})" if p and len(rows) > 1 else ""
+        )
+        means = f"{show('percent', row['top1'])} against {show('percent', row['top1_against'])}"
+        lines.append((f"  {means} over {row['seeds']} seed{'s' * (row['seeds'] != 1)}{p}{corrected}", ""))
+    return Text("\n").join(Text(line, style=style) for line, style in lines)
