@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,6 +14,8 @@ from dstbench.accel.compact import compact
 from dstbench.core.network.channels import channels, removable
 from dstbench.core.network.layers import maskable_layers
 from dstbench.registration.registry import registry
+
+PIXELS = {"timm:crossvit_tiny_240": 240}  # it resizes to what it was made for
 
 
 def build(name: str) -> nn.Module:
@@ -26,6 +29,9 @@ def build(name: str) -> nn.Module:
         if isinstance(module, _BatchNorm):  # as training leaves them
             nn.init.normal_(module.bias, std=0.5)
             nn.init.normal_(module.running_mean, std=0.5)
+        if isinstance(module, GlobalResponseNorm):  # the identity at first
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.1)
     return model.eval()
 
 
@@ -61,13 +67,16 @@ def size(model: nn.Module) -> int:
         ("timm:mobilenetv3_small_100", 0.32), ("timm:mobilenetv3_large_100", 0.32), ("timm:efficientnet_b0", 0.32),
         ("timm:regnetx_004", 0.37), ("timm:regnety_004", 0.37), ("timm:densenet121", 0.32),
         ("timm:convnext_tiny", 0.57), ("timm:vit_tiny_patch16_224", 0.62),  # inside blocks only
+        ("timm:test_vit", 0.64), ("timm:test_vit2", 0.65), ("timm:crossvit_tiny_240", 0.67),  # sizes, when tracing
+        ("timm:mobilevit_xxs", 0.41), ("timm:mobilevitv2_050", 0.58), ("timm:mobileone_s0", 0.32),
+        ("timm:hgnetv2_b0", 0.32), ("timm:convnextv2_atto", 0.57),
         ("cifar_resnet_20", 0.32), ("wrn-16-8", 0.32), ("resnet50-cifar", 0.32), ("vgg-d", 0.32),
     ],
 )  # fmt: skip
 def test_half_of_the_channels_go_and_the_outputs_stay(name, at_most):
     model = build(name)
     masks, dead = kill(model, 0.5)
-    pixels = 64 if name.startswith("timm:") else 32
+    pixels = PIXELS.get(name, 64 if name.startswith("timm:") else 32)
     images = torch.randn(2, 3, pixels, pixels)
     small = compact(model, masks, images)
     assert not small.compaction.kept

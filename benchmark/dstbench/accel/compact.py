@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def compact(
         raise BadInput(f"multiple: expected an integer >= 1, got {multiple!r}")
     masked = masked_copy(model, masks).eval()
     small = copy.deepcopy(masked)
-    removal = removable(small, masks, multiple)
+    removal = removable(small, masks, multiple, example_input)
     with torch.no_grad():
         folded = _fold(small, removal)
         _cut(small, removal)
@@ -137,7 +138,18 @@ def _cut(model: nn.Module, removal: Removal) -> None:
         cut(layers[name].module, *stay)
     for path, slots in flow.norms.items():
         cut(modules[path], ~removal.at(slots))
+    for path, read in flow.responses.items():
+        _cut_response(modules[path], ~removal.at(read.slots))
     for path, slots in flow.heads.items():
         attention, heads = modules[path], int((~removal.at(slots)).sum())
         attention.num_heads = heads
         attention.attn_dim = heads * attention.head_dim
+
+
+def _cut_response(norm: Any, stay: Tensor) -> None:
+    """Cut a response norm. Its mean is over fewer channels now, k of them as many as before, while those that went
+    were zero: x / (k·mean + eps) = (x / k) / (mean + eps / k)."""
+    share = float(stay.double().mean())
+    cut(norm, stay)
+    norm.weight.div_(share)
+    norm.eps /= share

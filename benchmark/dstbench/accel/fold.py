@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dstbench.core.network.trace import trace
+from dstbench.core.network.trace import Untraceable, trace
 
 _SUMS = (operator.add, torch.add)
 _ACTIVATION = ("drop", "act")  # what a BatchNormAct2d of timm's calls behind its norm, in this order
@@ -92,6 +92,6 @@ def _calls(model: nn.Module) -> dict[torch.fx.Node, nn.Module]:
     """Every call of a module, in order; none of a model that can't be traced."""
     try:
         graph = trace(model)
-    except Exception:  # tracing runs the model's own code on proxies: anything can happen
+    except Untraceable:
         return {}
     return {node: model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
 from dstbench.accel.compact import compact
@@ -316,3 +317,51 @@ def test_hardware_cost_is_that_of_the_compacted_network():
     small = compact(model, masks, torch.randn(2, 3, 8, 8))
     assert cost(small, input_shape=(3, 8, 8)).inference_flops == expected
     assert cost(model, masks, (3, 8, 8)).inference_flops < cost(model, input_shape=(3, 8, 8)).inference_flops
+
+
+@pytest.mark.parametrize(("scale", "shift", "left"), [(2.0, 0.0, [1, 4]), (2.0, 0.5, []), (0.0, 0.0, [1, 4])])
+def test_a_learnable_number_scales_and_shifts_all_channels(scale, shift, left):
+    """As HGNetV2 has it behind activations; a shift is a constant, which zeros around an image forbid.
+    Live channels stay behind a gain of zero, as networks have it before training."""
+
+    class Affine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.tensor([scale])), nn.Parameter(torch.tensor([shift]))
+
+        def forward(self, x):
+            return self.scale * x + self.shift
+
+    model = nn.Sequential(nn.Conv2d(3, 6, 1, bias=False), Affine(), nn.Conv2d(6, 2, 3, padding=1))
+    assert found(model, {"0": [1, 4]}) == ({"0": left} if left else {})
+    compact(model, masks_with_dead_rows(model, {"0": [1, 4]}), torch.randn(2, 3, 8, 8))
+
+
+def normed(bias):
+    torch.manual_seed(0)
+    norm = GlobalResponseNorm(8, channels_last=False)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    first = nn.Conv2d(3, 8, 1)
+    nn.init.constant_(first.bias, bias)
+    return nn.Sequential(first, nn.ReLU(), norm, nn.Conv2d(8, 4, 1))
+
+
+def test_a_response_norm_is_cut_to_the_channels_that_count_in_its_mean():
+    """Its mean over 5 of 8 channels: weights by 8 / 5, and what it adds to the mean, too."""
+    model = normed(-1.0)  # dead behind the ReLU
+    masks = masks_with_dead_rows(model, {"0": [1, 4, 7]})
+    small = compact(model, masks, torch.randn(2, 3, 8, 8))
+    assert small.compaction.folded == {"3": (1, 4, 7)}  # the norm's own bias
+    assert small[2].eps == pytest.approx(1e-6 * 8 / 5)
+    torch.testing.assert_close(small[2].weight, model[2].weight[[0, 2, 3, 5, 6]] * 8 / 5)
+    assert couplings(model, ("0", "3")) == ()  # its width is part of what it computes
+
+
+def test_a_channel_that_is_not_zero_counts_in_a_response_norms_mean():
+    model = normed(1.0)
+    masks = masks_with_dead_rows(model, {"0": [1, 4, 7]})
+    masks["3"][:, 1] = False  # not even this one goes
+    small = compact(model, masks, torch.randn(2, 3, 8, 8))
+    assert small.compaction.removed == {}
+    assert small.compaction.kept == {"0": "2 takes its mean over what isn't zero there"}

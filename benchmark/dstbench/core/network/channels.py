@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dstbench.api import Coupling, Infeasible
 from dstbench.core.network.flow import Flow, Read, follow
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import maskable_layers
 
 
@@ -36,9 +37,11 @@ class Channels:
         return whys[0] if None not in whys else None
 
 
-def channels(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Channels:
-    """Find a network's channels. A model that can't be traced has none. links: as ``follow`` takes them."""
-    flow = follow(model, links)
+def channels(
+    model: nn.Module, links: Mapping[str, Tensor] | None = None, example: Inputs | None = None
+) -> Channels:
+    """Find a network's channels. A model that can't be traced has none. The rest is as ``follow`` takes it."""
+    flow = follow(model, links, example)
     of = _connected(flow)
     reasons: dict[int, str] = {}
     for slots, reason in flow.blocks:
@@ -84,6 +87,7 @@ def units(network: Channels) -> list[Coupling]:
         {name: tuple(network.of[slots].tolist()) for name, slots in places.items()}
         for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
     ]
+    scaled = {channel for read in flow.responses.values() for channel in network.of[read.slots].tolist()}
     every = {held for part in parts for held in part.values()}
     homes: dict[int, int] = {}  # how many different sets of channels each is in
     for held in every:
@@ -95,6 +99,7 @@ def units(network: Channels) -> list[Coupling]:
         for held, layers in producers.items()
         if len(set(held)) == len(held)
         and all(homes[channel] == 1 and channel not in network.reasons for channel in held)
+        and scaled.isdisjoint(held)  # the width of a response norm is part of what it computes
     ]
 
 
@@ -150,6 +155,11 @@ class Removal:
         for other, slots in flow.rows.items():
             if bool(self.links[other][of[slots] == channel].any()):
                 return f"{other} sends into the same channels"
+        for path, read in flow.responses.items():
+            if bool((of[read.slots] == channel).any()) and bool(
+                ~_harmless(read)[of[read.slots] == channel].any()
+            ):
+                return f"{path} takes its mean over what isn't zero there"
         for reader, read in flow.reads.items():
             here = of[read.slots] == channel
             if bool((here & ~_harmless(read)).any()):
@@ -162,22 +172,26 @@ class Removal:
         return "some channel of the layer has to stay"
 
 
-def removable(model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1) -> Removal:
+def removable(
+    model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1, example: Inputs | None = None
+) -> Removal:
     """The channels whose removal is exact. masks: layer name -> bool [*w]; a layer without one reads everything.
 
     Every layer keeps at least one row; with ``multiple``, as many dead ones as make up a multiple of it, which
-    kernels like.
+    kernels like. example: an input, for models that can't be traced without one.
     """
     links = {
         name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
         for name, layer in maskable_layers(model).items()
     }
-    network = channels(model, links)
+    network = channels(model, links, example)
     flow, of = network.flow, network.of
     free = torch.zeros(network.count, dtype=torch.bool)  # read at all, and nowhere blocked
     for read in flow.reads.values():
         free[of[read.slots]] = True
     free[list(network.reasons)] = False
+    for read in flow.responses.values():
+        free[of[read.slots][~_harmless(read)]] = False
     gone, before = torch.zeros_like(free), -1
     while int(gone.sum()) > before:  # what only removed rows read can go, too
         before, needed = int(gone.sum()), torch.zeros_like(free)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, clean_names, maskable_layers
 from dstbench.core.network.outputs import evaluating
-from dstbench.core.network.trace import is_attention, trace
+from dstbench.core.network.trace import Untraceable, is_attention, is_response_norm, trace
 
 _ELEMENTWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.ELU,
@@ -68,6 +69,9 @@ class Flow:
         str, Read
     ]  # layers that mix channels; not grouped convolutions, whose groups are one channel
     norms: Mapping[str, Tensor]  # module path -> int64 [C]
+    responses: Mapping[
+        str, Read
+    ]  # module path of a response norm: a channel that isn't zero counts in its mean
     behind: Mapping[str, tuple[str, ...]]  # layer -> norms that see its rows alone
     heads: Mapping[str, Tensor]  # attention's module path -> int64 [heads]: a slot of each
     joined: tuple[tuple[Tensor, Tensor], ...]  # pairs of slots that are one channel
@@ -75,17 +79,20 @@ class Flow:
     unfollowed: Mapping[str, str]  # layers without slots, and why
 
 
-def follow(model: nn.Module, links: Mapping[str, Tensor] | None = None) -> Flow:
+def follow(
+    model: nn.Module, links: Mapping[str, Tensor] | None = None, example: Inputs | None = None
+) -> Flow:
     """Trace a model and walk its graph.
 
     links: layer name -> bool [out, in / groups], where any tap is active; a layer without is full. None: nothing
     is asked of constants, and no value of the model is read, so that it may be on the meta device.
+    example: an input, for models that can't be traced without one.
     """
     walk = _Walk(model, links)
     try:
         with evaluating(model):  # where stochastic depth and dropout are nothing
-            graph = trace(model)
-    except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
+            graph = trace(model, example)
+    except Untraceable as error:
         return walk.result(default=f"the model can't be traced: {error}")
     with torch.no_grad():
         walk.run(graph)
@@ -103,6 +110,7 @@ class _Walk:
     rows: dict[str, Tensor] = field(default_factory=dict)
     reads: dict[str, Read] = field(default_factory=dict)
     norms: dict[str, Tensor] = field(default_factory=dict)
+    responses: dict[str, Read] = field(default_factory=dict)
     behind: dict[str, list[str]] = field(default_factory=dict)
     heads: dict[str, Tensor] = field(default_factory=dict)
     joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -112,13 +120,14 @@ class _Walk:
     def __post_init__(self) -> None:
         self.layers = maskable_layers(self.model)
         self.modules, self.names = dict(self.model.named_modules()), clean_names(self.model)
+        self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
 
     def result(self, default: str) -> Flow:
         """The result; layers that were never met get the default reason."""
         missing = {name: default for name in self.layers if name not in self.rows}
         behind = {name: tuple(norms) for name, norms in self.behind.items()}
         return Flow(
-            self.layers, self.size, self.rows, self.reads, self.norms, behind, self.heads,
+            self.layers, self.size, self.rows, self.reads, self.norms, self.responses, behind, self.heads,
             tuple(self.joined), tuple(self.blocks), missing | self.unfollowed,
         )  # fmt: skip
 
@@ -157,6 +166,8 @@ class _Walk:
             return None
         if isinstance(module, _BatchNorm) and not repeated and module.num_features == len(value.slots):
             return self.norm(path, module, value)
+        if is_response_norm(module) and not repeated:
+            return self.response(path, module, value)
         if isinstance(module, _ELEMENTWISE):
             return replace(value, constant=_apply(module, value.constant))
         if isinstance(module, _POOLS) and value.axis == 1:
@@ -233,6 +244,14 @@ class _Walk:
             constant = _apply(act, constant) if isinstance(act, _ELEMENTWISE) else unknown
         return replace(value, constant=constant)
 
+    def response(self, path: str, norm: Any, value: Value) -> Value | str:
+        """A response norm: what is zero everywhere adds nothing to the mean, and becomes the norm's bias."""
+        if (value.axis, len(value.slots), value.flat) != (norm.channel_dim, len(norm.weight), False):
+            return f"{path} normalises another axis"
+        self.responses[path] = Read(value.slots, value.constant, padded=True)
+        bias = torch.zeros_like(value.constant) if norm.bias.is_meta else norm.bias.detach().cpu().double()
+        return replace(value, constant=bias.masked_fill(value.constant != 0, torch.nan))
+
     def attention(self, path: str, module: Any, value: Value | None) -> Value | str:
         """Heads: one channel each, of all their query, key and value rows. What a head sends on is an average
         of its value rows over the tokens, so what is constant there stays constant."""
@@ -257,7 +276,7 @@ class _Walk:
             return self.concatenated(node, blocked)
         if name in _SUMS or name in _PRODUCTS:
             parts = [
-                self.values.get(argument) if isinstance(argument, torch.fx.Node) else argument
+                self.operand(argument) if isinstance(argument, torch.fx.Node) else argument
                 for argument in node.args
             ]
             return (None if node.kwargs else self.combined(name, parts)) or blocked
@@ -276,6 +295,16 @@ class _Walk:
         if name == "permute":
             return _permuted(value, rest[0] if rest and isinstance(rest[0], Sequence) else rest) or blocked
         return blocked
+
+    def operand(self, node: torch.fx.Node) -> Value | float | None:
+        """What a sum or product takes: channels, or the number that a parameter holds."""
+        parameter = self.parameters.get(str(node.target)) if node.op == "get_attr" else None
+        if parameter is None or parameter.numel() != 1:
+            return self.values.get(node)
+        known = self.links is not None and not parameter.is_meta
+        return (
+            float(parameter) if known else 0.0
+        ) or torch.nan  # a gain that starts at zero keeps nothing out
 
     def combined(self, name: str, arguments: Sequence[object]) -> Value | None:
         """A sum or product of values that have the same channels, or of one and a number."""

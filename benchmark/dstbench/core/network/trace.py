@@ -1,13 +1,42 @@
-"""A model's graph without any input, by torch.fx: whole layers, norms and attention are its nodes."""
+"""A model's graph, by torch.fx: whole layers, norms and attention are its nodes.
+
+A model is traced without any input where it lets itself be. One whose code asks for sizes is traced on an example,
+on which its operators are run once: sizes are numbers then, and the graph is the one that inputs of this shape take.
+timm's models say themselves what they usually take.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from operator import getitem
+from typing import Any
+
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
+from torch.fx.node import Argument, Node, Target, map_aggregate
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from dstbench.core.network.inputs import Inputs, arguments
 
 # Of timm: a norm with its activation, a linear layer that casts, and a convolution that pads by its input's size.
 _LEAVES = {"BatchNormAct2d": _BatchNorm, "Linear": nn.Linear, "Conv2dSame": nn.Conv2d}
+_SIZES = {
+    "size",
+    "dim",
+    "numel",
+    "stride",
+    "ndimension",
+    "nelement",
+    "is_contiguous",
+    "get_device",
+    "element_size",
+}
+_CONSTANT = "_tensor_constant"  # what torch.fx calls a tensor that it meets, as an attribute of the model
+
+
+class Untraceable(Exception):
+    """Why a model has no graph."""
 
 
 class _Tracer(torch.fx.Tracer):
@@ -16,17 +45,147 @@ class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         base = _LEAVES.get(type(m).__name__)
         derived = base is not None and isinstance(m, base) and type(m).__module__.startswith("timm.")
-        return derived or is_attention(m) or super().is_leaf_module(m, module_qualified_name)
+        return (
+            derived
+            or is_attention(m)
+            or is_response_norm(m)
+            or super().is_leaf_module(m, module_qualified_name)
+        )
 
     def to_bool(self, obj: torch.fx.Proxy) -> bool:
-        if self.scope.module_type.__name__ == "ConvMlp":  # timm's VGG pools a small input: no channel moves
+        # of the model itself there is no type
+        if getattr(self.scope.module_type, "__name__", "") == "ConvMlp":  # timm's VGG pools a small input
             return False
         return super().to_bool(obj)
 
 
-def trace(model: nn.Module) -> torch.fx.Graph:
-    """The graph in the mode that the model is in. Raises whatever the model's own code does with proxies."""
-    return _Tracer().trace(model)
+class _Seen(torch.fx.Proxy):
+    """A proxy that knows what it stands for in one run: its sizes are numbers."""
+
+    value: Any
+
+    def __getattr__(self, name: str) -> Any:
+        known = getattr(self.__dict__.get("value"), name, None)
+        if name in _SIZES and known is not None:
+            return known
+        if known is None or callable(known):
+            return super().__getattr__(name)
+        return (
+            self.tracer.create_proxy("call_function", getattr, (self, name), {}) if _holds(known) else known
+        )
+
+    def __len__(self) -> int:
+        return len(self.__dict__["value"]) if "value" in self.__dict__ else super().__len__()
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.tracer.create_proxy("call_function", getitem, (self, i), {}) for i in range(len(self)))
+
+
+class _OnExample(_Tracer):
+    """Runs every operator that it records."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__()
+        self.given, self.running = given, False
+
+    def proxy(self, node: Node) -> _Seen:
+        return _Seen(node, self)
+
+    def create_proxy(
+        self, kind: str, target: Target, args: Any, kwargs: Any, *more: Any, **named: Any
+    ) -> Any:
+        proxy: Any = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        if kind == "placeholder":
+            if target in self.given:
+                proxy.value = self.given[str(target)]
+            return proxy
+        try:
+            args, kwargs = map_aggregate(args, _value), map_aggregate(kwargs, _value)
+        except KeyError:  # of an argument that wasn't given
+            return proxy
+        self.running = True
+        try:
+            proxy.value = self._run(kind, target, args, kwargs)
+        finally:
+            self.running = False
+        return proxy
+
+    def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        if kind == "call_function":
+            return target(*args, **kwargs)
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        if kind == "call_module":
+            return self.root.get_submodule(target)(*args, **kwargs)
+        found: Any = self.root  # get_attr
+        for name in target.split("."):
+            found = getattr(found, name)
+        return found
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if self.running else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _value(argument: Argument) -> Any:
+    """What an argument stands for. Raises KeyError where that isn't known."""
+    return argument.__dict__["value"] if isinstance(argument, torch.fx.Proxy) else argument
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, Tensor) or (
+        type(value) is tuple and any(isinstance(each, Tensor) for each in value)
+    )
+
+
+@torch.no_grad()
+def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
+    """The graph in the mode that the model is in. Raises Untraceable with the reason."""
+    attributes = set(vars(model))
+    try:
+        return _Tracer().trace(model)
+    except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
+        example = _usual(model) if example is None else example
+        if example is None:
+            raise Untraceable(_reason(error)) from error
+        try:
+            given, rest = _bound(model, example)
+            return _OnExample(given).trace(model, rest)
+        except Exception as second:
+            raise Untraceable(_reason(second)) from second
+    finally:
+        for name in set(vars(model)) - attributes:
+            if name.startswith(_CONSTANT):
+                delattr(model, name)
+
+
+def _usual(model: nn.Module) -> Tensor | None:
+    """An image as timm's models say that they take it."""
+    said, weight = getattr(model, "pretrained_cfg", None), next(iter(model.parameters()), None)
+    size = said.get("input_size") if isinstance(said, Mapping) else None
+    return None if size is None or weight is None else weight.new_zeros(1, *size)
+
+
+def _bound(model: nn.Module, example: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the model's ``forward`` is called with, by name: tensors, of which there are copies, and all else."""
+    args, kwargs = arguments(example)
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = {name: value.clone() for name, value in bound.arguments.items() if isinstance(value, Tensor)}
+    return given, {name: value for name, value in bound.arguments.items() if name not in given}
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, and the innermost code of the model's own where it did."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            place = f" (in {type(owner).__name__}.{traceback.tb_frame.f_code.co_name})"
+        traceback = traceback.tb_next
+    return f"{error or type(error).__name__}{place}"
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -38,3 +197,8 @@ def is_attention(module: nn.Module) -> bool:
         and getattr(module, "gate", None) is None
         and hasattr(module, "attn_dim")
     )
+
+
+def is_response_norm(module: nn.Module) -> bool:
+    """timm's global response normalisation: each channel by its norm, relative to the channels' mean."""
+    return type(module).__name__ == "GlobalResponseNorm" and type(module).__module__.startswith("timm.")
