@@ -1,3 +1,3 @@
 """Fixtures that several rooms of tests share."""
 
-pytest_plugins = ["fakes.records"]
+pytest_plugins = ["fakes.records", "fakes.server"]

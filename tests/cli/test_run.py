@@ -22,6 +22,8 @@ from dstbench.runner.execution.worker import Event, Job
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
+pytestmark = pytest.mark.usefixtures("warm_server")
+
 MATRIX = """
 schema: 1
 name: small

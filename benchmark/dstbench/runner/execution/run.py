@@ -13,7 +13,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_record
-from dstbench.runner.execution.local import warm_up
+from dstbench.runner.execution.server import run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -99,17 +99,20 @@ def run(
         untimed = [t for t in share.trials if t in due or needs_timing(t, before[t.key], again)]
         planned(share, len(due), sum(map(is_timed, untimed)))
     ending = _Endings(progress)
-    if due:
-        preload = _modules(due, source, chosen)
-        _check_data(due, source, data_root, download, preload)
-        options = {"data_root": data_root and Path(data_root), "device": device}
-        said = {"tuning": whole.matrix.budget.tuning}
-        jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
-        execute(jobs, workers=workers, on_event=ending, preload=preload)
-    timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
-    if timing:
-        jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
-        execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
+    with run_under_way():
+        if due:
+            preload = _modules(due, source, chosen)
+            _check_data(due, source, data_root, download, preload)
+            options = {"data_root": data_root and Path(data_root), "device": device}
+            said = {"tuning": whole.matrix.budget.tuning}
+            jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
+            execute(jobs, workers=workers, on_event=ending, preload=preload)
+        timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
+        if timing:
+            jobs = [
+                _job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing
+            ]
+            execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
     return _summary(root, share, ending, time.monotonic() - start)
 
 
