@@ -25,6 +25,8 @@ from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.pace import Pace
 
+pytestmark = pytest.mark.usefixtures("warm_server")
+
 MATRIX = """
 schema: 1
 name: small

@@ -52,6 +52,86 @@ def leave(trial, folder, threads):
     os._exit(3)
 
 
+def leave_as_if_done(trial, folder, threads):
+    os._exit(0)
+
+
+def leave_as_if_held(trial, folder, threads):
+    os._exit(75)
+
+
+def close_everything(trial, folder, threads):
+    os.closerange(0, 256)
+    return {"status": "ok"}
+
+
+def kill_its_group(trial, folder, threads):
+    os.killpg(0, signal.SIGKILL)
+
+
+def kill_its_supervisor(trial, folder, threads):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def stop_its_supervisor(trial, folder, threads):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(60)
+
+
+def daemon(folder):
+    """A process in a session of its own, whose parent is gone, and which no signal but SIGKILL ends."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(range(1, 32)))
+            (folder / "daemon").write_text(str(os.getpid()))
+            time.sleep(60)
+        os._exit(0)
+    os.wait()
+    while not (folder / "daemon").exists() or not (folder / "daemon").read_text():
+        time.sleep(0.01)
+
+
+def leave_a_daemon(trial, folder, threads):
+    daemon(folder)
+    return succeed(trial, folder, threads)
+
+
+def leave_a_daemon_and_die(trial, folder, threads):
+    daemon(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_a_daemon_and_hang(trial, folder, threads):
+    daemon(folder)
+    time.sleep(60)
+
+
+def leave_a_child(trial, folder, threads):
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    (folder / "daemon").write_text(str(child.pid))
+    return succeed(trial, folder, threads)
+
+
+def print_much(trial, folder, threads):
+    print("the beginning")
+    for _ in range(30):
+        print("A" * 1_000_000)
+    print("the end", flush=True)
+    return succeed(trial, folder, threads)
+
+
+def print_much_and_die(trial, folder, threads):
+    print_much(trial, folder, threads)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_a_second(trial, folder, threads):
+    time.sleep(1)
+    return succeed(trial, folder, threads)
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
@@ -62,6 +142,10 @@ def ignore_sigterm(trial, folder, threads):
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
+    "exit 0": leave_as_if_done, "exit 75": leave_as_if_held, "close all": close_everything,
+    "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
+    "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
+    "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
 }  # fmt: skip
 
 

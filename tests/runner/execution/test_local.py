@@ -11,26 +11,11 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from dstbench.recipe import Recipe
 from dstbench.results.record import read_record, write_record
 from dstbench.runner.execution.lease import FILE as LEASE
 from dstbench.runner.execution.local import cores, run_local, visible_gpus
-from dstbench.runner.execution.worker import LOG, Job
-from dstbench.runner.matrix.config import Training
-from dstbench.runner.matrix.trial_spec import TrialSpec
-
-TRIAL = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 0, Recipe(), Training(epochs=1))
-
-
-def job(root, key="ab" * 16, do="succeed", **changes):
-    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu", "do": do}, **changes}
-    return Job(key, TRIAL, "label", None, root / key[:2] / key, **fields)
-
-
-def outcomes(jobs, **options):
-    events = []
-    run_local(jobs, on_event=events.append, **{"grace": 0.3, "workers": 2, **options})
-    return {event.job.key: event for event in events if event.kind == "finished"}
+from dstbench.runner.execution.worker import LOG
+from fakes.jobs import TRIAL, job, outcomes
 
 
 def test_each_ending_is_a_row_of_its_own(tmp_path):

@@ -11,6 +11,8 @@ from dstbench.errors import BadInput
 from dstbench.results.record import read_record
 from dstbench.runner.execution.run import Tasks, run, trials_of_shard
 
+pytestmark = pytest.mark.usefixtures("warm_server")
+
 TASKS = Tasks("fakes.trials:by_seed", "fakes.trials:measure")
 MATRIX = {
     "schema": 1,

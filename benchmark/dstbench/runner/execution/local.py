@@ -1,40 +1,35 @@
-"""The local executor: every trial in a process of its own, forked from a server that has torch loaded.
-
-A fresh interpreter with torch takes about ten seconds, a fork 0.2. Neither the server nor the scheduler ever
-initialises CUDA: a child sees the GPU of its slot only.
-"""
+"""The local executor: every trial in processes of its own, on the processors and GPUs of this machine."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import wait
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 
 from dstbench.results.record import FILE, read_record
+from dstbench.runner.execution.child import BEGUN, ENDED, RETURNED, hear
+from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
 from dstbench.runner.execution.lease import release_dead
-from dstbench.runner.execution.worker import ELSEWHERE, LOG, Event, Job, record_death, work
+from dstbench.runner.execution.server import run_under_way, start, warm_up
+from dstbench.runner.execution.worker import DONE, ELSEWHERE, LOG, Event, Job, record_death
 
 GRACE = 5.0
 """Seconds between asking a process to end (SIGTERM) and ending it (SIGKILL)."""
-LAZY = ("torch._dynamo",)
-"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
 _MEMORY = 2 * 2**30  # bytes that a trial is assumed to need when the number of workers is ours to choose
+_IMPORTING = 600.0  # seconds after which a limit counts although the trial never said that it begins
+_UNHEARD = 15.0  # seconds after which a supervisor is no longer believed to be ending what its trial left
+_LONGEST = 60.0  # seconds between two looks: the system counts a pause in milliseconds, in 31 bits
 
 
 @dataclass
@@ -42,11 +37,19 @@ class _Running:
     """A trial under way."""
 
     job: Job
-    process: ForkServerProcess
+    process: ForkServerProcess  # its supervisor's
+    report: Connection
+    supervisor: psutil.Process | None  # None: it had ended at once
     slot: int
-    started: float
-    before: int | None  # the record's stamp at the start: a changed one is this attempt's
+    before: tuple[int, int] | None  # the record's stamp at the start: a changed one is this attempt's
+    started: float = field(default_factory=time.monotonic)  # the trial, once it says so
     asked: float | None = None  # when it was asked to end
+    heard: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether there is something to hear of it while it runs: its beginning."""
+        return BEGUN not in self.heard and not self.report.closed
 
     @property
     def seconds(self) -> float:
@@ -61,41 +64,36 @@ def run_local(
     preload: Sequence[str] = (),
     grace: float = GRACE,
 ) -> None:
-    """Run jobs on this machine, at most ``workers`` at a time (by default: one per GPU, else per core).
+    """Run jobs on this machine, at most ``workers`` at a time (by default: one per GPU, else as many as its cores
+    and memory allow).
 
-    A job past its limit gets SIGTERM and, ``grace`` seconds later, SIGKILL, with all that it started. A
-    process that dies fails its own trial only. On an exception here, KeyboardInterrupt included, the
-    children are ended and no record is written for them.
+    A job past its limit, counted from where the trial begins, gets SIGTERM and, ``grace`` seconds later, SIGKILL,
+    with all that it started. A process that dies fails its own trial only. What a trial started ends with it. On an
+    exception here, KeyboardInterrupt included, the children are ended and no record is written for them.
     """
     gpus = [] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus()
-    workers = max(1, min(workers or default_workers(gpus), len(jobs) or 1))
+    computing = max((job.trial.training.threads for job in jobs), default=1)
+    workers = max(1, min(workers or default_workers(gpus, computing), len(jobs) or 1))
     threads = max(1, cores() // workers)
     waiting, slots, running = deque(jobs), deque(range(workers)), list[_Running]()
-    warm_up(preload)
-    try:
-        while waiting or running:
-            while waiting and slots:
-                running.append(_start(waiting.popleft(), slots.popleft(), threads, gpus))
-                on_event(Event("started", running[-1].job))
-            wait([child.process.sentinel for child in running], timeout=_pause(running, grace))
-            for child in list(running):
-                if child.process.is_alive():
-                    _enforce(child, grace)
-                    continue
-                running.remove(child)
-                slots.append(child.slot)
-                on_event(_finish(child))
-    finally:
-        _stop(running, grace)
-
-
-def warm_up(preload: Sequence[str]) -> None:
-    """Start the server that trials are forked from, which loads ``preload`` while this process goes on."""
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *preload])  # this module: a child starts in it
-    forkserver.ensure_running()
+    with run_under_way():
+        warm_up(preload)
+        try:
+            while waiting or running:
+                while waiting and slots:
+                    running.append(_start(waiting.popleft(), slots.popleft(), threads, gpus))
+                    on_event(Event("started", running[-1].job))
+                _wait(running, grace)
+                for child in list(running):
+                    _listen(child)
+                    if child.process.is_alive():
+                        _enforce(child, grace)
+                        continue
+                    running.remove(child)
+                    slots.append(child.slot)
+                    on_event(_finish(child))
+        finally:
+            _stop(running, grace)
 
 
 def cores() -> int:
@@ -103,9 +101,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers(gpus: Sequence[str]) -> int:
-    """One per GPU; without any, one per core as far as memory reaches."""
-    return len(gpus) or max(1, min(cores(), psutil.virtual_memory().available // _MEMORY))
+def default_workers(gpus: Sequence[str], threads: int = 1) -> int:
+    """One per GPU; without any, one per ``threads`` cores as far as memory reaches."""
+    return len(gpus) or max(1, min(cores() // threads, psutil.virtual_memory().available // _MEMORY))
 
 
 def visible_gpus() -> list[str]:
@@ -126,88 +124,71 @@ def _start(job: Job, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
     environment = {name: value for name, value in os.environ.items() if name.startswith("DSTBENCH_")}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_main, args=(job, threads, environment), name=job.key[:8])
-    running = _Running(job, process, slot, time.monotonic(), _stamp(job.folder))
-    with without_main():
-        process.start()
-    return running
+    before = _stamp(job.folder)
+    process, report = start(job, threads, environment)
+    return _Running(job, process, report, _process(process.pid), slot, before)
 
 
-def _main(job: Job, threads: int, environment: Mapping[str, str]) -> None:
-    """What the child runs."""
-    os.setsid()  # one group with all that the trial starts, out of reach of the terminal's Ctrl-C
-    os.environ.update(environment)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    with (job.folder / LOG).open("a", encoding="utf-8") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    faulthandler.enable(file=2)
-    try:
-        code = work(job, threads)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # the record is written: nothing that fails while an interpreter shuts down may matter
+def _wait(running: Sequence[_Running], grace: float) -> None:
+    """Until a trial begins or ends, or a limit is reached."""
+    reports = [child.report for child in running if child.listened_to]
+    wait([*reports, *(child.process.sentinel for child in running)], timeout=_pause(running, grace))
 
 
-def _die_with_parent() -> None:
-    """A trial whose scheduler was killed must not go on beside the next one's."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.killpg(0, signal.SIGKILL)
+def _listen(running: _Running) -> None:
+    """Take in what a trial's processes said."""
+    if running.report.closed:
+        return
+    new, more = hear(running.report)
+    if not more:
+        running.report.close()
+    if BEGUN in new and BEGUN not in running.heard:
+        running.started = time.monotonic()
+    running.heard |= new
 
 
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _pause(running: Sequence[_Running], grace: float) -> float | None:
-    """Seconds until the next limit; None: no trial has one."""
+def _pause(running: Sequence[_Running], grace: float) -> float:
+    """Seconds until the next limit, at most a minute."""
     limits = [
         child.job.limit - child.seconds if child.asked is None else child.asked + grace - time.monotonic()
         for child in running
-        if child.job.limit is not None
+        if child.job.limit is not None and BEGUN in child.heard
     ]
-    return max(0.01, min(limits)) if limits else None
+    return min(_LONGEST, max(0.05, min(limits, default=_LONGEST)))
 
 
 def _enforce(running: _Running, grace: float) -> None:
-    """Ask, then force, a process past its limit to end."""
-    if running.job.limit is None or running.seconds < running.job.limit:
+    """Ask, then force, a trial past its limit to end; its supervisor, too, where that doesn't say that it did."""
+    allowed = 0.0 if BEGUN in running.heard else _IMPORTING
+    if running.job.limit is None or running.seconds < max(running.job.limit, allowed):
         return
     if running.asked is None:
         running.asked = time.monotonic()
-        _signal(running.process, signal.SIGTERM)
-    elif time.monotonic() - running.asked >= grace:
-        _signal(running.process, signal.SIGKILL)
+        _signal(running, signal.SIGTERM)
+    elif (waited := time.monotonic() - running.asked) >= grace + _UNHEARD:
+        _kill(running)
+    elif waited >= grace:
+        _signal(running, signal.SIGKILL)
 
 
 def _finish(running: _Running) -> Event:
     """What became of a process that has ended."""
-    job, code, seconds = running.job, running.process.exitcode or 0, running.seconds
-    if code != ELSEWHERE:
+    job, seconds = running.job, running.seconds
+    _listen(running)
+    running.report.close()
+    _kill(running)  # nothing, unless the supervisor was killed, or the server that tells of its end
+    returned = running.heard.get(RETURNED)
+    if returned != ELSEWHERE:
         release_dead(job.folder)
-    if code not in (0, ELSEWHERE):
-        _signal(running.process, signal.SIGKILL)  # what the trial started and left behind
-    if _stamp(job.folder) != running.before:
+    stamp = _stamp(job.folder)
+    if stamp is not None and stamp != running.before:
         record = read_record(job.folder)
         if isinstance(record, dict):
             return Event("finished", job, record["status"], record["reason"], seconds)
         return Event("finished", job, "failed", str(record), seconds)
-    if code in (0, ELSEWHERE):
-        return Event("finished", job, "cached" if code == 0 else "elsewhere", None, seconds)
-    status, reason = _death(running, code)
+    if returned in (DONE, ELSEWHERE):
+        return Event("finished", job, "cached" if returned == DONE else "elsewhere", None, seconds)
+    status, reason = _death(running, running.heard.get(ENDED, running.process.exitcode or 0))
     if job.phase == "train":
         record_death(job, status, reason, seconds)
     return Event("finished", job, status, reason, seconds)
@@ -222,37 +203,55 @@ def _death(running: _Running, code: int) -> tuple[str, str]:
             "killed by SIGKILL, which is also how a system out of memory ends a process",
         )
     if code < 0:
-        return "killed", f"killed by {signal.Signals(-code).name}; see {LOG}"
+        known = {one.value: one.name for one in signal.Signals}
+        return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
     return "killed", f"its process ended with exit code {code}; see {LOG}"
 
 
 def _stop(running: Sequence[_Running], grace: float) -> None:
     """End what still runs."""
     for child in running:
-        _signal(child.process, signal.SIGTERM)
+        _signal(child, signal.SIGTERM)
     until = time.monotonic() + grace
     for child in running:
         child.process.join(max(0.0, until - time.monotonic()))
-        _signal(child.process, signal.SIGKILL)
+        _kill(child)
         child.process.join()
+        child.report.close()
         release_dead(child.job.folder)
 
 
-def _signal(process: ForkServerProcess, number: signal.Signals) -> None:
-    """Send a signal to a child's group, or to the child alone where it has none yet."""
-    if process.pid is None:
-        return
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        if process.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
+def _signal(running: _Running, number: signal.Signals) -> None:
+    """Send a signal to a trial and all that it started, wherever that went."""
+    if running.supervisor is not None:
+        signal_descendants(running.supervisor, number)
 
 
-def _stamp(folder: Path) -> int | None:
+def _kill(running: _Running) -> None:
+    """End a trial, all that it started, and its supervisor: nothing is left to do where that said that it ended."""
+    if running.supervisor is not None and running.supervisor.is_running():
+        kill_descendants(running.supervisor)
+        with contextlib.suppress(psutil.Error):
+            running.supervisor.kill()
+    if ENDED not in running.heard and (trial := _process(running.heard.get(BEGUN))) is not None:
+        with contextlib.suppress(OSError, psutil.Error):
+            os.killpg(trial.pid, signal.SIGKILL)
+            trial.wait(_UNHEARD)
+
+
+def _process(pid: int | None) -> psutil.Process | None:
+    """A process, told apart from a later one of the same number; None if it has ended already."""
+    if pid is None:
+        return None
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid)
+    return None
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
     """Changes whenever a record is written."""
     try:
-        return (folder / FILE).stat().st_mtime_ns
-    except FileNotFoundError:
+        found = (folder / FILE).stat()
+    except OSError:
         return None
+    return found.st_ino, found.st_mtime_ns

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench import __version__
 from dstbench.results.record import canonical
-from dstbench.runner.execution.local import LAZY, cores, default_workers, visible_gpus, warm_up, without_main
+from dstbench.runner.execution.local import cores, default_workers, visible_gpus
+from dstbench.runner.execution.server import LAZY, warm_up, without_main
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.provenance import processor
 

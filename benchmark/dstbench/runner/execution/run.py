@@ -14,7 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
-from dstbench.runner.execution.local import LAZY, warm_up
+from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -98,23 +98,25 @@ def run(
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
-    if due:
-        warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
-    if planned is not None:
-        keys = {trial.key for trial in due}
-        timed = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
-        planned(share, due, [t for t in timed if is_timed(t)])
     ending = _Endings(progress)
-    if due:
-        _check_data(due, source, data_root, download)
-        options = {"data_root": data_root and Path(data_root), "device": device}
-        said = {"tuning": whole.matrix.budget.tuning}
-        jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
-        execute(jobs, workers=workers, on_event=ending, preload=preload)
-    timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
-    if timing:
-        jobs = [_job(root, t, chosen.measure, limit, {"device": device}, phase="throughput") for t in timing]
-        execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
+    with run_under_way():
+        if due:
+            warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
+        if planned is not None:
+            keys = {trial.key for trial in due}
+            timed = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
+            planned(share, due, [t for t in timed if is_timed(t)])
+        if due:
+            _check_data(due, source, data_root, download)
+            options = {"data_root": data_root and Path(data_root), "device": device}
+            said = {"tuning": whole.matrix.budget.tuning}
+            jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
+            execute(jobs, workers=workers, on_event=ending, preload=preload)
+        timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
+        if timing:
+            options = {"device": device}
+            jobs = [_job(root, t, chosen.measure, limit, options, phase="throughput") for t in timing]
+            execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
     return _summary(root, share, ending, time.monotonic() - start)
 
 

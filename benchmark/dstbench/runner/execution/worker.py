@@ -7,7 +7,6 @@ third-party executor (a cluster's, say) calls ``work`` on each job and, for one 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
+from dstbench.runner.execution.log import last_words
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
@@ -28,9 +28,6 @@ DONE, ELSEWHERE = 0, 75
 LOG = "log.txt"
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
-
-_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)
-"""What faulthandler writes after the stack of a crash; it is longer than the part of a log that is kept."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ class Executor(Protocol):
 
 
 def work(job: Job, threads: int) -> int:
-    """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE."""
+    """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE. A process that ends before this
+    returns has died, whatever its exit code. ``threads`` are the processor threads that are this job's."""
     with lease(job.folder, job.limit) as held:
         if not held:
             return ELSEWHERE
@@ -99,10 +97,8 @@ def is_finished(folder: Path, retry: frozenset[str]) -> bool:
 
 def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
     """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
-    log = job.folder / LOG
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    tail = _MODULES.sub("", text)[-4000:]
-    died = {**ending(status, reason, trace=tail or None), "measures": {"seconds": seconds}}
+    words = last_words(job.folder / LOG)
+    died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
     return write_record(_named(job, died), job.folder)
 
 

@@ -1,0 +1,102 @@
+"""The two processes of a trial: the one that it runs in, and a supervisor, which outlives it.
+
+The supervisor writes the log, says how the trial ended, and ends what it left behind. Nothing that a trial does to
+its own process, its files or its group of processes reaches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+import psutil
+
+from dstbench.runner.execution.descendants import adopt_orphans, die_with, kill_descendants
+from dstbench.runner.execution.log import keep_log
+from dstbench.runner.execution.worker import LOG, Job, load_task, work
+
+BEGUN, RETURNED, ENDED = "begun", "returned", "ended"
+"""What a scheduler is told: the process of the trial, which begins; what ``work`` returned; that process's exit code,
+or -signal."""
+
+
+def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection) -> None:
+    """Run a job in a process of its own, and report on it."""
+    os.setsid()  # out of reach of the terminal's Ctrl-C
+    os.environ.update(environment)
+    adopt_orphans()
+    output, printed = os.pipe()
+    supervisor, trial = os.getpid(), os.fork()
+    if trial == 0:
+        os.close(output)
+        _run(job, threads, report, printed, supervisor)
+    os.close(printed)
+    threading.Thread(target=_die_with_scheduler, daemon=True).start()
+    log = threading.Thread(target=keep_log, args=(output, job.folder / LOG), daemon=True)
+    log.start()
+    _, status = os.waitpid(trial, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(trial, signal.SIGKILL)  # all that there is to do where the system lets nobody adopt orphans
+    kill_descendants(psutil.Process())
+    log.join(5.0)  # by now nobody else writes
+    tell(report, ENDED, os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: int) -> NoReturn:
+    """The trial's own process."""
+    code = 1
+    try:
+        os.setsid()
+        die_with(supervisor)
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        os.close(printed)
+        faulthandler.enable(file=2)
+        with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
+            load_task(job.task)  # what it imports is no part of the trial's time
+        tell(report, BEGUN, os.getpid())
+        code = work(job, threads)
+        tell(report, RETURNED, code)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a trial may have closed it
+            stream.flush()
+    os._exit(code)  # the record is written: nothing that fails while an interpreter shuts down may matter
+
+
+def tell(report: Connection, what: str, value: int) -> None:
+    """Say something to the scheduler, if it still listens. Plain text: a trial must not make it unpickle."""
+    with contextlib.suppress(OSError):
+        report.send_bytes(f"{what} {value}".encode())
+
+
+def hear(report: Connection) -> tuple[dict[str, int], bool]:
+    """What was said since, and whether more may come. What can't be understood counts as nothing."""
+    heard: dict[str, int] = {}
+    try:
+        while report.poll():
+            what, _, value = report.recv_bytes(100).partition(b" ")
+            with contextlib.suppress(ValueError):
+                heard[what.decode()] = int(value)
+    except (EOFError, OSError):
+        return heard, False
+    return heard, True
+
+
+def _die_with_scheduler() -> None:
+    """A trial whose scheduler was killed must not go on beside the next one's."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        kill_descendants(psutil.Process())
+        os.killpg(0, signal.SIGKILL)

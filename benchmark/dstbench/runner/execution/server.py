@@ -1,0 +1,108 @@
+"""The server that trials are forked from: it has torch loaded, and ends with the run that it was started for.
+
+A fresh interpreter with torch takes about ten seconds, a fork 0.2. Neither the server nor the scheduler ever
+initialises CUDA: a child sees the GPU of its slot only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from types import ModuleType
+from typing import Any
+
+from dstbench.runner.execution import child
+from dstbench.runner.execution.worker import Job
+
+_SERVER: Any = forkserver._forkserver  # private: there is no other way to end it
+
+
+LAZY = ("torch._dynamo",)
+"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
+
+
+@dataclass
+class _Runs:
+    """The runs of this process that are under way, in whatever threads."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    count: int = 0
+    found: bool = False  # whether the first of them found a server, which is then someone else's
+
+
+_runs = _Runs()
+
+
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the server, which loads ``preload`` while this process goes on."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, *preload])
+    forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def run_under_way() -> Iterator[None]:
+    """The server that is started meanwhile ends with the last run that needs it; one that was there before stays."""
+    with _runs.lock:
+        if not _runs.count:
+            _runs.found = _SERVER._forkserver_pid is not None
+        _runs.count += 1
+    try:
+        yield
+    finally:
+        with _runs.lock:
+            _runs.count -= 1
+            if not _runs.count and not _runs.found:
+                _end()
+
+
+def _end() -> None:
+    """End the server, also one that still imports, or that what it forked keeps alive."""
+    if _SERVER._forkserver_pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(_SERVER._forkserver_pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            _SERVER._stop()
+
+
+def start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[ForkServerProcess, Connection]:
+    """Fork a trial's processes; what they say can be heard on the connection."""
+    try:
+        return _start(job, threads, environment)
+    except (EOFError, OSError):
+        # the server is gone: a module that it was to load ended it. It will end its own trial alone
+        warm_up([job.task.partition(":")[0]])
+        return _start(job, threads, environment)
+
+
+def _start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[ForkServerProcess, Connection]:
+    context = multiprocessing.get_context("forkserver")
+    heard, said = context.Pipe(duplex=False)
+    arguments = (job, threads, environment, said)
+    process = context.Process(target=child.supervise, args=arguments, name=job.key[:8])
+    try:
+        with said, without_main():
+            process.start()
+    except BaseException:
+        heard.close()
+        raise
+    return process, heard
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
