@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dstbench.errors import BadInput
+
+_UNSEEN = 3  # more than a sharpness-aware step, or averages swapped in and out, write between two of them
+_MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no step of the optimizer was seen: \
+masks don't hold and the topology stands still. Step the optimizer that the Sparsifier was given, not another one."""
 
 
 class StepHooks:
@@ -22,6 +27,11 @@ class StepHooks:
         self._prepare, self._done = prepare, done
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
+        self.renewed = False  # whether a backward pass made gradients since the last step
+        self._last: tuple[Tensor, int, int] | None = (
+            None  # of a weight at its last gradient: writes to it, address
+        )
+        self._unseen = 0  # writes between backward passes since the last step
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -51,6 +61,7 @@ class StepHooks:
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._depth += 1
+        self._last, self._unseen = None, 0
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self.prepare()
@@ -58,7 +69,7 @@ class StepHooks:
 
         def prepared() -> Any:
             depth, loss = self._depth, closure()
-            self._depth = depth  # its backward pass renewed the gradients
+            self._depth, self._last = depth, None  # its backward pass renewed the gradients
             self.prepare()
             return loss
 
@@ -69,10 +80,18 @@ class StepHooks:
         if self._depth <= 0:
             self._prepared = False
             self._done()
+            self.renewed, self._last, self._unseen = False, None, 0
 
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
-        self._prepared, self._depth = False, 0
+        self._prepared, self._depth, self.renewed = False, 0, True
+        if self._last is None or self._last[0] is weight:
+            now = weight, weight._version, weight.data_ptr()
+            self._unseen += self._last is not None and self._last[1:] != now[1:]
+            self._last = now
+            if self._unseen == _UNSEEN:
+                self._unseen += 1  # said once
+                warnings.warn(_MISSED, RuntimeWarning, stacklevel=2)
 
 
 def check_unhooked(optimizer: Optimizer) -> None:

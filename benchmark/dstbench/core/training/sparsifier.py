@@ -17,13 +17,14 @@ from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
 from dstbench.core.network.layers import budgeted_layers, unwrap
-from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
-from dstbench.core.training import checkpoint
+from dstbench.core.storage.states import States
+from dstbench.core.storage.stored import Storage, check_storage
+from dstbench.core.training import checkpoint, copies
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.identity import identify
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable
-from dstbench.core.training.optimizers import check_owner, innermost, overflowed
+from dstbench.core.training.optimizers import check_owner, innermost, overflowed, trains
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, finite
 from dstbench.core.training.state import TrainingState
@@ -99,7 +100,7 @@ class Sparsifier:
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
         self.seed, self.total_steps = seed, total_steps
-        self._outer, self.optimizer = optimizer, innermost(optimizer)
+        self._outer, self.states = optimizer, States(innermost(optimizer))
         patterns = [dense_layers] if isinstance(dense_layers, str) else dense_layers
         self.layers, self.dense_layers = budgeted_layers(model, (*self.method.dense_layers, *patterns))
         check_unhooked(self.optimizer)
@@ -107,24 +108,27 @@ class Sparsifier:
 
         self.rules = Rules.of(model, self.timetable, self.layers, seed)
         self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
-        self.masking = Masking(model, self.rules, self.optimizer)
+        changes = self.timetable.last_update > 0 or self.method.support is not None
+        weights = {name: layer.weight for name, layer in self.layers.items()}
+        self.states.check(weights, model.parameters(), storage, changes)
+        self.masking = Masking(model, self.rules, self.states)
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
+        self._idle = False  # whether the coming step isn't one of training
 
         self._start()
         self.masking.arrange(storage, unwrap(model), example_input)
         self.arrangement = self.masking.arrangement
-        self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
-        keep_checkpoints_logical(self.optimizer, self.arrangement.stored)
-        self._listen()
+        self._connect()
 
     # What a training loop calls
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns.
         Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
-        return self._outer.step() if closure is None else self._outer.step(closure)
+        outer = self.optimizer if self._outer is None else self._outer
+        return outer.step() if closure is None else outer.step(closure)
 
     def mask_gradients(self) -> None:
         """Mask the gradients now rather than at the step: call it before clipping by norm, so that gradients
@@ -140,7 +144,34 @@ class Sparsifier:
         """Stop: unhook from the optimizer. The model keeps its zeros."""
         self._hooks.remove()
 
+    def enforce(self) -> None:
+        """Zero the inactive weights now, with their optimizer state: for an evaluation behind whatever wrote weights
+        from outside, such as ``load_state_dict`` or an average swapped in. The next step would see it by itself."""
+        if not self.method.dense:
+            self.masking.enforce(self._silent)
+
+    # Copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        return copies.state_of(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+        self.states.lend()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sparsifier:
+        return copies.deep(self, memo)
+
+    def __copy__(self) -> Sparsifier:
+        raise copies.alone()
+
     # What there is to see
+
+    @property
+    def optimizer(self) -> Any:
+        """The torch optimizer whose steps are listened to."""
+        return self.states.optimizer
 
     @property
     def topology(self) -> Topology:
@@ -286,6 +317,12 @@ class Sparsifier:
             self._decide({})
         self.rules.check_removals(self.views())
 
+    def _connect(self) -> None:
+        """Be told of the optimizer's steps and checkpoints."""
+        self._hooks = StepHooks(self.optimizer, self._prepare_step, self._finish_step)
+        self.masking.listen_to_checkpoints()
+        self._listen()
+
     def _listen(self) -> None:
         """Hear of new gradients of the weights as they are stored now, and look at what the next step needs."""
         self._hooks.listen(self.weights.values.values())
@@ -306,15 +343,21 @@ class Sparsifier:
     @_deciding
     def _prepare_step(self) -> None:
         """Collect what the step's updates read, then mask the gradients."""
-        if self.method.dense:
+        self._idle = not trains(self.optimizer, self._hooks.renewed)
+        if self._idle or self.method.dense:
             return
         if self.weights.moved:
             self.masking.move()
             self.signals.move(self.weights.values)
+        self.masking.guard(self._silent)
         init = self.method.init
         self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
         gradients = self.masking.gradients()
         wanted = self.masking.logical(gradients) if self._needed else {}
+        decides = self._plan.target is not None or not self.decided
+        self._idle = bool(wanted) and decides and not any(bool(each.any()) for each in wanted.values())
+        if self._idle:
+            return
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not overflowed(self.optimizer):
             fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
@@ -333,8 +376,11 @@ class Sparsifier:
         """Count the applied step; do to the topology what its plan says."""
         if overflowed(self.optimizer):
             return
-        steps, leaky = self.steps + 1, self.state.leaky
-        self.state = replace(self.state, steps=steps)
+        if not self.method.dense:
+            self.masking.settle(self._silent)
+        if self._idle:
+            return
+        self.state = replace(self.state, steps=self.steps + 1)
         if self.method.dense:
             return
         if not self.decided:
@@ -343,11 +389,6 @@ class Sparsifier:
             )
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
-        if steps & (steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
-            leaky = leaky or self.weights.leak(self.topology.active)
-            self.state = replace(self.state, leaky=leaky)
-        if leaky:
-            self.masking.zero(self.topology.masks, self._silent)
         if self._plan.removes:
             self._remove()
         if self._plan.target:
