@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.core.training import sparsifier as module
+from dstbench.core.training import masking
 from dstbench.core.training.hooks import StepHooks
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.rules import Rules
@@ -27,7 +27,7 @@ STAGES = {
     "removals": (Rules, "check_removals"),
     "storage": (Masking, "arrange"),
     "hooks": (StepHooks, "__init__"),
-    "checkpoints": (module, "keep_checkpoints_logical"),
+    "checkpoints": (masking, "keep_checkpoints_logical"),
     "listening": (StepHooks, "listen"),
 }
 

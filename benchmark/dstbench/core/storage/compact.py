@@ -100,7 +100,7 @@ class CompactArrangement:
     def _keep(self, stored: Stored, rows: Tensor | None, columns: Tensor | None = None) -> None:
         """Keep rows, bool [out], and the columns that channels, bool [C], feed."""
         positions = kept_positions(stored.shape, rows, columns)
-        stored.relocate(positions.to(stored.values.device), self._weights.optimizer)
+        stored.relocate(positions.to(stored.values.device), self._weights.states)
         fit_widths(stored.owner)
 
 

@@ -15,7 +15,7 @@ from dstbench.core.network.layers import Layer
 from dstbench.core.ranks import average, of_rank_0
 from dstbench.core.storage.condensed_layer import CondensedLayer, gather, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
-from dstbench.core.storage.stored import Stored, Weights, entrywise
+from dstbench.core.storage.stored import Stored, Weights
 from dstbench.errors import BadInput, nearest
 
 Masks = Mapping[str, Tensor]  # layer name -> bool [*w]
@@ -86,7 +86,7 @@ class CondensedArrangement:
                 self._swap(name, None)
                 continue
             stored = self._weights.stored[name]
-            stored.relocate(execution.positions, self._weights.optimizer)
+            stored.relocate(execution.positions, self._weights.states)
             module.execution = execution
             if module.loaded is not None:  # a checkpoint's weights, which these are the masks of
                 module.weight.data.copy_(stored.physical(module.loaded))
@@ -156,11 +156,12 @@ class CondensedArrangement:
 
     def _put(self, name: str, module: nn.Module, positions: Tensor | None) -> None:
         """Have the model run ``module``, and the optimizer step its weight, from the state of the one before."""
-        optimizer, stored = self._weights.optimizer, self._weights.stored[name]
+        states, stored = self._weights.states, self._weights.stored[name]
+        optimizer = states.optimizer
         before, after = stored.values, module.weight
         assert isinstance(after, nn.Parameter)
+        dense = stored.state_of(states)
         state = optimizer.state.pop(before, {})
-        dense = {key: stored.logical(state[key]) for key in entrywise(state, before)} | stored.loaded
         stored.owner, stored.positions, stored.loaded = module, positions, {}
         for group in optimizer.param_groups:
             group["params"][:] = [after if held is before else held for held in group["params"]]

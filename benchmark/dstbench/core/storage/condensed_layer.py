@@ -45,7 +45,8 @@ class CondensedLayer(nn.Module):
         if self.loaded is not None:
             name = self.call.info.name
             raise StrategyError(
-                f"layer {name!r}: the weights loaded are of another mask; load the Sparsifier's state, too"
+                f"layer {name!r}: the weights loaded are of another mask; load the Sparsifier's state, too, or "
+                "keep its present mask by enforce()"
             )
         x, values = input, cast(Tensor, self.weight)
         bias: Tensor | None = self.bias

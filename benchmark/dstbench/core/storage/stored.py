@@ -15,6 +15,8 @@ from dstbench.core.network.inputs import Inputs, arguments
 from dstbench.core.network.layers import Layer, clean_names, unwrap
 from dstbench.core.ranks import world
 from dstbench.core.storage.condensed_layer import gather, scatter
+from dstbench.core.storage.conduct import entrywise
+from dstbench.core.storage.states import States
 from dstbench.errors import BadInput, nearest
 
 Storage = Literal["masked", "condensed", "compact"]
@@ -36,25 +38,34 @@ class Stored:
         values: Tensor = getattr(self.owner, self.field)
         return values
 
-    def logical(self, values: Tensor) -> Tensor:
-        """A tensor shaped as the values, in the logical shape."""
+    def logical(self, values: Tensor, absent: float | None = None) -> Tensor:
+        """A tensor shaped as the values, in the logical shape; what isn't kept reads as ``absent``."""
         if self.positions is None:
             return values
-        return scatter(values, self.positions.to(values.device), self.shape, self.absent)
+        absent = self.absent if absent is None else absent
+        return scatter(values, self.positions.to(values.device), self.shape, absent)
 
     def physical(self, dense: Tensor) -> Tensor:
         """A tensor of the logical shape, at the kept entries; padding is zero."""
         return dense if self.positions is None else gather(dense, self.positions.to(dense.device))
 
+    def state_of(self, states: States) -> dict[str, Tensor]:
+        """The optimizer's state of each entry, [*logical shape] by name; what was loaded for other positions wins."""
+        values, state = self.values, states.of(self.values)
+        neutral = states.conduct(values).neutral
+        held = {key: self.logical(state[key], neutral.get(key, 0.0)) for key in entrywise(state, values)}
+        return held | self.loaded
+
     @torch.no_grad()
-    def relocate(self, positions: Tensor, optimizer: Optimizer) -> None:
-        """Keep the entries at ``positions`` from now on, in the optimizer's state too; new ones are ``absent``.
+    def relocate(self, positions: Tensor, states: States) -> None:
+        """Keep the entries at ``positions`` from now on, in the optimizer's state too; new ones are ``absent``, and
+        their state is a new weight's.
 
         Memory is written in place where the shape stays, so that ``data_ptr`` does.
         """
         values = self.values
-        state: dict[str, Any] = optimizer.state.get(values, {})
-        moved = {key: self.logical(state[key]) for key in entrywise(state, values)} | self.loaded
+        state = states.of(values)
+        moved = self.state_of(states)
         whole, self.loaded = self.logical(values), {}
         self.positions = positions
         for key, dense in moved.items():
@@ -65,11 +76,6 @@ class Stored:
             values.copy_(kept)
         else:
             _reshape(self.owner, self.field, kept)
-
-
-def entrywise(state: Mapping[str, Any], values: Tensor) -> list[str]:
-    """The names of the optimizer's state tensors that have an entry for each of the values."""
-    return [key for key, held in state.items() if isinstance(held, Tensor) and held.shape == values.shape]
 
 
 def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
@@ -88,8 +94,8 @@ def _reshape(owner: nn.Module, field: str, values: Tensor) -> None:
 class Weights:
     """The maskable weights of a training as they are stored, with their masks in the same shapes."""
 
-    def __init__(self, layers: Mapping[str, Layer], optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(self, layers: Mapping[str, Layer], states: States) -> None:
+        self.states = states
         self.stored = {name: Stored(layer.module, "weight") for name, layer in layers.items()}
         self.floats: dict[str, Tensor] = {}  # 0/1, as the values, by layer
 
@@ -144,63 +150,63 @@ class Weights:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         for name, survivor in survivors.items():
             stored = self.stored[name]
-            multiply(self.optimizer, stored.values, stored.physical(survivor).to(stored.values.dtype))
+            self.states.clear(stored.values, stored.physical(survivor))
 
     @torch.no_grad()
-    def leak(self, active: Mapping[str, int]) -> bool:
-        """Whether an inactive weight moved: then masking gradients isn't enough for the optimizer."""
-        return any(
-            int(values.count_nonzero()) > active[name]
-            and bool((values.detach() * (1 - self.floats[name])).any())
+    def multiply(self, names: Iterable[str]) -> None:
+        """Zero the inactive weights of some layers, in place and without a look at them."""
+        values = self.values
+        held = [(values[name], self.floats[name]) for name in names]
+        torch._foreach_mul_([weight for weight, _ in held], [mask for _, mask in held])
+
+    @torch.no_grad()
+    def stray(self) -> dict[str, int]:
+        """The inactive weights that aren't zero, by layer: none, unless someone wrote them."""
+        return {
+            name: int(((values.detach() != 0) & (self.floats[name].to(values.device) == 0)).sum())
             for name, values in self.values.items()
-        )
+        }
 
 
-def multiply(optimizer: Optimizer, values: Tensor, survivor: Tensor) -> None:
-    """Multiply a parameter, and every state tensor of its shape, by 0/1 floats of its shape, in place."""
-    values.mul_(survivor)
-    state = optimizer.state.get(values, {})
-    for key in entrywise(state, values):
-        state[key].mul_(survivor.to(state[key].dtype))
-
-
-def keep_checkpoints_logical(optimizer: Optimizer, stored: Callable[[], Iterable[Stored]]) -> None:
-    """Make ``optimizer.state_dict()`` give, and ``load_state_dict`` take, state in logical shapes.
+def keep_checkpoints_logical(states: States, stored: Callable[[], Iterable[Stored]]) -> None:
+    """Make the optimizers' ``state_dict()`` give, and ``load_state_dict`` take, state in logical shapes.
 
     What was saved at other positions than those kept now waits in ``Stored.loaded`` for the masks it belongs to.
     """
 
-    def numbered() -> Iterable[tuple[int, Stored]]:
+    def numbered(optimizer: Optimizer) -> Iterable[tuple[int, Stored]]:
         known = {id(tensor.values): tensor for tensor in stored()}
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         return [(i, known[id(parameter)]) for i, parameter in enumerate(parameters) if id(parameter) in known]
 
-    def saved(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        states = dict(state_dict["state"])
-        for index, tensor in numbered():
-            state = states.get(index, {})
-            keys = entrywise(state, tensor.values)
-            states[index] = {k: tensor.logical(v) if k in keys else v for k, v in state.items()}
-        return {**state_dict, "state": states}
+    def saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        held = dict(state_dict["state"])
+        for index, tensor in numbered(optimizer):
+            if index in held:
+                held[index] = {**held[index], **tensor.state_of(states)}
+        return {**state_dict, "state": held}
 
-    def loading(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        states = dict(state_dict["state"])
-        for index, tensor in numbered():
-            state = states.get(index, {})
+    def loading(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        given = dict(state_dict["state"])
+        for index, tensor in numbered(optimizer):
+            state, neutral = given.get(index, {}), states.conduct(tensor.values).neutral
             dense = {
                 key: value.to(tensor.values.device)
                 for key, value in state.items()
                 if isinstance(value, Tensor) and tuple(value.shape) == tensor.shape
             }
-            states[index] = {**state, **{key: tensor.physical(value) for key, value in dense.items()}}
+            kept = {key: tensor.physical(value) for key, value in dense.items()}
+            given[index] = {**state, **kept}
             outside = any(
-                int(tensor.physical(v).count_nonzero()) < int(v.count_nonzero()) for v in dense.values()
+                not torch.equal(tensor.logical(kept[key], neutral.get(key, 0.0)), value)
+                for key, value in dense.items()
             )
             tensor.loaded = dense if outside else {}
-        return {**state_dict, "state": states}
+        return {**state_dict, "state": given}
 
-    optimizer.register_state_dict_post_hook(saved)
-    optimizer.register_load_state_dict_pre_hook(loading)
+    for optimizer in states.parts:
+        optimizer.register_state_dict_post_hook(saved)
+        optimizer.register_load_state_dict_pre_hook(loading)
 
 
 def check_storage(storage: str, model: nn.Module, example_input: Inputs | None) -> None:

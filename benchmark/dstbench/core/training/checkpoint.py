@@ -90,7 +90,6 @@ def read(
         Books(**saved["books"]),
         saved["undecided"],
         saved["steps"],
-        saved["leaky"],
         tuple(UpdateReport(**report) for report in saved["history"]),
         tuple(Removal(**removal) for removal in saved["removals"]),
     )

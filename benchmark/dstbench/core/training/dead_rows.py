@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.flow import follow
 from dstbench.core.network.layers import maskable_layers, unwrap
-from dstbench.core.storage.stored import multiply
+from dstbench.core.storage.states import States
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class DeadRows:
         pairs = ((vector.values.grad, self._alive[vector.layer]) for vector in self.vectors)
         return [(gradient, alive) for gradient, alive in pairs if gradient is not None]
 
-    def zero(self, optimizer: Optimizer) -> None:
+    def zero(self, states: States) -> None:
         """Silence the dead rows: values and their optimizer state, in place."""
         for vector in self.vectors:
-            multiply(optimizer, vector.values, self._alive[vector.layer])
+            states.clear(vector.values, self._alive[vector.layer] != 0)
 
 
 def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:

@@ -13,6 +13,9 @@ from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
 _PATIENCE = 32  # more often in a row than a loss scaler skips while it looks for its scale
+_UNSEEN = 3  # more than a sharpness-aware step, or averages swapped in and out, write between two of them
+_MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no step of the optimizer was seen: \
+masks don't hold and the topology stands still. Step the optimizer that the Sparsifier was given, not another one."""
 
 
 class StepHooks:
@@ -31,8 +34,14 @@ class StepHooks:
         self._prepare, self._done = prepare, done
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
-        self._optimizers, self._applied = tuple(optimizers), set[Optimizer]()  # the gradients that there are
+        self._kinds = {id(part): type(part).__name__ for part in optimizers}  # not held: a copy may lack them
+        self._applied = set[int]()  # those of them that applied the gradients that there are
         self._partial = 0  # steps in a row that only some of the optimizers applied
+        self.renewed = False  # whether a backward pass made gradients since the last step
+        self._last: tuple[Tensor, int, int] | None = (
+            None  # of a weight at its last gradient: writes to it, address
+        )
+        self._unseen = 0  # writes between backward passes since the last step
         self._handles = [
             register(hook)
             for optimizer in optimizers
@@ -65,9 +74,10 @@ class StepHooks:
             handle.remove()
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._depth == 0 and optimizer in self._applied:
+        if self._depth == 0 and id(optimizer) in self._applied:
             self._begin()
         self._depth += 1
+        self._last, self._unseen = None, 0
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self.prepare()
@@ -75,7 +85,7 @@ class StepHooks:
 
         def prepared() -> Any:
             depth, loss = self._depth, closure()
-            self._depth = depth  # its backward pass renewed the gradients
+            self._depth, self._last = depth, None  # its backward pass renewed the gradients
             self.prepare()
             return loss
 
@@ -86,16 +96,26 @@ class StepHooks:
         if self._depth > 0:
             return
         if not overflowed(optimizer):
-            self._applied.add(optimizer)
-        self._prepared = len(self._optimizers) > 1
-        if len(self._applied) == len(self._optimizers):
+            self._applied.add(id(optimizer))
+        self._prepared = len(self._kinds) > 1
+        if len(self._applied) == len(self._kinds):
             self._applied, self._partial, self._prepared = set(), 0, False
             self._done()
+            self._last, self._unseen = None, 0
+        if not self._applied:
+            self.renewed = False
 
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
         self._begin()
-        self._depth = 0
+        self._depth, self.renewed = 0, True
+        if self._last is None or self._last[0] is weight:
+            now = weight, weight._version, weight.data_ptr()
+            self._unseen += self._last is not None and self._last[1:] != now[1:]
+            self._last = now
+            if self._unseen == _UNSEEN:
+                self._unseen += 1  # said once
+                warnings.warn(_MISSED, RuntimeWarning, stacklevel=2)
 
     def _begin(self) -> None:
         """Other gradients, for all optimizers. Says so where it goes on that some never apply them."""
@@ -104,7 +124,7 @@ class StepHooks:
             return
         self._partial += 1
         if self._partial == _PATIENCE:
-            idle = [type(each).__name__ for each in self._optimizers if each not in self._applied]
+            idle = [kind for part, kind in self._kinds.items() if part not in self._applied]
             warnings.warn(
                 f"{_PATIENCE} times in a row {', '.join(idle)} didn't step where the other optimizers did: such "
                 "steps count as skipped, and the topology stays as it is",

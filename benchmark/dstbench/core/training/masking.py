@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dstbench.core.engine.update import Masks
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.storage.arrangement import Arrangement, MaskedArrangement
 from dstbench.core.storage.compact import CompactArrangement
 from dstbench.core.storage.condensed import CondensedArrangement
-from dstbench.core.storage.stored import Storage, Weights
+from dstbench.core.storage.states import States
+from dstbench.core.storage.stored import Storage, Weights, keep_checkpoints_logical
 from dstbench.core.training.dead_rows import DeadRows
 from dstbench.core.training.rules import Rules
 from dstbench.core.training.topology import Change, Topology
+from dstbench.core.training.watch import Watch
 
 
 class Masking:
@@ -27,11 +28,13 @@ class Masking:
 
     topology: Topology
 
-    def __init__(self, model: nn.Module, rules: Rules, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, rules: Rules, states: States) -> None:
         """All weights are active."""
-        self._rules, self._optimizer = rules, optimizer
+        self._rules, self.states, self._watch = rules, states, Watch()
         self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
-        self.weights = Weights(rules.layers, optimizer)
+        self._turn = 0  # which layer is masked whole next
+        self._still = False  # whether the optimizers leave zeros alone
+        self.weights = Weights(rules.layers, states)
         self.arrangement: Arrangement = MaskedArrangement()
         values = self.weights.values
         self.adopt(Topology({n: torch.ones_like(v, dtype=torch.bool) for n, v in values.items()}))
@@ -47,6 +50,7 @@ class Masking:
             condensed.choose(self.topology.masks, example_input)
             self.arrangement = condensed
         self._hold()
+        self._still = all(self.states.conduct(weight).still for weight in self.weights.values.values())
 
     @torch.no_grad()
     def adopt(self, topology: Topology) -> None:
@@ -99,15 +103,49 @@ class Masking:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         self.weights.zero(survivors)
         if silent:
-            self._dead.zero(self._optimizer)
+            self._dead.zero(self.states)
+        self._watch.look(self.weights.values)
+
+    @torch.no_grad()
+    def guard(self, silent: bool) -> None:
+        """Zero what others wrote into inactive weights since the last step."""
+        values = self.weights.values
+        written = self._watch.written(values)
+        if written and next(iter(values.values())).device.type != "cpu":
+            self.weights.multiply(written)
+        elif written:
+            self.zero({name: self.topology.masks[name] for name in written}, silent)
+
+    @torch.no_grad()
+    def settle(self, silent: bool) -> None:
+        """Zero what a step may have written into inactive weights; else one layer in turn, for good measure."""
+        values = self.weights.values
+        if not self._still or self.states.overheard:
+            self.zero(self.topology.masks, silent)
+            return
+        self._turn = (self._turn + 1) % len(values)
+        self.weights.multiply([list(values)[self._turn]] if self.states.known else values)
+        self._watch.look(values)
+
+    @torch.no_grad()
+    def enforce(self, silent: bool) -> None:
+        """Zero all inactive weights, in what was loaded for another topology, too."""
+        self._hold()
+        self.zero(self.topology.masks, silent)
+
+    def listen_to_checkpoints(self) -> None:
+        """Have the optimizers' checkpoints hold state in logical shapes."""
+        keep_checkpoints_logical(self.states, self.arrangement.stored)
 
     def _hold(self) -> None:
         """Bring what is stored, and what masks it, in line with the topology."""
         self.arrangement.follow(self.topology.masks, self.topology.support)
         self.weights.hold(self.topology.masks)
+        self._watch.hold(self.weights.floats)
         self._dead.hold(self.topology.masks, self.arrangement.rows)
 
     def _follow(self, change: Change, silent: bool) -> Change:
+        self.states.forget()
         self._hold()
         self.zero(change.survivors, silent)
         return change

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
@@ -20,15 +21,16 @@ from dstbench.core.engine.update import Masks
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import unwrap
 from dstbench.core.network.ownership import LeftOut, owned
-from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
-from dstbench.core.training import checkpoint
+from dstbench.core.storage.states import States
+from dstbench.core.storage.stored import Storage, check_storage
+from dstbench.core.training import checkpoint, copies
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.identity import identify
 from dstbench.core.training.imposing import budget_of, checked
 from dstbench.core.training.joint import joined, optimizers_of, parameters_of
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
-from dstbench.core.training.optimizers import overflowed
+from dstbench.core.training.optimizers import overflowed, trains
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, finite
 from dstbench.core.training.state import TrainingState
@@ -113,11 +115,12 @@ class Sparsifier:
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
         self.seed, self.total_steps, self._name = seed, total_steps, described(given)
-        self._outer = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
-        self.optimizers = optimizers_of(optimizer, model)
-        self.optimizer = joined(self.optimizers)
-        for each in self.optimizers:
-            check_unhooked(each)
+        self._outer: list[Any] | None = (
+            list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+        )
+        self.states = States(joined(optimizers_of(optimizer, model)))
+        for part in self.optimizers:
+            check_unhooked(part)
         patterns = [dense_layers] if isinstance(dense_layers, str) else dense_layers
         self._owned = owned(
             model,
@@ -128,20 +131,21 @@ class Sparsifier:
 
         self.rules = Rules.of(model, self.timetable, self.layers, seed)
         self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
-        self.masking = Masking(model, self.rules, self.optimizer)
+        changes = self.timetable.last_update > 0 or self.method.support is not None
+        weights = {name: layer.weight for name, layer in self.layers.items()}
+        self.states.check(weights, model.parameters(), storage, changes)
+        self.masking = Masking(model, self.rules, self.states)
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
         self._on_update = on_update
+        self._idle = False  # whether the coming step isn't one of training
 
         with undone_on_failure(model, self.optimizers):
             self._start()
             self.masking.arrange(storage, unwrap(model), example_input)
             self.arrangement = self.masking.arrangement
-            self._hooks = StepHooks(self.optimizers, self._prepare_step, self._finish_step)
-            for each in self.optimizers:
-                keep_checkpoints_logical(each, self.arrangement.stored)
-            self._listen()
+            self._connect()
             if not self.method.dense and (warning := self._owned.warning()):
                 warnings.warn(warning, stacklevel=2)
 
@@ -157,11 +161,12 @@ class Sparsifier:
         """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns; several
         optimizers step on one evaluation of the closure, which is returned.
         Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
-        if len(self._outer) == 1:
-            return self._outer[0].step() if closure is None else self._outer[0].step(closure)
+        outer = self._outer or list(self.optimizers)
+        if len(outer) == 1:
+            return outer[0].step() if closure is None else outer[0].step(closure)
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        for optimizer in self._outer:
+        for optimizer in outer:
             optimizer.step()
         return loss
 
@@ -181,7 +186,39 @@ class Sparsifier:
         """Stop: unhook from the optimizer. The model keeps its zeros."""
         self._hooks.remove()
 
+    def enforce(self) -> None:
+        """Zero the inactive weights now, with their optimizer state: for an evaluation behind whatever wrote weights
+        from outside, such as ``load_state_dict`` or an average swapped in. The next step would see it by itself."""
+        if not self.method.dense:
+            self.masking.enforce(self._silent)
+
+    # Copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        return copies.state_of(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+        self.states.lend()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sparsifier:
+        return copies.deep(self, memo)
+
+    def __copy__(self) -> Sparsifier:
+        raise copies.alone()
+
     # What there is to see
+
+    @property
+    def optimizer(self) -> Any:
+        """The torch optimizer whose steps are listened to; several as one, with their groups and state."""
+        return self.states.optimizer
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The torch optimizers themselves."""
+        return self.states.parts
 
     @property
     def topology(self) -> Topology:
@@ -356,6 +393,12 @@ class Sparsifier:
             self._decide({})
         self.rules.check_removals(self.views())
 
+    def _connect(self) -> None:
+        """Be told of the optimizer's steps and checkpoints."""
+        self._hooks = StepHooks(self.optimizers, self._prepare_step, self._finish_step)
+        self.masking.listen_to_checkpoints()
+        self._listen()
+
     def _listen(self) -> None:
         """Hear of new gradients of the weights as they are stored now, and look at what the next step needs."""
         self._hooks.listen(self.weights.values.values())
@@ -376,15 +419,21 @@ class Sparsifier:
     @_deciding
     def _prepare_step(self) -> None:
         """Collect what the step's updates read, then mask the gradients."""
-        if self.method.dense:
+        self._idle = not trains(self.optimizer, self._hooks.renewed)
+        if self._idle or self.method.dense:
             return
         if self.weights.moved:
             self.masking.move()
             self.signals.move(self.weights.values)
+        self.masking.guard(self._silent)
         init = self.method.init
         self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
         gradients = self.masking.gradients()
         wanted = self.masking.logical(gradients) if self._needed else {}
+        decides = self._plan.target is not None or not self.decided
+        self._idle = bool(wanted) and decides and not any(bool(each.any()) for each in wanted.values())
+        if self._idle:
+            return
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(each) for each in self.optimizers):
             fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
@@ -401,8 +450,11 @@ class Sparsifier:
     @_deciding
     def _finish_step(self) -> None:
         """Count the applied step; do to the topology what its plan says."""
-        steps, leaky = self.steps + 1, self.state.leaky
-        self.state = replace(self.state, steps=steps)
+        if not self.method.dense:
+            self.masking.settle(self._silent)
+        if self._idle:
+            return
+        self.state = replace(self.state, steps=self.steps + 1)
         if self.method.dense:
             return
         if not self.decided:
@@ -411,11 +463,6 @@ class Sparsifier:
             )
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
-        if steps & (steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
-            leaky = leaky or self.weights.leak(self.topology.active)
-            self.state = replace(self.state, leaky=leaky)
-        if leaky:
-            self.masking.zero(self.topology.masks, self._silent)
         if self._plan.removes:
             self._remove()
         if self._plan.target:

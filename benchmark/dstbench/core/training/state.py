@@ -16,6 +16,5 @@ class TrainingState:
     books: Books
     undecided: bool  # no initial masks yet: all weights are active
     steps: int = 0  # applied optimizer steps
-    leaky: bool = False  # the optimizer moves weights whose gradient and state are zero
     history: tuple[UpdateReport, ...] = ()
     removals: tuple[Removal, ...] = ()

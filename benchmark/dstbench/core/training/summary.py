@@ -21,6 +21,7 @@ def summarise(sparsifier: Sparsifier) -> DataFrame:
     from pandas import DataFrame
 
     kept, topology = sparsifier.kept, sparsifier.topology
+    stray = sparsifier.weights.stray()
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
@@ -28,7 +29,7 @@ def summarise(sparsifier: Sparsifier) -> DataFrame:
             "weights": layer.info.numel,
             "structure": _structure(sparsifier, name),
             "target": sparsifier.budget[name] / layer.info.numel,
-            "measured": topology.active[name] / layer.info.numel,
+            "measured": (topology.active[name] + stray[name]) / layer.info.numel,
             "active": topology.active[name],
             "r_s": topology.explored_counts[name] / layer.info.numel,
             "never_dropped": kept[name] / topology.initial[name],

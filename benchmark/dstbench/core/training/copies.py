@@ -1,0 +1,44 @@
+"""Copies of a Sparsifier: it lives in hooks on its optimizer and weights, which copies of these come without."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from dstbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dstbench.core.training.sparsifier import Sparsifier
+
+
+def state_of(sparsifier: Sparsifier) -> dict[str, Any]:
+    """All but the hooks, which a copy makes anew, and the registry, of which only names are asked."""
+    given = sparsifier._outer if isinstance(sparsifier._outer, list | tuple) else [sparsifier._outer]
+    wrapper = next((each for each in given if not isinstance(each, Optimizer | None)), None)
+    if wrapper is not None:
+        raise BadInput(
+            f"a Sparsifier can't be copied with its {type(wrapper).__name__}: load its state_dict() into a new one"
+        )
+    assert sparsifier.identity is not None
+    left = {name: value for name, value in vars(sparsifier).items() if name != "_hooks"}
+    return left | {"_outer": None, "_named": None}
+
+
+def deep(sparsifier: Sparsifier, memo: dict[int, Any]) -> Sparsifier:
+    """What ``copy.deepcopy`` makes of it. Raises BadInput where nothing else was copied before it."""
+    if not memo:
+        raise alone()
+    made = object.__new__(type(sparsifier))
+    memo[id(sparsifier)] = made
+    made.__setstate__(copy.deepcopy(state_of(sparsifier), memo))
+    return made
+
+
+def alone() -> BadInput:
+    """Why there is no copy of a Sparsifier alone."""
+    return BadInput(
+        "a copy of a Sparsifier alone would train nothing: copy.deepcopy((model, optimizer, sparsifier)) copies all "
+        "that belongs together, and state_dict() what a new one continues from"
+    )

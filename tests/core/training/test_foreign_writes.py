@@ -1,0 +1,206 @@
+"""Weights written from outside: seen in the same step, and by ``enforce`` before it."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import dstbench
+from dstbench.core.training.watch import Watch
+from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
+
+
+def sparsify(model, optimizer=None, method="static", total_steps=400):
+    return dstbench.Sparsifier(model, optimizer or sgd(model), method, 0.2, total_steps=total_steps)
+
+
+def stray(sparsifier):
+    """Inactive weights that aren't zero."""
+    return sum(
+        int(layer.weight.detach()[~sparsifier.masks[name]].count_nonzero())
+        for name, layer in sparsifier.layers.items()
+    )
+
+
+DENSE = mlp(9).state_dict()
+
+
+def load(model, *_):
+    model.load_state_dict(DENSE)
+
+
+def copy_in_place(model, *_):
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(DENSE[name])
+
+
+def write_around_the_counter(model, *_):
+    for name, value in model.named_parameters():
+        value.data.copy_(DENSE[name])
+
+
+def swap_memory(model, *_):
+    for name, value in model.named_parameters():
+        value.data = DENSE[name].clone()
+
+
+def one_weight(model, sparsifier):
+    with torch.no_grad():
+        model[2].weight.view(-1)[(~sparsifier.masks["2"]).flatten().nonzero()[7]] = 3.0
+
+
+def not_numbers(model, sparsifier):
+    with torch.no_grad():
+        model[0].weight[~sparsifier.masks["0"]] = torch.inf
+
+
+WRITES = [load, copy_in_place, write_around_the_counter, swap_memory, one_weight, not_numbers]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("method", ["static", recipe(delta_t=13)], ids=["static", "set"])
+@pytest.mark.parametrize("at", [1, 6, 21], ids=str)
+def test_the_next_step_sees_what_was_written(write, method, at):
+    """Also far behind the first steps, and where no topology update comes."""
+    model = mlp()
+    sparsifier = sparsify(model, method=method)
+    train(model, sparsifier, at)
+    write(model, sparsifier)
+    assert stray(sparsifier) > 0
+    if write is not_numbers:  # a forward pass would spread them
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+        sparsifier.step()
+        assert model[0].weight.isfinite().all()
+    else:
+        train(model, sparsifier, at + 1, skip=at)
+    assert_masked(sparsifier)
+    assert sparsifier.steps == at + 1
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_enforce_covers_an_evaluation_between_and_the_summary_measures(write):
+    model = mlp()
+    sparsifier = sparsify(model)
+    train(model, sparsifier, 5)
+    write(model, sparsifier)
+    written = stray(sparsifier)
+    table = sparsifier.summary()
+    assert (table["measured"] * table["weights"]).sum() == pytest.approx(round(0.2 * 736) + written)
+    sparsifier.enforce()
+    assert_masked(sparsifier)
+    table = sparsifier.summary()
+    assert (table["measured"] == table["target"]).all()
+    sparsifier.enforce()  # twice is harmless
+
+
+def test_enforcing_changes_nothing_of_a_training():
+    models = mlp(), mlp()
+    plain, enforced = (sparsify(model, method=recipe(grow="gradient")) for model in models)
+    train(models[0], plain, 12)
+    train(models[1], enforced, 12, after=enforced.enforce)
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in models), strict=True))
+
+
+def test_an_average_swapped_in_and_out_leaves_the_training_as_it_is():
+    models = mlp(), mlp()
+    plain, swapped = (sparsify(model, method=recipe(grow="gradient")) for model in models)
+    train(models[0], plain, 12)
+
+    def swap():
+        kept = copy.deepcopy(models[1].state_dict())
+        load(models[1])
+        models[1].load_state_dict(kept)
+
+    train(models[1], swapped, 12, after=swap)
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in models), strict=True))
+
+
+def test_an_optimizer_with_history_never_gets_through():
+    """LBFGS goes along earlier gradients, of weights that an update has dropped since."""
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+    sparsifier = sparsify(model, optimizer, recipe("constant", 7))
+    [(images, labels)] = batches(1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    for _ in range(40):
+        sparsifier.step(closure)
+        assert stray(sparsifier) == 0
+    assert len(sparsifier.history) == 5
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["behind the Sparsifier", "before the Sparsifier"])
+def test_hooks_of_others_that_write_at_every_step(last):
+    model = mlp()
+    optimizer = sgd(model)
+
+    def write(*_):
+        with torch.no_grad():
+            model[0].weight.data.add_(0.01)
+
+    if not last:
+        optimizer.register_step_post_hook(write)
+    sparsifier = sparsify(model, optimizer)
+    if last:
+        optimizer.register_step_pre_hook(write)
+    train(model, sparsifier, 12, after=lambda: assert_masked(sparsifier))
+
+
+def test_every_layer_is_masked_whole_in_turn():
+    """One weight, written around the counter: no sample of places finds it, but it doesn't stay."""
+    model = mlp()
+    sparsifier = sparsify(model)
+    train(model, sparsifier, 4)
+    place = (model[0].weight == 0).flatten().nonzero()[3]
+    model[0].weight.data.view(-1)[place] = 3.0
+    train(model, sparsifier, 7, skip=4)
+    assert stray(sparsifier) == 0
+
+
+def test_what_nobody_wrote_is_not_looked_for():
+    model = mlp()
+    watch, values = Watch(), {"0": model[0].weight}
+    watch.hold({"0": (model[0].weight != 0).float()})
+    watch.look(values)
+    assert watch.written(values) == []
+    load(model)
+    assert watch.written(values) == ["0"]
+
+
+def test_steps_that_are_never_seen_are_said():
+    model = mlp()
+    sparsifier = sparsify(model, method=recipe(grow="gradient"))
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def go():
+        for images, labels in batches(6):
+            other.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            other.step()
+
+    with pytest.warns(RuntimeWarning, match="no step of the optimizer was seen"):
+        go()
+    assert sparsifier.steps == 0
+
+
+def test_accumulation_and_skipped_steps_are_not_said():
+    model = mlp()
+    sparsifier = sparsify(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for turn, (images, labels) in enumerate(batches(24)):
+            nn.functional.cross_entropy(model(images), labels).backward()
+            if turn % 8 == 7:
+                sparsifier.step()
+                model.zero_grad()
+    assert sparsifier.steps == 3
