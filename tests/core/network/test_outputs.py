@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ INF, ONE = float("inf"), torch.tensor([1.0, 100.0])
         ({"a": [ONE]}, {"b": [ONE]}, INF),
         ({"a": [ONE, ONE]}, {"a": [ONE]}, INF),
         (Heads(ONE, [ONE + 1]), Heads(ONE, [ONE]), 0.01),
+        (SimpleNamespace(logits=ONE + 1), SimpleNamespace(logits=ONE), 0.01),
         ((ONE, 3), (ONE, 4), INF),
         ((ONE, torch.tensor([1, 2])), (ONE, torch.tensor([1, 3])), INF),  # classes are equal or aren't
         (torch.tensor([-INF, 2.0]), torch.tensor([-INF, 4.0]), 0.5),  # masked positions

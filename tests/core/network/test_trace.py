@@ -98,3 +98,31 @@ def test_a_model_that_can_not_be_traced_says_why_and_where(model, where):
 def test_an_error_of_the_models_own_is_the_reason():
     reason = channels(Sized(), None, torch.ones(2, 5)).flow.unfollowed["one"]
     assert reason == "the model can't be traced: expected four features (in Sized.forward)"
+
+
+def test_tracing_leaves_nothing_in_the_model():
+    """Models keep what they compute once, as timm's LeViT and TinyViT do their biases."""
+
+    class Keeps(nn.Module):
+        def __init__(self, asks: bool) -> None:
+            super().__init__()
+            self.layer, self.bias, self.kept, self.asks = (
+                nn.Linear(4, 4),
+                nn.Parameter(torch.ones(4)),
+                {},
+                asks,
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = len(x) if self.asks else 1
+            if "bias" not in self.kept:
+                self.kept["bias"] = self.bias * 2
+            return self.layer(x) + self.kept["bias"] + torch.zeros(rows, 1)
+
+    for asks in (False, True):
+        model, x = Keeps(asks), torch.ones(2, 4)
+        attributes = set(vars(model))
+        assert next(node.target for node in trace(model, x).nodes if node.op == "get_attr") == "bias"
+        assert model.kept == {}
+        assert set(vars(model)) == attributes
+        assert compact(model, {}, x).compaction.check.difference == 0

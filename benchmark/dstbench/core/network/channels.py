@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Coupling, Infeasible
-from dstbench.core.network.flow import Flow, Read, follow
+from dstbench.core.network.flow import Flow, follow
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import maskable_layers
+from dstbench.core.network.values import Read
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ slots every value has the constant that it holds where nothing but zero weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,12 +17,25 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, clean_names, maskable_layers
 from dstbench.core.network.outputs import evaluating
 from dstbench.core.network.trace import Untraceable, is_attention, is_response_norm, trace
+from dstbench.core.network.values import (
+    Read,
+    Value,
+    apply,
+    averaged,
+    bound,
+    flattened,
+    named_arguments,
+    permuted,
+    pooled,
+    readable,
+    sees_zeros,
+)  # fmt: skip
 
 _ELEMENTWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.ELU,
@@ -33,29 +47,9 @@ _ELEMENTWISE_CALLS = {
     "mish", "dropout", "contiguous", "clone",
 }  # fmt: skip
 _POOL_CALLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
-_SUMS = {"add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub}
+_SUMS = {"add": operator.add, "iadd": operator.add, "sub": operator.sub, "isub": operator.sub}
 _PRODUCTS = {"mul", "imul"}
 _SHAPES = {"getattr", "size", "dim"}  # they read no values
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor inside the network, by its channels."""
-
-    slots: Tensor  # int64 [C]
-    constant: Tensor  # float64 [C]: what the channel holds everywhere, in evaluation; NaN if no constant
-    axis: Literal[1, -1]  # where the channels lie
-    flat: bool = False  # behind a flattening: each channel is several features in a row
-    owner: str | None = None  # the one layer whose rows these are
-
-
-@dataclass(frozen=True)
-class Read:
-    """One layer's view of its input channels."""
-
-    slots: Tensor  # int64 [C]
-    constant: Tensor  # float64 [C], as in Value
-    padded: bool  # zeros around the input: there a constant isn't constant
 
 
 @dataclass(frozen=True)
@@ -169,12 +163,12 @@ class _Walk:
         if is_response_norm(module) and not repeated:
             return self.response(path, module, value)
         if isinstance(module, _ELEMENTWISE):
-            return replace(value, constant=_apply(module, value.constant))
+            return replace(value, constant=apply(module, value.constant))
         if isinstance(module, _POOLS) and value.axis == 1:
             padding = module.padding if isinstance(module, nn.AvgPool2d) else 0
-            return replace(value, constant=_pooled(value.constant, padding))
+            return replace(value, constant=pooled(value.constant, padding))
         if isinstance(module, nn.Flatten):
-            return _flattened(value, module.start_dim, module.end_dim)
+            return flattened(value, module.start_dim, module.end_dim)
         return f"{name} ({type(module).__name__}) may mix channels"
 
     def layer(self, name: str, value: Value | None) -> Value | str:
@@ -183,10 +177,10 @@ class _Walk:
         out, columns = layer.info.shape[:2]
         groups = int(getattr(layer.module, "groups", 1))
         axis: Literal[1, -1] = -1 if layer.info.kind == "linear" else 1
-        if value and not _readable(value, axis, columns * groups):
+        if value and not readable(value, axis, columns * groups):
             self.unfollowed[name] = "its input's channels lie along another axis"
             return f"{name} reads another axis"
-        padded = _padded(layer.module)
+        padded = sees_zeros(layer.module)
         constant = self.constant_rows(name, value.constant if value else None, padded)
         rows = self.rows[name] = torch.arange(self.size, self.size + out)
         self.size += out
@@ -241,7 +235,7 @@ class _Walk:
         act = getattr(norm, "act", None)  # of a BatchNormAct2d
         if isinstance(act, nn.Module):
             unknown = torch.full_like(constant, torch.nan)
-            constant = _apply(act, constant) if isinstance(act, _ELEMENTWISE) else unknown
+            constant = apply(act, constant) if isinstance(act, _ELEMENTWISE) else unknown
         return replace(value, constant=constant)
 
     def response(self, path: str, norm: Any, value: Value) -> Value | str:
@@ -281,19 +275,19 @@ class _Walk:
             ]
             return (None if node.kwargs else self.combined(name, parts)) or blocked
         if name in ("view", "reshape") and len(inputs) == 1 and len(rest) == 2 and rest[1] == -1:
-            return _flattened(value, 1, -1)
+            return flattened(value, 1, -1)
         if len(node.all_input_nodes) > 1 or not node.args or not isinstance(node.args[0], torch.fx.Node):
             return blocked
         if name in _ELEMENTWISE_CALLS:
-            return replace(value, constant=_apply(_bound(node), value.constant))
+            return replace(value, constant=apply(bound(node), value.constant))
         if name in _POOL_CALLS and value.axis == 1:
-            return replace(value, constant=_pooled(value.constant, padding=name == "avg_pool2d"))
+            return replace(value, constant=pooled(value.constant, padding=name == "avg_pool2d"))
         if name == "flatten":
-            return _flattened(value, *_arguments(rest, node.kwargs, start_dim=0, end_dim=-1))
+            return flattened(value, *named_arguments(rest, node.kwargs, start_dim=0, end_dim=-1))
         if name == "mean":
-            return _averaged(value, *_arguments(rest, node.kwargs, dim=None, keepdim=False)) or blocked
+            return averaged(value, *named_arguments(rest, node.kwargs, dim=None, keepdim=False)) or blocked
         if name == "permute":
-            return _permuted(value, rest[0] if rest and isinstance(rest[0], Sequence) else rest) or blocked
+            return permuted(value, rest[0] if rest and isinstance(rest[0], Sequence) else rest) or blocked
         return blocked
 
     def operand(self, node: torch.fx.Node) -> Value | float | None:
@@ -302,38 +296,30 @@ class _Walk:
         if parameter is None or parameter.numel() != 1:
             return self.values.get(node)
         known = self.links is not None and not parameter.is_meta
-        return (
-            float(parameter) if known else 0.0
-        ) or torch.nan  # a gain that starts at zero keeps nothing out
+        return float(parameter) if known else torch.nan
 
     def combined(self, name: str, arguments: Sequence[object]) -> Value | None:
         """A sum or product of values that have the same channels, or of one and a number."""
         values = [argument for argument in arguments if isinstance(argument, Value)]
-        if len(arguments) != 2 or any(
-            not isinstance(argument, Value | int | float) for argument in arguments
-        ):
+        if len(arguments) != 2 or any(not isinstance(each, Value | int | float) for each in arguments):
             return None
-        a, b = (
-            argument.constant
-            if isinstance(argument, Value)
-            else torch.tensor(float(argument), dtype=torch.float64)  # type: ignore[arg-type]
-            for argument in arguments
-        )
-        if name in _PRODUCTS:  # zero times anything finite
-            constant = torch.where((a == 0) | (b == 0), torch.zeros((), dtype=torch.float64), a * b)
+        first, last = values[0], values[-1]
+        if len(first.slots) != len(last.slots) or (first.axis, first.flat) != (last.axis, last.flat):
+            return None
+        a, b = (each.constant if isinstance(each, Value) else each for each in arguments)
+        if name in _PRODUCTS:  # zero times anything finite; a gain that starts at zero makes nothing constant
+            zero = (first.constant == 0) | (last.constant == 0)
+            constant = torch.as_tensor(a * b).masked_fill(zero, 0.0)  # type: ignore[operator]
         else:
             constant = _SUMS[name](a, b)
         if len(values) == 1:
-            return replace(values[0], constant=constant)
-        first, second = values
-        if len(first.slots) != len(second.slots) or (first.axis, first.flat) != (second.axis, second.flat):
-            return None
-        self.joined.append((first.slots, second.slots))
+            return replace(first, constant=constant)
+        self.joined.append((first.slots, last.slots))
         return replace(first, constant=constant, owner=None)
 
     def concatenated(self, node: torch.fx.Node, blocked: str) -> Value | str:
         """Channels side by side."""
-        tensors, dim = _arguments(node.args, node.kwargs, tensors=(), dim=0)
+        tensors, dim = named_arguments(node.args, node.kwargs, tensors=(), dim=0)
         values = [self.values.get(tensor) for tensor in tensors]
         known = [value for value in values if value and not value.flat and value.axis == dim]
         if len(known) < len(values):
@@ -347,73 +333,3 @@ def _unusual(module: nn.Module, repeated: bool) -> str | None:
     if repeated:
         return "runs more than once"
     return "is a transposed convolution" if isinstance(module, _ConvTransposeNd) else None
-
-
-def _readable(value: Value, axis: int, columns: int) -> bool:
-    """Whether a layer's columns are these channels; behind a flattening, several of each."""
-    if value.axis != axis or (value.flat and axis == 1):
-        return False
-    return columns % len(value.slots) == 0 if value.flat else columns == len(value.slots)
-
-
-def _padded(module: nn.Module) -> bool:
-    """Whether a layer may see zeros around its input."""
-    if not isinstance(module, _ConvNd):
-        return False
-    if type(module).__name__ == "Conv2dSame":
-        return True
-    padding = module.padding
-    some = padding == "same" if isinstance(padding, str) else any(padding)
-    return some and module.padding_mode == "zeros"
-
-
-def _bound(node: torch.fx.Node) -> Callable[[Tensor], Tensor]:
-    """A function or method of one tensor, with its other arguments."""
-    target, rest, kwargs = node.target, node.args[1:], node.kwargs
-    if callable(target):
-        return lambda x: target(x, *rest, **kwargs)
-    return lambda x: getattr(x, str(target))(*rest, **kwargs)
-
-
-def _apply(function: Callable[[Tensor], Tensor], constant: Tensor) -> Tensor:
-    """An elementwise function of what is constant, NaN elsewhere."""
-    unknown = constant.isnan()
-    if bool(unknown.all()):
-        return constant
-    return function(constant.nan_to_num()).masked_fill(unknown, torch.nan)
-
-
-def _pooled(constant: Tensor, padding: Any) -> Tensor:
-    """Zero stays zero; another constant only where no zeros pad it. (A maximum is padded with -inf.)"""
-    some = padding if isinstance(padding, int) else any(padding)
-    return constant.masked_fill(constant != 0, torch.nan) if some else constant
-
-
-def _flattened(value: Value, start: Any, end: Any) -> Value | str:
-    if value.axis == 1 and (start, end) == (1, -1):
-        return replace(value, axis=-1, flat=True)
-    return "its rows meet flatten"
-
-
-def _averaged(value: Value, dims: Any, keepdim: Any) -> Value | None:
-    """A mean over both image axes."""
-    spatial = {dim % 4 for dim in (dims if isinstance(dims, Iterable) else [dims]) if isinstance(dim, int)}
-    if value.axis != 1 or value.flat or spatial != {2, 3}:
-        return None
-    return value if keepdim else replace(value, axis=-1)
-
-
-def _permuted(value: Value, order: Sequence[Any]) -> Value | None:
-    """Channels first to last, and back."""
-    moves: dict[tuple[Any, ...], tuple[int, Literal[1, -1]]] = {(0, 2, 3, 1): (1, -1), (0, 3, 1, 2): (-1, 1)}
-    before, after = moves.get(tuple(order), (0, 1))
-    return replace(value, axis=after) if before == value.axis and not value.flat else None
-
-
-def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any], **defaults: Any) -> tuple[Any, ...]:
-    """A call's arguments by position or name."""
-    given = [*args, *[None] * len(defaults)]
-    return tuple(
-        given[place] if place < len(args) else kwargs.get(name, default)
-        for place, (name, default) in enumerate(defaults.items())
-    )

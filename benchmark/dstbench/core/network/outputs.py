@@ -107,6 +107,9 @@ def _parts(outputs: Any, name: str = "output") -> Iterator[tuple[str, Any]]:
     elif is_dataclass(outputs) and not isinstance(outputs, type):
         for each in fields(outputs):
             yield from _parts(getattr(outputs, each.name), f"{name}.{each.name}")
+    elif hasattr(outputs, "__dict__") and not callable(outputs) and not isinstance(outputs, Tensor):
+        for key, value in vars(outputs).items():
+            yield from _parts(value, f"{name}.{key}")
     else:
         yield name, outputs
 

@@ -7,6 +7,7 @@ timm's models say themselves what they usually take.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from operator import getitem
@@ -32,7 +33,6 @@ _SIZES = {
     "get_device",
     "element_size",
 }
-_CONSTANT = "_tensor_constant"  # what torch.fx calls a tensor that it meets, as an attribute of the model
 
 
 class Untraceable(Exception):
@@ -143,22 +143,27 @@ def _holds(value: object) -> bool:
 @torch.no_grad()
 def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
     """The graph in the mode that the model is in. Raises Untraceable with the reason."""
-    attributes = set(vars(model))
+    alike = _alike(model)
     try:
-        return _Tracer().trace(model)
+        return _Tracer().trace(alike)
     except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
         example = _usual(model) if example is None else example
         if example is None:
             raise Untraceable(_reason(error)) from error
-        try:
-            given, rest = _bound(model, example)
-            return _OnExample(given).trace(model, rest)
-        except Exception as second:
-            raise Untraceable(_reason(second)) from second
-    finally:
-        for name in set(vars(model)) - attributes:
-            if name.startswith(_CONSTANT):
-                delattr(model, name)
+    alike = _alike(model)
+    try:
+        given, rest = _bound(alike, example)
+        return _OnExample(given).trace(alike, rest)
+    except Exception as error:
+        raise Untraceable(_reason(error)) from error
+
+
+def _alike(model: nn.Module) -> nn.Module:
+    """A copy with the same parameters: models keep what they compute, such as LeViT its biases, and proxies then."""
+    try:
+        return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    except Exception:  # of whatever its attributes and hooks hold
+        return model
 
 
 def _usual(model: nn.Module) -> Tensor | None:
