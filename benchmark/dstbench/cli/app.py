@@ -12,7 +12,7 @@ from dstbench.cli.export import export
 from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
-from dstbench.cli.report import compare, explore, leaderboard, results_app
+from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
 from dstbench.errors import BadInput
 from dstbench.results.printable import printable
@@ -77,6 +77,7 @@ app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)
 app.command()(explore)
+app.command()(index)
 app.command()(export)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")

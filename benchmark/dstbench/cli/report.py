@@ -61,6 +61,19 @@ def leaderboard(
     _name(rejected)
 
 
+def index(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A folder of boards, such as leaderboards.", show_default=False),
+    ],
+) -> None:
+    """Write DIR/index.html over all boards in DIR: what each found, every method with its parts and places."""
+    from dstbench.registration.registry import registry
+    from dstbench.report.index import write_index
+
+    typer.echo(f"Wrote {write_index(folder, registry())}.")
+
+
 def explore(
     folders: Folders,
     out: Annotated[

@@ -201,9 +201,10 @@
         node.setAttribute("y", y + dy);
         spots.push(box);
         if (i >= 8) root.insertBefore(svg("line", { class: "leader", x1: x, y1: y, x2: dx > 0 ? box.l : box.r, y2: y + dy - 4 }), root.querySelector("circle"));
-        return;
+        return true;
       }
       node.remove();
+      return false;
     };
     const short = (text) => (text.length > (W < 700 ? 24 : 48) ? `${text.slice(0, W < 700 ? 23 : 47)}…` : text);
     spots.push({ l: L, r: L + 70, t: T, b: T + 14 }); // the axis's own title
@@ -211,7 +212,10 @@
     const named = points.filter((p) => p.r.control || best.has(p.r));
     const first = (p) => [best.has(p.r) ? 0 : 1, p.r.method.length];
     named.sort((a, b) => first(a)[0] - first(b)[0] || first(a)[1] - first(b)[1]); // winners, then the plain controls
-    for (const p of named) tag(name(p.r), X(p.x), Y(p.y), { class: "tag" }, best.has(p.r));
+    for (const p of named) { // a winner is always named, shorter where there is no room
+      const texts = best.has(p.r) ? [name(p.r), `${name(p.r).slice(0, 13)}…`] : [name(p.r)];
+      texts.some((text) => tag(text, X(p.x), Y(p.y), { class: "tag" }, best.has(p.r)));
+    }
     for (const p of points) if (p.y < y0) tag(`↓ ${number(p.y, 1)}`, X(p.x), Y(p.y), {});
     drawLegend(groups, points, Boolean(dense), best);
   };
