@@ -203,6 +203,20 @@ def test_scaffold_builds_and_passes_its_own_test(tmp_path):
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("grow", "none", "'none' would make a class None, which is a word of Python's"),
+        ("grow", "true", "'true' would make a class True"),
+        ("grow", "random", "grow 'random' is there already, from dstbench"),
+        ("structure", "shuffled-block", "structure 'shuffled_block' is there already, from dstbench"),
+    ],
+)
+def test_scaffold_refuses_names_that_are_taken(tmp_path, kind, name, reason):
+    assert reason in refused("plugins", "new", "--kind", kind, name, "--out", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_scaffold_refuses_what_it_cannot_make(tmp_path):
     assert "no template for 'grw'; did you mean 'grow'" in refused(
         "plugins", "new", "x", "--kind", "grw", "--out", str(tmp_path)

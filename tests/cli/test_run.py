@@ -79,6 +79,23 @@ def test_failed_trials_make_exit_code_1_and_are_named(call, matrix, tmp_path):
     assert "1 failed" in done.stderr
 
 
+def test_a_reason_that_acts_ends_neither_the_run_nor_its_boards(call, matrix, tmp_path):
+    done = call("run", matrix, "-o", tmp_path / "r", "-S", "seed=4", "-S", "recipe=rigl", "--device", "cpu")
+    assert done.exit_code == 1
+    assert r"RuntimeError: bad \udcff \x1b[2J" in done.stderr
+    assert "\x1b[2J" not in done.output
+    assert r"bad \udcff \x1b[2J" in (tmp_path / "r" / "leaderboards" / "index.html").read_text("utf-8")
+
+
+def test_many_cells_ask_for_yes(call, matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr("dstbench.runner.matrix.plan.MOST_CELLS", 1)
+    for command in (("plan", matrix), ("run", matrix, "--device", "cpu")):
+        refused = call(*command, "-o", tmp_path / "r")
+        assert refused.exit_code == 2
+        assert "2 cells (recipe 2), more than 1" in refused.stderr
+        assert call(*command, "-o", tmp_path / "r", "--yes").exit_code == 0
+
+
 def test_json_is_all_there_is_on_stdout(call, matrix, tmp_path):
     done = call("run", matrix, "-o", tmp_path / "r", "--json", "--device", "cpu")
     assert sorted(row["name"] for row in json.loads(done.stdout)) == ["rigl", "set"]

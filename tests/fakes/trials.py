@@ -17,7 +17,7 @@ def behave(trial, folder, *, threads, do="succeed", **options):
 
 def by_seed(trial, folder, *, threads, **options):
     """Behave by the trial's seed, for runs of whole matrices."""
-    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep"}[trial.seed]
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak"}[trial.seed]
     return ACTIONS[action](trial, Path(folder), threads)
 
 
@@ -34,6 +34,10 @@ def sleep(trial, folder, threads):
 
 def raise_error(trial, folder, threads):
     raise ValueError("a wrong value\nwith a second line")
+
+
+def speak_to_the_terminal(trial, folder, threads):
+    raise RuntimeError("bad \udcff \x1b[2J")
 
 
 def run_out_of_memory(trial, folder, threads):
@@ -146,6 +150,7 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
+    "speak": speak_to_the_terminal,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from string import Template
 
 from dstbench import __version__
 from dstbench.errors import BadInput, nearest
+from dstbench.registration.registry import registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 
@@ -26,7 +28,8 @@ _FILES = {
 def scaffold(kind: str, name: str, out: Path) -> Path:
     """Write the package ``dstbench-<name>`` into ``out`` and return its folder.
 
-    Raises BadInput for a kind without a template, a name that can't be a package's, or a folder that exists.
+    Raises BadInput for a kind without a template, a name that can't be a package's or a class's or is one of ours,
+    or a folder that exists.
     """
     kinds = sorted(entry.name.partition(".")[0] for entry in (_templates() / "kinds").iterdir())
     if kind not in kinds:
@@ -35,17 +38,28 @@ def scaffold(kind: str, name: str, out: Path) -> Path:
         raise BadInput(
             f"NAME: expected lower-case words joined by '-' or '_', such as my-score, got {name!r}"
         )
+    words = re.split("[-_]", name)
+    title = "".join(word.capitalize() for word in words)
+    if keyword.iskeyword(title):
+        raise BadInput(
+            f"NAME: {name!r} would make a class {title}, which is a word of Python's: choose another name"
+        )
+    taken = next(
+        (known for known in registry()[kind] if known.replace("-", "_") == name.replace("-", "_")), None
+    )
+    if taken is not None:
+        owner = registry()[kind][taken].distribution
+        raise BadInput(f"NAME: {kind} {taken!r} is there already, from {owner}: choose another name")
     distribution = f"dstbench-{name.replace('_', '-')}"
     folder = out / distribution
     if folder.exists():
         raise BadInput(f"{folder} exists: nothing was written")
-    words = re.split("[-_]", name)
     values = {
         "kind": kind,
         "name": name,
         "distribution": distribution,
         "module": distribution.replace("-", "_"),
-        "title": "".join(word.capitalize() for word in words),
+        "title": title,
         "version": __version__,
     }
     for path, template in _FILES.items():

@@ -149,6 +149,27 @@ def test_many_cells_are_counted_not_made():
     assert time.process_time() - start < 1
 
 
+def test_many_rules_for_many_cells_are_counted_too():
+    axes = MATRIX["axes"] | {"seed": list(range(9000))}
+    matrix = load_matrix(MATRIX | {"axes": axes, "exclude": [{"seed": seed} for seed in range(1000)]})
+    start = time.process_time()
+    with pytest.raises(BadInput, match=r"9,000 cells to hold against 1,000 rules .*--yes"):
+        plan(matrix, registry())
+    assert time.process_time() - start < 1
+
+
+def test_names_without_end():
+    for source, settings in (("x" * 5000, []), (MATRIX, ["x" * 10**5 + "=1"])):
+        with pytest.raises(BadInput, match=r"unknown (suite|name)") as error:
+            load_matrix(source, settings)
+        assert len(str(error.value)) < 1000
+
+
+def test_bytes_that_are_no_text():
+    with pytest.raises(BadInput, match=r"-S model=.*: expected UTF-8, got '\\udcff'"):
+        load_matrix(MATRIX, ["model=\udcff"])
+
+
 def test_whoever_says_yes_gets_them(monkeypatch):
     monkeypatch.setattr("dstbench.runner.matrix.plan.MOST_CELLS", 1)
     matrix = load_matrix(MATRIX, ["seed=0,1", "controls="])

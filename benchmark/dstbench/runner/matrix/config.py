@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from dstbench.errors import BadInput, nearest
+from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
 from dstbench.runner.matrix.matching import listed
 from dstbench.runner.matrix.overrides import apply_settings
@@ -181,9 +183,9 @@ def _check(document: Mapping[str, Any], where: str) -> None:
 
 def _read(source: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(source)
-    if path.suffix in (".yaml", ".yml", ".toml") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".toml") or os.path.isfile(path):  # noqa: PTH113 (raises for no name)
         return read_document(path), str(path)
     known = suites()
     if str(source) not in known:
-        raise BadInput(f"unknown suite {str(source)!r}, and no such file{nearest(str(source), known)}")
+        raise BadInput(f"unknown suite {shown(str(source))}, and no such file{nearest(str(source), known)}")
     return read_document(known[str(source)]), f"suite {source}"

@@ -12,7 +12,7 @@ from typing import Any
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import named
-from dstbench.results.printable import shown
+from dstbench.results.printable import shortened, shown
 from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
 from dstbench.runner.matrix.matching import listed, same
 from dstbench.runner.matrix.yaml import MOST_NODES, parse_yaml
@@ -38,6 +38,7 @@ class Setting:
     def of(cls, text: str) -> Setting:
         """Raises BadInput where nothing is set."""
         name, equals, written = text.partition("=")
+        text = shortened(text, 100)  # for messages
         if not equals:
             raise BadInput(f"-S {text}: expected axis=value, such as grow=random,gradient")
         head, _, parameter = name.strip().partition(".")
@@ -205,7 +206,7 @@ def _apply(document: Document, setting: Setting, known: Sequence[str]) -> None:
         inside = [option for option in known if option.rpartition(".")[2] == setting.name]
         names = [*AXES, *_LISTS, *known]
         hint = f"; did you mean {inside[0]!r}?" if inside else nearest(setting.name, names)
-        raise BadInput(f"-S {setting.text}: unknown name {setting.name!r}{hint}")
+        raise BadInput(f"-S {setting.text}: unknown name {shown(setting.name)}{hint}")
 
 
 def _set_parameter(axes: dict[str, Any], setting: Setting) -> None:

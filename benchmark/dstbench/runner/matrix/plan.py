@@ -12,6 +12,7 @@ from dstbench.recipe import Normal, Recipe, Spec, named
 from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
+from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import COMPONENTS
 from dstbench.runner.matrix.cells import Cell, cells
 from dstbench.runner.matrix.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
@@ -28,20 +29,19 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 MOST_CELLS = 10_000
 """A matrix of more is more often a typing error than a plan."""
+MOST_MATCHES = 1_000_000
+"""Seconds, of cells held against rules."""
 
 
 def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
     """Resolve every cell, and build every model once for its size.
 
-    yes: also where there are more than MOST_CELLS of them, which is refused otherwise.
+    yes: also where there are more than MOST_CELLS of them, or MOST_MATCHES with rules, which is refused otherwise.
     Raises BadInput for every unknown name or parameter, naming the axis. A model that can't take a data
     set's images, or a density at which a layer would be empty, is a trial to skip, with its reason.
     """
-    if matrix.axes.cells > MOST_CELLS and not yes:
-        raise BadInput(
-            f"{matrix.name}: {matrix.axes.cells:,} cells ({_lengths(matrix)}), more than {MOST_CELLS:,}: "
-            "if that is meant, say so with --yes (yes=True)"
-        )
+    if not yes:
+        _check_size(matrix)
     resolver = _Resolver(matrix, registry)
     resolver.check()
     kept, excluded = cells(matrix)
@@ -55,6 +55,21 @@ def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
         unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
     trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
     return Plan(matrix, tuple(trials), excluded, len(kept) - len(trials), ahead.notes(trials))
+
+
+def _check_size(matrix: Matrix) -> None:
+    """Raise BadInput, with the numbers, where a matrix has more cells, or more rules for them, than is meant."""
+    cells, rules = matrix.axes.cells, len(matrix.conditions)
+    said = "if that is meant, say so with --yes (yes=True)"
+    if cells > MOST_CELLS:
+        raise BadInput(
+            f"{matrix.name}: {cells:,} cells ({_lengths(matrix)}), more than {MOST_CELLS:,}: {said}"
+        )
+    if cells * rules > MOST_MATCHES:
+        raise BadInput(
+            f"{matrix.name}: {cells:,} cells to hold against {rules:,} rules of include, exclude and overrides, "
+            f"more than {MOST_MATCHES:,} times: {said}"
+        )
 
 
 def _lengths(matrix: Matrix) -> str:
@@ -154,7 +169,7 @@ class _Resolver:
                 section, dot, setting = name.partition(".")
                 if not dot or section not in _SECTIONS:
                     known = [f"{section}.…" for section in _SECTIONS]
-                    raise BadInput(f"overrides[{i}].set: unknown setting {name!r}{nearest(name, known)}")
+                    raise BadInput(f"overrides[{i}].set: unknown setting {shown(name)}{nearest(name, known)}")
                 if matches(cell.axes, override.when):
                     settings.setdefault(section, {})[setting] = value
         return settings

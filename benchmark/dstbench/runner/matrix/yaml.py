@@ -89,6 +89,7 @@ def parse_yaml(text: str, source: str = "YAML") -> Any:
     try:
         if len(text) > LARGEST:
             raise BadInput(f"expected at most {LARGEST:,} characters, got {len(text):,}")
+        text.encode()  # an argument of the command line may hold bytes that are no text
         _check_depth(text)
         loader = _Loader(text)
         try:
@@ -99,6 +100,8 @@ def parse_yaml(text: str, source: str = "YAML") -> Any:
             loader.dispose()
     except BadInput as error:
         raise BadInput(f"{source}: {error}") from None
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{source}: expected UTF-8, got {text[error.start : error.end]!r}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
