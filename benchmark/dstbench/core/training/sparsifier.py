@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
+from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
@@ -75,6 +76,7 @@ class Sparsifier:
 
     state: TrainingState
 
+    @ranks.made_together
     def __init__(
         self,
         model: nn.Module,
@@ -112,6 +114,7 @@ class Sparsifier:
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
 
+        ranks.agree(lambda: {**vars(self.identity), "steps_per_epoch": steps_per_epoch, "storage": storage})
         self._start()
         self.masking.arrange(storage, unwrap(model), example_input)
         self.arrangement = self.masking.arrangement
