@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import dstbench
-from dstbench.api import StrategyError
+from dstbench.api import Policy, StrategyError
 from dstbench.core.storage import fastest
 from fakes.engine import batches, conv_net, mlp, recipe, sgd
 from fakes.executions import Offering
@@ -127,15 +129,125 @@ def without_ddp(rank: int) -> dict[str, Any]:
 def _refused(rank: int, **options: Any) -> dict[str, Any]:
     try:
         _train(rank, options.pop("parts", {}), **options)
-    except StrategyError as error:
-        return {"error": str(error), "named": ["0", "2", "4"]}
-    return {"error": "nothing was refused", "named": []}
+    except Exception as error:
+        notes = getattr(error, "__notes__", [])
+        return {"type": type(error).__name__, "error": "\n".join([str(error), *notes])}
+    return {"type": "", "error": "nothing was refused"}
+
+
+def unequal_weights(rank: int) -> dict[str, Any]:
+    """Nothing averages the gradients: the weights drift apart, and pruning by them would, too."""
+    return _refused(rank, wrap=False)
 
 
 def unequal_seeds(rank: int) -> dict[str, Any]:
     return _refused(rank, seed=rank)
 
 
-def unequal_weights(rank: int) -> dict[str, Any]:
-    """Nothing averages the gradients: the weights drift apart, and pruning by them would, too."""
-    return _refused(rank, wrap=False)
+def unequal_periods(rank: int) -> dict[str, Any]:
+    """Their updates would fall on different steps."""
+    return _refused(rank, parts=recipe("constant", 2 + rank))
+
+
+def unequal_growth(rank: int) -> dict[str, Any]:
+    return _refused(rank, parts={"grow": ["random", "gradient"][rank]})
+
+
+def unequal_objects(rank: int) -> dict[str, Any]:
+    """Scores that aren't registered are compared by what they hold, wherever in memory they lie."""
+    return _refused(rank, parts={"prune": Policy(Odd(7.0 + rank, "never"))})
+
+
+def unequal_densities(rank: int) -> dict[str, Any]:
+    return _refused(rank, density=0.2 + rank / 10)
+
+
+def unequal_lengths(rank: int) -> dict[str, Any]:
+    return _refused(rank, steps=10 + rank)
+
+
+def unequal_epochs(rank: int) -> dict[str, Any]:
+    return _refused(rank, steps_per_epoch=5 + rank)
+
+
+def unequal_shapes(rank: int) -> dict[str, Any]:
+    return _refused(rank, net=[mlp, wider][rank])
+
+
+def unequal_layers(rank: int) -> dict[str, Any]:
+    return _refused(rank, dense_layers=["2"] if rank else [])
+
+
+def wider(seed: int = 0) -> nn.Module:
+    model = mlp(seed)
+    model[0] = nn.Linear(12, model[0].out_features + 1)
+    return model
+
+
+def made_on_one(rank: int) -> dict[str, Any]:
+    """Rank 1 is refused before the ranks compare anything."""
+    return _refused(rank, density=2.0 if rank else 0.2)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Magnitude, but for what ``do`` says of rank 1 in layer 2."""
+
+    scale: float = 1.0
+    do: str = "differ"
+
+    def __call__(self, layer: Any, rng: Any) -> torch.Tensor:
+        score = self.scale * layer.weight.abs()
+        if dist.get_rank() == 1 and layer.name == "2" and self.do != "never":
+            if self.do == "raise":
+                raise RuntimeError("only here")
+            if self.do == "nan":
+                return score * float("nan")
+            return score.flatten().flip(0).view_as(score)
+        return score
+
+
+def same_objects(rank: int) -> dict[str, Any]:
+    """What is no difference: a lambda, an address, a device."""
+    return _refused(rank, parts={"prune": Policy(Odd(do="never"))})
+
+
+def score_differs(rank: int) -> dict[str, Any]:
+    return _refused(rank, parts={"prune": Policy(Odd())})
+
+
+def score_raises(rank: int) -> dict[str, Any]:
+    return _refused(rank, parts={"prune": Policy(Odd(do="raise"))})
+
+
+def score_is_nan(rank: int) -> dict[str, Any]:
+    return _refused(rank, parts={"prune": Policy(Odd(do="nan"))})
+
+
+def init_raises(rank: int) -> dict[str, Any]:
+    return _refused(
+        rank, parts={"init": {"name": "magnitude", "share": "global"}, "grow": "gradient"}, net=spoilt
+    )
+
+
+def spoilt(seed: int) -> nn.Module:
+    """Rank 1's weights, ``seed`` being its rank, are NaN."""
+    model = mlp(seed)
+    if seed:
+        nn.init.constant_(model[2].weight, float("nan"))
+    return model
+
+
+def gradient_on_one(rank: int) -> dict[str, Any]:
+    """Rank 1 has no gradient of layer b, which growth reads: that alone is averaged by no DDP."""
+    model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
+    sparsifier = dstbench.Sparsifier(
+        model, sgd(model), recipe=recipe("constant", 1, grow="gradient"), density=0.5, total_steps=5
+    )
+    out = model["a"](torch.ones(2, 8))
+    (out if rank else model["b"](out)).sum().backward()
+    try:
+        sparsifier.step()
+    except StrategyError as error:
+        return {"type": "StrategyError", "error": str(error)}
+    return {"type": "", "error": "nothing was refused"}

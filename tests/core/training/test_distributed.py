@@ -27,7 +27,10 @@ dist.destroy_process_group()
 
 SCENARIOS = (
     "random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "unequal_seeds",
-    "unequal_weights", "joined", "without_ddp", "condensed", "condensed_alone",
+    "unequal_weights", "unequal_periods", "unequal_growth", "unequal_objects", "unequal_densities",
+    "unequal_lengths", "unequal_epochs", "unequal_shapes", "unequal_layers", "made_on_one", "score_differs",
+    "score_raises", "score_is_nan", "init_raises", "same_objects", "gradient_on_one",
+    "joined", "without_ddp", "condensed", "condensed_alone",
 )  # fmt: skip
 
 
@@ -107,8 +110,59 @@ def test_growth_averages_gradients_of_ranks_that_ddp_does_not_wrap(results):
         assert torch.equal(grown.nonzero(), result["without_ddp"]["agreed"])
 
 
-@pytest.mark.parametrize("scenario", ["unequal_seeds", "unequal_weights"])
-def test_ranks_that_would_differ_stop_and_name_the_layers(results, scenario):
-    for result in results:
-        assert "the ranks hold different masks for" in result[scenario]["error"]
-        assert all(name in result[scenario]["error"] for name in result[scenario]["named"])
+def refused(results, scenario, kind):
+    """What was said on each rank."""
+    assert [result[scenario]["type"] for result in results] == [kind, kind], results[0][scenario]
+    return [result[scenario]["error"] for result in results]
+
+
+def test_masks_that_would_differ_are_named_with_rank_layers_and_step(results):
+    for said in refused(results, "unequal_weights", "StrategyError"):
+        assert "different masks for 0, 2, 4 at step 2 (other than rank 0: rank 1 in 0, 2, 4)" in said
+
+
+def test_a_score_that_differs_by_rank_is_named_with_rank_layer_and_step(results):
+    for said in refused(results, "score_differs", "StrategyError"):
+        assert "different masks for 2 at step 2 (other than rank 0: rank 1 in 2)" in said
+
+
+UNEQUAL = {
+    "unequal_seeds": "seed: 1 on rank 1, 0 on rank 0",
+    "unequal_periods": "method.schedule.spec.delta_t: 3 on rank 1, 2 on rank 0",
+    "unequal_growth": 'method.grow.spec.name: "gradient" on rank 1, "random" on rank 0',
+    "unequal_objects": "method.prune.score.scale: 8.0 on rank 1, 7.0 on rank 0",
+    "unequal_densities": "target_density: 0.3",
+    "unequal_lengths": "total_steps: 12 on rank 1, 11 on rank 0",
+    "unequal_epochs": "steps_per_epoch: 6 on rank 1, 5 on rank 0",
+    "unequal_shapes": "shapes.0: [",
+    "unequal_layers": "shapes.2: nothing on rank 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", UNEQUAL)
+def test_what_ranks_must_share_is_compared_once(scenario, results):
+    for said in refused(results, scenario, "BadInput"):
+        assert said.startswith(UNEQUAL[scenario])
+        assert said.endswith("ranks that train together have to share it")
+
+
+def test_equal_objects_are_equal_in_every_process(results):
+    assert [result["same_objects"]["error"] for result in results] == ["nothing was refused"] * 2
+
+
+def test_what_one_rank_raises_all_raise(results):
+    """None waits for another: each scenario is followed by others in the same two processes."""
+    [first, second] = (result["made_on_one"] for result in results)
+    assert (first["type"], second["type"]) == ("StrategyError", "BadInput")
+    for said in (first["error"], second["error"]):
+        assert "a Sparsifier being made: rank 1: BadInput: density: expected" in said
+    for said in refused(results, "score_raises", "StrategyError"):
+        assert said.startswith("the topology update at step 2: rank 1: StrategyError: ")
+        assert "only here" in said
+    for said in refused(results, "score_is_nan", "StrategyError"):
+        assert said.startswith("the topology update at step 2: rank 1: StrategyError: Odd(")
+        assert "layer '2'" in said
+    for said in refused(results, "init_raises", "StrategyError"):
+        assert said.startswith("the initial masks: rank 1: StrategyError: ")
+    for said in refused(results, "gradient_on_one", "StrategyError"):
+        assert "rank 1 and rank 0 differ in b" in said

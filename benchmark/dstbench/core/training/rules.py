@@ -96,7 +96,10 @@ class Rules:
     def initial(self, density: float, fields: Fields) -> tuple[Masks, Books]:
         """Initial masks, those of rank 0, which may have other weights until they are wrapped."""
         n = round(density * self.size)
-        masks, budget = initial_masks(self.layers, self.structures, self.method.init, n, self.seed, fields)
+        with ranks.together("the initial masks"):
+            masks, budget = initial_masks(
+                self.layers, self.structures, self.method.init, n, self.seed, fields
+            )
         ranks.broadcast(masks)
         device = next(iter(masks.values())).device
         return masks, Books.opened(density, ranks.broadcast_counts(budget, device))
@@ -106,18 +109,20 @@ class Rules:
     ) -> tuple[Masks, Books]:
         """The masks behind one topology update. Raises StrategyError where ranks come to different ones."""
         method = self.method
-        goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
-        draw = draws(self.seed, step)
-        masks, budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
-        ranks.check_equal(masks)
+        with ranks.together(f"the topology update at step {step}"):
+            goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
+            draw = draws(self.seed, step)
+            masks, budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
+        ranks.check_equal(masks, step)
         return masks, books.after(target, goal, budget)
 
     def shrink(self, views: Mapping[str, LayerView], step: int) -> Masks:
         """What the structure's event at a step leaves of the layers that lose positions for good."""
         if self.method.support is None:
             return {}
-        support = shrunk(self.method.support, views, self.couplings, self.timetable.clock(step))
-        ranks.check_equal({name: support.get(name, view.mask) for name, view in views.items()})
+        with ranks.together(f"the removal at step {step}"):
+            support = shrunk(self.method.support, views, self.couplings, self.timetable.clock(step))
+        ranks.check_equal({name: support.get(name, view.mask) for name, view in views.items()}, step)
         return support
 
     def check_removals(self, views: Mapping[str, LayerView]) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from dstbench.api import LayerView, Recipe, Signal, StrategyError, Target
 from dstbench.api.select import count
+from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
@@ -90,6 +91,7 @@ class Sparsifier:
 
     state: TrainingState
 
+    @ranks.made_together
     def __init__(
         self,
         model: nn.Module,
@@ -141,6 +143,7 @@ class Sparsifier:
         self._on_update = on_update
         self._idle = False  # whether the coming step isn't one of training
 
+        ranks.agree(lambda: {**vars(self.identity), "steps_per_epoch": steps_per_epoch, "storage": storage})
         with undone_on_failure(model, self.optimizers):
             self._start()
             self.masking.arrange(storage, unwrap(model), example_input)

@@ -46,6 +46,9 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(trial, signal.SIGKILL)  # all that there is to do where the system lets nobody adopt orphans
     kill_descendants(psutil.Process())
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:  # what was adopted, so that no system has to
+            pass
     log.join(5.0)  # by now nobody else writes
     tell(report, ENDED, os.waitstatus_to_exitcode(status))
     os._exit(0)
