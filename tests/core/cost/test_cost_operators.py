@@ -9,6 +9,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from dstbench.core.cost.cost import cost, counted
 from dstbench.core.cost.layers import layer_costs, workload
+from dstbench.core.cost.operators import observe
 from dstbench.core.cost.training import training_cost
 from dstbench.errors import BadInput
 
@@ -182,6 +183,19 @@ def test_padding_of_packed_sequences_is_not_run():
 
     found = cost(Packed(), example_input=(torch.zeros(5, 2, 8), torch.tensor([5, 3])))
     assert found.macs == (5 + 3) * 16 * (8 + 4)
+
+
+def test_recurrent_layers_as_one_operator_of_cudnn():
+    """Called as a GPU's layer would, on tensors without memory."""
+    with torch.device("meta"):
+        cells, x, state = nn.LSTM(8, 4), torch.zeros(5, 2, 8), torch.zeros(1, 2, 4)
+    weights = [parameter.detach() for parameter in cells.parameters()]
+    names = [name for name, _ in cells.named_parameters()]
+    with torch.no_grad(), observe(dict(zip(names, weights, strict=True)), {}, [x]) as seen:
+        torch._cudnn_rnn(x, weights, 4, None, state, state, 2, 4, 0, 1, False, 0.0, False, False, [], None)
+    assert {product.weight: product.macs for product in seen.products} == {
+        "weight_ih_l0": 5 * 2 * 16 * 8, "weight_hh_l0": 5 * 2 * 16 * 4,
+    }  # fmt: skip
 
 
 # Weights that no layer holds

@@ -2,6 +2,7 @@
 
 from collections import UserDict
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -81,6 +82,7 @@ def test_a_zero_sample_is_of_the_models_dtype_and_device():
     assert zero_input(nn.Linear(2, 2, device="meta"), [5, 2]).shape == (1, 5, 2)
     assert zero_input(nn.Linear(2, 2, device="meta"), (2,)).device.type == "meta"
     assert zero_input(nn.ReLU(), ()).shape == (1,)
+    assert zero_input(nn.ReLU(), (numpy.int64(3), 2)).shape == (1, 3, 2)
     for shape in (7, None, (3, "a"), (3, -1), "ab"):
         with pytest.raises(BadInput, match="input_shape: expected"):
             zero_input(nn.ReLU(), shape)

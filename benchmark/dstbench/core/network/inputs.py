@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def zero_input(model: nn.Module, shape: Sequence[int]) -> Tensor:
     Raises BadInput for a shape that is none.
     """
     sizes = list(shape) if isinstance(shape, Sequence) else None
-    if sizes is None or not all(isinstance(size, int) and size >= 0 for size in sizes):
+    if sizes is None or not all(isinstance(size, Integral) and size >= 0 for size in sizes):
         raise BadInput(f"input_shape: expected channels, height and width, got {shape!r}")
     weight = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
     if weight is None:
