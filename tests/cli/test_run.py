@@ -212,7 +212,7 @@ def test_progress_says_how_long_it_will_take_and_what_is_slow():
     seconds = {("train", trial.key): 10.0 for trial in trials}
     ahead = forecast.Forecast(seconds, 2, None, None, "measured steps", ("bf16 is slower",))
     with Progress(console) as progress:
-        progress.plan(Plan(Matrix.model_validate(yaml.safe_load(MATRIX)), tuple(trials)), trials, [], ahead)
+        progress.plan(Plan(Matrix.model_validate(yaml.safe_load(MATRIX)), tuple(trials)), 4, 0, ahead)
         progress(event("finished", "ok"))
     plan, note, line = console.file.getvalue().splitlines()
     assert plan == "small: 4 trials, 0 there already, 4 to train; about 20 s"

@@ -143,6 +143,7 @@ def _row(record: Record) -> dict[str, Any]:
         "reason": record["reason"],
         "phase": record["phase"],
         "label": record["label"],
+        "method": record["label"],  # as boards and ``compare`` call it
         "control": record["control"],
         **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in STRATEGIES},
         "model": spec_text(trial["model"]),
