@@ -13,6 +13,12 @@ import torch
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
+from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
+from dstbench.runner.matrix.axes import Axes
+from dstbench.runner.matrix.config import Budget, Matrix, Measure, Override, Training, load_matrix
+from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -55,6 +61,39 @@ def test_python_of_the_plugin_registers_a_working_strategy():
 def test_toml_names_the_entry_point_group():
     [toml] = blocks("toml")
     assert tomllib.loads(toml)["project"]["entry-points"]["dstbench"]
+
+
+def test_the_matrix_file_names_every_key_and_is_one():
+    [text] = blocks("yaml")
+    document = parse_yaml(text)
+    matrix = load_matrix(document)
+    for model, written in (
+        (Matrix, document), (Axes, document["axes"]), (Training, document["training"]),
+        (Measure, document["measure"]), (Budget, document["budget"]), (Override, document["overrides"][0]),
+    ):  # fmt: skip
+        assert written.keys() == {field.alias or name for name, field in model.model_fields.items()}
+    planned = plan(matrix, registry())
+    # 4 recipes and combinations by parts of each model, of which the wider one has no channels: 6 and 4; times two
+    # densities and three seeds; controls for each, dense once for both densities
+    assert len(planned.trials) == 6 * (6 + 4) + 2 * 3 * (1 + 2 * 2)
+    assert not any(trial.skip for trial in planned.trials)
+
+
+def test_defaults_in_the_matrix_file_are_the_defaults():
+    document = parse_yaml(blocks("yaml")[0])
+    chosen = {"epochs", "batch_size", "schedule", "milestones"}  # what the example sets otherwise
+    for name, model in (("training", Training), ("measure", Measure)):
+        for key, value in document[name].items():
+            if key not in chosen:
+                assert model.model_fields[key].default == value, key
+
+
+def test_what_a_matrix_file_lacks_is_told_as_it_is_written():
+    with pytest.raises(BadInput) as error:
+        load_matrix({"axes": {}, "training": {}})
+    lines = str(error.value).splitlines()
+    for wanted in ("write `schema: 1`", "write `name: mine`", "write `epochs: 10`", "write `density: 0.1`"):
+        assert sum(wanted in line for line in lines) == 1
 
 
 def test_ci_does_what_the_readme_says():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dstbench.core.training.densities import densities as densities
     from dstbench.core.training.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
+    from dstbench.results.table import load_curves as load_curves
     from dstbench.results.table import load_results as load_results
     from dstbench.runner.execution.run import run as run
 
@@ -34,6 +35,7 @@ _LAZY = {
     "registry": "dstbench.registration.registry",
     "run": "dstbench.runner.execution.run",
     "load_results": "dstbench.results.table",
+    "load_curves": "dstbench.results.table",
 }
 
 __all__ = ["__version__", "hookimpl", *sorted(_LAZY)]

@@ -143,7 +143,7 @@ def test_plan_says_what_would_run(call, matrix, tmp_path):
     assert done.exit_code == 0
     assert "trials    2: 2 methods, 0 control trials; 2 to run" in done.stdout
     assert (
-        "time      about 27 s: 3 s training with 2 workers, 24 s timing (from measured steps)" in done.stdout
+        "time      about 28 s: 3 s training with 2 workers, 25 s timing (from measured steps)" in done.stdout
     )
     assert "none here" in done.stdout
     assert "masks never move in rigl at density 0.1" in done.stdout  # 9 steps and a delta_t of 100
@@ -231,7 +231,7 @@ def test_progress_says_how_long_it_will_take_and_what_is_slow():
     seconds = {("train", trial.key): 10.0 for trial in trials}
     ahead = forecast.Forecast(seconds, 2, None, None, "measured steps", ("bf16 is slower",))
     with Progress(console) as progress:
-        progress.plan(Plan(Matrix.model_validate(yaml.safe_load(MATRIX)), tuple(trials)), trials, [], ahead)
+        progress.plan(Plan(Matrix.model_validate(yaml.safe_load(MATRIX)), tuple(trials)), 4, 0, ahead)
         progress(event("finished", "ok"))
     plan, note, line = console.file.getvalue().splitlines()
     assert plan == "small: 4 trials, 0 there already, 4 to train; about 20 s"

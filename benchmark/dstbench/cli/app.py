@@ -14,6 +14,7 @@ from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
+from dstbench.cli.suites import suites
 from dstbench.errors import BadInput
 from dstbench.results.printable import printable
 
@@ -81,6 +82,7 @@ app.command()(index)
 app.command()(export)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
+app.command()(suites)
 app.command()(models)
 app.command()(datasets)
 app.command()(published)

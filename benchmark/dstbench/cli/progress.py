@@ -16,11 +16,9 @@ from rich.table import Column
 from dstbench.cli.eta import Remaining, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dstbench.runner.execution.forecast import Forecast
     from dstbench.runner.execution.worker import Event
-    from dstbench.runner.matrix.planned import Plan, PlannedTrial
+    from dstbench.runner.matrix.planned import Plan
 
 _COLOURS = {"ok": "green", "cached": "dim", "elsewhere": "dim", "skipped": "yellow"}
 _PHASES = {"train": "training", "throughput": "timing"}
@@ -52,25 +50,19 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def plan(
-        self,
-        plan: Plan,
-        due: Sequence[PlannedTrial],
-        timed: Sequence[PlannedTrial],
-        ahead: Forecast | None = None,
-    ) -> None:
+    def plan(self, plan: Plan, train: int, throughput: int, ahead: Forecast | None = None) -> None:
         """Say what is ahead: how many trials will be trained and timed, and how long that takes, if known."""
         skipped = sum(trial.skip is not None for trial in plan.trials)
-        known = len(plan.trials) - len(due) - skipped
+        known = len(plan.trials) - train - skipped
         skips = f", {skipped} to skip" if skipped else ""
         wall = ahead and ahead.wall
         takes = f"; about {duration(wall)}" if wall else ""
         self._print(
-            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {len(due)} to train{skips}{takes}"
+            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train{skips}{takes}"
         )
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
-        self._totals = {"train": len(due), "throughput": len(timed)}
+        self._totals = {"train": train, "throughput": throughput}
         if ahead is not None:
             self._left = Remaining(ahead.seconds, {"train": ahead.workers})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,15 @@ from dstbench.errors import BadInput
 from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
-from dstbench.results.record import Record, Rejected, canonical, read_record, read_trial, search
+from dstbench.results.record import Record, Rejected, canonical, read_record, read_trial, record_files, search
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LoadedResults", "Rejected", "load_results", "read", "read_record", "roots"]
+__all__ = ["LoadedResults", "Rejected", "load_curves", "load_results", "read", "read_record", "roots"]
 
+CURVE = "curve.jsonl"
+"""Beside a trial's record: a line after each epoch."""
 Paths = str | Path | Iterable[str | Path]
 
 
@@ -84,6 +87,51 @@ def load_results(paths: Paths) -> pd.DataFrame:
     return table
 
 
+def load_curves(paths: Paths) -> pd.DataFrame:
+    """One row an epoch of every trial, in the order of keys and epochs: ``key``, ``label``, ``seed``, ``epoch``, and
+    what ``curve.jsonl`` beside a record holds, such as ``step``, ``loss``, ``top1_validation`` in percent,
+    ``density``, ``r_s`` and ``seconds`` of training.
+
+    Of trials that were read in ``load_results`` (whose index ``key`` joins to), failed ones as far as they got;
+    those without a curve have no row. ``frame.attrs["rejected"]`` lists what was left out, lines of a curve
+    included. Raises BadInput where a folder doesn't exist.
+    """
+    import pandas as pd
+
+    loaded = read(paths)
+    folders: dict[str, Path] = {}
+    for file in (file for root in roots(paths) for file in record_files(root)):
+        folders.setdefault(file.parent.name, file.parent)
+    rejected = [str(one) for one in loaded.rejected]
+    rows: list[dict[str, Any]] = []
+    for record in loaded.records:
+        file = folders.get(record["key"], Path()) / CURVE
+        if not file.is_file():
+            continue
+        points, wrong = _points(file)
+        named = {"key": record["key"], "label": record["label"], "seed": record["trial"]["seed"]}
+        rows += [{**named, **point} for point in points]
+        rejected += wrong
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["key", "label", "seed", "epoch"])
+    table.attrs["rejected"] = rejected
+    return table
+
+
+def _points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of a curve, and which of them are none: a trial that was killed leaves half a line."""
+    points, wrong = [], []
+    for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            point = json.loads(text)
+        except (ValueError, RecursionError):
+            point = None
+        if isinstance(point, dict) and isinstance(point.get("epoch"), int):
+            points.append(point)
+        else:
+            wrong.append(f"{file}, line {number}: expected a JSON object with an epoch")
+    return points, wrong
+
+
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """Records as a table: see ``load_results``."""
     import pandas as pd
@@ -118,6 +166,7 @@ def _row(record: Record) -> dict[str, Any]:
         "reason": record["reason"],
         "phase": record["phase"],
         "label": record["label"],
+        "method": record["label"],  # as boards and ``compare`` call it
         "control": record["control"],
         **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in STRATEGIES},
         "model": spec_text(trial["model"]),

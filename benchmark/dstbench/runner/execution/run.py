@@ -71,7 +71,7 @@ def run(
     download: bool = False,
     device: str = "auto",
     progress: Callable[[Event], None] | None = None,
-    planned: Callable[[Plan, Sequence[PlannedTrial], Sequence[PlannedTrial]], None] | None = None,
+    planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
     yes: bool = False,
@@ -82,7 +82,8 @@ def run(
     device: "auto" (a GPU where there is one) or "cpu".
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
-    planned: called once, with the plan, the trials to train, and those to time (if none fails).
+    planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
+    many these are.
     yes: also where the matrix has more than 10,000 cells.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
@@ -104,8 +105,9 @@ def run(
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         if planned is not None:
             keys = {trial.key for trial in due}
-            timed = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
-            planned(share, due, [t for t in timed if is_timed(t)])
+            known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
+            timed = tuple(t for t in known if is_timed(t))
+            planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
             options = {"data_root": data_root and Path(data_root), "device": device}

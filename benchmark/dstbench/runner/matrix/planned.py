@@ -28,3 +28,5 @@ class Plan:
     excluded: int = 0  # cells that include and exclude took away
     duplicates: int = 0  # cells that are the same trial as another
     notes: tuple[str, ...] = field(default=())  # what to know before starting
+    due: tuple[PlannedTrial, ...] = ()  # of a run: what it trains
+    timed: tuple[PlannedTrial, ...] = ()  # and what it times, if all that is due ends well

@@ -16,6 +16,16 @@ from dstbench.runner.matrix.yaml import DEEPEST, MOST_NODES
 LONGEST = 10_000
 """Characters of a text in a configuration."""
 
+_EXAMPLES = {  # what to write where a matrix file lacks something
+    "schema": "; write `schema: 1`",
+    "name": "; write `name: mine`",
+    "axes": "; write `axes: {model: small_cnn, dataset: digits, density: 0.1, recipe: rigl}`",
+    "axes.model": "; write `model: small_cnn`, see `dstbench models`",
+    "axes.dataset": "; write `dataset: digits`, see `dstbench datasets`",
+    "axes.density": "; write `density: 0.1`",
+    "training": "; write `training: {epochs: 10}`",
+    "training.epochs": "; write `epochs: 10`",
+}
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -77,7 +87,7 @@ def _explain(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key{nearest(str(loc[-1]), _keys(model, loc[:-1]))}"
     if error["type"] == "missing":
-        return f"{path}: expected a value, got nothing"
+        return f"{path}: expected a value, got nothing{_EXAMPLES.get(path, '')}"
     if error["type"] == "too_short":
         return f"{path}: expected at least one value, got none"
     if error["type"] == "too_long":

@@ -13,6 +13,7 @@ from torch import nn
 from dstbench.api import ImageData
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
+from dstbench.results.table import CURVE as CURVE
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
@@ -20,7 +21,6 @@ from dstbench.runner.trial.exploration import Exploration
 
 # in a trial's folder:
 STATE = "state.pt"  # weights and masks of a finished trial
-CURVE = "curve.jsonl"  # a line after each epoch
 CHECKPOINT = "checkpoint.pt"  # while training
 
 
