@@ -28,6 +28,7 @@ from dstbench.core.training.joint import joined, optimizers_of, parameters_of
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
 from dstbench.core.training.optimizers import overflowed
+from dstbench.core.training.reach import Reach
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, finite
 from dstbench.core.training.state import TrainingState
@@ -131,7 +132,7 @@ class Sparsifier:
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
-        self._on_update = on_update
+        self._on_update, self._reach = on_update, Reach(self.layers, steps_per_epoch)
 
         with undone_on_failure(model, self.optimizers):
             self._start()
@@ -383,10 +384,15 @@ class Sparsifier:
         init = self.method.init
         self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
         gradients = self.masking.gradients()
+        self._reach.note(gradients)
         wanted = self.masking.logical(gradients) if self._needed else {}
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(each) for each in self.optimizers):
-            fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
+            ready = self.signals.ready(init.needs, self.topology.masks)
+            lacking = next((name for name in self.layers if name not in ready), None)
+            if lacking is not None:
+                raise StrategyError(f"layer {lacking!r} has no gradient, which the initial masks need")
+            fields = self.signals.read(init.needs, self.topology.masks)
             if finite(fields):
                 self._decide(fields)
         self.masking.mask(gradients, self._silent)
@@ -410,6 +416,7 @@ class Sparsifier:
             )
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
+        self._reach.report(steps, self._plan.target is not None)
         if steps & (steps - 1) == 0:  # 1, 2, 4, 8, …: a warm-up from zero may hide it at first
             leaky = leaky or self.weights.leak(self.topology.active)
             self.state = replace(self.state, leaky=leaky)
@@ -420,15 +427,18 @@ class Sparsifier:
         if self._plan.target:
             self._update(self._plan.target)
         self.signals.forget()
-        updated = self._plan.target is not None
         self._look_ahead()
-        if updated and self._on_update is not None:
+        if self._on_update is not None and self.last_update == steps:
             self._on_update(self.state.history[-1])
 
     def _update(self, target: Target) -> None:
-        """One topology update, decided by the pure engine, then written."""
-        fields = self.signals.read(self._needed, self.topology.masks, "a topology update at this step needs")
-        masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps)
+        """One topology update, decided by the pure engine, then written. Layers without the signals that it reads
+        sit it out."""
+        ready = self.signals.ready(self._needed, self.topology.masks)
+        if not ready:
+            return
+        fields = self.signals.read(self._needed, {name: self.topology.masks[name] for name in ready})
+        masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps, ready)
         change = self.masking.change(masks, self._silent)
         self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
         active = sum(self.topology.active.values())
