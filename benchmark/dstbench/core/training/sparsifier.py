@@ -17,6 +17,7 @@ from dstbench.api.select import count
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.layers import unwrap
 from dstbench.core.network.ownership import LeftOut, owned
 from dstbench.core.storage.stored import Storage, check_storage, keep_checkpoints_logical
@@ -45,12 +46,12 @@ if TYPE_CHECKING:
 
 
 def _deciding(method: Callable[[Sparsifier], None]) -> Callable[[Sparsifier], None]:
-    """Without gradients, and in the weights' own precision whatever autocast is on around it."""
+    """Without gradients, and in the weights' own precision whatever autocast or defaults are set around it."""
 
     @wraps(method)
     def run(self: Sparsifier) -> None:
         device = next(iter(self.layers.values())).weight.device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with usual_defaults(), torch.no_grad(), torch.autocast(device, enabled=False):
             method(self)
 
     return run

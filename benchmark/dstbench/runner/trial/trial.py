@@ -239,15 +239,15 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
         "seconds": round(running.progress.seconds, 3),
     }
-    with (running.folder / CURVE).open("a") as file:
+    with (running.folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def _cut_curve(running: RunningTrial) -> None:
     """Drop the lines of epochs that no checkpoint covers: they are run again."""
     curve = running.folder / CURVE
-    lines = curve.read_text().splitlines(keepends=True) if curve.exists() else []
-    curve.write_text("".join(lines[: running.progress.epoch]))
+    lines = curve.read_text(encoding="utf-8").splitlines(keepends=True) if curve.exists() else []
+    curve.write_text("".join(lines[: running.progress.epoch]), encoding="utf-8")
 
 
 def _checkpoint(running: RunningTrial) -> None:

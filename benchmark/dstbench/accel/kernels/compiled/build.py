@@ -79,7 +79,12 @@ def _compiler() -> list[str]:
 def _cache() -> Path:
     if named := os.environ.get("DSTBENCH_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dstbench"
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "dstbench"
+    try:
+        return Path.home() / ".cache" / "dstbench"
+    except RuntimeError as error:  # no HOME, and no such user
+        raise NotCompiled(f"no place to keep it: {error}; set DSTBENCH_CACHE") from error
 
 
 def _run(command: list[str]) -> bytes:
