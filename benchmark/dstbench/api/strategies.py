@@ -103,7 +103,9 @@ class Random:
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
         """Draw float32 [*w] in [0, 1) on the CPU, so that every device gets the same numbers."""
-        scores = torch.rand(layer.shape, generator=rng).to(layer.weight.device)
+        scores = torch.rand(layer.shape, generator=rng, dtype=torch.float32, device="cpu").to(
+            layer.weight.device
+        )
         return scores.masked_fill_(layer.before & ~layer.mask, -torch.inf) if self.exclude_dropped else scores
 
 

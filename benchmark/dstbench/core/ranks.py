@@ -63,6 +63,15 @@ def broadcast_counts(counts: Mapping[str, int], device: torch.device) -> dict[st
     return dict(zip(counts, values.tolist(), strict=True))
 
 
+def everywhere(flags: list[bool], device: torch.device) -> list[bool]:
+    """Which of the flags, as many on every rank, hold on all of them."""
+    if world() == 1:
+        return flags
+    least = torch.tensor(flags, dtype=torch.uint8, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return [bool(flag) for flag in least.tolist()]
+
+
 def of_rank_0(value: dict[str, str]) -> dict[str, str]:
     """Rank 0's value, for what each rank measures for itself."""
     if world() == 1:

@@ -484,6 +484,23 @@ def test_books_go_from_one_decision_to_the_next():
     assert after.without({"a": 2, "b": 3}) == replace(after, budget={"a": 0, "b": 4})
 
 
+def test_a_goal_among_some_layers_leaves_the_others_what_they_hold():
+    """Of 12 weights in three layers of 10 the last keeps its 5, one more than it should hold."""
+    views = {name: view(torch.ones(1, 10), torch.tensor([[True] * n + [False] * (10 - n)])) for name, n in
+             (("a", 3), ("b", 4), ("c", 5))}  # fmt: skip
+    goal = Goal(8, 12, {"a": 2, "b": 3, "c": 3}, {"a": 4, "b": 4, "c": 4})
+    budget, structures = {"a": 3, "b": 4, "c": 5}, dict.fromkeys("abc", as_structure(Unstructured()))
+    some = goal.among({name: views[name] for name in "ab"}, budget, structures)
+    assert some == Goal(5, 7, {"a": 2, "b": 3}, {"a": 4, "b": 3})  # 7 in halves: the first takes the odd one
+    tight = replace(goal, keep=3, final=3).among({"a": views["a"]}, budget, structures)
+    assert (tight.keep, tight.final) == (1, 1)  # less than others hold: one weight is the least
+    books = Books(0.4, budget, {"a": 4, "b": 4, "c": 4}, budget).after(
+        Target(0.3, 0.4), some, {"a": 4, "b": 3}
+    )
+    assert books.budget == {"a": 4, "b": 3, "c": 5}
+    assert books.allocation == {"a": 4, "b": 3, "c": 4}
+
+
 @pytest.mark.parametrize(("density", "final"), [(0.5, 6), (0.6, 6), (0.7, None)])
 def test_where_positions_were_removed_an_excursion_stops_at_what_is_left(density, final):
     """6 of 10 positions are left: a soft bound of 0.8 becomes 0.6, and density 0.7 can not be held."""

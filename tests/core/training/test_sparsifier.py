@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import Infeasible, Recipe, StrategyError, Target
+from dstbench.api import Infeasible, Recipe, Target
 from dstbench.core.network.layers import maskable_layers, unwrap
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
@@ -239,14 +239,6 @@ def test_what_is_no_optimizer_is_refused():
 def test_an_optimizer_of_another_model_is_refused():
     with pytest.raises(BadInput, match=r"optimizer.*none of"):
         dstbench.Sparsifier(mlp(), sgd(mlp()), total_steps=5)
-
-
-def test_growth_without_a_gradient_names_the_layer():
-    model = mlp()
-    sparsifier = sparsify(model, recipe=recipe(grow="gradient", delta_t=1))
-    model[2].weight.requires_grad_(False)
-    with pytest.raises(StrategyError, match=r"'2' has no gradient"):
-        train(model, sparsifier, 1)
 
 
 def test_a_lazy_layer_without_a_shape_is_refused():

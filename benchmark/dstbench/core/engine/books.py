@@ -21,6 +21,26 @@ class Goal:
     keep_allocation: Budget
     final_allocation: Budget
 
+    def among(
+        self, views: Mapping[str, LayerView], budget: Budget, structures: Mapping[str, Structure]
+    ) -> Goal:
+        """The same totals where only the layers of ``views`` take part, and all others keep what they hold by
+        ``budget``. As near to them as the bounds of these layers allow."""
+        lower, upper = supported_bounds(views, structures)
+        held = {name: budget[name] for name in views}
+        floor = {name: min(lower[name], held[name]) for name in views}
+        resting = sum(budget.values()) - sum(held.values())
+        final = min(max(self.final - resting, sum(lower.values())), sum(upper.values()))
+        keep = max(min(sum(self.keep_allocation[name] for name in views), final), sum(floor.values()))
+        wanted_keep = {name: float(self.keep_allocation[name]) for name in views}
+        wanted_final = {name: float(self.final_allocation[name]) for name in views}
+        return Goal(
+            keep,
+            final,
+            apportion(wanted_keep, keep, floor, held),
+            apportion(wanted_final, final, lower, upper),
+        )
+
 
 @dataclass(frozen=True)
 class Books:
@@ -69,8 +89,9 @@ class Books:
         return Goal(keep, final, self._kept(keep, floor, allocation), allocation)
 
     def after(self, target: Target, goal: Goal, budget: Budget) -> Books:
-        """Behind a topology update that reached ``goal`` by leaving ``budget``."""
-        return replace(self, density=target.final, budget=budget, allocation=goal.final_allocation)
+        """Behind a topology update that reached ``goal`` by leaving ``budget``, of the layers that took part."""
+        allocation = {**self.allocation, **goal.final_allocation}
+        return replace(self, density=target.final, budget={**self.budget, **budget}, allocation=allocation)
 
     def without(self, lost: Mapping[str, int]) -> Books:
         """Behind a removal that took active weights away: the next update grows as many elsewhere."""

@@ -20,12 +20,14 @@ from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.layers import Layer
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
 Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
 
 
+@usual_defaults()
 def initial_masks(
     layers: Mapping[str, Layer],
     structures: Mapping[str, EngineStructure],
@@ -58,6 +60,7 @@ def initial_masks(
     return masks, budget
 
 
+@usual_defaults()
 def initial_budget(
     layers: Mapping[str, Layer], structures: Mapping[str, EngineStructure], init: Policy, n: int
 ) -> Budget:
@@ -88,6 +91,7 @@ def _blank(
     return views, lower, upper
 
 
+@usual_defaults()
 def update_masks(
     views: Mapping[str, LayerView],
     structures: Mapping[str, EngineStructure],

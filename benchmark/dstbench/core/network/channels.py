@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Coupling, Infeasible
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.flow import Flow, follow
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import maskable_layers
@@ -38,6 +39,7 @@ class Channels:
         return whys[0] if None not in whys else None
 
 
+@usual_defaults()
 def channels(
     model: nn.Module, links: Mapping[str, Tensor] | None = None, example: Inputs | None = None
 ) -> Channels:
@@ -63,6 +65,7 @@ def _connected(flow: Flow) -> Tensor:
     return torch.as_tensor(connected_components(edges, directed=False)[1], dtype=torch.long)
 
 
+@usual_defaults()
 def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
     """The channels of the named layers that can be removed exactly, with the named layers that consume them.
 
@@ -173,6 +176,7 @@ class Removal:
         return "some channel of the layer has to stay"
 
 
+@usual_defaults()
 def removable(
     model: nn.Module, masks: Mapping[str, Tensor], multiple: int = 1, example: Inputs | None = None
 ) -> Removal:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, clean_names, maskable_layers
 from dstbench.core.network.outputs import evaluating
@@ -73,6 +74,7 @@ class Flow:
     unfollowed: Mapping[str, str]  # layers without slots, and why
 
 
+@usual_defaults()
 def follow(
     model: nn.Module, links: Mapping[str, Tensor] | None = None, example: Inputs | None = None
 ) -> Flow:

@@ -40,7 +40,7 @@ def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Ma
         if not bool(mask.any()):
             raise BadInput(f"{where}: no weight is active")
         if not rules.structures[name].is_legal(layer.info, mask):
-            raise BadInput(f"{where}: not a mask of {rules.structures[name]!r}")
+            raise BadInput(f"{where}: not a mask of {rules.structures[name].component!r}")
         if name in support and bool((mask & ~support[name]).any()):
             raise BadInput(f"{where}: weights that were removed for good are active")
         found[name] = mask.clone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Rules:
     def views(
         self, state: TrainingState, topology: Topology, weights: Weights, fields: Fields
     ) -> dict[str, LayerView]:
-        """What strategies see of each layer. fields: the signals that they asked for."""
+        """What strategies see of each layer. fields: the signals that they asked for, where a layer has them."""
         masks, books = topology.masks, state.books
         return {
             name: LayerView(
@@ -88,7 +88,7 @@ class Rules:
                 allocation=books.allocation[name],
                 progress=self.timetable.clock(state.steps).progress,
                 support=topology.support.get(name),
-                **{kind: values[name] for kind, values in fields.items()},
+                **{kind: values[name] for kind, values in fields.items() if name in values},
             )
             for name, layer in self.layers.items()
         }
@@ -105,14 +105,19 @@ class Rules:
         return masks, Books.opened(density, ranks.broadcast_counts(budget, device))
 
     def update(
-        self, books: Books, target: Target, views: Mapping[str, LayerView], step: int
+        self, books: Books, target: Target, views: Mapping[str, LayerView], step: int, ready: Collection[str]
     ) -> tuple[Masks, Books]:
-        """The masks behind one topology update. Raises StrategyError where ranks come to different ones."""
+        """The masks behind one topology update, in which the layers that aren't ``ready`` keep theirs. Raises
+        StrategyError where ranks come to different ones."""
         method = self.method
         with ranks.together(f"the topology update at step {step}"):
             goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
+            taking = {name: view for name, view in views.items() if name in ready}
+            if len(taking) < len(views):
+                goal = goal.among(taking, books.budget, self.structures)
             draw = draws(self.seed, step)
-            masks, budget = update_masks(views, self.structures, method.prune, method.grow, goal, draw)
+            masks, budget = update_masks(taking, self.structures, method.prune, method.grow, goal, draw)
+        masks = {name: masks.get(name, view.mask) for name, view in views.items()}
         ranks.check_equal(masks, step)
         return masks, books.after(target, goal, budget)
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dstbench.api import Signal, StrategyError
+from dstbench.api import Signal
 from dstbench.core import ranks
 
+_GRADIENTS = Signal.GRAD | Signal.ACTIVE_GRAD
 _EMA_DECAY = 0.9  # of the dense momentum: the SGD momentum of the papers that grow by it
 
 
@@ -32,24 +33,33 @@ class Signals:
                     self.momentum[name] = torch.zeros_like(gradient)
                 self.momentum[name].mul_(_EMA_DECAY).add_(gradient)
 
-    def read(self, needs: Signal, masks: Mapping[str, Tensor], why: str) -> dict[str, dict[str, Tensor]]:
-        """The fields of LayerView that a decision asked for, the same on every rank.
+    def ready(self, needs: Signal, masks: Mapping[str, Tensor]) -> list[str]:
+        """The layers, the same on every rank, that have what a decision asks for: not those that the step's loss
+        didn't depend on. masks: bool [*w] by layer."""
+        held = [
+            values
+            for values, signals in ((self._dense, _GRADIENTS), (self.momentum, Signal.MOMENTUM))
+            if needs & signals
+        ]
+        if not held:
+            return list(masks)
+        device = next(iter(masks.values())).device
+        everywhere = ranks.everywhere([all(name in values for values in held) for name in masks], device)
+        return [name for name, has in zip(masks, everywhere, strict=True) if has]
 
-        masks: bool [*w] by layer. Raises StrategyError, ending in ``why``, for a layer without a gradient.
-        """
+    def read(self, needs: Signal, masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """The fields of LayerView that a decision asked for, the same on every rank. masks: bool [*w] of the layers
+        that are ready for it."""
         fields: dict[str, dict[str, Tensor]] = {}
-        if needs & (Signal.GRAD | Signal.ACTIVE_GRAD):
-            ranks.average(self._dense)  # before anyone takes an absolute value
+        dense = {name: self._dense[name] for name in masks} if needs & _GRADIENTS else {}
+        ranks.average(dense)  # before anyone takes an absolute value
         if Signal.GRAD in needs:
-            fields["grad"] = self._dense
+            fields["grad"] = dense
         if Signal.ACTIVE_GRAD in needs:
-            fields["active_grad"] = {name: g * masks[name] for name, g in self._dense.items()}
+            fields["active_grad"] = {name: g * masks[name] for name, g in dense.items()}
         if Signal.MOMENTUM in needs:
-            fields["momentum"] = {name: average.clone() for name, average in self.momentum.items()}
+            fields["momentum"] = {name: self.momentum[name].clone() for name in masks}
             ranks.average(fields["momentum"])
-        for name in masks:
-            if any(name not in values for values in fields.values()):
-                raise StrategyError(f"layer {name!r} has no gradient, which {why}")
         return fields
 
     def forget(self) -> None:

@@ -19,6 +19,7 @@ from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.update import Masks
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import unwrap
 from dstbench.core.network.ownership import LeftOut, owned
@@ -32,6 +33,7 @@ from dstbench.core.training.joint import joined, optimizers_of, parameters_of
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
 from dstbench.core.training.optimizers import overflowed, trains
+from dstbench.core.training.reach import Reach
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, finite
 from dstbench.core.training.state import TrainingState
@@ -48,12 +50,12 @@ if TYPE_CHECKING:
 
 
 def _deciding(method: Callable[[Sparsifier], None]) -> Callable[[Sparsifier], None]:
-    """Without gradients, and in the weights' own precision whatever autocast is on around it."""
+    """Without gradients, and in the weights' own precision whatever autocast or defaults are set around it."""
 
     @wraps(method)
     def run(self: Sparsifier) -> None:
         device = next(iter(self.layers.values())).weight.device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with usual_defaults(), torch.no_grad(), torch.autocast(device, enabled=False):
             method(self)
 
     return run
@@ -140,7 +142,7 @@ class Sparsifier:
         self.weights, self.signals = self.masking.weights, Signals()
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
-        self._on_update = on_update
+        self._on_update, self._reach = on_update, Reach(self.layers, steps_per_epoch)
         self._idle = False  # whether the coming step isn't one of training
 
         ranks.agree(lambda: {**vars(self.identity), "steps_per_epoch": steps_per_epoch, "storage": storage})
@@ -432,6 +434,7 @@ class Sparsifier:
         init = self.method.init
         self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
         gradients = self.masking.gradients()
+        self._reach.note(gradients)
         wanted = self.masking.logical(gradients) if self._needed else {}
         decides = self._plan.target is not None or not self.decided
         self._idle = bool(wanted) and decides and not any(bool(each.any()) for each in wanted.values())
@@ -439,7 +442,11 @@ class Sparsifier:
             return
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(each) for each in self.optimizers):
-            fields = self.signals.read(init.needs, self.topology.masks, "the initial masks need")
+            ready = self.signals.ready(init.needs, self.topology.masks)
+            lacking = next((name for name in self.layers if name not in ready), None)
+            if lacking is not None:
+                raise StrategyError(f"layer {lacking!r} has no gradient, which the initial masks need")
+            fields = self.signals.read(init.needs, self.topology.masks)
             if finite(fields):
                 self._decide(fields)
         self.masking.mask(gradients, self._silent)
@@ -466,20 +473,24 @@ class Sparsifier:
             )
         self.dense_gradient = bool(self._needed & (Signal.MOMENTUM | Signal.GRAD))
         self.signals.fold(self._needed)
+        self._reach.report(self.steps, self._plan.target is not None)
         if self._plan.removes:
             self._remove()
         if self._plan.target:
             self._update(self._plan.target)
         self.signals.forget()
-        updated = self._plan.target is not None
         self._look_ahead()
-        if updated and self._on_update is not None:
+        if self._on_update is not None and self.last_update == self.steps:
             self._on_update(self.state.history[-1])
 
     def _update(self, target: Target) -> None:
-        """One topology update, decided by the pure engine, then written."""
-        fields = self.signals.read(self._needed, self.topology.masks, "a topology update at this step needs")
-        masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps)
+        """One topology update, decided by the pure engine, then written. Layers without the signals that it reads
+        sit it out."""
+        ready = self.signals.ready(self._needed, self.topology.masks)
+        if not ready:
+            return
+        fields = self.signals.read(self._needed, {name: self.topology.masks[name] for name in ready})
+        masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps, ready)
         change = self.masking.change(masks, self._silent)
         self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
         active = sum(self.topology.active.values())

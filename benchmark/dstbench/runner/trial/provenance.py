@@ -56,7 +56,7 @@ def plugins(used: Mapping[str, Any]) -> dict[str, str]:
 def processor() -> str:
     """The processor's name, where the system tells it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

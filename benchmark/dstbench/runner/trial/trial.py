@@ -243,7 +243,7 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
         "seconds": round(running.progress.seconds, 3),
     }
-    with (running.folder / CURVE).open("a") as file:
+    with (running.folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
