@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 
 def main() -> None:
     """Run the command line."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from torch.optim import Optimizer
-
 from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -15,8 +13,8 @@ if TYPE_CHECKING:
 
 def state_of(sparsifier: Sparsifier) -> dict[str, Any]:
     """All but the hooks, which a copy makes anew, and the registry, of which only names are asked."""
-    given = sparsifier._outer if isinstance(sparsifier._outer, list | tuple) else [sparsifier._outer]
-    wrapper = next((each for each in given if not isinstance(each, Optimizer | None)), None)
+    parts = {id(part) for part in sparsifier.optimizers}
+    wrapper = next((given for given in sparsifier.given if id(given) not in parts), None)
     if wrapper is not None:
         raise BadInput(
             f"a Sparsifier can't be copied with its {type(wrapper).__name__}: load its state_dict() into a new one"

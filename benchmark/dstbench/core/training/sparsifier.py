@@ -166,12 +166,12 @@ class Sparsifier:
         """Step the optimizer and, when one is due, update the topology. Returns what the optimizer returns; several
         optimizers step on one evaluation of the closure, which is returned.
         Built before Accelerate's ``prepare``, it can't know the wrapper: call the prepared optimizer's step."""
-        outer = self._outer or list(self.optimizers)
-        if len(outer) == 1:
-            return outer[0].step() if closure is None else outer[0].step(closure)
+        given = self.given
+        if len(given) == 1:
+            return given[0].step() if closure is None else given[0].step(closure)
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        for optimizer in outer:
+        for optimizer in given:
             optimizer.step()
         return loss
 
@@ -219,6 +219,11 @@ class Sparsifier:
     def optimizer(self) -> Any:
         """The torch optimizer whose steps are listened to; several as one, with their groups and state."""
         return self.states.optimizer
+
+    @property
+    def given(self) -> list[Any]:
+        """The optimizers as they were given, in their wrappers perhaps; in a copy the torch optimizers themselves."""
+        return self._outer or list(self.optimizers)
 
     @property
     def optimizers(self) -> tuple[Optimizer, ...]:
