@@ -46,7 +46,8 @@ def describe(
     states = {trial.key: _state(state_of(out, trial.key), trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]
     gpus = visible_gpus()
-    number = workers or default_workers(gpus)
+    threads = max((trial.trial.training.threads for trial in missing), default=1)
+    number = workers or default_workers(gpus, threads)
     forecast = Outlook(components).forecast(missing, out, number, "GPU" if gpus else "core")
     return {
         "name": planned.matrix.name,
