@@ -59,7 +59,8 @@ def describe(
     states = {trial.key: _state(records[trial.key], trial.skip) for trial in trials}
     missing = [trial for trial in trials if states[trial.key] == "to run"]
     timed = [t for t in trials if (t in missing and is_timed(t)) or needs_timing(t, records[t.key])]
-    ahead = forecast(missing, timed, Outlook(components), out, machine_of(workers, device.value))
+    machine = machine_of(workers, device.value, missing)
+    ahead = forecast(missing, timed, Outlook(components), out, machine)
     return {
         "name": planned.matrix.name,
         "summary": planned.matrix.summary,

@@ -134,7 +134,7 @@ def _forecast(plan: Plan, out: Path, workers: int | None, executor: str, device:
 
     if executor != "local":
         return None
-    machine = machine_of(workers, device.value)
+    machine = machine_of(workers, device.value, plan.due)
     return forecast(plan.due, plan.timed, Outlook(registry()), out, machine)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dstbench.results.record import read_record, write_record
 from dstbench.runner.execution.lease import FILE as LEASE
-from dstbench.runner.execution.local import cores, run_local, visible_gpus
+from dstbench.runner.execution.local import cores, default_workers, run_local, visible_gpus
 from dstbench.runner.execution.worker import LOG
 from fakes.jobs import TRIAL, job, outcomes
 
@@ -149,6 +149,13 @@ def test_children_die_with_a_killed_scheduler(tmp_path):
     again = job(tmp_path)
     run_local([replace(again, folder=tmp_path / "ab")], on_event=lambda event: None)
     assert read_record(tmp_path / "ab")["status"] == "ok"
+
+
+def test_as_many_workers_as_their_threads_leave_room_for(monkeypatch):
+    monkeypatch.setattr("dstbench.runner.execution.local.cores", lambda: 8)
+    monkeypatch.setattr("dstbench.runner.execution.local._MEMORY", 1)
+    assert [default_workers([], threads) for threads in (1, 2, 3, 8, 100)] == [8, 4, 2, 1, 1]
+    assert default_workers(["0", "1"], 8) == 2
 
 
 def test_visible_gpus_follow_the_environment(monkeypatch):

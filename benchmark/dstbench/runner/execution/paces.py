@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -23,6 +23,7 @@ from dstbench import __version__
 from dstbench.results.record import canonical
 from dstbench.runner.execution.local import cores, default_workers, visible_gpus
 from dstbench.runner.execution.server import LAZY, warm_up, without_main
+from dstbench.runner.matrix.planned import PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.provenance import processor
 
@@ -48,16 +49,11 @@ class Machine:
         """The ids of the GPUs that are used; [] on processors."""
         return [] if self.device == "cpu" else visible_gpus()
 
-    @property
-    def threads(self) -> int:
-        """Of one trial."""
-        return max(1, cores() // self.workers)
 
-
-def machine_of(workers: int | None, device: str) -> Machine:
-    """This machine; by default with as many workers as a run has."""
-    gpus = Machine(1, device).gpus
-    return Machine(workers or default_workers(gpus), device)
+def machine_of(workers: int | None, device: str, trials: Iterable[PlannedTrial]) -> Machine:
+    """This machine; by default with as many workers as a run of these trials has."""
+    threads = max((trial.trial.training.threads for trial in trials), default=1)
+    return Machine(workers or default_workers(Machine(1, device).gpus, threads), device)
 
 
 def network(trial: TrialSpec) -> str:
@@ -76,7 +72,7 @@ def pace_of(
     from dstbench.runner.trial.pace import Pace
 
     copies = 1 if alone or machine.gpus else min(machine.workers, _COPIES)
-    threads = cores() if alone else machine.threads
+    threads = cores() if alone else trial.training.threads
     place = _place([network(trial), list(shape), classes, machine.device, machine.gpus, copies, threads])
     known = _kept(place)
     if known is None:
