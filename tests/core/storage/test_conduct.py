@@ -9,7 +9,7 @@ import dstbench
 from dstbench.core.storage import fastest
 from dstbench.core.storage.conduct import conduct
 from dstbench.errors import BadInput
-from fakes.engine import assert_masked, batches, mlp, recipe, train
+from fakes.engine import assert_masked, batches, chain_net, mlp, recipe, train
 from fakes.executions import Offering
 
 
@@ -213,6 +213,16 @@ def test_optimizers_that_read_other_weights_train_masked_and_nothing_else(name):
     assert sparsifier.history[-1].grown > 0
     with pytest.raises(BadInput, match=f"'condensed' would train something else than 'masked' under {name}"):
         made("condensed")
+
+
+@pytest.mark.parametrize("name", ["lamb", "adafactor"])
+def test_compact_refuses_steps_that_depend_on_what_is_cut_out(name):
+    model = chain_net()
+    structure = {"name": "emergent_channel", "channel_sparsity": 0.5, "delta_t": 2, "stop": 0.7}
+    method = dstbench.api.Recipe(structure=structure, schedule={"name": "constant", "delta_t": 2})
+    optimizer = timm_s(name)(model.parameters())
+    with pytest.raises(BadInput, match="storage: 'compact' would train something else"):
+        dstbench.Sparsifier(model, optimizer, method, 0.3, total_steps=16, storage="compact")
 
 
 @pytest.mark.parametrize("name", ["rprop", "adagrad", "timm's rmsprop"])
