@@ -75,10 +75,13 @@ class Sparsifier:
     storage: what the optimizer's parameters hold. "masked": the dense weights. "condensed": the active weights only,
     in the layers that run faster so than masked dense, as measured on ``example_input``, a batch like those to come
     (under autocast, if that is how they will run). "compact": what a structure that removes channels for good has
-    left. Masks, draws, ``state_dict`` of model and optimizer, and so training itself, are the same in all three; load
-    the Sparsifier's state after theirs. The last two want the model before DDP or ``torch.compile`` wrap it, and
-    parameters to be listed, as for clipping, after this. An average of weights over time must be one of state dicts:
-    what stands where in a stored weight changes.
+    left. Masks, draws, ``state_dict`` of model and optimizer, and so training itself, are the same in all three,
+    under optimizers that step a weight without looking at others; any other is refused. States load in any order.
+    The last two want the model before DDP or ``torch.compile`` wrap it, and parameters to be listed, as for clipping,
+    after this. An average of weights over time must be one of state dicts: what a stored weight holds where changes.
+
+    What others write into inactive weights is zeroed before the next step, and by ``enforce`` at once. A step without
+    gradients counts as none. Copies are made of (model, optimizer, sparsifier) together.
 
     optimizer: a torch optimizer, or several that each weight is in one of; ``step`` steps all, and the topology
     changes once they all have. on_update: called with the UpdateReport of every topology update, after it.

@@ -1,0 +1,87 @@
+"""Steps that aren't training count as none and decide nothing."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+import dstbench
+from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
+
+
+def no_gradients(model, optimizer):
+    optimizer.zero_grad()
+    optimizer.step()
+
+
+def zeros_by_hand(model, optimizer):
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def a_checkpointing_library(model, optimizer):
+    get_optimizer_state_dict(model, optimizer)  # it steps to make the state that it then asks for
+
+
+IDLE = [no_gradients, zeros_by_hand, a_checkpointing_library]
+METHODS = {
+    "rigl": recipe("constant", 1, grow="gradient"),
+    "set": recipe("constant", 1),
+    "snip": {"name": "snip"},
+    "dense": "dense",
+}
+
+
+@pytest.mark.parametrize("idle", IDLE)
+@pytest.mark.parametrize("method", METHODS)
+def test_they_count_as_none(idle, method):
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+    sparsifier = dstbench.Sparsifier(model, optimizer, METHODS[method], 0.2, total_steps=20)
+    decided, masks = sparsifier.decided, {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    idle(model, optimizer)
+    assert (sparsifier.steps, sparsifier.history, sparsifier.decided) == (0, [], decided)
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+    train(model, sparsifier, 3)
+    assert sparsifier.steps == 3
+    assert sparsifier.decided
+    if method != "dense":
+        assert sum(sparsifier.active.values()) == round(0.2 * 736)
+        assert_masked(sparsifier)
+
+
+def test_a_library_that_makes_state_before_it_loads_leaves_the_training_as_it_would_be():
+    models = mlp(), mlp()
+    runs = [dstbench.Sparsifier(m, sgd(m, momentum=0.0), "snip", 0.2, total_steps=20) for m in models]
+    a_checkpointing_library(models[0], runs[0].optimizer)
+    for model, run in zip(models, runs, strict=True):
+        train(model, run, 8)
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in models), strict=True))
+
+
+@pytest.mark.parametrize("method", ["rigl", "snip"])
+def test_zeros_that_a_backward_pass_made_decide_no_mask(method):
+    """A loss multiplied by zero, as ranks without data use: every score would be a tie."""
+    model = mlp()
+    optimizer = sgd(model)
+    sparsifier = dstbench.Sparsifier(model, optimizer, METHODS[method], 0.2, total_steps=20)
+    decided, masks = sparsifier.decided, {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    [(images, labels)] = batches(1)
+    (0 * nn.functional.cross_entropy(model(images), labels)).backward()
+    sparsifier.step()
+    assert (sparsifier.steps, sparsifier.decided) == (0, decided)
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+    optimizer.zero_grad()
+    train(model, sparsifier, 4)
+    assert sparsifier.steps == 4
+
+
+def test_gradients_that_someone_wrote_are_training():
+    model = mlp()
+    sparsifier = dstbench.Sparsifier(model, sgd(model), recipe(), 0.2, total_steps=20)
+    for count in range(1, 4):
+        model[4].bias.grad = torch.ones(4)
+        sparsifier.step()
+        assert sparsifier.steps == count
