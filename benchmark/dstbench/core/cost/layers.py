@@ -58,10 +58,11 @@ def layer_costs(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Layer
             padded[name] = None  # it runs again: no stem
 
     handles = [layer.module.register_forward_hook(count) for layer in layers.values()]
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    dtype = first.dtype if first.is_floating_point() else torch.float32  # whatever torch's default is
     try:
         with torch.no_grad(), evaluating(model):
-            model(torch.zeros(1, *input_shape, device=device))
+            model(torch.zeros(1, *input_shape, device=first.device, dtype=dtype))
     except (
         RuntimeError,
         ValueError,
