@@ -290,9 +290,3 @@ def test_a_model_of_a_third_party_is_listed(site):
     assert "theirs" in {
         row["name"] for row in json.loads(run("plugins", "list", "--kind", "model", "--json"))
     }
-
-
-def test_a_name_that_is_taken_is_refused(tmp_path):
-    message = refused("plugins", "new", "random", "--kind", "grow", "--out", str(tmp_path))
-    assert "'random' is a grow already, of dstbench" in message
-    assert not list(tmp_path.iterdir())

@@ -178,18 +178,18 @@ def test_a_record_that_cannot_be_shown_is_left_out_by_name(tmp_path, make, put, 
     """What the schema has no rule for, found while the pages are made."""
     results = put(tmp_path / "results", [make(seed=0), make("set", seed=1)])
 
-    def tiles(rows, made=page.tiles):
+    def cards(rows, *place, made=page.cards):
         if any(row["method"] == "set" for row in rows):
-            raise ZeroDivisionError("no tile")
-        return made(rows)
+            raise ZeroDivisionError("no card")
+        return made(rows, *place)
 
-    monkeypatch.setattr(page, "tiles", tiles)
+    monkeypatch.setattr(page, "cards", cards)
     done = write_leaderboards(results, tmp_path / "boards")
     assert list(done.tables["accuracy"]["method"]) == ["rigl"]
     [rejected] = done.rejected
     assert make("set", seed=1)["key"] in rejected
-    assert "can't be shown: ZeroDivisionError: no tile" in rejected
-    assert "ZeroDivisionError: no tile" in (tmp_path / "boards" / "index.html").read_text("utf-8")
+    assert "can't be shown: ZeroDivisionError: no card" in rejected
+    assert "ZeroDivisionError: no card" in (tmp_path / "boards" / "index.html").read_text("utf-8")
 
 
 def test_an_error_of_ours_is_raised(tmp_path, make, put):

@@ -10,18 +10,25 @@ from dstbench.errors import BadInput
 from dstbench.registration.registry import _registry, registry
 from dstbench.testing import check_component, check_loading, problems
 from fake_distribution import install, registering
+from fakes.folders import write_plain
 
 BUILTIN = [
     (kind, name)
     for kind, components in registry().items()
     for name, component in components.items()
-    if component.distribution == "dstbench"
+    if component.distribution == "dstbench" and (kind, name) != ("dataset", "folder")  # it needs a root
 ]
 
 
 @pytest.mark.parametrize(("kind", "name"), BUILTIN)
 def test_every_builtin_conforms(kind, name):
     assert check_component(kind, name) == []
+
+
+def test_a_folder_of_ones_own_conforms_but_for_what_only_the_folder_tells(tmp_path):
+    write_plain(tmp_path / "photos", 3, 10, 2)
+    found = check_component("dataset", {"name": "folder", "root": str(tmp_path / "photos"), "size": 16})
+    assert [problem.check for problem in found] == ["metadata"]  # its shape and its classes
 
 
 @pytest.mark.parametrize(

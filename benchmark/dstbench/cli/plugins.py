@@ -255,12 +255,6 @@ def new_plugin(
     """Write an installable package with one component, its registration and a conformance test."""
     from dstbench.cli.scaffold import scaffold
 
-    known = registry()
-    if kind in KINDS and name in known[kind]:
-        raise BadInput(
-            f"NAME: {name!r} is a {kind} already, of {known[kind][name].distribution}: commands would mean that one; "
-            f"choose another name, such as my-{name.replace('_', '-')}"
-        )
     folder = scaffold(kind, name, out)
     typer.echo(f"made {folder}; next:")
     typer.echo(f"  pip install -e {folder} pytest")

@@ -49,7 +49,10 @@ def scaffold(kind: str, name: str, out: Path) -> Path:
     )
     if taken is not None:
         owner = registry()[kind][taken].distribution
-        raise BadInput(f"NAME: {kind} {taken!r} is there already, from {owner}: choose another name")
+        raise BadInput(
+            f"NAME: {kind} {taken!r} is there already, from {owner}: commands would mean that one; choose another "
+            f"name, such as my-{name.replace('_', '-')}"
+        )
     distribution = f"dstbench-{name.replace('_', '-')}"
     folder = out / distribution
     if folder.exists():

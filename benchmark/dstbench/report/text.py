@@ -70,7 +70,8 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
 def to_json(table: pd.DataFrame) -> str:
     """An array of objects, ``name`` first; missing is null."""
-    named = table.rename(columns={"method": "name", "label": "name"})
+    named = table.drop(columns="label", errors="ignore") if "method" in table else table
+    named = named.rename(columns={"method": "name", "label": "name"})
     named = named[["name", *(key for key in named.columns if key != "name")]]
     return json.dumps(
         json.loads(named.to_json(orient="records", double_precision=6)), indent=1, ensure_ascii=False
@@ -215,7 +216,7 @@ def _fields(sections: Sequence[Sequence[Entry]]) -> tuple[Field, ...]:
     """The columns; one in which nothing was measured is the first to go."""
     cells = list(zip(*(entry.cells for section in sections for entry in section), strict=True))
     return tuple(
-        replace(field, spare=9) if set(cells[i]) == {MISSING} else field
+        replace(field, spare=9) if cells and set(cells[i]) == {MISSING} else field
         for i, (_, field) in enumerate(TERMINAL)
     )
 

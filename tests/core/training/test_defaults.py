@@ -69,3 +69,11 @@ def test_defaults_change_no_density(defaults):
         assert dstbench.densities(model, 0.3) == plain
         assert torch.get_default_dtype() == defaults.get("dtype", torch.float32)
         assert str(torch.get_default_device()) == defaults.get("device", "cpu")
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS, ids=["float64", "bfloat16", "another device"])
+def test_defaults_change_no_cost(defaults):
+    model = chain_net()
+    plain = dstbench.cost(model, None, (3, 8, 8))
+    with changed(**defaults):
+        assert dstbench.cost(model, None, (3, 8, 8)) == plain

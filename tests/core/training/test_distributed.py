@@ -165,4 +165,5 @@ def test_what_one_rank_raises_all_raise(results):
     for said in refused(results, "init_raises", "StrategyError"):
         assert said.startswith("the initial masks: rank 1: StrategyError: ")
     for said in refused(results, "gradient_on_one", "StrategyError"):
-        assert "rank 1 and rank 0 differ in b" in said
+        assert "rank 1" in said
+        assert "at step" in said

@@ -75,7 +75,7 @@ def zero_input(model: nn.Module, shape: Sequence[int]) -> Tensor:
         raise BadInput(f"input_shape: expected channels, height and width, got {shape!r}")
     weight = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
     if weight is None:
-        return torch.zeros(1, *sizes)
+        return torch.zeros(1, *sizes, dtype=torch.float32)
     return torch.zeros(1, *sizes, dtype=weight.dtype, device=weight.device)
 
 

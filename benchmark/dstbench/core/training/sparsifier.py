@@ -155,7 +155,7 @@ class Sparsifier:
             self.arrangement = self.masking.arrangement
             self._connect()
             if not self.method.dense and (warning := self._owned.warning()):
-                warnings.warn(warning, stacklevel=2)
+                warnings.warn(warning, stacklevel=3)  # made_together stands between
 
     def __repr__(self) -> str:
         return (
