@@ -112,3 +112,9 @@ def test_a_record_with_more_fields_than_we_know_is_kept(tmp_path, make):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(record))
     assert read(tmp_path).records[0]["note"] == "from a fork"
+
+
+def test_seeds_that_are_timed_otherwise_are_one_method(tmp_path, make, put):
+    records = [make(seed=seed) for seed in (0, 1)]
+    records[1]["trial"]["measure"] = {"throughput": False}
+    assert len(set(load_results(put(tmp_path, records))["trial"])) == 1

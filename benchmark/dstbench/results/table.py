@@ -175,7 +175,8 @@ def _row(record: Record) -> dict[str, Any]:
         "seed": trial["seed"],
         "training": settings_text(trial),
         "dense_layers": "+".join(recipe.get("dense_layers") or ()) or None,
-        "trial": canonical({name: value for name, value in trial.items() if name != "seed"}),
+        # how its speed is measured is no part of what a trial is, nor of its key
+        "trial": canonical({name: value for name, value in trial.items() if name not in ("seed", "measure")}),
         "versions": _versions(provenance),
         **{key: row.value(measures) for key, row in MEASURES.items() if row.framed},
         "dataset_fingerprint": provenance.get("dataset_fingerprint"),
