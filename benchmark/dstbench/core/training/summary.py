@@ -10,40 +10,39 @@ from dstbench.api.select import count
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dstbench.core.training.sparsifier import Sparsifier
+    from dstbench.core.training.readings import Readings
 
 
-def summarise(sparsifier: Sparsifier) -> DataFrame:
+def summarise(readings: Readings) -> DataFrame:
     """One row a layer: shape, structure, target and measured density, exploration, rows without a weight.
 
     Matrix weights outside the budget follow, all active, with the reason in place of the structure.
     """
     from pandas import DataFrame
 
-    kept, topology = sparsifier.kept, sparsifier.topology
-    stray = sparsifier.weights.stray()
+    kept, topology = readings.kept, readings.topology
+    stray = readings.weights.stray()
     rows: list[dict[str, Any]] = [
         {
             "layer": name,
             "shape": layer.info.shape,
             "weights": layer.info.numel,
-            "structure": _structure(sparsifier, name),
-            "target": sparsifier.budget[name] / layer.info.numel,
+            "structure": _structure(readings, name),
+            "target": readings.budget[name] / layer.info.numel,
             "measured": (topology.active[name] + stray[name]) / layer.info.numel,
             "active": topology.active[name],
             "r_s": topology.explored_counts[name] / layer.info.numel,
             "never_dropped": kept[name] / topology.initial[name],
             "dead_rows": layer.info.shape[0] - count(topology.masks[name].flatten(1).any(1)),
         }
-        for name, layer in sparsifier.layers.items()
+        for name, layer in readings.layers.items()
     ]
     rows += [
-        _dense(name, tuple(layer.info.shape), "dense_layers")
-        for name, layer in sparsifier.dense_layers.items()
+        _dense(name, tuple(layer.info.shape), "dense_layers") for name, layer in readings.dense_layers.items()
     ]
-    rows += [_dense(name, left.shape, left.reason) for name, left in sparsifier.left_out.items()]
+    rows += [_dense(name, left.shape, left.reason) for name, left in readings.left_out.items()]
     table = DataFrame(rows)
-    table.attrs = {"density": sparsifier.density, "total_density": sparsifier.total_density}
+    table.attrs = {"density": readings.density, "total_density": readings.total_density}
     return table
 
 
@@ -60,7 +59,7 @@ def _dense(name: str, shape: tuple[int, ...], reason: str) -> dict[str, Any]:
     }
 
 
-def _structure(sparsifier: Sparsifier, name: str) -> str:
-    if name in sparsifier.fallbacks:
-        return "unstructured: " + sparsifier.fallbacks[name]
-    return type(sparsifier.structures[name].component).__name__.lower()
+def _structure(readings: Readings, name: str) -> str:
+    if name in readings.fallbacks:
+        return "unstructured: " + readings.fallbacks[name]
+    return type(readings.structures[name].component).__name__.lower()

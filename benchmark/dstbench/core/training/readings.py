@@ -1,0 +1,166 @@
+"""What a training has come to, read from its state, its topology and its weights. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from dstbench.api import LayerView
+from dstbench.api.select import count
+from dstbench.core.engine.books import Budget
+from dstbench.core.engine.structures import EngineStructure
+from dstbench.core.engine.update import Masks
+from dstbench.core.network.layers import Layer
+from dstbench.core.network.ownership import LeftOut, Ownership
+from dstbench.core.storage.stored import Weights
+from dstbench.core.training.masking import Masking
+from dstbench.core.training.rules import Fields, Rules
+from dstbench.core.training.state import TrainingState
+from dstbench.core.training.summary import summarise
+from dstbench.core.training.support import Removal
+from dstbench.core.training.timetable import Timetable
+from dstbench.core.training.topology import Topology, UpdateReport
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Readings:
+    """The read-only half of a Sparsifier."""
+
+    state: TrainingState
+    rules: Rules
+    masking: Masking
+    weights: Weights
+    timetable: Timetable
+    layers: Mapping[str, Layer]  # in the budget
+    dense_layers: Mapping[str, Layer]  # left out of it on request
+    structures: Mapping[str, EngineStructure]
+    fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, and why
+    _owned: Ownership
+
+    @property
+    def topology(self) -> Topology:
+        """Which weights are active, which ever and always were."""
+        return self.masking.topology
+
+    @property
+    def steps(self) -> int:
+        """The optimizer steps that were applied."""
+        return self.state.steps
+
+    @property
+    def history(self) -> list[UpdateReport]:
+        """The topology updates."""
+        return list(self.state.history)
+
+    @property
+    def removals(self) -> list[Removal]:
+        """What the structure took away for good."""
+        return list(self.state.removals)
+
+    @property
+    def budget(self) -> Budget:
+        """The number of weights of each layer that its mask realises, to the nearest unit."""
+        return dict(self.state.books.budget)
+
+    @property
+    def allocation(self) -> Budget:
+        """The number of weights that each layer should hold."""
+        return dict(self.state.books.allocation)
+
+    @property
+    def updates(self) -> int:
+        """The topology updates so far."""
+        return len(self.state.history)
+
+    @property
+    def last_update(self) -> int:
+        """The step of the most recent topology update; 0 before the first."""
+        return self.state.history[-1].step if self.state.history else 0
+
+    @property
+    def last_planned_update(self) -> int:
+        """The step at which the training's last topology update is due; 0 if there is none."""
+        return self.timetable.last_update
+
+    @property
+    def masks(self) -> Masks:
+        """{layer name: bool [*w]}; not copies, so don't write to them."""
+        return dict(self.topology.masks)
+
+    @property
+    def size(self) -> int:
+        """N: the maskable weights in the budget."""
+        return self.rules.size
+
+    @property
+    def active(self) -> Budget:
+        """The measured number of active weights of each layer."""
+        return dict(self.topology.active)
+
+    @property
+    def density(self) -> float:
+        """Active weights / N, measured."""
+        return sum(self.topology.active.values()) / self.size
+
+    @property
+    def total_density(self) -> float:
+        """Active weights / all matrix weights, those that stay dense among both."""
+        every = self._owned.weights
+        return (sum(self.topology.active.values()) + every - self.size) / every
+
+    @property
+    def left_out(self) -> dict[str, LeftOut]:
+        """{name: shape and reason} of the matrix weights that can't be masked and stay dense."""
+        return dict(self._owned.left_out)
+
+    @property
+    def explored(self) -> Budget:
+        """The number of weights of each layer that were ever active, the initial mask included."""
+        return dict(self.topology.explored_counts)
+
+    @property
+    def r_s(self) -> float:
+        """R_s: the fraction of weights that were ever active, the initial mask included (ITOP, arXiv 2102.02887)."""
+        return sum(self.topology.explored_counts.values()) / self.size
+
+    @property
+    def support(self) -> Masks:
+        """{layer name: bool [*w]} where a layer may ever be active again, for layers that lost positions for good."""
+        return dict(self.topology.support)
+
+    @property
+    def initial(self) -> Budget:
+        """The number of weights of each layer that were active at the start."""
+        return dict(self.topology.initial)
+
+    @property
+    def kept(self) -> Budget:
+        """The number of weights of each layer that every topology so far has held."""
+        return {name: count(mask) for name, mask in self.topology.kept.items()}
+
+    @property
+    def never_dropped(self) -> float:
+        """The fraction of the initially active weights that every topology so far has held."""
+        return sum(self.kept.values()) / sum(self.initial.values())
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Layers whose weights are all zero: grown at zero, and no gradient reaches them any more."""
+        return [name for name, values in self.weights.values.items() if not bool(values.detach().any())]
+
+    @property
+    def decided(self) -> bool:
+        """Whether there are initial masks; until then all weights are active (an init that reads gradients)."""
+        return not self.state.undecided
+
+    def summary(self) -> DataFrame:
+        """One row a layer: shape, structure, target and measured density, exploration, rows without a weight. Behind
+        the layers in the budget come the weights that stay dense, with the reason; ``attrs`` has both densities."""
+        return summarise(self)
+
+    def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
+        """What strategies see of each layer now, with the signals of ``fields``."""
+        return self.rules.views(self.state, self.topology, self.weights, fields)
