@@ -126,7 +126,9 @@ def test_no_suite_asks_for_a_precision_that_processors_may_have_to_emulate():
 def test_every_committed_trial_is_one_of_its_suite():
     for suite in SUITES:
         committed = [path.parent.name for path in (BOARDS / suite).rglob("result.json")]
-        assert set(committed) <= planned(suite).keys()
+        seeds = ["seed=0,1,2,3,4"] if suite == "quick" else []  # its board has more than its suite runs
+        matrix = load_matrix(suite, [*AS_COMMITTED.get(suite, ()), *seeds])
+        assert set(committed) <= {trial.key for trial in plan(matrix, registry()).trials}
         for key in committed:
             trial = record(suite, key)["trial"]
             assert TrialSpec.from_json(trial).to_json() == trial
