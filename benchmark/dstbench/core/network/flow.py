@@ -303,12 +303,14 @@ class _Walk:
     def combined(self, name: str, arguments: Sequence[object]) -> Value | None:
         """A sum or product of values that have the same channels, or of one and a number."""
         values = [argument for argument in arguments if isinstance(argument, Value)]
-        if len(arguments) != 2 or any(not isinstance(each, Value | int | float) for each in arguments):
+        if len(arguments) != 2 or any(
+            not isinstance(argument, Value | int | float) for argument in arguments
+        ):
             return None
         first, last = values[0], values[-1]
         if len(first.slots) != len(last.slots) or (first.axis, first.flat) != (last.axis, last.flat):
             return None
-        a, b = (each.constant if isinstance(each, Value) else each for each in arguments)
+        a, b = (argument.constant if isinstance(argument, Value) else argument for argument in arguments)
         if name in _PRODUCTS:  # zero times anything finite; a gain that starts at zero makes nothing constant
             zero = (first.constant == 0) | (last.constant == 0)
             constant = torch.as_tensor(a * b).masked_fill(zero, 0.0)  # type: ignore[operator]

@@ -51,7 +51,7 @@ class Ownership:
     def weights(self) -> int:
         """All matrix weights."""
         owned = (layer.info.numel for layers in (self.sparse, self.dense) for layer in layers.values())
-        return sum(owned) + sum(each.weights for each in self.left_out.values())
+        return sum(owned) + sum(left.weights for left in self.left_out.values())
 
     def warning(self) -> str | None:
         """What nobody asked to stay dense, with how many weights that are; None where there is nothing."""
@@ -60,7 +60,7 @@ class Ownership:
             return None
         named = [f"{name} ({each.reason})" for name, each in list(unasked.items())[:_NAMED]]
         more = f" and {len(unasked) - _NAMED} more" if len(unasked) > _NAMED else ""
-        total = sum(each.weights for each in unasked.values())
+        total = sum(left.weights for left in unasked.values())
         return (
             f"{total} of {self.weights} matrix weights stay dense and don't count as maskable: "
             f"{', '.join(named)}{more}; summary() lists them"
@@ -97,7 +97,7 @@ def owned(
         raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask{reasons}")
     dense = {name: layer for name, layer in able.items() if name in chosen}
     left_out = {n: LeftOut(each.shape, each.reason, n in chosen) for n, each in left_out.items()}
-    return Ownership(sparse, dense, left_out | _others(uses, {id(each.weight) for each in layers.values()}))
+    return Ownership(sparse, dense, left_out | _others(uses, {id(layer.weight) for layer in layers.values()}))
 
 
 def budgeted_layers(

@@ -74,7 +74,9 @@ def _try(module: nn.Linear | _ConvNd, name: str) -> str | None:
         operands = list(seen.operands)
         if not operands:
             return f"{name} multiplies with something else than its weight"
-        if not all(any(not bool(view[zero].any()) for view in _views(each, weight)) for each in operands):
+        if not all(
+            any(not bool(view[zero].any()) for view in _views(operand, weight)) for operand in operands
+        ):
             return f"{name} rewrites its weight: zeros of it aren't zeros in what it multiplies with"
     return None
 
@@ -113,6 +115,6 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             may = (
                 args[1:2] if func.overloadpacket is _aten.convolution else args
             )  # padded, an input may be as large
-            tensors = [each for each in may if isinstance(each, Tensor)]
-            self.operands += [each.detach().clone() for each in tensors if each.numel() == self._size]
+            tensors = [argument for argument in may if isinstance(argument, Tensor)]
+            self.operands += [tensor.detach().clone() for tensor in tensors if tensor.numel() == self._size]
         return func(*args, **(kwargs or {}))

@@ -136,7 +136,7 @@ def _value(argument: Argument) -> Any:
 
 def _holds(value: object) -> bool:
     return isinstance(value, Tensor) or (
-        type(value) is tuple and any(isinstance(each, Tensor) for each in value)
+        type(value) is tuple and any(isinstance(item, Tensor) for item in value)
     )
 
 

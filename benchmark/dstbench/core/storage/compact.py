@@ -114,7 +114,7 @@ def _alive(coupling: Coupling, support: Mapping[str, Tensor]) -> Tensor | None:
         return None
     rows = [support[name].flatten(1).any(1) for name in coupling.producers]
     columns = [support[name].transpose(0, 1).flatten(1).any(1) for name in coupling.consumers]
-    alive = torch.stack([*rows, *(each.view(len(rows[0]), -1).any(1) for each in columns)]).any(0)
+    alive = torch.stack([*rows, *(column.view(len(rows[0]), -1).any(1) for column in columns)]).any(0)
     return None if bool(alive.all()) else alive
 
 

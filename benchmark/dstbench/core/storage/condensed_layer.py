@@ -113,8 +113,8 @@ def execute(execution: Execution, call: LayerCall, x: Tensor, packed: Tensor, bi
         raise StrategyError(f"layer {call.info.name!r}: expected an input of {packed.dtype}, got {x.dtype}")
     if not batch.numel():
         # of the same graph, so that all gradients are zeros, as the layer's own are
-        reached = [each for each in (batch, packed, bias) if each is not None and each.requires_grad]
-        out = sum((each.sum() * 0 for each in reached), x.new_zeros(shape))
+        reached = [tensor for tensor in (batch, packed, bias) if tensor is not None and tensor.requires_grad]
+        out = sum((tensor.sum() * 0 for tensor in reached), x.new_zeros(shape))
     else:
         out = execution(batch, packed, bias)
     return out if batch is x else out[0]

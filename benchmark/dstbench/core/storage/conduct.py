@@ -175,7 +175,7 @@ def _copied(optimizer: Optimizer, group: dict[str, Any], parameter: nn.Parameter
     # what stands before a method, such as a scheduler's ``step``, belongs to the real one
     own = {name: value for name, value in held.items() if not callable(getattr(kind, name, None))}
     twin.__dict__.update(copy.deepcopy(own, memo))
-    twin.param_groups = [each for each in twin.param_groups if each["params"]]
+    twin.param_groups = [group for group in twin.param_groups if group["params"]]
     return twin
 
 

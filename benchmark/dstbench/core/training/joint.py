@@ -21,7 +21,7 @@ def optimizers_of(given: Any, model: nn.Module) -> tuple[Optimizer, ...]:
     several = isinstance(given, list | tuple)
     if several and not given:
         raise BadInput("optimizer: expected a torch.optim.Optimizer or several, got an empty list")
-    found = tuple(innermost(each) for each in (given if several else [given]))
+    found = tuple(innermost(optimizer) for optimizer in (given if several else [given]))
     maskable_layers(model)  # refuses layers without a shape
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owner: dict[int, Optimizer] = {}
@@ -53,7 +53,7 @@ def innermost(optimizer: Any) -> Optimizer:
     inner = next((name for name, each in held.items() if _steps(each)), None)
     if inner is not None:
         several = isinstance(held[inner], list | tuple)
-        kinds = ", ".join(type(each).__name__ for each in (held[inner] if several else [held[inner]]))
+        kinds = ", ".join(type(part).__name__ for part in (held[inner] if several else [held[inner]]))
         raise BadInput(
             f"optimizer: {kind} steps another optimizer, its {inner} ({kinds}): give the Sparsifier that, and step "
             f"{kind} as before"
@@ -70,7 +70,7 @@ def innermost(optimizer: Any) -> Optimizer:
 def _steps(held: Any) -> bool:
     """Whether what an object holds are optimizers."""
     return isinstance(held, Optimizer) or (
-        isinstance(held, list | tuple) and bool(held) and all(isinstance(each, Optimizer) for each in held)
+        isinstance(held, list | tuple) and bool(held) and all(isinstance(part, Optimizer) for part in held)
     )
 
 

@@ -18,4 +18,6 @@ def trains(optimizer: Any, renewed: bool) -> bool:
     libraries build an optimizer's state before they load a checkpoint. renewed: whether one is known to have run."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return bool(gradients) and (renewed or any(each.is_sparse or bool(each.any()) for each in gradients))
+    return bool(gradients) and (
+        renewed or any(gradient.is_sparse or bool(gradient.any()) for gradient in gradients)
+    )

@@ -313,11 +313,13 @@ class Sparsifier(Readings):
         self._reach.note(gradients)
         wanted = self.masking.logical(gradients) if self._needed else {}
         decides = self._plan.target is not None or not self.decided
-        self._idle = bool(wanted) and decides and not any(bool(each.any()) for each in wanted.values())
+        self._idle = (
+            bool(wanted) and decides and not any(bool(gradient.any()) for gradient in wanted.values())
+        )
         if self._idle:
             return
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
-        if not self.decided and not any(overflowed(each) for each in self.optimizers):
+        if not self.decided and not any(overflowed(part) for part in self.optimizers):
             ready = self.signals.ready(init.needs, self.topology.masks)
             lacking = next((name for name in self.layers if name not in ready), None)
             if lacking is not None:

@@ -54,7 +54,9 @@ def _values(tensors: Sequence[Tensor]) -> Callable[[], None]:
 def _attributes(owner: Any) -> Callable[[], None]:
     """An object's attributes, with the entries of those that are dictionaries, lists or sets."""
     attributes = dict(owner.__dict__)
-    inside = [_container(each) for each in attributes.values() if isinstance(each, dict | list | set)]
+    inside = [
+        _container(attribute) for attribute in attributes.values() if isinstance(attribute, dict | list | set)
+    ]
 
     def put_back() -> None:
         owner.__dict__.clear()
