@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import multiprocessing
 import os
 import signal
@@ -63,6 +64,7 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         os.close(printed)
+        _print_by_lines()
         faulthandler.enable(file=2)
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
@@ -75,6 +77,13 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         with contextlib.suppress(Exception):  # a trial may have closed it
             stream.flush()
     os._exit(code)  # the record is written: nothing that fails while an interpreter shuts down may matter
+
+
+def _print_by_lines() -> None:
+    """What a trial printed last is in its log however it ends: SIGKILL leaves no time to write what is kept back."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def tell(report: Connection, what: str, value: int) -> None:
