@@ -8,7 +8,7 @@ is zero, or a constant that its readers can take into their biases, which zeros 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -121,6 +121,14 @@ class Removal:
     channels: Channels
     gone: Tensor  # bool [channels]
     links: Mapping[str, Tensor]  # layer -> bool [out, in / groups]: where any tap is active
+    multiple: int = 1  # of rows that a layer keeps
+    refused: Mapping[str, str] = field(
+        default_factory=dict
+    )  # layers that keep their rows whatever they are -> why
+
+    def refusing(self, layers: Mapping[str, str]) -> Removal:
+        """The same where these layers keep all of their rows, and with them the channels."""
+        return _removal(self.channels, self.links, self.multiple, layers)
 
     def at(self, slots: Tensor) -> Tensor:
         """Which of some slots go: bool, the shape of slots."""
@@ -145,7 +153,9 @@ class Removal:
         flow, whys = self.channels.flow, {}
         for name, links in self.links.items():
             dead = ~links.any(1)
-            if name in flow.unfollowed and bool(dead.any()):
+            if name in self.refused and bool(dead.any()):
+                whys[name] = self.refused[name]
+            elif name in flow.unfollowed and bool(dead.any()):
                 whys[name] = flow.unfollowed[name]
             elif name in flow.rows and (stay := (dead & ~self.at(flow.rows[name])).nonzero()).numel():
                 whys[name] = self._why(name, int(stay[0]))
@@ -189,12 +199,19 @@ def removable(
         name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
         for name, layer in maskable_layers(model).items()
     }
-    network = channels(model, links, example)
+    return _removal(channels(model, links, example), links, multiple, {})
+
+
+def _removal(
+    network: Channels, links: Mapping[str, Tensor], multiple: int, refused: Mapping[str, str]
+) -> Removal:
     flow, of = network.flow, network.of
     free = torch.zeros(network.count, dtype=torch.bool)  # read at all, and nowhere blocked
     for read in flow.reads.values():
         free[of[read.slots]] = True
     free[list(network.reasons)] = False
+    for name in refused:
+        free[of[flow.rows[name]]] = False
     for read in flow.responses.values():
         free[of[read.slots][~_harmless(read)]] = False
     gone, before = torch.zeros_like(free), -1
@@ -207,7 +224,7 @@ def removable(
         gone = free & ~needed
     for slots in flow.rows.values():
         _keep_some(gone, of[slots], multiple)
-    return Removal(network, gone, links)
+    return Removal(network, gone, links, multiple, refused)
 
 
 def _links(mask: Tensor) -> Tensor:

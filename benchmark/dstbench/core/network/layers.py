@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
@@ -84,6 +85,16 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
         )
         for name, (module, weight, kind) in owned.items()
     }
+
+
+@torch.no_grad()
+def impose(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Exact zeros where the masks, bool [*w] by layer, are inactive; in place."""
+    layers = maskable_layers(model)
+    for name, mask in masks.items():
+        weight = layers[name].weight
+        weight.mul_(mask.to(weight).view_as(weight))
+    return model
 
 
 def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
