@@ -24,7 +24,12 @@ class Layer:
 
     info: LayerInfo
     module: nn.Linear | _ConvNd
-    weight: nn.Parameter
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """Whichever the module holds now."""
+        weight: nn.Parameter = self.module._parameters["weight"]  # type: ignore[assignment]
+        return weight
 
 
 def wrapped(module: nn.Module) -> nn.Module | None:
@@ -80,9 +85,7 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     modules = {name: module for name, (module, _, _) in owned.items()}
     classifier, first = _classifier(model, modules), _first_conv(model, modules)
     return {
-        name: Layer(
-            LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module, weight
-        )
+        name: Layer(LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module)
         for name, (module, weight, kind) in owned.items()
     }
 
