@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dstbench.errors import in_a_line
+
 _RATE = 0.1  # of the copies whose movements are compared: the real one may be warming up from zero
 _COSINES = (
     0,
@@ -86,7 +88,7 @@ def _tried(optimizer: Optimizer, group: dict[str, Any], like: Tensor) -> Conduct
         try:
             return _observed(partial(_Twin, make, optimizer, group), like)
         except Exception as error:  # anyone's optimizer may raise anything
-            reasons.append(f"{type(error).__name__}: {error}")
+            reasons.append(in_a_line(error))
     return Conduct(still=False, condensed=False, compact=False, movable=False, failure=reasons[0])
 
 

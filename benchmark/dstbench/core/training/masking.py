@@ -123,7 +123,9 @@ class Masking:
         self._turn += 1
         watched = self._watch.watched
         turn = watched[self._turn % len(watched) :][:1] if watched else ()
-        self.weights.multiply(turn if self._known else self.weights.stored)
+        if not self._known:
+            self.weights.multiply(self.weights.stored)
+        self.weights.zero({name: self.topology.masks[name] for name in turn})  # with what momentum made of it
         self._watch.look(self.weights.values)
 
     @torch.no_grad()
