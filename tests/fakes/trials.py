@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,11 @@ def go_on(trial, folder, threads):
     raise interruption.Interrupted
 
 
+def lose_its_lease(trial, folder, threads):
+    shutil.rmtree(folder / "lease")
+    return succeed(trial, folder, threads)
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
@@ -163,7 +169,7 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
-    "speak": speak_to_the_terminal, "go on": go_on,
+    "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
 }  # fmt: skip
 
 

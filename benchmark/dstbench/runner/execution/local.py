@@ -106,6 +106,8 @@ def run_local(
                 while slots and (job := queue.take()):
                     running.append(_start(job, slots.popleft(), threads, gpus))
                     on_event(Event("started", job))
+                if not (queue or running):
+                    break
                 _wait(running, grace, queue.pause if slots else _LONGEST, stop)
                 for child in list(running):
                     _listen(child)
