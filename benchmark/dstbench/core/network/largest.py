@@ -21,7 +21,7 @@ from dstbench.core.network.inputs import Inputs, call
 from dstbench.core.network.outputs import Comparison, comparison, tolerance
 
 _EXACT = 1e-5  # what outputs may differ by, of their size, in float32
-_TRIES = 64  # of networks that are carved and run, at most
+_TRIES = 32  # of networks that are carved and run, at most
 
 
 @dataclass(frozen=True)
