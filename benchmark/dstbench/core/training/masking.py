@@ -35,6 +35,7 @@ class Masking:
         self._turn = 0  # which layer is masked whole next
         self._still = False  # whether the optimizers leave zeros alone
         self._known = states.known
+        self._first = True  # no step was applied yet
         self.weights = Weights(rules.layers, states)
         self.arrangement: Arrangement = MaskedArrangement()
         values = self.weights.values
@@ -117,7 +118,10 @@ class Masking:
     @torch.no_grad()
     def settle(self, silent: bool) -> None:
         """Zero what a step may have written into inactive weights; else one large layer in turn, for good measure."""
-        if not self._still or self.states.overheard:
+        if not self._still or self.states.overheard or self._first:
+            self._first = (
+                False  # fused optimizers begin with whatever memory held where their first step is skipped
+            )
             self.zero(self.topology.masks, silent)
             return
         self._turn += 1
