@@ -65,12 +65,13 @@ class Batches:
         """Steps per epoch."""
         return len(self._spans)
 
-    def epoch(self, k: int) -> Iterator[Batch]:
-        """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]."""
+    def epoch(self, k: int, done: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]. The first ``done`` are left
+        out; those that follow are the same."""
         draws = _Draws.of(len(self._labels), self._augment, _generator(self._seed, k))
         order = draws.order.to(self._source.device)
         draws = draws.to(self._labels.device)
-        parts = [self._mine(start, stop) for start, stop in self._spans]
+        parts = [self._mine(start, stop) for start, stop in self._spans[done:]]
         for part, pixels in zip(parts, self._source.batches([order[p] for p in parts], k), strict=True):
             mine = draws.part(part)
             images = pixels.to(self._labels.device, non_blocking=True)

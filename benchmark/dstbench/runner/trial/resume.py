@@ -1,7 +1,11 @@
-"""Where an interrupted trial goes on, bit for bit: one file, read without pickle. What can't be used is set aside."""
+"""Where an interrupted trial goes on, bit for bit: one file, read without pickle, and the one before it.
+
+What can't be used is set aside by name, and the trial goes on from the other one, or starts anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -16,9 +20,9 @@ from dstbench.errors import BadInput
 from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.key import trial_key
 from dstbench.runner.trial import tensor_files
-from dstbench.runner.trial.running import CHECKPOINT, CURVE, RunningTrial
+from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, RunningTrial
 
-_VERSION = 1
+_VERSION = 2
 _ACCELERATE = "checkpoint"
 """Where earlier releases had Accelerate put a folder of pickles, which can't be read without running them."""
 
@@ -26,7 +30,10 @@ _log = logging.getLogger("dstbench.trial")
 
 
 def save_checkpoint(running: RunningTrial) -> None:
-    """Keep all that exact continuation needs, in place of the last checkpoint."""
+    """Keep all that exact continuation needs, in place of the last checkpoint; that one stays beside it.
+
+    A full disk costs the checkpoint, not the trial: the last one stands, and a warning says so.
+    """
     device, scaler = running.accelerator.device, running.accelerator.scaler
     content = {
         "version": _VERSION,
@@ -40,34 +47,45 @@ def save_checkpoint(running: RunningTrial) -> None:
         "curve": (running.folder / CURVE).read_text(encoding="utf-8"),
         "random": _random_state(device),
     }
-    tensor_files.write(content, running.folder / CHECKPOINT)
+    path = running.folder / CHECKPOINT
+    try:
+        tensor_files.write(content, path, previous=running.folder / PREVIOUS)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            tensor_files.fresh(path).unlink(missing_ok=True)
+        _log.warning("%s: not written: %s; the one before stands, and the trial goes on", CHECKPOINT, error)
 
 
 def remove_checkpoint(folder: Path) -> None:
     """The trial is over."""
-    for name in (CHECKPOINT, f"{CHECKPOINT}.new"):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        path.unlink(missing_ok=True)
+        tensor_files.fresh(path).unlink(missing_ok=True)
 
 
 def resumed(build: Callable[[], RunningTrial], folder: Path) -> tuple[RunningTrial, str | None]:
     """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used."""
-    problem = None
+    problems = []
     if (old := folder / _ACCELERATE).exists():
-        problem = _set_aside(old, "an earlier release's, which can't be read without running what is in it")
+        why = "an earlier release's, which can't be read without running what is in it"
+        problems.append(_set_aside(old, why))
     running = build()
-    path = folder / CHECKPOINT
-    if not path.exists() and not path.is_symlink():
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        if not path.exists() and not path.is_symlink():
+            continue
+        try:
+            _restore(running, tensor_files.read(path))
+            break
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            problems.append(_set_aside(path, str(error).strip() or type(error).__name__))
+            running = build()  # part of the checkpoint may be loaded
+    else:
         (folder / CURVE).write_text("", encoding="utf-8")
-        return running, problem
-    try:
-        _restore(running, tensor_files.read(path))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        problem = _set_aside(path, str(error).strip() or type(error).__name__)
-        running = build()  # part of the checkpoint may be loaded
-        (folder / CURVE).write_text("", encoding="utf-8")
-    return running, problem
+        if problems:
+            _log.warning("the trial starts anew")
+    return running, "; ".join(problems) or None
 
 
 def _restore(running: RunningTrial, saved: dict[str, Any]) -> None:
@@ -102,7 +120,7 @@ def _set_aside(path: Path, reason: str) -> str:
     aside = path.with_name(f"{path.name}.{time.time_ns()}.invalid")
     path.rename(aside)
     problem = f"{path.name}: not used, now {aside.name}: {reason}"
-    _log.warning("%s; the trial starts anew", problem)
+    _log.warning("%s", problem)
     return problem
 
 
