@@ -57,6 +57,12 @@ Workers = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
 DataRoot = Annotated[Path | None, typer.Option(envvar="DSTBENCH_DATA", help="Where data sets are.")]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="A trial's checkpoints are so far apart; 0: none, but where it is asked to stop."
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
@@ -87,6 +93,7 @@ def run(
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: DeviceOption = Device.auto,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -112,6 +119,7 @@ def run(
                 data_root=data_root,
                 download=download,
                 device=device.value,
+                checkpoint_minutes=checkpoint_minutes,
                 progress=progress,
                 planned=planned,
                 yes=yes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -70,6 +71,7 @@ def run(
     data_root: str | Path | None = None,
     download: bool = False,
     device: str = "auto",
+    checkpoint_minutes: float = 10.0,
     progress: Callable[[Event], None] | None = None,
     planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
@@ -80,6 +82,7 @@ def run(
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     device: "auto" (a GPU where there is one) or "cpu".
+    checkpoint_minutes: how far apart a trial's checkpoints are; 0 for none, but where it is asked to stop.
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
@@ -90,7 +93,7 @@ def run(
     """
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
-    _check_options(out, settings, retry, workers, device)
+    _check_options(out, settings, retry, workers, device, checkpoint_minutes)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source, yes=yes)
     execute: Executor = source.resolve("executor", executor).load()
@@ -110,7 +113,11 @@ def run(
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-            options = {"data_root": data_root and Path(data_root), "device": device}
+            options = {
+                "data_root": data_root and Path(data_root),
+                "device": device,
+                "checkpoint_seconds": 60.0 * checkpoint_minutes,
+            }
             said = {"tuning": whole.matrix.budget.tuning}
             jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
             execute(jobs, workers=workers, on_event=ending, preload=preload)
@@ -155,7 +162,12 @@ DEVICES = ("auto", "cpu")
 
 
 def _check_options(
-    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+    out: str | Path,
+    settings: Sequence[str],
+    retry: Iterable[str],
+    workers: int | None,
+    device: str,
+    checkpoint_minutes: float,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -163,6 +175,8 @@ def _check_options(
             raise BadInput(f"{name}: expected a list of strings, got {value!r}")
     if workers is not None and workers < 1:
         raise BadInput(f"workers: expected at least 1, got {workers}")
+    if not 0 <= checkpoint_minutes < math.inf:
+        raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
     if Path(out).exists() and not Path(out).is_dir():
