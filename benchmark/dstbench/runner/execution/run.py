@@ -16,7 +16,7 @@ from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, load_matrix
+from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
@@ -95,7 +95,7 @@ def run(
     whole = plan(load_matrix(suite, settings), source, yes=yes)
     execute: Executor = source.resolve("executor", executor).load()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
@@ -111,13 +111,13 @@ def run(
         if due:
             _check_data(due, source, data_root, download)
             options = {"data_root": data_root and Path(data_root), "device": device}
-            said = {"tuning": whole.matrix.budget.tuning}
-            jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
+            said = {"tuning": budget.tuning}
+            jobs = [_job(root, t, chosen.train, budget, options, retry=retried, provenance=said) for t in due]
             execute(jobs, workers=workers, on_event=ending, preload=preload)
         timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
         if timing:
             options = {"device": device}
-            jobs = [_job(root, t, chosen.measure, limit, options, phase="throughput") for t in timing]
+            jobs = [_job(root, t, chosen.measure, budget, options, phase="throughput") for t in timing]
             execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
     return _summary(root, share, ending, time.monotonic() - start)
 
@@ -236,7 +236,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
+        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -268,13 +268,22 @@ def _job(
     root: Path,
     trial: PlannedTrial,
     task: str,
-    limit: float | None,
+    budget: Budget,
     options: Mapping[str, Any],
     **more: Any,
 ) -> Job:
     folder = folder_of(root, trial.key)
     return Job(
-        trial.key, trial.trial, trial.label, trial.control, folder, task, limit=limit, options=options, **more
+        trial.key,
+        trial.trial,
+        trial.label,
+        trial.control,
+        folder,
+        task,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
+        options=options,
+        **more,
     )
 
 

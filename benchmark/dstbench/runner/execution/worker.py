@@ -21,6 +21,7 @@ from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 DONE, ELSEWHERE = 0, 75
@@ -42,6 +43,7 @@ class Job:
     task: str  # "module:function", called with trial and folder
     phase: Literal["train", "throughput"] = "train"
     limit: float | None = None  # seconds of wall clock
+    memory: int | None = None  # bytes that its processes may hold
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
@@ -95,10 +97,18 @@ def is_finished(folder: Path, retry: frozenset[str]) -> bool:
     return not isinstance(record, dict) or record["status"] not in retry
 
 
-def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
-    """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
+def record_death(
+    job: Job, status: str, reason: str, seconds: float, measures: Mapping[str, Any] | None = None
+) -> Record:
+    """Write the record of a trial whose process died without one; the log's end stands for a traceback.
+
+    measures: what else is known of it, beside its ``seconds``.
+    """
     words = last_words(job.folder / LOG)
-    died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
+    died = {
+        **ending(status, reason, trace=words or None),
+        "measures": {"seconds": seconds, **(measures or {})},
+    }
     return write_record(_named(job, died), job.folder)
 
 
@@ -113,6 +123,8 @@ def _attempt(job: Job, threads: int) -> Record:
         record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
     except Exception as error:
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
+    if record["status"] == "oom" and job.memory is not None:
+        record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
     return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
 
