@@ -269,6 +269,6 @@ def register_executor(register: Register) -> None:
     """Executors: what runs the trials of a plan."""
     register(
         "local",
-        "dstbench.runner.execution.local:run_local",
+        "dstbench.runner.execution.order:carry_out",
         summary="one forked process a trial on this machine",
     )

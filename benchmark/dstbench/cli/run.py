@@ -67,6 +67,20 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU wher
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
 ]
+TrialTime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Wall clock after which a trial is stopped, such as 2h or 3h50m; else `budget.trial_seconds`.",
+    ),
+]
+TrialMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of the host that the processes of a trial may hold, such as 8G; else `budget.trial_memory`.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -87,6 +101,8 @@ def run(
             "contended: only the timing, where something else was running.",
         ),
     ] = "",
+    trial_time: TrialTime = None,
+    trial_memory: TrialMemory = None,
     shard: Shard = None,
     data_root: DataRoot = None,
     download: Annotated[
@@ -111,7 +127,7 @@ def run(
             done = run_suite(
                 suite,
                 out,
-                settings=settings or (),
+                settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
                 workers=workers,
                 executor=executor,
                 retry=_split(retry),
@@ -131,6 +147,12 @@ def run(
     finally:
         signal.signal(signal.SIGTERM, before)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _limits(trial_time: str | None, trial_memory: str | None) -> list[str]:
+    """The limits of the command line, as settings of the matrix."""
+    given = {"trial_seconds": trial_time, "trial_memory": trial_memory}
+    return [f"budget.{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _forecast(plan: Plan, out: Path, workers: int | None, executor: str, device: Device) -> Forecast | None:

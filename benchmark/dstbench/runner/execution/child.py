@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -22,11 +23,12 @@ import psutil
 
 from dstbench.runner.execution.descendants import adopt_orphans, die_with, kill_descendants
 from dstbench.runner.execution.log import keep_log
+from dstbench.runner.execution.memory import spread_net, watch
 from dstbench.runner.execution.worker import LOG, Job, load_task, work
 
-BEGUN, RETURNED, ENDED = "begun", "returned", "ended"
+BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
 """What a scheduler is told: the process of the trial, which begins; what ``work`` returned; that process's exit code,
-or -signal."""
+or -signal; the bytes that its processes held when that was over their limit."""
 
 
 def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection) -> None:
@@ -43,6 +45,9 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     threading.Thread(target=_die_with_scheduler, daemon=True).start()
     log = threading.Thread(target=keep_log, args=(output, job.folder / LOG), daemon=True)
     log.start()
+    if job.memory is not None:
+        over = partial(tell, report, OVER)
+        threading.Thread(target=watch, args=(psutil.Process(), job.memory, over), daemon=True).start()
     _, status = os.waitpid(trial, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(trial, signal.SIGKILL)  # all that there is to do where the system lets nobody adopt orphans
@@ -68,6 +73,8 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         faulthandler.enable(file=2)
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
+        if job.memory is not None:
+            spread_net(job.memory)
         tell(report, BEGUN, os.getpid())
         code = work(job, threads)
         tell(report, RETURNED, code)

@@ -18,11 +18,12 @@ from pathlib import Path
 import psutil
 
 from dstbench.results.record import FILE, read_record
-from dstbench.runner.execution.child import BEGUN, ENDED, RETURNED, hear
+from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
 from dstbench.runner.execution.lease import release_dead
 from dstbench.runner.execution.server import run_under_way, start, warm_up
 from dstbench.runner.execution.worker import DONE, ELSEWHERE, LOG, Event, Job, record_death
+from dstbench.runner.matrix.quantities import memory_text
 
 GRACE = 5.0
 """Seconds between asking a process to end (SIGTERM) and ending it (SIGKILL)."""
@@ -68,7 +69,8 @@ def run_local(
     and memory allow).
 
     A job past its limit, counted from where the trial begins, gets SIGTERM and, ``grace`` seconds later, SIGKILL,
-    with all that it started. A process that dies fails its own trial only. What a trial started ends with it. On an
+    with all that it started; so does one whose processes hold more than its memory. A process that dies fails its
+    own trial only. What a trial started ends with it. On an
     exception here, KeyboardInterrupt included, the children are ended and no record is written for them.
     """
     gpus = [] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus()
@@ -190,13 +192,17 @@ def _finish(running: _Running) -> Event:
         return Event("finished", job, "cached" if returned == DONE else "elsewhere", None, seconds)
     status, reason = _death(running, running.heard.get(ENDED, running.process.exitcode or 0))
     if job.phase == "train":
-        record_death(job, status, reason, seconds)
+        over = running.heard.get(OVER)
+        record_death(job, status, reason, seconds, {"peak_memory": over} if over else None)
     return Event("finished", job, status, reason, seconds)
 
 
 def _death(running: _Running, code: int) -> tuple[str, str]:
     if running.asked is not None:
         return "timeout", f"stopped at its limit of {running.job.limit:g} s"
+    if (held := running.heard.get(OVER)) is not None:
+        limit = memory_text(running.job.memory or 0)
+        return "oom", f"its processes held {memory_text(held)}, more than their limit of {limit}"
     if code == -signal.SIGKILL:
         return (
             "killed",

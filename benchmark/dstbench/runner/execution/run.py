@@ -15,9 +15,10 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.runner.execution.order import Executor, Order
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
-from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, load_matrix
+from dstbench.runner.execution.worker import Event, Job, record_skip
+from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
@@ -96,9 +97,9 @@ def run(
     _check_options(out, settings, retry, workers, device, checkpoint_minutes)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source, yes=yes)
-    execute: Executor = source.resolve("executor", executor).load()
+    execute: Executor = source.choose("executor", executor).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
@@ -106,26 +107,33 @@ def run(
     with run_under_way():
         if due:
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
+        keys = {trial.key for trial in due}
+        known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
+        timed = tuple(t for t in known if is_timed(t))
         if planned is not None:
-            keys = {trial.key for trial in due}
-            known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
-            timed = tuple(t for t in known if is_timed(t))
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-            options = {
-                "data_root": data_root and Path(data_root),
-                "device": device,
-                "checkpoint_seconds": 60.0 * checkpoint_minutes,
-            }
-            said = {"tuning": whole.matrix.budget.tuning}
-            jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
-            execute(jobs, workers=workers, on_event=ending, preload=preload)
-        timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
-        if timing:
-            options = {"device": device}
-            jobs = [_job(root, t, chosen.measure, limit, options, phase="throughput") for t in timing]
-            execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
+        options = {
+            "data_root": data_root and Path(data_root),
+            "device": device,
+            "checkpoint_seconds": 60.0 * checkpoint_minutes,
+        }
+        said = {"tuning": budget.tuning}
+        order = Order(
+            root,
+            tuple(
+                _job(root, t, chosen.train, budget, options, before[t.key], retry=retried, provenance=said)
+                for t in due
+            ),
+            tuple(
+                _job(root, t, chosen.measure, budget, {"device": device}, before[t.key], phase="throughput")
+                for t in timed
+            ),
+            tuple(_modules([*due, *timed], source, chosen)),
+        )
+        if due or timed:
+            execute(order, workers=workers, on_event=ending)
     return _summary(root, share, ending, time.monotonic() - start)
 
 
@@ -196,7 +204,11 @@ class _Endings:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
             self.counts[event.job.phase] += event.status not in ("cached", "elsewhere")
-            self.untimed += event.job.phase == "throughput" and event.status not in ("ok", "elsewhere")
+            self.untimed += event.job.phase == "throughput" and event.status not in (
+                "ok",
+                "cached",
+                "elsewhere",
+            )
         if self._progress is not None:
             self._progress(event)
 
@@ -250,7 +262,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
+        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -282,13 +294,24 @@ def _job(
     root: Path,
     trial: PlannedTrial,
     task: str,
-    limit: float | None,
+    budget: Budget,
     options: Mapping[str, Any],
+    state: Record | Rejected | None = None,
     **more: Any,
 ) -> Job:
-    folder = folder_of(root, trial.key)
+    """A job on a trial, whose state it may change: another's, who comes in between, it leaves."""
     return Job(
-        trial.key, trial.trial, trial.label, trial.control, folder, task, limit=limit, options=options, **more
+        trial.key,
+        trial.trial,
+        trial.label,
+        trial.control,
+        folder_of(root, trial.key),
+        task,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
+        options=options,
+        replaces=state["checksum"] if isinstance(state, dict) else None,
+        **more,
     )
 
 

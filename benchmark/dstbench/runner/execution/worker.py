@@ -1,19 +1,18 @@
 """What every executor runs in a process of its own: one trial, from its job to its record.
 
-The record is written here, not by the scheduler, so a finished trial is kept whatever becomes of that. A
-third-party executor (a cluster's, say) calls ``work`` on each job and, for one that died, ``record_death``.
+The record is written here, not by the scheduler, so a finished trial is kept whatever becomes of that.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import psutil
 
@@ -21,6 +20,7 @@ from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 DONE, ELSEWHERE = 0, 75
@@ -42,8 +42,10 @@ class Job:
     task: str  # "module:function", called with trial and folder
     phase: Literal["train", "throughput"] = "train"
     limit: float | None = None  # seconds of wall clock
+    memory: int | None = None  # bytes that its processes may hold
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
+    replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
 
 
@@ -58,47 +60,48 @@ class Event:
     seconds: float = 0.0
 
 
-class Executor(Protocol):
-    """Runs jobs, each in a process of its own, and reports each one's start and end."""
-
-    def __call__(
-        self,
-        jobs: Sequence[Job],
-        *,
-        workers: int | None = None,
-        on_event: Callable[[Event], None],
-        preload: Sequence[str] = (),
-    ) -> None:
-        """Run all jobs, at most ``workers`` at a time. ``preload``: modules that every one of them needs."""
-        ...
-
-
 def work(job: Job, threads: int) -> int:
     """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE. A process that ends before this
     returns has died, whatever its exit code. ``threads`` are the processor threads that are this job's."""
     with lease(job.folder, job.limit) as held:
         if not held:
             return ELSEWHERE
+        if not is_open(job):
+            return DONE
         if job.phase == "throughput":
             _measure(job, threads)
-        elif not is_finished(job.folder, job.retry):
+        else:
             (job.folder / FILE).unlink(missing_ok=True)
             write_record(_attempt(job, threads), job.folder)
     return DONE
 
 
-def is_finished(folder: Path, retry: frozenset[str]) -> bool:
-    """Whether a trial's result stands: there, and not one that is to be tried again."""
-    if not (folder / FILE).exists():
+def is_open(job: Job) -> bool:
+    """Whether a job is left to do: its trial has no result, or only one that is to be replaced; or a good one that
+    lacks its throughput. A result that can't be trusted stands."""
+    if not (job.folder / FILE).exists():
+        return job.phase == "train"
+    record = read_record(job.folder)
+    if not isinstance(record, dict):
         return False
-    record = read_record(folder)
-    return not isinstance(record, dict) or record["status"] not in retry
+    named = job.replaces == record["checksum"]
+    if job.phase == "train":
+        return record["status"] in job.retry and (named or job.replaces is None)
+    return record["status"] == "ok" and (named or not record["measures"].get("throughput"))
 
 
-def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
-    """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
+def record_death(
+    job: Job, status: str, reason: str, seconds: float, measures: Mapping[str, Any] | None = None
+) -> Record:
+    """Write the record of a trial whose process died without one; the log's end stands for a traceback.
+
+    measures: what else is known of it, beside its ``seconds``.
+    """
     words = last_words(job.folder / LOG)
-    died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
+    died = {
+        **ending(status, reason, trace=words or None),
+        "measures": {"seconds": seconds, **(measures or {})},
+    }
     return write_record(_named(job, died), job.folder)
 
 
@@ -113,6 +116,8 @@ def _attempt(job: Job, threads: int) -> Record:
         record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
     except Exception as error:
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
+    if record["status"] == "oom" and job.memory is not None:
+        record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
     return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
 

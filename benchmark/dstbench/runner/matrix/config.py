@@ -15,6 +15,7 @@ from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
 from dstbench.runner.matrix.matching import listed
 from dstbench.runner.matrix.overrides import apply_settings
+from dstbench.runner.matrix.quantities import bytes_of, seconds
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
 from dstbench.runner.matrix.yaml import read_document
 
@@ -123,7 +124,12 @@ class Measure(Frozen):
 class Budget(Frozen):
     """What a trial may cost, and what was spent on choosing its settings. Not part of a trial's key."""
 
-    trial_seconds: float | None = Field(default=None, gt=0, le=YEAR)  # a hard limit on the wall clock
+    trial_seconds: Annotated[float | None, BeforeValidator(seconds)] = Field(
+        default=None, gt=0, le=YEAR
+    )  # of wall clock, or "2h"
+    trial_memory: Annotated[int | None, BeforeValidator(bytes_of)] = Field(
+        default=None, ge=2**20, le=2**50
+    )  # bytes, or "8G", that the processes of a trial hold
     tuning: str = "none: every method runs with the settings given here"
 
 

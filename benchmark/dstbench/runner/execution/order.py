@@ -1,0 +1,47 @@
+"""An order: what a plan asks of a results folder, and who carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dstbench.runner.execution.local import run_local
+from dstbench.runner.execution.worker import Event, Job, is_open
+
+
+@dataclass(frozen=True)
+class Order:
+    """The jobs of a plan: all are trained, then those that are to be timed are, by themselves."""
+
+    results: Path  # the folder
+    train: tuple[Job, ...]
+    throughput: tuple[Job, ...] = ()  # of a trial that doesn't end well nothing is timed
+    preload: tuple[str, ...] = ()  # modules that the jobs need: loaded once a machine
+
+
+class Executor(Protocol):
+    """Carries out an order. Its options are keyword arguments with defaults: ``{name: slurm, partition: gpu}``.
+
+    An order is in ``order.results`` as a file before an executor is called, so one that has other machines starts
+    ``dstbench worker`` there on that folder, and follows what becomes of the jobs in it.
+    """
+
+    def __call__(
+        self, order: Order, *, workers: int | None = None, on_event: Callable[[Event], None]
+    ) -> None:
+        """Run what is open of an order, at most ``workers`` trials at a time (a machine), and report each one's start
+        and end."""
+        ...
+
+
+def carry_out(order: Order, *, workers: int | None = None, on_event: Callable[[Event], None]) -> None:
+    """The executor of this machine: a process a trial."""
+    run_local(order.train, workers=workers, on_event=on_event, preload=order.preload)
+    run_local(
+        [job for job in order.throughput if is_open(job)],
+        workers=1,
+        on_event=on_event,
+        preload=order.preload,
+    )
