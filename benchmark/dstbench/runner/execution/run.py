@@ -16,6 +16,7 @@ from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
 from dstbench.runner.execution.order import Executor, Order
+from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
 from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
@@ -133,6 +134,7 @@ def run(
             tuple(_modules([*due, *timed], source, chosen)),
         )
         if due or timed:
+            write_plan(order, whole.matrix.name)
             execute(order, workers=workers, on_event=ending)
     return _summary(root, share, ending, time.monotonic() - start)
 
