@@ -115,6 +115,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
+    from dstbench.runner.execution.launched import is_follower
     from dstbench.runner.execution.run import run as run_suite
 
     def planned(plan: Plan, train: int, throughput: int) -> None:
@@ -140,6 +141,8 @@ def run(
                 planned=planned,
                 yes=yes,
             )
+        if is_follower():
+            raise typer.Exit
         _report(done, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)

@@ -171,7 +171,7 @@ DAMAGES = {
     "newer": lambda path: change(path, version=99),
     "another trial": lambda path: change(path, trial="0" * 64),
     "no optimizer": lambda path: drop(path, "optimizer"),
-    "no generators": lambda path: drop(path, "random"),
+    "no generators": lambda path: drop(path, "ranks"),
     "other layers": lambda path: change(path, model={"x": torch.zeros(1)}),
     "no progress": lambda path: change(path, progress={}),
     "progress of text": lambda path: change(path, progress="text"),
@@ -273,7 +273,7 @@ FIELDS = (
     "meter",
     "progress",
     "curve",
-    "random",
+    "ranks",
     "trial",
     "other",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -15,8 +16,11 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.runner.execution.launched import Launch, launched
+from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.order import Executor, Order
 from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
 from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
@@ -90,6 +94,8 @@ def run(
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
+    Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
+    another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
@@ -101,11 +107,17 @@ def run(
     execute: Executor = source.choose("executor", executor).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
     root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
+    ending, launch = _Endings(progress), launched()
+    if launch is not None and launch.rank > 0:
+        follow(launch, cores())
+        return _summary(root, share, ending, time.monotonic() - start)
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
-    ending = _Endings(progress)
-    with run_under_way():
+    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+        if launch is not None:
+            _check_launched(launch, executor, workers, due)
+            workers = 1
         if due:
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         keys = {trial.key for trial in due}
@@ -166,6 +178,21 @@ def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bo
         return False
     measured = state["measures"].get("throughput")
     return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
+
+
+def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
+    """Refuse what can't be where several processes were launched to train each trial together."""
+    if executor != "local" or (workers or 1) > 1:
+        raise BadInput(
+            f"{launch.world} processes were launched, which train one trial after another together: leave out "
+            "--executor and --workers"
+        )
+    for trial in due:
+        if (wanted := trial.trial.training.processes) != launch.world:
+            raise BadInput(
+                f"training.processes: {wanted}, and {launch.world} were launched: say -S training.processes="
+                f"{launch.world}, or use no launcher, for `dstbench run` starts as many as a trial wants"
+            )
 
 
 DEVICES = ("auto", "cpu")

@@ -91,19 +91,22 @@ def evaluation_batches(
     std: Sequence[float],
     device: torch.device | str,
     workers: int | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Batch]:
     """Yield every image once, in order, without augmentation; the last batch may be smaller.
 
+    With ``world`` ranks each gets every ``world``-th batch: all of them together yield every image once.
     A split that is already on the device isn't copied. ``workers`` as for Batches; they end with the pass.
     """
     _check_batch_size(batch_size)
     normalise = _Normalise.of(mean, std, split.shape[0], device)
     if isinstance(split, Split):
-        for start in range(0, len(split), batch_size):
+        for start in range(rank * batch_size, len(split), world * batch_size):
             part = slice(start, start + batch_size)
             yield normalise(split.images[part].to(device)), split.labels[part].to(device)
         return
-    orders = torch.split(torch.arange(len(split)), batch_size)
+    orders = torch.split(torch.arange(len(split)), batch_size)[rank::world]
     source = _source(split, device, seed=0, workers=workers, batches=len(orders))
     for order, pixels in zip(orders, source.batches(orders, epoch=0), strict=True):
         yield normalise(pixels.to(device, non_blocking=True)), split.labels[order].to(device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.api import Files, Split, StrategyError
+from dstbench.core import ranks
 from dstbench.runner.failures import Diverged
 from dstbench.runner.trial import interruption
 from dstbench.runner.trial.batches import evaluation_batches
@@ -46,7 +47,7 @@ def _epoch(running: RunningTrial, epoch: int) -> float:
             pause(running, total)
     progress.seconds += running.watch.stop()
     progress.loss = float(total)
-    return progress.loss / max(1, progress.batches)
+    return float(ranks.add_up(total)) / ranks.world() / max(1, progress.batches)
 
 
 def _batch(running: RunningTrial, batch: tuple[Tensor, Tensor], total: Tensor) -> None:
@@ -61,7 +62,7 @@ def _batch(running: RunningTrial, batch: tuple[Tensor, Tensor], total: Tensor) -
                 running.model(images), labels, label_smoothing=training.label_smoothing
             )
         accelerator.backward(loss)
-        running.progress.samples += len(labels)
+        running.progress.samples += len(labels) * ranks.world()
         before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
         if accelerator.sync_gradients and training.clip_norm is not None:
             _clip(running, training.clip_norm)
@@ -80,7 +81,10 @@ def pause(running: RunningTrial, total: Tensor | None = None, *, by_clock: bool 
     total: the loss of the epoch so far, while that is trained.
     """
     asked = interruption.asked()
-    if not asked and not (by_clock and running.pauses.due):
+    due = False
+    if by_clock:
+        asked, due = running.pauses.look(asked)
+    if not asked and not due:
         return
     running.progress.seconds += running.watch.stop()
     if total is not None:
@@ -112,7 +116,7 @@ def _step(running: RunningTrial, total: Tensor) -> None:
 def _observe(running: RunningTrial) -> None:
     """Tell observers of an update that the last step made."""
     history = running.sparsifier.history
-    if history and history[-1].step == running.sparsifier.steps:
+    if ranks.rank() == 0 and history and history[-1].step == running.sparsifier.steps:
         running.blueprint.registry.hook.topology_updated(
             trial=running.blueprint.trial.to_json(), step=history[-1].step, report=asdict(history[-1])
         )
@@ -136,27 +140,42 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
         "seconds": round(running.progress.seconds, 3),
     }
-    with (running.folder / CURVE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    if ranks.rank() == 0:
+        with (running.folder / CURVE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 @torch.no_grad()
 def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]:
-    """Top-1 in percent and mean cross-entropy over a whole split. One that is interrupted is made again."""
-    running.model.eval()
-    correct, total = torch.zeros(2, device=running.accelerator.device, dtype=torch.float64)
+    """Top-1 in percent and mean cross-entropy over a whole split, of which each rank takes its batches.
+
+    Norms have the averages of rank 0. An evaluation that is interrupted is made again.
+    """
+    rank, world = ranks.rank(), ranks.world()
+    model = (
+        running.inner if world > 1 else running.model
+    )  # DDP's own forward would wait for ranks that have no batch
+    model.eval()
+    ranks.hold_as_rank_0(buffer for buffer in model.buffers() if buffer.is_floating_point())
+    correct, total, seen = torch.zeros(3, device=running.accelerator.device, dtype=torch.float64)
     for images, labels in evaluation_batches(
         split,
-        4 * running.training.batch_size,
+        4 * running.training.batch_size // world,
         running.data.mean,
         running.data.std,
         running.accelerator.device,
         running.readers,
+        rank,
+        world,
     ):
-        pause(running, by_clock=False)
+        if world == 1:
+            pause(running, by_clock=False)
         images = images.contiguous(memory_format=memory_format(running.training))
         with running.accelerator.autocast():
-            logits = running.model(images).float()
+            logits = model(images).float()
         correct += (logits.argmax(1) == labels).sum()
         total += nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return 100 * float(correct) / len(split), float(total) / len(split)
+        seen += len(labels)
+    if int(ranks.add_up(seen)) != len(split):
+        raise StrategyError(f"{int(seen)} images were evaluated, of {len(split)}")
+    return 100 * float(ranks.add_up(correct)) / len(split), float(ranks.add_up(total)) / len(split)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dstbench.core import ranks
 from dstbench.errors import BadInput
 from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.key import trial_key
@@ -34,7 +35,11 @@ def save_checkpoint(running: RunningTrial) -> None:
 
     A full disk costs the checkpoint, not the trial: the last one stands, and a warning says so.
     """
-    device, scaler = running.accelerator.device, running.accelerator.scaler
+    scaler = running.accelerator.scaler
+    own = {"random": _random_state(running.accelerator.device), "loss": running.progress.loss}
+    every = ranks.gather(own)  # all else is the same on every rank, or rank 0's
+    if ranks.rank() != 0:
+        return
     content = {
         "version": _VERSION,
         "trial": _key(running),
@@ -45,7 +50,7 @@ def save_checkpoint(running: RunningTrial) -> None:
         "meter": running.meter.state_dict(),
         "progress": running.progress.state_dict(),
         "curve": (running.folder / CURVE).read_text(encoding="utf-8"),
-        "random": _random_state(device),
+        "ranks": every,
     }
     path = running.folder / CHECKPOINT
     try:
@@ -64,25 +69,32 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def resumed(build: Callable[[], RunningTrial], folder: Path) -> tuple[RunningTrial, str | None]:
-    """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used."""
-    problems = []
-    if (old := folder / _ACCELERATE).exists():
+    """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used.
+
+    Ranks go on from the same one: what one of them can't read none does, and rank 0 puts it aside.
+    """
+    problems, running = [], build()  # which has ranks meet
+    first = ranks.rank() == 0
+    if first and (old := folder / _ACCELERATE).exists():
         why = "an earlier release's, which can't be read without running what is in it"
         problems.append(_set_aside(old, why))
-    running = build()
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
-        if not path.exists() and not path.is_symlink():
+        [there, *_] = ranks.gather(path.exists() or path.is_symlink())
+        if not there:
             continue
         try:
-            _restore(running, tensor_files.read(path))
+            with ranks.together(f"reading {path.name}"):
+                _restore(running, tensor_files.read(path))
             break
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            problems.append(_set_aside(path, str(error).strip() or type(error).__name__))
+            if first:
+                problems.append(_set_aside(path, str(error).strip() or type(error).__name__))
             running = build()  # part of the checkpoint may be loaded
     else:
-        (folder / CURVE).write_text("", encoding="utf-8")
+        if first:
+            (folder / CURVE).write_text("", encoding="utf-8")
         if problems:
             _log.warning("the trial starts anew")
     return running, "; ".join(problems) or None
@@ -106,8 +118,11 @@ def _restore(running: RunningTrial, saved: dict[str, Any]) -> None:
     running.sparsifier.load_state_dict(
         saved["sparsifier"]
     )  # after model and optimizer: it may store them anew
-    (running.folder / CURVE).write_text(saved["curve"], encoding="utf-8")
-    _set_random_state(running.accelerator.device, saved["random"])
+    own = saved["ranks"][ranks.rank()]
+    running.progress.loss = own["loss"]
+    if ranks.rank() == 0:
+        (running.folder / CURVE).write_text(saved["curve"], encoding="utf-8")
+    _set_random_state(running.accelerator.device, own["random"])
 
 
 def _key(running: RunningTrial) -> str:
@@ -125,15 +140,15 @@ def _set_aside(path: Path, reason: str) -> str:
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """The global generators' states. No draw of ours comes from them; a plugin's may."""
+    """The global generators' states, as plain values. No draw of ours comes from them; a plugin's may."""
     name, words, *rest = np.random.get_state()
     state = {
         "python": random.getstate(),
         "numpy": (name, np.asarray(words).tolist(), *rest),
-        "torch": torch.get_rng_state(),
+        "torch": torch.get_rng_state().tolist(),
     }
     if device.type != "cpu":
-        state[device.type] = torch.get_device_module(device).get_rng_state()
+        state[device.type] = torch.get_device_module(device).get_rng_state().tolist()
     return state
 
 
@@ -141,6 +156,7 @@ def _set_random_state(device: torch.device, state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if device.type != "cpu" and device.type in state:
-        torch.get_device_module(device).set_rng_state(state[device.type])
+        words = torch.tensor(state[device.type], dtype=torch.uint8)
+        torch.get_device_module(device).set_rng_state(words)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dstbench.api import ImageData
+from dstbench.core import ranks
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.table import CURVE as CURVE
@@ -72,15 +73,35 @@ class Stopwatch:
 
 @dataclass
 class Pauses:
-    """When a trial writes its checkpoint by the clock: so many seconds after the last one; 0 for never."""
+    """When a trial writes its checkpoint by the clock, so many seconds after the last one (0: never), or stops.
+
+    Ranks do both at the same step: about once a second they hear from each other whether one was asked, and from
+    rank 0 whether it is time.
+    """
 
     seconds: float = 0.0
     last: float = field(default_factory=time.monotonic)
+    looks: int = 0  # since ranks met
+    until: int = 1  # the looks after which they meet again
+    met: float = field(default_factory=time.monotonic)
 
     @property
     def due(self) -> bool:
         """Whether it is time."""
         return self.seconds > 0 and time.monotonic() - self.last >= self.seconds
+
+    def look(self, asked: bool) -> tuple[bool, bool]:
+        """Whether to stop, and whether it is time: the same on every rank, which all look equally often."""
+        if ranks.world() == 1:
+            return asked, self.due
+        self.looks += 1
+        if self.looks < self.until:
+            return False, False
+        now, first = time.monotonic(), ranks.rank() == 0
+        a_second = int(self.looks / max(now - self.met, 1e-3))
+        stop, due, until = ranks.most([asked, first and self.due, first and max(1, a_second)])
+        self.looks, self.until, self.met = 0, until, now
+        return bool(stop), bool(due)
 
     def made(self) -> None:
         """One was written."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 
 from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter
@@ -16,6 +18,7 @@ from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import loop, provenance, tensor_files
 from dstbench.runner.trial.batches import Batches, fingerprint, reading_workers
@@ -45,13 +48,19 @@ def run_trial(
     0 for none until it is asked. threads: those of the machine that are this trial's, by which files are read ahead;
     no figure depends on it, for what computes are ``training.threads``. Only Interrupted, KeyboardInterrupt and
     SystemExit get through.
+
+    A trial of several ``training.processes`` is run by calling this in as many, started as torchrun starts them:
+    rank 0 writes what is written, and its record is the trial's. One that fails leaves its checkpoint, for whether
+    a rank of it was killed is seen from outside alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = registry or default_registry()
     record = {"trial": trial.to_json(), **ending("ok")}
     origin: dict[str, Any] = {**provenance.machine(), "started": provenance.now()}
     measures: dict[str, Any] = {}
-    source.hook.trial_started(trial=record["trial"])
+    first = int(os.environ.get("RANK", "0")) == 0 or trial.training.processes == 1
+    if first:
+        source.hook.trial_started(trial=record["trial"])
     phase = "build"
     try:
         torch.set_num_threads(trial.training.threads)
@@ -68,15 +77,19 @@ def run_trial(
         running.pauses = Pauses(checkpoint_seconds)
         loop.train(running)
         phase = "evaluate"
-        measures = final_measures(running, *loop.evaluate(running, running.data.test))
-        _save(running)
-        remove_checkpoint(folder)
+        figures = loop.evaluate(running, running.data.test)
+        if first:
+            measures = final_measures(running, *figures)
+            _save(running)
+            remove_checkpoint(folder)
     except Exception as error:  # a failure of any kind is a result
-        remove_checkpoint(folder)  # trying again starts anew
+        if trial.training.processes == 1:
+            remove_checkpoint(folder)  # trying again starts anew
         record |= failure(error, phase)
     origin["finished"] = provenance.now()
     record |= {"measures": measures, "provenance": origin}
-    source.hook.trial_finished(trial=record["trial"], result=record)
+    if first:
+        source.hook.trial_finished(trial=record["trial"], result=record)
     return record
 
 
@@ -97,12 +110,14 @@ def _build(
     model.to(accelerator.device).to(memory_format=memory_format(training))
     batches = Batches(
         data.train,
-        training.batch_size,
+        training.batch_size // training.processes,
         mean=data.mean,
         std=data.std,
         augment=data.augment,
         seed=blueprint.trial.seed,
         device=accelerator.device,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
         workers=(readers := None if threads is None else reading_workers(threads)),
     )
     optimizer = build_optimizer(model, training)
@@ -115,6 +130,8 @@ def _build(
     example = example_batch(data.input_shape, training, accelerator.device)
     sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
     prepared, wrapped = accelerator.prepare(model, optimizer)
+    if rank := accelerator.process_index:  # its images are its own, and so is what a dropout draws for them
+        torch.manual_seed(int(digest({"seed": blueprint.trial.seed, "rank": rank})[:15], 16))
     # from the configured rate, before a checkpoint brings the one that it had got to
     set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
     return RunningTrial(
@@ -124,7 +141,8 @@ def _build(
 
 def example_batch(shape: tuple[int, ...], training: Training, device: torch.device) -> torch.Tensor:
     """A batch of noise like those to come; no draw from the global generator."""
-    noise = torch.randn(training.batch_size, *shape, generator=torch.Generator().manual_seed(0))
+    size = training.batch_size // training.processes
+    noise = torch.randn(size, *shape, generator=torch.Generator().manual_seed(0))
     return noise.to(device).contiguous(memory_format=memory_format(training))
 
 
@@ -135,14 +153,16 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != training.mixed_precision:
         AcceleratorState._reset_state()  # private, and the only way: a second precision raises otherwise
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device == "cpu" or not torch.accelerator.is_available(),
         mixed_precision=training.mixed_precision,
-        gradient_accumulation_steps=training.gradient_accumulation,
+        # as a plugin: what a launcher's environment says would replace a number
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=training.gradient_accumulation),
     )
-    if accelerator.num_processes > 1:
+    torch.set_num_threads(training.threads)  # Accelerate sets as many as there are cores for each process
+    if accelerator.num_processes != training.processes:
         raise BadInput(
-            f"a trial runs in one process, and this is one of {accelerator.num_processes}: run trials side by "
-            "side instead (--workers, --shard); the Sparsifier itself does distributed training"
+            f"training.processes: {training.processes}, and this is one of {accelerator.num_processes}: "
+            "`dstbench run` starts as many as a trial wants; torchrun and accelerate launch have to be told as many"
         )
     return accelerator
 
