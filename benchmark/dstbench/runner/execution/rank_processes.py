@@ -33,7 +33,8 @@ from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import interruption
 
 _LOOK = 0.25  # seconds between two looks at what nothing tells of
-_GRACE = 3.0  # seconds that ranks have to say something once one has failed
+_GRACE = 1.0  # seconds that ranks have to say something once one has failed
+_LONGER = 5.0  # the same where all that is known is that some have lost others
 _LOST = re.compile(
     r"onnection (was )?(closed|reset|refused)|by peer|roken pipe|gloo/transport|NCCL|another rank has ended"
 )
@@ -135,7 +136,8 @@ class _Heard:
     @property
     def over(self) -> bool:
         """Whether those that are silent have had their moment."""
-        return self.failed is not None and time.monotonic() - self.failed > _GRACE
+        grace = _GRACE if _known(self.said) else _LONGER
+        return self.failed is not None and time.monotonic() - self.failed > grace
 
 
 def run_ranks(trial: RankedTrial, threads: int) -> dict[str, Any]:
@@ -250,8 +252,7 @@ def _record(trial: RankedTrial, heard: _Heard) -> dict[str, Any]:
     first = said.get(0, ending("killed", "rank 0 said nothing"))
     if first["status"] == "ok":
         return first
-    failed = {rank: each for rank, each in said.items() if each["status"] not in ("ok", _STOPPED)}
-    known = {rank: each for rank, each in failed.items() if not _LOST.search(str(each["reason"]))}
+    failed, known = _failed(said), _known(said)
     if not known and any(each["status"] == _STOPPED for each in said.values()):
         raise interruption.Interrupted  # the others heard from it when it had stopped
     rank, cause = _cause(known or failed)
@@ -266,6 +267,15 @@ def _record(trial: RankedTrial, heard: _Heard) -> dict[str, Any]:
     if cause["status"] != "killed":
         _remove_checkpoint(trial.folder)  # trying again starts anew
     return {**first, **{name: cause.get(name) for name in ("status", "reason", "phase", "traceback")}}
+
+
+def _failed(said: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {rank: each for rank, each in said.items() if each["status"] not in ("ok", _STOPPED)}
+
+
+def _known(said: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Failures that are a reason."""
+    return {rank: each for rank, each in _failed(said).items() if not _LOST.search(str(each["reason"]))}
 
 
 def _cause(failed: Mapping[int, dict[str, Any]]) -> tuple[int, dict[str, Any]]:

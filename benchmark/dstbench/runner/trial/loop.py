@@ -57,7 +57,7 @@ def _batch(running: RunningTrial, batch: tuple[Tensor, Tensor], total: Tensor) -
     with accelerator.accumulate(running.model):
         running.set_rate(sparsifier.steps)
         images = images.contiguous(memory_format=memory_format(training))
-        with accelerator.autocast():
+        with accelerator.autocast(), running.norms:
             loss = nn.functional.cross_entropy(
                 running.model(images), labels, label_smoothing=training.label_smoothing
             )

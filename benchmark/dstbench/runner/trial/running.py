@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from dstbench.runner.trial.exploration import Exploration
 STATE = "state.pt"  # weights and masks of a finished trial
 CHECKPOINT = "checkpoint.pt"  # while training
 PREVIOUS = "checkpoint.previous.pt"  # the one before: what is left where that one can't be read
+MEETING = 1.0
+"""Seconds, about, after which ranks hear from each other whether to stop."""
 
 
 @dataclass
@@ -75,8 +78,8 @@ class Stopwatch:
 class Pauses:
     """When a trial writes its checkpoint by the clock, so many seconds after the last one (0: never), or stops.
 
-    Ranks do both at the same step: about once a second they hear from each other whether one was asked, and from
-    rank 0 whether it is time.
+    Ranks do both at the same step: every ``MEETING`` they hear whether one of them was asked, and from rank 0 whether
+    it is time.
     """
 
     seconds: float = 0.0
@@ -98,8 +101,8 @@ class Pauses:
         if self.looks < self.until:
             return False, False
         now, first = time.monotonic(), ranks.rank() == 0
-        a_second = int(self.looks / max(now - self.met, 1e-3))
-        stop, due, until = ranks.most([asked, first and self.due, first and max(1, a_second)])
+        looks = int(MEETING * self.looks / max(now - self.met, 1e-3))
+        stop, due, until = ranks.most([asked, first and self.due, first and max(1, looks)])
         self.looks, self.until, self.met = 0, until, now
         return bool(stop), bool(due)
 
@@ -126,6 +129,9 @@ class RunningTrial:
     progress: TrialProgress = field(default_factory=TrialProgress)
     pauses: Pauses = field(default_factory=Pauses)
     watch: Stopwatch = field(default_factory=Stopwatch)
+    norms: AbstractContextManager[Any] = field(
+        default_factory=nullcontext
+    )  # around each forward pass in training
 
     @property
     def inner(self) -> nn.Module:

@@ -27,6 +27,7 @@ from dstbench.runner.trial.measures import final_measures
 from dstbench.runner.trial.optimization import build_optimizer, build_schedule, memory_format
 from dstbench.runner.trial.resume import remove_checkpoint, resumed
 from dstbench.runner.trial.running import STATE, Pauses, RunningTrial
+from dstbench.runner.trial.synchronised_norm import SynchronisedNorms
 
 
 def run_trial(
@@ -75,6 +76,8 @@ def run_trial(
         origin["dataset_fingerprint"] = fingerprint(running.data)
         phase = "train"
         running.pauses = Pauses(checkpoint_seconds)
+        if trial.training.sync_batch_norm:
+            running.norms = SynchronisedNorms()
         loop.train(running)
         phase = "evaluate"
         figures = loop.evaluate(running, running.data.test)
