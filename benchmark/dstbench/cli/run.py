@@ -57,6 +57,12 @@ Workers = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
 DataRoot = Annotated[Path | None, typer.Option(envvar="DSTBENCH_DATA", help="Where data sets are.")]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="A trial's checkpoints are so far apart; 0: none, but where it is asked to stop."
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
@@ -103,12 +109,14 @@ def run(
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: DeviceOption = Device.auto,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
     from dstbench.results.record import remembering
+    from dstbench.runner.execution.launched import is_follower
     from dstbench.runner.execution.run import run as run_suite
 
     def planned(plan: Plan, train: int, throughput: int) -> None:
@@ -130,10 +138,13 @@ def run(
                     data_root=data_root,
                     download=download,
                     device=device.value,
+                    checkpoint_minutes=checkpoint_minutes,
                     progress=progress,
                     planned=planned,
                     yes=yes,
                 )
+            if is_follower():
+                raise typer.Exit
             _report(done, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)

@@ -17,12 +17,16 @@ from pathlib import Path
 
 import psutil
 
+from dstbench.errors import BadInput
 from dstbench.results.record import FILE, read_record
 from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
+from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import release_dead
 from dstbench.runner.execution.server import run_under_way, start, warm_up
-from dstbench.runner.execution.worker import DONE, ELSEWHERE, LOG, Event, Job, record_death
+from dstbench.runner.execution.worker import DONE, ELSEWHERE, Event, Job, record_death
+from dstbench.runner.failures import died
+from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.quantities import memory_text
 
 GRACE = 5.0
@@ -73,8 +77,8 @@ def run_local(
     own trial only. What a trial started ends with it. On an
     exception here, KeyboardInterrupt included, the children are ended and no record is written for them.
     """
-    gpus = [] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus()
-    computing = max((job.trial.training.threads for job in jobs), default=1)
+    gpus = gpu_sets([] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus(), jobs)
+    computing = max((threads_of(job.trial.training) for job in jobs), default=1)
     workers = max(1, min(workers or default_workers(gpus, computing), len(jobs) or 1))
     threads = max(1, cores() // workers)
     waiting, slots, running = deque(jobs), deque(range(workers)), list[_Running]()
@@ -103,8 +107,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of(training: Training) -> int:
+    """The cores that a trial computes on, with all of its processes."""
+    return training.threads * training.processes
+
+
+def gpu_sets(gpus: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The GPUs in sets as large as the largest trial needs: one a process, or all that a launcher's ranks share.
+
+    Raises BadInput where there are fewer.
+    """
+    processes = max((job.trial.training.processes for job in jobs if job.phase == "train"), default=1)
+    size = len(gpus) if launched() is not None else processes
+    if gpus and size > len(gpus):
+        raise BadInput(
+            f"training.processes: {size} want a GPU each, and {len(gpus)} can be seen here; with --device cpu they "
+            "want none"
+        )
+    return [",".join(gpus[first : first + size]) for first in range(0, len(gpus) - size + 1, size or 1)]
+
+
 def default_workers(gpus: Sequence[str], threads: int = 1) -> int:
-    """One per GPU; without any, one per ``threads`` cores as far as memory reaches."""
+    """One per GPU, or set of them; without any, one per ``threads`` cores as far as memory reaches."""
     return len(gpus) or max(1, min(cores() // threads, psutil.virtual_memory().available // _MEMORY))
 
 
@@ -203,15 +227,7 @@ def _death(running: _Running, code: int) -> tuple[str, str]:
     if (held := running.heard.get(OVER)) is not None:
         limit = memory_text(running.job.memory or 0)
         return "oom", f"its processes held {memory_text(held)}, more than their limit of {limit}"
-    if code == -signal.SIGKILL:
-        return (
-            "killed",
-            "killed by SIGKILL, which is also how a system out of memory ends a process",
-        )
-    if code < 0:
-        known = {one.value: one.name for one in signal.Signals}
-        return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
-    return "killed", f"its process ended with exit code {code}; see {LOG}"
+    return died(code)
 
 
 def _stop(running: Sequence[_Running], grace: float) -> None:

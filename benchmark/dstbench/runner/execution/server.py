@@ -10,17 +10,16 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from types import ModuleType
 from typing import Any
 
 from dstbench.runner.execution import child
+from dstbench.runner.execution.tasks import without_main as without_main
 from dstbench.runner.execution.worker import Job
 
 _SERVER: Any = forkserver._forkserver  # private: there is no other way to end it
@@ -95,14 +94,3 @@ def _start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[Fork
         heard.close()
         raise
     return process, heard
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +18,15 @@ import psutil
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import lease
 from dstbench.runner.execution.log import last_words
+from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
+from dstbench.runner.execution.tasks import load_task as load_task
+from dstbench.runner.failures import LOG as LOG
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 DONE, ELSEWHERE = 0, 75
 """What ``work`` returns: the record is there, or another process holds the trial."""
-LOG = "log.txt"
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
 
@@ -113,13 +114,20 @@ def record_skip(job: Job, reason: str) -> Record:
 def _attempt(job: Job, threads: int) -> Record:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
+        record = _run(job, threads)
     except Exception as error:
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
     if record["status"] == "oom" and job.memory is not None:
         record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
     return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
+
+
+def _run(job: Job, threads: int) -> dict[str, Any]:
+    """A trial's task in this process, or in as many as it wants."""
+    if job.trial.training.processes > 1:
+        return run_ranks(RankedTrial(job.task, job.trial, job.folder, job.options), threads)
+    return load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
 
 
 def _measure(job: Job, threads: int) -> None:
@@ -163,13 +171,6 @@ class _Neighbours:
 def allowed_cpus() -> set[int] | None:
     """The processors that this process may use; None where the system can't say."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-def load_task(task: str) -> Callable[..., dict[str, Any]]:
-    """The function that ``module:function`` names."""
-    module, _, name = task.partition(":")
-    function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
-    return function
 
 
 def _named(job: Job, record: Mapping[str, Any]) -> Record:

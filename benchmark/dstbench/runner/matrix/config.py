@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dstbench.errors import BadInput, nearest
 from dstbench.results.printable import shown
@@ -67,9 +67,27 @@ class Training(Frozen):
         default=1, ge=1, le=1024
     )  # that compute on the CPU: sums add up in another order with another number
     storage: Literal["masked", "condensed", "compact"] = "masked"  # what parameters hold: see Sparsifier
+    processes: int = Field(default=1, ge=1, le=4096)  # that train together, each on its part of every batch
+    sync_batch_norm: bool = False  # norms of the whole batch, not of each process's part
+
+    @field_validator("sync_batch_norm")
+    @classmethod
+    def _nothing_to_synchronise(cls, wanted: bool, info: ValidationInfo) -> bool:
+        """One process has the whole batch: the same trial, under the same key."""
+        return wanted and info.data.get("processes") != 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size: expected a multiple of the {self.processes} processes that share each batch, "
+                f"got {self.batch_size}"
+            )
+        if self.storage == "compact" and self.processes > 1:
+            raise ValueError(
+                "storage: 'compact' changes the shapes of parameters, which several processes can't follow; "
+                "use 'masked' or 'condensed'"
+            )
         if self.schedule == "multistep" and not self.milestones:
             raise ValueError("schedule multistep needs `milestones`")
         if list(self.milestones) != sorted(set(self.milestones)):
