@@ -57,7 +57,8 @@ def _batch_norm(
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
     scaled = normalised if weight is None else normalised * _along(weight, input)
-    return (scaled if bias is None else scaled + _along(bias, input)).to(input.dtype)
+    shifted: Tensor = scaled if bias is None else scaled + _along(bias, input)
+    return shifted.to(input.dtype)
 
 
 class _Normalise(torch.autograd.Function):
