@@ -27,6 +27,13 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
+class ErrorChoice(StrEnum):
+    """What becomes of the others when a trial fails."""
+
+    go_on = "continue"
+    stop = "stop"
+
+
 def _suites() -> list[str]:
     """The names of the suites that ship; without what reading one of them needs, for help is fast."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / "suites").glob("*.yaml"))
@@ -57,9 +64,29 @@ Workers = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
 DataRoot = Annotated[Path | None, typer.Option(envvar="DSTBENCH_DATA", help="Where data sets are.")]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="A trial's checkpoints are so far apart; 0: none, but where it is asked to stop."
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
+]
+TrialTime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Wall clock after which a trial is stopped, such as 2h or 3h50m; else `budget.trial_seconds`.",
+    ),
+]
+TrialMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of the host that the processes of a trial may hold, such as 8G; else `budget.trial_memory`.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -81,17 +108,26 @@ def run(
             "contended: only the timing, where something else was running.",
         ),
     ] = "",
+    trial_time: TrialTime = None,
+    trial_memory: TrialMemory = None,
     shard: Shard = None,
     data_root: DataRoot = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: DeviceOption = Device.auto,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    on_error: Annotated[
+        ErrorChoice,
+        typer.Option(help="stop: start no more trials after the first that fails; those that run go on."),
+    ] = ErrorChoice.go_on,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
+    from dstbench.results.record import remembering
+    from dstbench.runner.execution.launched import is_follower
     from dstbench.runner.execution.run import run as run_suite
 
     def planned(plan: Plan, train: int, throughput: int) -> None:
@@ -100,29 +136,40 @@ def run(
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Progress() as progress:
-            done = run_suite(
-                suite,
-                out,
-                settings=settings or (),
-                workers=workers,
-                executor=executor,
-                retry=_split(retry),
-                shard=shard,
-                data_root=data_root,
-                download=download,
-                device=device.value,
-                progress=progress,
-                planned=planned,
-                yes=yes,
-            )
-        _report(done, as_json=as_json)
+        with remembering():
+            with Progress() as progress:
+                done = run_suite(
+                    suite,
+                    out,
+                    settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
+                    workers=workers,
+                    executor=executor,
+                    retry=_split(retry),
+                    shard=shard,
+                    data_root=data_root,
+                    download=download,
+                    device=device.value,
+                    checkpoint_minutes=checkpoint_minutes,
+                    progress=progress,
+                    planned=planned,
+                    yes=yes,
+                    on_error=on_error.value,
+                )
+            if is_follower():
+                raise typer.Exit
+            _report(done, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _limits(trial_time: str | None, trial_memory: str | None) -> list[str]:
+    """The limits of the command line, as settings of the matrix."""
+    given = {"trial_seconds": trial_time, "trial_memory": trial_memory}
+    return [f"budget.{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _forecast(plan: Plan, out: Path, workers: int | None, executor: str, device: Device) -> Forecast | None:

@@ -15,11 +15,13 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 import psutil
 
+from dstbench.results.storage import is_full, patiently
 from dstbench.runner.execution.descendants import (
     adopt_orphans,
     die_with,
@@ -28,12 +30,13 @@ from dstbench.runner.execution.descendants import (
 )
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import keep_log
-from dstbench.runner.execution.worker import ELSEWHERE, LOG, Job, load_task, work
+from dstbench.runner.execution.memory import spread_net, watch
+from dstbench.runner.execution.worker import ELSEWHERE, LOG, UNWRITTEN, Job, load_task, work
 from dstbench.runner.trial import interruption
 
-BEGUN, RETURNED, ENDED = "begun", "returned", "ended"
+BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
 """What a scheduler is told: the process of the trial, which begins; what ``work`` returned; that process's exit code,
-or -signal."""
+or -signal; the bytes that its processes held when that was over their limit."""
 
 
 def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection, token: str) -> None:
@@ -41,9 +44,12 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     os.setsid()  # out of reach of the terminal's Ctrl-C
     ignore_requests()
     os.environ.update(environment)
-    lease = _acquired(job, token)
+    try:
+        lease, why = _acquired(job, token), ELSEWHERE
+    except OSError:
+        lease, why = None, UNWRITTEN
     if lease is None:
-        tell(report, RETURNED, ELSEWHERE)
+        tell(report, RETURNED, why)
         tell(report, ENDED, 0)
         os._exit(0)
     adopt_orphans()
@@ -56,6 +62,9 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     threading.Thread(target=_die_with_scheduler, args=(lease,), daemon=True).start()
     log = threading.Thread(target=keep_log, args=(output, job.folder / LOG), daemon=True)
     log.start()
+    if job.memory is not None:
+        over = partial(tell, report, OVER)
+        threading.Thread(target=watch, args=(psutil.Process(), job.memory, over), daemon=True).start()
     with renewed(lease, on_loss=lambda: _give_up(report)):
         _, status = os.waitpid(trial, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -70,10 +79,15 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
 
 
 def _acquired(job: Job, token: str) -> Lease | None:
-    """The lease of a job; None, too, where the file server doesn't let it be taken: it may later."""
+    """The lease of a job; None, too, where the file server doesn't let it be taken: it may later.
+
+    Raises OSError where the disk is full.
+    """
     try:
-        return acquire(job.folder, token)
+        return patiently(lambda: acquire(job.folder, token))
     except OSError as error:
+        if is_full(error):
+            raise
         sys.stderr.write(f"{job.folder}: {error}\n")
         return None
 
@@ -100,6 +114,8 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         faulthandler.enable(file=2)
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
+        if job.memory is not None:
+            spread_net(job.memory)
         tell(report, BEGUN, os.getpid())
         code = work(job, threads, lease)
         tell(report, RETURNED, code)

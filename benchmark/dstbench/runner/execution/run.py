@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.results.storage import check_room
+from dstbench.runner.execution.event_log import EventLog
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
+from dstbench.runner.execution.launched import Launch, launched
+from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.order import Executor, Order
 from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, load_matrix
-from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
+from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 INVALID = "invalid"
@@ -72,37 +80,50 @@ def run(
     data_root: str | Path | None = None,
     download: bool = False,
     device: str = "auto",
+    checkpoint_minutes: float = 10.0,
     progress: Callable[[Event], None] | None = None,
     planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
     yes: bool = False,
+    on_error: OnError = "continue",
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     device: "auto" (a GPU where there is one) or "cpu".
+    checkpoint_minutes: how far apart a trial's checkpoints are; 0 for none, but where it is asked to stop.
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
+    on_error: "stop" to start no more trials after the first that fails; those that run go on to their end.
+    Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
+    another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
-    everything finished by then is kept, and the same call continues.
+    everything finished by then is kept, and the same call continues. So does OSError where the disk is full while
+    trials run: no more are started, those that run go on, and records are tried to be written for a minute.
     """
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
-    _check_options(out, settings, retry, workers, device)
+    _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
-    whole = plan(load_matrix(suite, settings), source, yes=yes)
+    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     execute: Executor = source.choose("executor", executor).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
+    ending, launch = _Endings(progress), launched()
+    if launch is not None and launch.rank > 0:
+        follow(launch, cores())
+        return _summary(root, share, ending, time.monotonic() - start)
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
-    ending = _Endings(progress)
-    with run_under_way():
+    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+        if launch is not None:
+            _check_launched(launch, executor, workers, due)
+            workers = 1
         if due:
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         keys = {trial.key for trial in due}
@@ -112,23 +133,32 @@ def run(
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-        options = {"data_root": data_root and Path(data_root), "device": device}
-        said = {"tuning": whole.matrix.budget.tuning}
+        options = {
+            "data_root": data_root and Path(data_root),
+            "device": device,
+            "checkpoint_seconds": 60.0 * checkpoint_minutes,
+        }
+        said = {"tuning": budget.tuning}
         order = Order(
             root,
             tuple(
-                _job(root, t, chosen.train, limit, options, before[t.key], retry=retried, provenance=said)
+                _job(root, t, chosen.train, budget, options, before[t.key], retry=retried, provenance=said)
                 for t in due
             ),
             tuple(
-                _job(root, t, chosen.measure, limit, {"device": device}, before[t.key], phase="throughput")
+                _job(root, t, chosen.measure, budget, {"device": device}, before[t.key], phase="throughput")
                 for t in timed
             ),
             tuple(_modules([*due, *timed], source, chosen)),
+            on_error,
         )
         if due or timed:
+            check_room(root)
             write_plan(order, whole.matrix.name)
-            execute(order, workers=workers, on_event=ending)
+            log = EventLog(root, ending)
+            log.say({"kind": "run", "suite": whole.matrix.name, "train": len(due), "timed": len(timed)})
+            execute(order, workers=workers, on_event=log)
+            log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
     return _summary(root, share, ending, time.monotonic() - start)
 
 
@@ -161,11 +191,32 @@ def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bo
     return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
 
 
+def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
+    """Refuse what can't be where several processes were launched to train each trial together."""
+    if executor != "local" or (workers or 1) > 1:
+        raise BadInput(
+            f"{launch.world} processes were launched, which train one trial after another together: leave out "
+            "--executor and --workers"
+        )
+    for trial in due:
+        if (wanted := trial.trial.training.processes) != launch.world:
+            raise BadInput(
+                f"training.processes: {wanted}, and {launch.world} were launched: say -S training.processes="
+                f"{launch.world}, or use no launcher, for `dstbench run` starts as many as a trial wants"
+            )
+
+
 DEVICES = ("auto", "cpu")
 
 
 def _check_options(
-    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+    out: str | Path,
+    settings: Sequence[str],
+    retry: Iterable[str],
+    workers: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    on_error: str,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -173,10 +224,18 @@ def _check_options(
             raise BadInput(f"{name}: expected a list of strings, got {value!r}")
     if workers is not None and workers < 1:
         raise BadInput(f"workers: expected at least 1, got {workers}")
+    if not 0 <= checkpoint_minutes < math.inf:
+        raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
+    if on_error not in get_args(OnError):
+        raise BadInput(f"on_error: unknown {on_error!r}{nearest(on_error, get_args(OnError))}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
     if Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"out: expected a folder, got the file '{out}'")
+
+
+_LEFT = ("cached", "elsewhere", "interrupted", UNWRITTEN_STATUS)
+"""What events say of trials that this run didn't end."""
 
 
 class _Endings:
@@ -191,7 +250,7 @@ class _Endings:
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
-            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere", "interrupted")
+            self.counts[event.job.phase] += event.status not in _LEFT
             self.untimed += event.job.phase == "throughput" and event.status not in (
                 "ok",
                 "cached",
@@ -250,7 +309,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
+        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -282,7 +341,7 @@ def _job(
     root: Path,
     trial: PlannedTrial,
     task: str,
-    limit: float | None,
+    budget: Budget,
     options: Mapping[str, Any],
     state: Record | Rejected | None = None,
     **more: Any,
@@ -295,7 +354,8 @@ def _job(
         trial.control,
         folder_of(root, trial.key),
         task,
-        limit=limit,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
         options=options,
         replaces=state["checksum"] if isinstance(state, dict) else None,
         **more,
