@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from dstbench.runner.trial import interruption
 
 
 def behave(trial, folder, *, threads, do="succeed", **options):
@@ -17,7 +20,7 @@ def behave(trial, folder, *, threads, do="succeed", **options):
 
 def by_seed(trial, folder, *, threads, **options):
     """Behave by the trial's seed, for runs of whole matrices."""
-    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak"}[trial.seed]
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak", 5: "go on"}[trial.seed]
     return ACTIONS[action](trial, Path(folder), threads)
 
 
@@ -136,6 +139,22 @@ def take_a_second(trial, folder, threads):
     return succeed(trial, folder, threads)
 
 
+def go_on(trial, folder, threads):
+    """Trains until it is asked to stop; where it was before, it has little left to do."""
+    if (folder / "checkpoint").exists():
+        return succeed(trial, folder, threads)
+    (folder / "started").touch()
+    while not interruption.asked():
+        time.sleep(0.01)
+    (folder / "checkpoint").touch()
+    raise interruption.Interrupted
+
+
+def lose_its_lease(trial, folder, threads):
+    shutil.rmtree(folder / "lease")
+    return succeed(trial, folder, threads)
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
@@ -188,6 +207,7 @@ ACTIONS = {
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
     "speak": speak_to_the_terminal, "allocate": take_memory, "allocate at once": take_memory_at_once,
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
+    "go on": go_on, "lose": lose_its_lease,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dstbench.api import Files, Split, StrategyError
 from dstbench.core import ranks
 from dstbench.runner.failures import Diverged
-from dstbench.runner.trial import interruption
+from dstbench.runner.trial import fence, interruption
 from dstbench.runner.trial.batches import evaluation_batches
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.resume import save_checkpoint
@@ -141,6 +141,7 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         "seconds": round(running.progress.seconds, 3),
     }
     if ranks.rank() == 0:
+        fence.check(running.folder)
         with (running.folder / CURVE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -20,7 +20,7 @@ from dstbench.core import ranks
 from dstbench.errors import BadInput
 from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.key import trial_key
-from dstbench.runner.trial import tensor_files
+from dstbench.runner.trial import fence, tensor_files
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, RunningTrial
 
 _VERSION = 2
@@ -63,6 +63,7 @@ def save_checkpoint(running: RunningTrial) -> None:
 
 def remove_checkpoint(folder: Path) -> None:
     """The trial is over."""
+    fence.check(folder)
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
         path.unlink(missing_ok=True)
         tensor_files.fresh(path).unlink(missing_ok=True)
@@ -73,6 +74,7 @@ def resumed(build: Callable[[], RunningTrial], folder: Path) -> tuple[RunningTri
 
     Ranks go on from the same one: what one of them can't read none does, and rank 0 puts it aside.
     """
+    fence.check(folder)
     problems, running = [], build()  # which has ranks meet
     first = ranks.rank() == 0
     if first and (old := folder / _ACCELERATE).exists():
