@@ -205,9 +205,9 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
-    "speak": speak_to_the_terminal, "allocate": take_memory, "allocate at once": take_memory_at_once,
+    "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
+    "allocate": take_memory, "allocate at once": take_memory_at_once,
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
-    "go on": go_on, "lose": lose_its_lease,
 }  # fmt: skip
 
 

@@ -115,6 +115,7 @@ def run(
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
+    from dstbench.results.record import remembering
     from dstbench.runner.execution.launched import is_follower
     from dstbench.runner.execution.run import run as run_suite
 
@@ -124,26 +125,27 @@ def run(
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Progress() as progress:
-            done = run_suite(
-                suite,
-                out,
-                settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
-                workers=workers,
-                executor=executor,
-                retry=_split(retry),
-                shard=shard,
-                data_root=data_root,
-                download=download,
-                device=device.value,
-                checkpoint_minutes=checkpoint_minutes,
-                progress=progress,
-                planned=planned,
-                yes=yes,
-            )
-        if is_follower():
-            raise typer.Exit
-        _report(done, as_json=as_json)
+        with remembering():
+            with Progress() as progress:
+                done = run_suite(
+                    suite,
+                    out,
+                    settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
+                    workers=workers,
+                    executor=executor,
+                    retry=_split(retry),
+                    shard=shard,
+                    data_root=data_root,
+                    download=download,
+                    device=device.value,
+                    checkpoint_minutes=checkpoint_minutes,
+                    progress=progress,
+                    planned=planned,
+                    yes=yes,
+                )
+            if is_follower():
+                raise typer.Exit
+            _report(done, as_json=as_json)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
         raise typer.Exit(INTERRUPTED) from None

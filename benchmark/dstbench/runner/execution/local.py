@@ -266,10 +266,10 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         kept = "its checkpoint is kept" if returned == INTERRUPTED else "it left no checkpoint in time"
         return Event("finished", job, "interrupted", kept, seconds)
     status, reason = _death(running, code)
-    over = running.heard.get(OVER)
-    measures = {"peak_memory": over} if over else None
-    if job.phase == "train" and record_death(job, status, reason, seconds, running.lease, measures) is None:
-        return None
+    if job.phase == "train":
+        known = {"peak_memory": over} if (over := running.heard.get(OVER)) else None
+        if record_death(job, status, reason, seconds, known, running.lease) is None:
+            return None
     return Event("finished", job, status, reason, seconds)
 
 

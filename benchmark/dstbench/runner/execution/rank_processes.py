@@ -210,8 +210,7 @@ def _context() -> BaseContext:
 
 def _start(trial: RankedTrial, rank: int, threads: int, place: _Place, context: Any) -> _Rank:
     heard, said = context.Pipe(duplex=False)
-    scratch = fence.scratch_of(trial.folder)  # a fresh process doesn't know it
-    arguments = (trial, threads, place.environment(rank), said, os.getpid(), scratch)
+    arguments = (trial, threads, place.environment(rank), said, os.getpid())
     process = context.Process(target=_run_rank, args=arguments, name=f"rank {rank}")
     with said, without_main():
         process.start()
@@ -224,7 +223,6 @@ def _run_rank(
     environment: Mapping[str, str],
     report: Connection,
     parent: int,
-    scratch: Path,
 ) -> NoReturn:
     """The process of one rank. Like a trial's own, it ends without what an interpreter does at its end."""
     die_with(parent)
@@ -232,7 +230,6 @@ def _run_rank(
     code = 1
     try:
         interruption.listen()
-        fence.guard(trial.folder, scratch if scratch != trial.folder else None)
         said = _attempt(trial, threads)
         report.send_bytes(json.dumps(said).encode())
         code = 0

@@ -24,7 +24,7 @@ from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
 from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
-from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 INVALID = "invalid"
@@ -103,7 +103,7 @@ def run(
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
     _check_options(out, settings, retry, workers, device, checkpoint_minutes)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
-    whole = plan(load_matrix(suite, settings), source, yes=yes)
+    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     execute: Executor = source.choose("executor", executor).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
     root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried

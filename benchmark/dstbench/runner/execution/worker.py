@@ -84,7 +84,7 @@ def work(job: Job, threads: int, lease: Lease | None = None) -> int:
 
 def _guarded(job: Job, threads: int, lease: Lease) -> int:
     """Do a job. Nothing is written once the lease is another's."""
-    fence.guard(job.folder, lease.scratch)
+    fence.guard(lease.scratch)
     try:
         if is_open(job):
             _do(job, threads)
@@ -93,7 +93,7 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
     except Interrupted:
         return INTERRUPTED
     finally:
-        fence.guard(None, None)
+        fence.guard(None)
     return DONE
 
 
@@ -130,13 +130,13 @@ def record_death(
     status: str,
     reason: str,
     seconds: float,
-    lease: Lease | None = None,
     measures: Mapping[str, Any] | None = None,
+    lease: Lease | None = None,
 ) -> Record | None:
     """Write the record of a trial whose process died without one; the log's end stands for a traceback.
 
-    lease: that the process held. None, and nothing is written, where another has taken it by now.
-    measures: what else is known of it, beside its ``seconds``.
+    measures: what else is known of it, beside its ``seconds``. lease: that the process held. None, and nothing is
+    written, where another has taken it by now.
     """
     words = last_words(job.folder / LOG)
     died = {

@@ -20,7 +20,7 @@ from dstbench.runner.trial import fence
 
 def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
     """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other.
-    ``previous``: where what was there is kept."""
+    ``previous``: where what was there is kept. Raises LeaseLost where the folder is another process's by now."""
     with fence.fenced(path.parent):
         written = fresh(path)
         with written.open("wb") as file:
