@@ -14,10 +14,10 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
-from dstbench.runner.execution.order import Executor, Order
+from dstbench.runner.execution.order import LOST, Executor, Order
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, load_matrix
+from dstbench.runner.matrix.config import Matrix, executor_of, load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
@@ -41,12 +41,15 @@ class Run:
 
     out: Path
     plan: Plan
-    statuses: Mapping[str, str]  # of every trial of this shard: a record's status, "elsewhere", "invalid"
+    statuses: Mapping[
+        str, str
+    ]  # of every trial of this shard: a record's status, "elsewhere", "invalid", "lost"
     ran: int  # trials that this run trained
     timed: int  # trials whose throughput this run measured
     untimed: int  # trials whose measurement failed
     rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
     seconds: float
+    left: str | None = None  # what goes on after this run, on other machines, and how to end it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -65,7 +68,7 @@ def run(
     *,
     settings: Sequence[str] = (),
     workers: int | None = None,
-    executor: str = "local",
+    executor: str | Mapping[str, Any] | None = None,
     retry: Iterable[str] = (),
     shard: str | None = None,
     data_root: str | Path | None = None,
@@ -80,6 +83,7 @@ def run(
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    executor: its name, or a mapping of its name and parameters, or of parameters of the matrix's; else the matrix's.
     device: "auto" (a GPU where there is one) or "cpu".
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
@@ -94,7 +98,8 @@ def run(
     _check_options(out, settings, retry, workers, device)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = plan(load_matrix(suite, settings), source, yes=yes)
-    execute: Executor = source.choose("executor", executor).make()
+    engine = executor_of(whole.matrix, executor)
+    execute: Executor = source.choose("executor", engine).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
     root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
     before = _states(root, share.trials, retried)
@@ -102,7 +107,7 @@ def run(
     preload = _modules(due, source, chosen)
     ending = _Endings(progress)
     with run_under_way():
-        if due:
+        if due and engine["name"] == "local":
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         keys = {trial.key for trial in due}
         known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
@@ -125,9 +130,8 @@ def run(
             ),
             tuple(_modules([*due, *timed], source, chosen)),
         )
-        if due or timed:
-            execute(order, workers=workers, on_event=ending)
-    return _summary(root, share, ending, time.monotonic() - start)
+        left = execute(order, workers=workers, on_event=ending) if due or timed else None
+    return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
 
 
 def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
@@ -189,7 +193,7 @@ class _Endings:
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
-            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere")
+            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere", LOST)
             self.untimed += event.job.phase == "throughput" and event.status not in (
                 "ok",
                 "cached",
