@@ -15,6 +15,7 @@ from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
 from dstbench.cli.suites import suites
+from dstbench.cli.worker import worker
 from dstbench.errors import BadInput
 from dstbench.results.printable import printable
 
@@ -74,6 +75,7 @@ def _common(
 
 
 app.command()(run)
+app.command()(worker)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)

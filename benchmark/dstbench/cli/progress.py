@@ -62,9 +62,13 @@ class Progress:
         )
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
-        self._totals = {"train": train, "throughput": throughput}
+        self.expect(train, throughput)
         if ahead is not None:
             self._left = Remaining(ahead.seconds, {"train": ahead.workers})
+
+    def expect(self, train: int, throughput: int) -> None:
+        """So many trials will be trained and timed."""
+        self._totals = {"train": train, "throughput": throughput}
 
     def __call__(self, event: Event) -> None:
         """Show one trial's start or end."""

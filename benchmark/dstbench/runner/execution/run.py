@@ -15,6 +15,7 @@ from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
 from dstbench.runner.execution.order import LOST, Executor, Order
+from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
 from dstbench.runner.matrix.config import Matrix, executor_of, load_matrix
@@ -130,7 +131,10 @@ def run(
             ),
             tuple(_modules([*due, *timed], source, chosen)),
         )
-        left = execute(order, workers=workers, on_event=ending) if due or timed else None
+        left = None
+        if due or timed:
+            write_plan(order, whole.matrix.name)
+            left = execute(order, workers=workers, on_event=ending)
     return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
 
 
