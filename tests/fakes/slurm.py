@@ -129,11 +129,17 @@ class SlurmCluster:
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs)
 
+    def clear(self) -> None:
+        """End all jobs, and have both nodes up."""
+        self("scancel", "-u", str(os.getuid()))
+        for node in NODES:
+            self("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        self.wait(lambda: not self.jobs())
+
     def stop(self) -> None:
         """End all jobs, then the daemons."""
         with contextlib.suppress(Exception):
-            self("scancel", "-u", str(os.getuid()), check=False)
-            self.wait(lambda: not self.jobs(), 20)
+            self.clear()
         for name in reversed(list(self.daemons)):
             self.daemons[name].terminate()
         for daemon in self.daemons.values():

@@ -65,10 +65,10 @@ def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) ->
             if owed and fruitless <= PATIENCE:
                 owed = _replaced(workers, min(owed, len(watch.open)))
             elif not census.alive:
-                time.sleep(PAUSE)  # what the last one wrote may come in later than the news of its end
+                _pause(PAUSE)  # what the last one wrote may come in later than the news of its end
                 if watch.look():
                     watch.give_up(f"no worker is left; {workers.last_words()}")
-        time.sleep(PAUSE + len(watch.open) / 1000)
+        _pause(PAUSE + len(watch.open) / 1000)
 
 
 def _replaced(workers: Workers, number: int) -> int:
@@ -78,6 +78,10 @@ def _replaced(workers: Workers, number: int) -> int:
     except BadInput:
         return number
     return 0
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def open_jobs(order: Order) -> list[Job]:

@@ -29,7 +29,8 @@ _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING", "SUSP
 # SLURM sends USR2 to the batch shell alone (``B:``), some time before the limit; the worker has its running trials
 # write their checkpoints, and ends with 75. A job that is cancelled, pre-empted or requeued gets TERM, worker and
 # all: then its state isn't RUNNING any more, and SLURM knows what is to become of it. The id has to be that of the
-# task: the plain id of an array's last task means the whole array to scontrol.
+# task: the plain id of an array's last task means the whole array to scontrol. A worker that was told before it
+# could listen is ended by that.
 _BODY = """\
 job=${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}
 worker= heard=0 asked=
@@ -42,7 +43,9 @@ if [ -n "$asked" ]; then
 else
     {command} &
     worker=$!
+    [ -z "$asked" ] || kill -USR2 "$worker" 2>/dev/null
     while seen=$heard; wait "$worker"; code=$?; [ "$code" -gt 128 ] && [ "$heard" != "$seen" ]; do :; done
+    [ -z "$asked" ] || [ "$code" -le 128 ] || code={unfinished}
 fi
 if [ "$code" = {unfinished} ] && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
     echo "requeued: something is left to do"
@@ -90,10 +93,9 @@ def states(listing: str) -> dict[str, dict[str, str]]:
     """Task -> state, node and reason, of what ``squeue -h -r`` with ``FORMAT`` printed."""
     found = {}
     for line in listing.splitlines():
-        array, _, rest = line.strip().partition("|")
-        task, _, rest = rest.partition("|")
-        state, _, rest = rest.partition("|")
-        node, _, reason = rest.partition("|")
+        if line.count("|") < 4:
+            continue
+        array, task, state, node, reason = line.strip().split("|", 4)
         found[f"{array}_{task}"] = {
             "state": state,
             "node": node,
