@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dstbench.cli.eta import seconds_of
+from dstbench.cli.run import INTERRUPTED
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.claim import Open
@@ -50,8 +52,7 @@ def worker(
     from dstbench.runner.execution.claim import claim as take_part
     from dstbench.runner.execution.claim import find_open
 
-    if until is not None:
-        seconds_of("until", until)  # refused before anything starts
+    seconds = None if until is None else seconds_of("until", until)
     left = find_open(results, plan or ())
     for rejected in left.rejected:
         typer.secho(f"not used: {rejected}", fg=typer.colors.YELLOW, err=True)
@@ -59,8 +60,10 @@ def worker(
     if not claim:
         raise typer.Exit(LEFT if left else 0)
     from dstbench.cli.progress import Progress
+    from dstbench.runner.execution.stop import Stop, listening
 
-    with Progress() as progress:
+    stop = Stop(seconds)
+    with Progress() as progress, listening(stop):
         progress.expect(len(left.order.train), len(left.order.throughput))
         done = take_part(
             results,
@@ -69,8 +72,11 @@ def worker(
             gpus=gpus,
             data_root=data_root,
             on_event=progress,
+            stop=stop,
         )
-    raise typer.Exit(0 if done else LEFT)
+    if not done:
+        typer.echo(f"Stopped. What is finished is kept in {results}; the same command continues.", err=True)
+    raise typer.Exit(0 if done else INTERRUPTED if stop.signal == signal.SIGINT else LEFT)
 
 
 def _said(results: Path, left: Open) -> str:

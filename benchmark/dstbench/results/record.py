@@ -87,10 +87,11 @@ def folder_of(results: Path, key: str) -> Path:
     return results / key[:2] / key
 
 
-def write_record(record: Mapping[str, Any], folder: Path) -> Record:
-    """Seal a record and write it to ``folder/result.json`` atomically; returns what was written."""
+def write_record(record: Mapping[str, Any], folder: Path, scratch: Path | None = None) -> Record:
+    """Seal a record and write it to ``folder/result.json`` atomically, by way of ``scratch``; returns what was
+    written."""
     sealed = seal(record)
-    write_whole(folder / FILE, json.dumps(sealed, indent=1) + "\n")
+    write_whole(folder / FILE, json.dumps(sealed, indent=1) + "\n", scratch)
     return sealed
 
 

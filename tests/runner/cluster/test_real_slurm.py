@@ -95,7 +95,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_its_trial_stays_open(nod
     [history] = cluster.histories(order.results).values()
     assert [line.split()[0] for line in history] == ["began", "interrupted"]
     assert not (order.train[0].folder / "result.json").exists()
-    assert not (order.train[0].folder / "lease.json").exists()
+    assert not (order.train[0].folder / "lease").exists()
 
 
 def test_a_cancelled_job_is_gone_for_good_and_the_run_ends(nodes, tmp_path, monkeypatch):

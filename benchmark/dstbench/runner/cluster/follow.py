@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dstbench.errors import BadInput
 from dstbench.results.record import read_record
-from dstbench.runner.execution.lease import FILE as LEASE
+from dstbench.runner.execution.lease import look
 from dstbench.runner.execution.order import LOST, Order
 from dstbench.runner.execution.worker import Event, Job, is_open
 
@@ -109,7 +109,7 @@ class _Watch:
             if not is_open(job):
                 del self.open[name]
                 self._report_end(job, self._started.pop(name, None))
-            elif name not in self._started and (job.folder / LEASE).exists():
+            elif name not in self._started and look(job.folder) is not None:
                 self._started[name] = time.monotonic()
                 self._on_event(Event("started", job))
         self._looked = True

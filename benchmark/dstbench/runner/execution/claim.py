@@ -10,9 +10,10 @@ from pathlib import Path
 from dstbench.errors import BadInput
 from dstbench.results.record import Rejected
 from dstbench.runner.execution.local import visible_gpus
-from dstbench.runner.execution.order import Order, carry_out
+from dstbench.runner.execution.order import Order, work_through
 from dstbench.runner.execution.plan_file import read_plans
 from dstbench.runner.execution.server import run_under_way, warm_up
+from dstbench.runner.execution.stop import Stop
 from dstbench.runner.execution.worker import Event, Job, is_open
 
 
@@ -43,18 +44,20 @@ def claim(
     gpus: int | None = None,
     data_root: Path | None = None,
     on_event: Callable[[Event], None],
+    stop: Stop | None = None,
 ) -> bool:
     """Run what is open, with ``workers`` trials at a time on ``gpus`` of this machine; returns whether nothing is
     left open.
 
-    data_root: where data sets are on this machine, if not where the plan says.
+    data_root: where data sets are on this machine, if not where the plan says. stop: when to end before that; running
+    trials are then interrupted where they can go on, and stay open.
     """
     order, _ = read_plans(results, plans)
     order = on_this_machine(order, gpus, data_root)
     with run_under_way():
         if find_open(results, plans):
             warm_up(order.preload)
-            carry_out(order, workers=workers, on_event=on_event)
+            work_through(order, workers=workers, on_event=on_event, stop=stop)
     return not find_open(results, plans)
 
 

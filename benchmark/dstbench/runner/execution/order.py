@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dstbench.runner.execution.local import run_local
+from dstbench.runner.execution.stop import Stop
 from dstbench.runner.execution.worker import Event, Job, is_open
 
 LOST = "lost"
@@ -43,10 +44,19 @@ class Executor(Protocol):
 
 def carry_out(order: Order, *, workers: int | None = None, on_event: Callable[[Event], None]) -> None:
     """The executor of this machine: a process a trial."""
-    run_local(order.train, workers=workers, on_event=on_event, preload=order.preload)
-    run_local(
-        [job for job in order.throughput if is_open(job)],
-        workers=1,
-        on_event=on_event,
-        preload=order.preload,
-    )
+    work_through(order, workers=workers, on_event=on_event)
+
+
+def work_through(
+    order: Order,
+    *,
+    workers: int | None = None,
+    on_event: Callable[[Event], None],
+    stop: Stop | None = None,
+) -> None:
+    """Run what is open of an order on this machine, until nothing is, wherever it runs, or it is time to stop: trials
+    that others hold are waited for, and taken over if their holder is lost."""
+    how: dict[str, Any] = {"on_event": on_event, "preload": order.preload, "patient": True, "stop": stop}
+    run_local(order.train, workers=workers, **how)
+    if stop is None or not stop.is_due:
+        run_local([job for job in order.throughput if is_open(job)], workers=1, **how)

@@ -197,7 +197,7 @@ class _Endings:
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
-            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere", LOST)
+            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere", "interrupted", LOST)
             self.untimed += event.job.phase == "throughput" and event.status not in (
                 "ok",
                 "cached",

@@ -17,13 +17,16 @@ from typing import Any, Literal
 import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
-from dstbench.runner.execution.lease import lease
+from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial import fence
+from dstbench.runner.trial.fence import LeaseLost
+from dstbench.runner.trial.interruption import Interrupted
 
-DONE, ELSEWHERE = 0, 75
-"""What ``work`` returns: the record is there, or another process holds the trial."""
+DONE, INTERRUPTED, ELSEWHERE = 0, 74, 75
+"""What ``work`` returns: the record is there; the trial was asked to stop and can go on; another process holds it."""
 LOG = "log.txt"
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
@@ -51,27 +54,58 @@ class Job:
 class Event:
     """What an executor reports of a job."""
 
-    kind: Literal["started", "finished"]
+    kind: Literal["started", "held", "finished"]  # held: by another process, whose end is waited for
     job: Job
-    status: str = ""  # finished: the record's status, "cached" or "elsewhere"
-    reason: str | None = None
+    status: str = ""  # finished: the record's status, "cached", "elsewhere", or "interrupted": open again
+    reason: str | None = None  # held: by whom
     seconds: float = 0.0
 
 
-def work(job: Job, threads: int) -> int:
-    """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE. A process that ends before this
-    returns has died, whatever its exit code. ``threads`` are the processor threads that are this job's."""
-    with lease(job.folder, job.limit) as held:
-        if not held:
-            return ELSEWHERE
-        if not is_open(job):
-            return DONE
-        if job.phase == "throughput":
-            _measure(job, threads)
-        else:
-            (job.folder / FILE).unlink(missing_ok=True)
-            write_record(_attempt(job, threads), job.folder)
+def work(job: Job, threads: int, lease: Lease | None = None) -> int:
+    """Run one job unless it is done or held elsewhere; returns DONE, ELSEWHERE or, if it was asked to stop and can go
+    on later, INTERRUPTED. A process that ends before this returns has died, whatever its exit code.
+
+    threads: those of the machine that are this job's. lease: of the trial, where another process renews it; else it
+    is taken, renewed and given back here.
+    """
+    if lease is not None:
+        return _guarded(job, threads, lease)
+    if (lease := acquire(job.folder)) is None:
+        return ELSEWHERE
+    try:
+        with renewed(lease, on_loss=lambda: None):
+            return _guarded(job, threads, lease)
+    finally:
+        lease.release()
+
+
+def _guarded(job: Job, threads: int, lease: Lease) -> int:
+    """Do a job. Nothing is written once the lease is another's."""
+    fence.guard(job.folder, lease.scratch)
+    try:
+        if is_open(job):
+            _do(job, threads)
+    except LeaseLost:
+        return ELSEWHERE
+    except Interrupted:
+        return INTERRUPTED
+    finally:
+        fence.guard(None, None)
     return DONE
+
+
+def _do(job: Job, threads: int) -> None:
+    if job.phase == "throughput":
+        _measure(job, threads)
+        return
+    fence.check(job.folder)
+    (job.folder / FILE).unlink(missing_ok=True)
+    _publish(_attempt(job, threads), job.folder)
+
+
+def _publish(record: Mapping[str, Any], folder: Path) -> None:
+    with fence.fenced(folder) as scratch:
+        write_record(record, folder, scratch)
 
 
 def is_open(job: Job) -> bool:
@@ -88,11 +122,21 @@ def is_open(job: Job) -> bool:
     return record["status"] == "ok" and (named or not record["measures"].get("throughput"))
 
 
-def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
-    """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
+def record_death(
+    job: Job, status: str, reason: str, seconds: float, lease: Lease | None = None
+) -> Record | None:
+    """Write the record of a trial whose process died without one; the log's end stands for a traceback.
+
+    lease: that the process held. None, and nothing is written, where another has taken it by now.
+    """
     words = last_words(job.folder / LOG)
     died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
-    return write_record(_named(job, died), job.folder)
+    try:
+        return write_record(_named(job, died), job.folder, lease.scratch if lease else None)
+    except OSError:
+        if lease is None or lease.is_held():
+            raise
+        return None
 
 
 def record_skip(job: Job, reason: str) -> Record:
@@ -119,7 +163,7 @@ def _measure(job: Job, threads: int) -> None:
         # as the job's trial asks for today: how speed is measured is no part of what the trial is
         measured = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads, contended=False)
     measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
-    write_record({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
+    _publish({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
 
 
 class _Neighbours:

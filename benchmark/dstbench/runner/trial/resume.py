@@ -15,7 +15,7 @@ import torch
 from dstbench.errors import BadInput
 from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.key import trial_key
-from dstbench.runner.trial import tensor_files
+from dstbench.runner.trial import fence, tensor_files
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, RunningTrial
 
 _VERSION = 1
@@ -45,12 +45,14 @@ def save_checkpoint(running: RunningTrial) -> None:
 
 def remove_checkpoint(folder: Path) -> None:
     """The trial is over."""
+    fence.check(folder)
     for name in (CHECKPOINT, f"{CHECKPOINT}.new"):
         (folder / name).unlink(missing_ok=True)
 
 
 def resumed(build: Callable[[], RunningTrial], folder: Path) -> tuple[RunningTrial, str | None]:
     """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used."""
+    fence.check(folder)
     problem = None
     if (old := folder / _ACCELERATE).exists():
         problem = _set_aside(old, "an earlier release's, which can't be read without running what is in it")

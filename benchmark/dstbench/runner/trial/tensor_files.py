@@ -15,16 +15,18 @@ from typing import Any
 import torch
 
 from dstbench.errors import BadInput
+from dstbench.runner.trial import fence
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:
     """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other."""
-    fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    with fence.fenced(path.parent) as scratch:
+        fresh = scratch / f"{path.name}.new"
+        with fresh.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
     _sync(path.parent)
 
 

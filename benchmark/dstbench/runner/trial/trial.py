@@ -23,7 +23,7 @@ from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.failures import Diverged, ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import provenance, tensor_files
+from dstbench.runner.trial import fence, provenance, tensor_files
 from dstbench.runner.trial.batches import Batches, evaluation_batches, fingerprint, reading_workers
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.measures import final_measures
@@ -243,6 +243,7 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
         "seconds": round(running.progress.seconds, 3),
     }
+    fence.check(running.folder)
     with (running.folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
