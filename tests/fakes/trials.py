@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from dstbench.runner.trial import interruption
+
 
 def behave(trial, folder, *, threads, do="succeed", **options):
     """Do what the option ``do`` says."""
@@ -17,7 +19,7 @@ def behave(trial, folder, *, threads, do="succeed", **options):
 
 def by_seed(trial, folder, *, threads, **options):
     """Behave by the trial's seed, for runs of whole matrices."""
-    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak"}[trial.seed]
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak", 5: "go on"}[trial.seed]
     return ACTIONS[action](trial, Path(folder), threads)
 
 
@@ -136,6 +138,17 @@ def take_a_second(trial, folder, threads):
     return succeed(trial, folder, threads)
 
 
+def go_on(trial, folder, threads):
+    """Trains until it is asked to stop; where it was before, it has little left to do."""
+    if (folder / "checkpoint").exists():
+        return succeed(trial, folder, threads)
+    (folder / "started").touch()
+    while not interruption.asked():
+        time.sleep(0.01)
+    (folder / "checkpoint").touch()
+    raise interruption.Interrupted
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
@@ -150,7 +163,7 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
-    "speak": speak_to_the_terminal,
+    "speak": speak_to_the_terminal, "go on": go_on,
 }  # fmt: skip
 
 

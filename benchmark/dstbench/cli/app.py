@@ -14,6 +14,7 @@ from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
+from dstbench.cli.status import status
 from dstbench.cli.suites import suites
 from dstbench.cli.worker import worker
 from dstbench.errors import BadInput
@@ -76,6 +77,7 @@ def _common(
 
 app.command()(run)
 app.command()(worker)
+app.command()(status)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)

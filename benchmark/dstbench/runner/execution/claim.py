@@ -29,11 +29,13 @@ class Open:
 
 
 def find_open(results: Path, plans: Sequence[str] = ()) -> Open:
-    """What is open of all plans in a results folder, or of those named. A trial that isn't trained yet is open as
-    that, not as one to time. Raises BadInput where there is no plan."""
+    """What is open of all plans in a results folder, or of those named: to train, and to time now or then. Raises
+    BadInput where there is no plan."""
     order, rejected = read_plans(results, plans)
-    train, throughput = ([job for job in jobs if is_open(job)] for jobs in (order.train, order.throughput))
-    return Open(replace(order, train=tuple(train), throughput=tuple(throughput)), rejected)
+    train = tuple(job for job in order.train if is_open(job))
+    keys = {job.key for job in train}
+    throughput = tuple(job for job in order.throughput if job.key in keys or is_open(job))
+    return Open(replace(order, train=train, throughput=throughput), rejected)
 
 
 def claim(
