@@ -74,12 +74,14 @@ def batch(tmp_path):
     """Run the script of a command as task 7_1, of a state that the queue says; returns exit code, output and the
     arguments of scontrol."""
 
-    def call(command, state="RUNNING", requeue=True, before="", setup=()):
+    def call(command, state="RUNNING", requeue=True, until=0, setup=()):
         commands = {"squeue": f"echo {state}", "scontrol": f'echo "$@" >> {tmp_path}/asked'}
         for name, body in commands.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
             (tmp_path / name).chmod(0o755)
-        text = script(["--array=0-1"], setup, {"DSTBENCH_X": "a 'b'"}, ["bash", "-c", command], requeue)
+        text = script(
+            ["--array=0-1"], setup, {"DSTBENCH_X": "a 'b'"}, ["bash", "-c", command], requeue, until
+        )
         (tmp_path / "worker.sh").write_text(text)
         environment = {
             **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_JOB_ID": "7",
@@ -112,6 +114,11 @@ def test_a_job_that_was_cancelled_is_not_brought_back(batch, how):
     assert (code, asked) == (75, [])
 
 
+def test_a_worker_that_gives_up_before_its_time_has_failed(batch):
+    for until in (None, 3600):
+        assert batch("exit 75", until=until)[::2] == (75, [])
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 130, 137])
 def test_any_other_end_is_the_jobs(batch, code):
     assert batch(f"exit {code}")[::2] == (code, [])
@@ -119,17 +126,17 @@ def test_any_other_end_is_the_jobs(batch, code):
 
 def test_the_signal_before_the_limit_reaches_the_worker_which_ends_when_it_is_ready(batch):
     worker = "trap 'sleep 0.2; echo heard; exit 75' USR2; kill -USR2 $PPID; for i in $(seq 300); do sleep 0.1; done"
-    _, output, asked = batch(worker)
+    _, output, asked = batch(worker, until=None)
     assert output.startswith("heard\n")
     assert asked == ["requeue 7_1"]
 
 
 def test_a_worker_that_can_not_listen_yet_is_ended_by_the_signal_and_queued_again(batch):
-    _, _, asked = batch("kill -USR2 $PPID; sleep 30")
+    _, _, asked = batch("kill -USR2 $PPID; sleep 30", until=None)
     assert asked == ["requeue 7_1"]
 
 
 def test_a_signal_during_setup_starts_no_worker(batch):
-    _, output, asked = batch("echo started", setup=["kill -USR2 $$"])
+    _, output, asked = batch("echo started", setup=["kill -USR2 $$"], until=None)
     assert "started" not in output
     assert asked == ["requeue 7_1"]

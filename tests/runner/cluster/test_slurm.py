@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.runner.cluster import follow, slurm
@@ -87,7 +89,7 @@ def test_the_script_says_what_was_asked_for(tmp_path):
         "--time=230", "--gres=gpu:a100:2", "--cpus-per-task=8", "--mem=64G", "--requeue", "--exclude=n7",
     ]  # fmt: skip
     assert engine.command(Path("/r"))[1:] == [
-        "-m", "dstbench", "worker", "/r", "--claim", "--workers", "2", "--until", "13740s",
+        "-m", "dstbench", "worker", "/r", "--claim", "--workers", "2", "--until", "13770s",
     ]  # fmt: skip
 
 
@@ -120,6 +122,18 @@ def test_a_second_run_follows_the_jobs_of_the_first_and_submits_only_what_is_mis
     left, _ = ends(order, engine, workers=3)
     assert submitted(tmp_path / "out") == [["RUNNING"], ["RUNNING", "RUNNING"]]
     assert "3 workers" in left
+
+
+def test_status_asks_slurm_where_it_can_and_reads_files_where_it_can_not(tmp_path, commands):
+    order = order_of(tmp_path / "out", 2)
+    write_plan(order, "test")
+    ends(order, Slurm(python=program(tmp_path, "exec sleep 60"), detach=True))
+    assert submitted(tmp_path / "out") == [["PENDING", "PENDING"]]
+    (commands / "deaf").touch()
+    assert "queue: slurm: 2 pending" in CliRunner().invoke(app, ["status", str(order.results)]).output
+    (commands / "deaf").unlink()
+    assert "queue: slurm: 2 running" in CliRunner().invoke(app, ["status", str(order.results)]).output
+    assert submitted(tmp_path / "out") == [["RUNNING", "RUNNING"]]
 
 
 def test_jobs_that_still_wait_at_the_end_are_cancelled(tmp_path, commands):

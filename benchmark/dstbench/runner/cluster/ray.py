@@ -20,9 +20,10 @@ from typing import Any
 
 from dstbench.errors import BadInput
 from dstbench.runner.cluster.follow import Census, follow, open_jobs
-from dstbench.runner.cluster.submissions import FOLDER, Submission
+from dstbench.runner.cluster.submissions import Submission
 from dstbench.runner.execution.descendants import die_with
 from dstbench.runner.execution.order import Order
+from dstbench.runner.execution.status import ENGINES
 from dstbench.runner.execution.worker import Event
 
 _STOPPING = 60.0
@@ -119,7 +120,7 @@ class _Tasks:
             resources=engine.resources or None,
             **memory,
         )(run_worker)
-        path = self.results / FOLDER / f"ray-{uuid.uuid4().hex[:8]}.json"
+        path = self.results / ENGINES / f"ray-{uuid.uuid4().hex[:8]}.json"
         self._file = Submission(path, "ray", time.time(), socket.gethostname())
 
     def room(self) -> int:

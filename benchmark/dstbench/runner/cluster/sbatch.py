@@ -47,7 +47,8 @@ else
     while seen=$heard; wait "$worker"; code=$?; [ "$code" -gt 128 ] && [ "$heard" != "$seen" ]; do :; done
     [ -z "$asked" ] || [ "$code" -le 128 ] || code={unfinished}
 fi
-if [ "$code" = {unfinished} ] && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
+[ "$SECONDS" -lt {early} ] || asked=yes
+if [ "$code" = {unfinished} ] && [ -n "$asked" ] && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then
     echo "requeued: something is left to do"
     {requeue}
 fi
@@ -61,11 +62,13 @@ def script(
     environment: Mapping[str, str],
     command: Sequence[str],
     requeue: bool,
+    until: int | None = None,
 ) -> str:
     """The text of a batch script.
 
     options: ``--name=value`` of sbatch. setup: lines of bash that run before the worker. environment: variables
-    that the worker has whatever the site does with the submitter's. command: of the worker.
+    that the worker has whatever the site does with the submitter's. command: of the worker. until: seconds after
+    which it stops by itself. One that leaves something undone long before that, and untold, has failed.
     """
     head = [f"#SBATCH {option}" for option in options]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
@@ -73,6 +76,7 @@ def script(
         setup="".join(f"{line}\n" for line in (*exports, *setup)),
         command=shlex.join(command),
         unfinished=UNFINISHED,
+        early=2**31 if until is None else until // 2,
         requeue='exec scontrol requeue "$job"' if requeue else ":",
     )
     return "\n".join(["#!/bin/bash", *head, "", body])

@@ -8,6 +8,7 @@ the results folder, and its end is judged there; of submitit only the writing of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -33,9 +34,10 @@ from dstbench.runner.cluster.sbatch import (
     script,
     states,
 )
-from dstbench.runner.cluster.submissions import FOLDER, Submission, submissions
+from dstbench.runner.cluster.submissions import Submission, submissions
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.execution.order import Order
+from dstbench.runner.execution.status import ENGINES
 from dstbench.runner.execution.worker import Event
 
 LARGEST_ARRAY = 999
@@ -106,6 +108,8 @@ class Slurm:
         missing = min(wanted, len(open_jobs(order))) - len(queue.left)
         if missing > 0:
             queue.start(missing)
+        if not self.detach and (going := queue.farewell()):
+            print(going, file=sys.stderr)
         if self.detach:
             return queue.farewell()
         try:
@@ -119,6 +123,11 @@ class Slurm:
     def trials_a_job(self) -> int:
         """Trials that a job runs at a time."""
         return self.trials or max(1, int(str(self.gpus).rpartition(":")[2]))
+
+    @property
+    def until(self) -> int | None:
+        """Seconds after which a worker has stopped by itself; it begins to stop a little earlier."""
+        return None if self.time is None else 60 * minutes(self.time) - self.notice // 2
 
     @property
     def notice(self) -> int:
@@ -149,8 +158,8 @@ class Slurm:
         """The command of a worker."""
         words = [self.python or sys.executable, "-m", "dstbench", "worker", str(results), "--claim"]
         words += ["--workers", str(self.trials_a_job)]
-        if self.time is not None:
-            words += ["--until", f"{60 * minutes(self.time) - self.notice}s"]
+        if self.until is not None:
+            words += ["--until", f"{self.until}s"]
         return words
 
 
@@ -183,7 +192,8 @@ class _Queue:
         """Ask the queue, unless it was asked a moment ago."""
         if time.monotonic() - self._asked < BETWEEN_LISTINGS:
             return None
-        listing = _run("squeue", "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", FORMAT)
+        owner = str(self.known[0].path.stat().st_uid if self.known else os.getuid())
+        listing = _run("squeue", "-h", "-r", "-t", "all", "-u", owner, "-o", FORMAT)
         if listing.returncode != 0:
             return None
         self._asked = time.monotonic()
@@ -230,13 +240,13 @@ class _Queue:
 
     def _submit(self, size: int) -> None:
         name = uuid.uuid4().hex[:8]
-        path = self.results / FOLDER / f"slurm-{name}.json"
+        path = self.results / ENGINES / f"slurm-{name}.json"
         logs = path.with_suffix("")
         logs.mkdir(parents=True)
         environment = {key: value for key, value in os.environ.items() if key.startswith("DSTBENCH_")}
         text = script(
             self.slurm.options(self.results, logs, size), _listed(self.slurm.setup), environment,
-            self.slurm.command(self.results), self.slurm.requeue,
+            self.slurm.command(self.results), self.slurm.requeue, self.slurm.until,
         )  # fmt: skip
         write_whole(logs / "worker.sh", text)
         done = _run("sbatch", "--parsable", str(logs / "worker.sh"))
@@ -247,6 +257,15 @@ class _Queue:
         submission = Submission(path, "slurm", time.time(), _us(), f"scancel {array}", dict(tasks))
         submission.write()
         self.known.append(submission)
+
+
+def refresh(results: Path) -> None:
+    """Bring what a results folder says of its SLURM jobs up to date, where SLURM can be asked and the folder be
+    written; whoever submitted them."""
+    known = [one for one in submissions(results, "slurm") if one.left]
+    if known and shutil.which("squeue") is not None:
+        with contextlib.suppress(OSError):
+            _Queue(Slurm(), results, known).census()
 
 
 def _listed(lines: str | tuple[str, ...]) -> tuple[str, ...]:

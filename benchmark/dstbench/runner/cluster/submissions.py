@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dstbench.results.files import read_plain, write_whole
+from dstbench.runner.execution.status import ENGINES
 
-FOLDER = "engine"
 _LARGEST = 2**24  # bytes; a job takes about a hundred
 
 
@@ -55,7 +55,7 @@ class Submission:
 
 def submissions(results: Path, engine: str) -> list[Submission]:
     """What an engine was given for a results folder, oldest first; a file that can't be understood counts as none."""
-    found = [_read(path) for path in (results / FOLDER).glob(f"{engine}-*.json")]
+    found = [_read(path) for path in (results / ENGINES).glob(f"{engine}-*.json")]
     return sorted((one for one in found if one is not None), key=lambda one: (one.submitted, one.path))
 
 
