@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,11 +150,52 @@ def go_on(trial, folder, threads):
     raise interruption.Interrupted
 
 
+def lose_its_lease(trial, folder, threads):
+    shutil.rmtree(folder / "lease")
+    return succeed(trial, folder, threads)
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     (folder / "grandchild").write_text(str(child.pid))
     time.sleep(60)
+
+
+def hold(size):
+    """Take memory piece by piece up to ``size`` bytes, and keep it."""
+    pieces = []
+    while sum(map(len, pieces)) < size:
+        pieces.append(bytearray(b"x") * 2**22)
+        time.sleep(0.005)  # as what fills memory does with something
+    return pieces
+
+
+def take_memory(trial, folder, threads):
+    kept = hold(2**31)
+    return succeed(trial, folder, threads) | {"measures": {"top1": float(len(kept))}}
+
+
+def take_memory_at_once(trial, folder, threads):
+    return succeed(trial, folder, threads) | {"measures": {"top1": float(len(bytearray(2**40)))}}
+
+
+def take_memory_in_children(trial, folder, threads):
+    """Four that hold a part each, and of which none would be noticed by itself."""
+    for _ in range(4):
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            kept = hold(48 * 2**20)
+            time.sleep(60)
+            os._exit(len(kept))
+    time.sleep(60)
+
+
+def take_memory_regardless(trial, folder, threads):
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(range(1, 32)))
+    kept = hold(108 * 2**20)
+    time.sleep(60)
+    return {"status": "ok", "measures": {"top1": float(len(kept))}}
 
 
 ACTIONS = {
@@ -163,7 +205,9 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
-    "speak": speak_to_the_terminal, "go on": go_on,
+    "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
+    "allocate": take_memory, "allocate at once": take_memory_at_once,
+    "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
 }  # fmt: skip
 
 

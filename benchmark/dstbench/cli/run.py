@@ -57,9 +57,29 @@ Workers = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only this share of the trials, such as 1/4.")]
 DataRoot = Annotated[Path | None, typer.Option(envvar="DSTBENCH_DATA", help="Where data sets are.")]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="A trial's checkpoints are so far apart; 0: none, but where it is asked to stop."
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: a GPU where there is one.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Also where there are more than 10,000 combinations to go through.")
+]
+TrialTime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Wall clock after which a trial is stopped, such as 2h or 3h50m; else `budget.trial_seconds`.",
+    ),
+]
+TrialMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of the host that the processes of a trial may hold, such as 8G; else `budget.trial_memory`.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -97,17 +117,22 @@ def run(
             "contended: only the timing, where something else was running.",
         ),
     ] = "",
+    trial_time: TrialTime = None,
+    trial_memory: TrialMemory = None,
     shard: Shard = None,
     data_root: DataRoot = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch missing data into --data-root.")
     ] = False,
     device: DeviceOption = Device.auto,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run what is missing of a suite, and print the leaderboard. Run it again to continue."""
     from dstbench.cli.progress import Progress
+    from dstbench.results.record import remembering
+    from dstbench.runner.execution.launched import is_follower
     from dstbench.runner.execution.run import run as run_suite
 
     def planned(plan: Plan, train: int, throughput: int) -> None:
@@ -118,26 +143,30 @@ def run(
     # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Progress() as progress:
-            done = run_suite(
-                suite,
-                out,
-                settings=settings or (),
-                workers=workers,
-                executor=wanted,
-                retry=_split(retry),
-                shard=shard,
-                data_root=data_root,
-                download=download,
-                device=device.value,
-                progress=progress,
-                planned=planned,
-                yes=yes,
-            )
-        if done.left is not None:
-            typer.echo(f"{done.left}\n`dstbench status {out}` says how far they are.", err=True)
-            return
-        _report(done, as_json=as_json)
+        with remembering():
+            with Progress() as progress:
+                done = run_suite(
+                    suite,
+                    out,
+                    settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
+                    workers=workers,
+                    executor=wanted,
+                    retry=_split(retry),
+                    shard=shard,
+                    data_root=data_root,
+                    download=download,
+                    device=device.value,
+                    checkpoint_minutes=checkpoint_minutes,
+                    progress=progress,
+                    planned=planned,
+                    yes=yes,
+                )
+            if is_follower():
+                raise typer.Exit
+            if done.left is not None:
+                typer.echo(f"{done.left}\n`dstbench status {out}` says how far they are.", err=True)
+                raise typer.Exit
+            _report(done, as_json=as_json)
     except KeyboardInterrupt as interrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
         if str(interrupt):
@@ -161,6 +190,12 @@ def _executor(name: str | None, options: Iterable[str], detach: bool) -> dict[st
         said.setdefault(option.strip(), []).append(parse_yaml(written, f"-E {text}"))
     given = {option: values[0] if len(values) == 1 else values for option, values in said.items()}
     return {**({"name": name} if name else {}), **given, **({"detach": True} if detach else {})}
+
+
+def _limits(trial_time: str | None, trial_memory: str | None) -> list[str]:
+    """The limits of the command line, as settings of the matrix."""
+    given = {"trial_seconds": trial_time, "trial_memory": trial_memory}
+    return [f"budget.{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _forecast(

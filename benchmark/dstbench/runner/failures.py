@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from typing import Any
 
 from dstbench.errors import Infeasible
+
+LOG = "log.txt"
+"""In a trial's folder: what it printed."""
 
 
 class Diverged(RuntimeError):
@@ -29,6 +33,16 @@ def failure(error: BaseException, phase: str | None = None) -> dict[str, Any]:
     if isinstance(error, Diverged):
         return ending("diverged", str(error), phase, text)
     return ending("failed", _reason(error), phase, text)
+
+
+def died(code: int) -> tuple[str, str]:
+    """Status and reason of a process that ended with this exit code, or -signal, and said nothing."""
+    if code == -signal.SIGKILL:
+        return "killed", "killed by SIGKILL, which is also how a system out of memory ends a process"
+    if code < 0:
+        known = {one.value: one.name for one in signal.Signals}
+        return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
+    return "killed", f"its process ended with exit code {code}; see {LOG}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

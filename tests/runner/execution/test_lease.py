@@ -281,10 +281,10 @@ def test_nor_is_that_of_its_death(tmp_path):
     one = job(tmp_path)
     lost = left_behind(one.folder, EXPIRY + 1)
     acquire(one.folder)
-    assert record_death(one, "killed", "killed by SIGSEGV", 1.0, lost) is None
+    assert record_death(one, "killed", "killed by SIGSEGV", 1.0, lease=lost) is None
     assert [path.name for path in one.folder.iterdir()] == [LEASE]
     mine = Lease(one.folder, next((one.folder / LEASE).iterdir()).name)
-    assert record_death(one, "killed", "killed by SIGSEGV", 1.0, mine)["status"] == "killed"
+    assert record_death(one, "killed", "killed by SIGSEGV", 1.0, lease=mine)["status"] == "killed"
     assert read_record(one.folder)["status"] == "killed"
 
 
@@ -292,7 +292,7 @@ def test_tensors_are_written_by_the_holder_alone(tmp_path, monkeypatch):
     from dstbench.runner.trial import tensor_files
 
     lease = acquire(tmp_path)
-    fence.guard(tmp_path, lease.scratch)
+    fence.guard(lease.scratch)
     try:
         tensor_files.write({"a": 1}, tmp_path / "checkpoint.pt")
         before = (tmp_path / "checkpoint.pt").read_bytes()
@@ -306,5 +306,5 @@ def test_tensors_are_written_by_the_holder_alone(tmp_path, monkeypatch):
         fence.check(tmp_path / "another")
         assert fence.scratch_of(tmp_path / "another") == tmp_path / "another"
     finally:
-        fence.guard(None, None)
+        fence.guard(None)
     fence.check(Path("anything"))

@@ -87,7 +87,7 @@ def test_a_folder_without_a_plan_says_what_to_do(tmp_path):
         (lambda plan: plan | {"train": {"all": {}, "jobs": [{}]}}, "'key' is missing"),
         (lambda plan: of_job(plan, key="../../../etc"), "key: expected 8 to 64 hexadecimal digits"),
         (lambda plan: of_job(plan, key=["ab"]), "key: expected 8 to 64 hexadecimal digits"),
-        (lambda plan: of_job(plan, memory=1), "a job has 'memory', which this version doesn't know"),
+        (lambda plan: of_job(plan, planet=1), "a job has 'planet', which this version doesn't know"),
         (lambda plan: of_job(plan, trial={}), "is missing"),
         (lambda plan: of_job(plan, trial=7), "is no plan"),
     ],

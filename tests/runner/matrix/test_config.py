@@ -238,6 +238,7 @@ def test_defaults_of_training_never_change():
         "weight_decay": 5e-4, "schedule": "cosine", "step_epochs": 30, "milestones": (), "gamma": 0.1,
         "warmup_epochs": 0, "label_smoothing": 0.0, "mixed_precision": "no", "gradient_accumulation": 1,
         "clip_norm": None, "eval_every": 1, "channels_last": False, "threads": 1, "storage": "masked",
+        "processes": 1, "sync_batch_norm": False,
     }  # fmt: skip
 
 

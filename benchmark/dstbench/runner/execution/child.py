@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -28,12 +29,13 @@ from dstbench.runner.execution.descendants import (
 )
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import keep_log
+from dstbench.runner.execution.memory import spread_net, watch
 from dstbench.runner.execution.worker import ELSEWHERE, LOG, Job, load_task, work
 from dstbench.runner.trial import interruption
 
-BEGUN, RETURNED, ENDED = "begun", "returned", "ended"
+BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
 """What a scheduler is told: the process of the trial, which begins; what ``work`` returned; that process's exit code,
-or -signal."""
+or -signal; the bytes that its processes held when that was over their limit."""
 
 
 def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection, token: str) -> None:
@@ -56,6 +58,9 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     threading.Thread(target=_die_with_scheduler, args=(lease,), daemon=True).start()
     log = threading.Thread(target=keep_log, args=(output, job.folder / LOG), daemon=True)
     log.start()
+    if job.memory is not None:
+        over = partial(tell, report, OVER)
+        threading.Thread(target=watch, args=(psutil.Process(), job.memory, over), daemon=True).start()
     with renewed(lease, on_loss=lambda: _give_up(report)):
         _, status = os.waitpid(trial, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -100,6 +105,8 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         faulthandler.enable(file=2)
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
+        if job.memory is not None:
+            spread_net(job.memory)
         tell(report, BEGUN, os.getpid())
         code = work(job, threads, lease)
         tell(report, RETURNED, code)

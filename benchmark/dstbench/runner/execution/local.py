@@ -19,22 +19,19 @@ from typing import Any
 
 import psutil
 
+from dstbench.errors import BadInput
 from dstbench.results.record import FILE, read_record
-from dstbench.runner.execution.child import BEGUN, ENDED, RETURNED, hear
+from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
+from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import Lease
 from dstbench.runner.execution.queue import Queue
 from dstbench.runner.execution.server import run_under_way, start, warm_up
 from dstbench.runner.execution.stop import Stop
-from dstbench.runner.execution.worker import (
-    DONE,
-    ELSEWHERE,
-    INTERRUPTED,
-    LOG,
-    Event,
-    Job,
-    record_death,
-)
+from dstbench.runner.execution.worker import DONE, ELSEWHERE, INTERRUPTED, Event, Job, record_death
+from dstbench.runner.failures import died
+from dstbench.runner.matrix.config import Training
+from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.trial import interruption
 
 GRACE = 5.0
@@ -87,13 +84,14 @@ def run_local(
     and memory allow).
 
     A job past its limit, counted from where the trial begins, gets SIGTERM and, ``grace`` seconds later, SIGKILL,
-    with all that it started. A process that dies fails its own trial only. What a trial started ends with it.
+    with all that it started; so does one whose processes hold more than its memory. A process that dies fails its
+    own trial only. What a trial started ends with it.
     patient: wait for trials that other processes hold, and take over those of a lost one; else leave them.
     stop: when it is due, trials are interrupted where they can go on later, and what is left stays open. On an
     exception here, KeyboardInterrupt included, so are they, within ``grace``; no record is written for them.
     """
-    gpus = [] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus()
-    computing = max((job.trial.training.threads for job in jobs), default=1)
+    gpus = gpu_sets([] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus(), jobs)
+    computing = max((threads_of(job.trial.training) for job in jobs), default=1)
     workers = max(1, min(workers or default_workers(gpus, computing), len(jobs) or 1))
     threads = max(1, cores() // workers)
     queue, slots, running = Queue(jobs, on_event, patient=patient), deque(range(workers)), list[_Running]()
@@ -106,6 +104,8 @@ def run_local(
                 while slots and (job := queue.take()):
                     running.append(_start(job, slots.popleft(), threads, gpus))
                     on_event(Event("started", job))
+                if not (queue or running):
+                    break
                 _wait(running, grace, queue.pause if slots else _LONGEST, stop)
                 for child in list(running):
                     _listen(child)
@@ -124,8 +124,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of(training: Training) -> int:
+    """The cores that a trial computes on, with all of its processes."""
+    return training.threads * training.processes
+
+
+def gpu_sets(gpus: Sequence[str], jobs: Sequence[Job]) -> list[str]:
+    """The GPUs in sets as large as the largest trial needs: one a process, or all that a launcher's ranks share.
+
+    Raises BadInput where there are fewer.
+    """
+    processes = max((job.trial.training.processes for job in jobs if job.phase == "train"), default=1)
+    size = len(gpus) if launched() is not None else processes
+    if gpus and size > len(gpus):
+        raise BadInput(
+            f"training.processes: {size} want a GPU each, and {len(gpus)} can be seen here; with --device cpu they "
+            "want none"
+        )
+    return [",".join(gpus[first : first + size]) for first in range(0, len(gpus) - size + 1, size or 1)]
+
+
 def default_workers(gpus: Sequence[str], threads: int = 1) -> int:
-    """One per GPU; without any, one per ``threads`` cores as far as memory reaches."""
+    """One per GPU, or set of them; without any, one per ``threads`` cores as far as memory reaches."""
     return len(gpus) or max(1, min(cores() // threads, psutil.virtual_memory().available // _MEMORY))
 
 
@@ -246,8 +266,10 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         kept = "its checkpoint is kept" if returned == INTERRUPTED else "it left no checkpoint in time"
         return Event("finished", job, "interrupted", kept, seconds)
     status, reason = _death(running, code)
-    if job.phase == "train" and record_death(job, status, reason, seconds, running.lease) is None:
-        return None
+    if job.phase == "train":
+        known = {"peak_memory": over} if (over := running.heard.get(OVER)) else None
+        if record_death(job, status, reason, seconds, known, running.lease) is None:
+            return None
     return Event("finished", job, status, reason, seconds)
 
 
@@ -263,15 +285,10 @@ def _is_ending(code: int, stop: Stop | None) -> bool:
 def _death(running: _Running, code: int) -> tuple[str, str]:
     if running.asked is not None:
         return "timeout", f"stopped at its limit of {running.job.limit:g} s"
-    if code == -signal.SIGKILL:
-        return (
-            "killed",
-            "killed by SIGKILL, which is also how a system out of memory ends a process",
-        )
-    if code < 0:
-        known = {one.value: one.name for one in signal.Signals}
-        return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
-    return "killed", f"its process ended with exit code {code}; see {LOG}"
+    if (held := running.heard.get(OVER)) is not None:
+        limit = memory_text(running.job.memory or 0)
+        return "oom", f"its processes held {memory_text(held)}, more than their limit of {limit}"
+    return died(code)
 
 
 def _stop(running: Sequence[_Running], grace: float) -> None:

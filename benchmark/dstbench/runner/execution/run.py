@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 from collections import Counter
@@ -14,12 +16,15 @@ from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.runner.execution.launched import Launch, launched
+from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.order import LOST, Executor, Order
 from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, executor_of, load_matrix
-from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.config import Budget, Matrix, executor_of, load_matrix
+from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 
 INVALID = "invalid"
@@ -75,6 +80,7 @@ def run(
     data_root: str | Path | None = None,
     download: bool = False,
     device: str = "auto",
+    checkpoint_minutes: float = 10.0,
     progress: Callable[[Event], None] | None = None,
     planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
@@ -86,28 +92,37 @@ def run(
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
     executor: its name, or a mapping of its name and parameters, or of parameters of the matrix's; else the matrix's.
     device: "auto" (a GPU where there is one) or "cpu".
+    checkpoint_minutes: how far apart a trial's checkpoints are; 0 for none, but where it is asked to stop.
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
+    Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
+    another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
     everything finished by then is kept, and the same call continues.
     """
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
-    _check_options(out, settings, retry, workers, device)
+    _check_options(out, settings, retry, workers, device, checkpoint_minutes)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
-    whole = plan(load_matrix(suite, settings), source, yes=yes)
+    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     engine = executor_of(whole.matrix, executor)
     execute: Executor = source.choose("executor", engine).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
+    ending, launch = _Endings(progress), launched()
+    if launch is not None and launch.rank > 0:
+        follow(launch, cores())
+        return _summary(root, share, ending, time.monotonic() - start)
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
-    ending = _Endings(progress)
-    with run_under_way():
+    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+        if launch is not None:
+            _check_launched(launch, engine["name"], workers, due)
+            workers = 1
         if due and engine["name"] == "local":
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         keys = {trial.key for trial in due}
@@ -117,16 +132,20 @@ def run(
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-        options = {"data_root": data_root and Path(data_root), "device": device}
-        said = {"tuning": whole.matrix.budget.tuning}
+        options = {
+            "data_root": data_root and Path(data_root),
+            "device": device,
+            "checkpoint_seconds": 60.0 * checkpoint_minutes,
+        }
+        said = {"tuning": budget.tuning}
         order = Order(
             root,
             tuple(
-                _job(root, t, chosen.train, limit, options, before[t.key], retry=retried, provenance=said)
+                _job(root, t, chosen.train, budget, options, before[t.key], retry=retried, provenance=said)
                 for t in due
             ),
             tuple(
-                _job(root, t, chosen.measure, limit, {"device": device}, before[t.key], phase="throughput")
+                _job(root, t, chosen.measure, budget, {"device": device}, before[t.key], phase="throughput")
                 for t in timed
             ),
             tuple(_modules([*due, *timed], source, chosen)),
@@ -167,11 +186,31 @@ def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bo
     return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
 
 
+def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
+    """Refuse what can't be where several processes were launched to train each trial together."""
+    if executor != "local" or (workers or 1) > 1:
+        raise BadInput(
+            f"{launch.world} processes were launched, which train one trial after another together: leave out "
+            "--executor and --workers"
+        )
+    for trial in due:
+        if (wanted := trial.trial.training.processes) != launch.world:
+            raise BadInput(
+                f"training.processes: {wanted}, and {launch.world} were launched: say -S training.processes="
+                f"{launch.world}, or use no launcher, for `dstbench run` starts as many as a trial wants"
+            )
+
+
 DEVICES = ("auto", "cpu")
 
 
 def _check_options(
-    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+    out: str | Path,
+    settings: Sequence[str],
+    retry: Iterable[str],
+    workers: int | None,
+    device: str,
+    checkpoint_minutes: float,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -179,6 +218,8 @@ def _check_options(
             raise BadInput(f"{name}: expected a list of strings, got {value!r}")
     if workers is not None and workers < 1:
         raise BadInput(f"workers: expected at least 1, got {workers}")
+    if not 0 <= checkpoint_minutes < math.inf:
+        raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
     if Path(out).exists() and not Path(out).is_dir():
@@ -256,7 +297,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
+        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -288,7 +329,7 @@ def _job(
     root: Path,
     trial: PlannedTrial,
     task: str,
-    limit: float | None,
+    budget: Budget,
     options: Mapping[str, Any],
     state: Record | Rejected | None = None,
     **more: Any,
@@ -301,7 +342,8 @@ def _job(
         trial.control,
         folder_of(root, trial.key),
         task,
-        limit=limit,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
         options=options,
         replaces=state["checksum"] if isinstance(state, dict) else None,
         **more,

@@ -10,18 +10,17 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from types import ModuleType
 from typing import Any
 
 from dstbench.runner.execution import child
 from dstbench.runner.execution.descendants import ignore_requests
+from dstbench.runner.execution.tasks import without_main as without_main
 from dstbench.runner.execution.worker import Job
 
 _SERVER: Any = forkserver._forkserver  # private: there is no other way to end it
@@ -115,14 +114,3 @@ def _start(
         heard.close()
         raise
     return process, heard
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,11 @@ import psutil
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
+from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
+from dstbench.runner.execution.tasks import load_task as load_task
+from dstbench.runner.failures import LOG as LOG
 from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import fence
 from dstbench.runner.trial.fence import LeaseLost
@@ -27,7 +30,6 @@ from dstbench.runner.trial.interruption import Interrupted
 
 DONE, INTERRUPTED, ELSEWHERE = 0, 74, 75
 """What ``work`` returns: the record is there; the trial was asked to stop and can go on; another process holds it."""
-LOG = "log.txt"
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
 
@@ -44,6 +46,7 @@ class Job:
     task: str  # "module:function", called with trial and folder
     phase: Literal["train", "throughput"] = "train"
     limit: float | None = None  # seconds of wall clock
+    memory: int | None = None  # bytes that its processes may hold
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
     replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
@@ -81,7 +84,7 @@ def work(job: Job, threads: int, lease: Lease | None = None) -> int:
 
 def _guarded(job: Job, threads: int, lease: Lease) -> int:
     """Do a job. Nothing is written once the lease is another's."""
-    fence.guard(job.folder, lease.scratch)
+    fence.guard(lease.scratch)
     try:
         if is_open(job):
             _do(job, threads)
@@ -90,7 +93,7 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
     except Interrupted:
         return INTERRUPTED
     finally:
-        fence.guard(None, None)
+        fence.guard(None)
     return DONE
 
 
@@ -123,14 +126,23 @@ def is_open(job: Job) -> bool:
 
 
 def record_death(
-    job: Job, status: str, reason: str, seconds: float, lease: Lease | None = None
+    job: Job,
+    status: str,
+    reason: str,
+    seconds: float,
+    measures: Mapping[str, Any] | None = None,
+    lease: Lease | None = None,
 ) -> Record | None:
     """Write the record of a trial whose process died without one; the log's end stands for a traceback.
 
-    lease: that the process held. None, and nothing is written, where another has taken it by now.
+    measures: what else is known of it, beside its ``seconds``. lease: that the process held. None, and nothing is
+    written, where another has taken it by now.
     """
     words = last_words(job.folder / LOG)
-    died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
+    died = {
+        **ending(status, reason, trace=words or None),
+        "measures": {"seconds": seconds, **(measures or {})},
+    }
     try:
         return write_record(_named(job, died), job.folder, lease.scratch if lease else None)
     except OSError:
@@ -147,11 +159,20 @@ def record_skip(job: Job, reason: str) -> Record:
 def _attempt(job: Job, threads: int) -> Record:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
+        record = _run(job, threads)
     except Exception as error:
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
+    if record["status"] == "oom" and job.memory is not None:
+        record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
     return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
+
+
+def _run(job: Job, threads: int) -> dict[str, Any]:
+    """A trial's task in this process, or in as many as it wants."""
+    if job.trial.training.processes > 1:
+        return run_ranks(RankedTrial(job.task, job.trial, job.folder, job.options), threads)
+    return load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
 
 
 def _measure(job: Job, threads: int) -> None:
@@ -195,13 +216,6 @@ class _Neighbours:
 def allowed_cpus() -> set[int] | None:
     """The processors that this process may use; None where the system can't say."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-def load_task(task: str) -> Callable[..., dict[str, Any]]:
-    """The function that ``module:function`` names."""
-    module, _, name = task.partition(":")
-    function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
-    return function
 
 
 def _named(job: Job, record: Mapping[str, Any]) -> Record:

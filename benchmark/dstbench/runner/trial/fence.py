@@ -7,10 +7,12 @@ with all that is in it, so what was made ready there can't be renamed into place
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_VARIABLE = "DSTBENCH_LEASE"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
@@ -18,29 +20,26 @@ class LeaseLost(BaseException):
     """The trial is another process's by now: this one stops, and writes nothing."""
 
 
-class _Fence:
-    """The folder that this process may write into by a lease, and where it makes ready what it writes."""
-
-    folder: Path | None = None
-    scratch: Path | None = None
-
-
-def guard(folder: Path | None, scratch: Path | None) -> None:
-    """What is written into ``folder`` from now on needs ``scratch`` to be there; None: no folder is guarded."""
-    _Fence.folder, _Fence.scratch = folder, scratch
+def guard(scratch: Path | None) -> None:
+    """What this process, and those that it starts, write into a trial's folder needs ``FOLDER/lease/TOKEN`` to be
+    there from now on; None: no folder is guarded."""
+    os.environ.pop(_VARIABLE, None)
+    if scratch is not None:
+        os.environ[_VARIABLE] = str(scratch.absolute())
 
 
 def scratch_of(folder: Path) -> Path:
     """Where a file for ``folder`` is made ready: in its lease, or where there is none in the folder itself."""
-    return _Fence.scratch if _Fence.scratch is not None and folder == _Fence.folder else folder
+    scratch = Path(os.environ.get(_VARIABLE, ""))
+    return scratch if scratch.parents[1:2] == (folder.absolute(),) else folder
 
 
 def check(folder: Path) -> None:
     """Raise LeaseLost where a guarded folder isn't this process's any more."""
-    if folder != _Fence.folder or _Fence.scratch is None:
+    if (scratch := scratch_of(folder)) == folder:
         return
     try:
-        _Fence.scratch.stat()
+        scratch.stat()
     except OSError as error:
         if error.errno not in _GONE:
             raise

@@ -18,16 +18,25 @@ from dstbench.errors import BadInput
 from dstbench.runner.trial import fence
 
 
-def write(content: Mapping[str, Any], path: Path) -> None:
-    """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other."""
-    with fence.fenced(path.parent) as scratch:
-        fresh = scratch / f"{path.name}.new"
-        with fresh.open("wb") as file:
+def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other.
+    ``previous``: where what was there is kept. Raises LeaseLost where the folder is another process's by now."""
+    with fence.fenced(path.parent):
+        written = fresh(path)
+        with written.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        if previous is not None and path.exists():
+            fence.check(path.parent)
+            path.replace(previous)  # a crash between the two leaves this one, which is whole
+        written.replace(path)
     _sync(path.parent)
+
+
+def fresh(path: Path) -> Path:
+    """Where the file is that ``write`` hasn't finished."""
+    return fence.scratch_of(path.parent) / f"{path.name}.new"
 
 
 def read(path: Path) -> dict[str, Any]:
