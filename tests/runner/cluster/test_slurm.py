@@ -103,7 +103,7 @@ def test_as_many_jobs_as_there_is_work_in_arrays_that_the_site_allows(tmp_path, 
     engine = Slurm(python=program(tmp_path, "exec sleep 60"), detach=True)
     left, _ = ends(order_of(tmp_path / "out", 7), engine, workers=20)
     assert sorted(map(len, submitted(tmp_path / "out"))) == [2, 2, 3]  # MaxArraySize is 3 there
-    assert "7 workers are in SLURM's queue (job 1, 2, 3)" in left
+    assert "7 workers are in SLURM's queue, as job 1, 2, 3;" in left
     assert "`scancel 1 2 3` ends them" in left
 
 

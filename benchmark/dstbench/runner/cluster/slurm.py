@@ -109,7 +109,7 @@ class Slurm:
         if missing > 0:
             queue.start(missing)
         if not self.detach and (going := queue.farewell()):
-            print(going, file=sys.stderr)
+            print(f"{going} Ctrl-C leaves them there.", file=sys.stderr)
         if self.detach:
             return queue.farewell()
         try:
@@ -233,9 +233,10 @@ class _Queue:
         arrays = sorted({name.partition("_")[0] for name in self.left}, key=int)
         if not arrays:
             return None
+        workers = "1 worker is" if len(self.left) == 1 else f"{len(self.left)} workers are"
         return (
-            f"{len(self.left)} workers are in SLURM's queue (job {', '.join(arrays)}) and go on. The same command "
-            f"follows them, and `scancel {' '.join(arrays)}` ends them."
+            f"{workers} in SLURM's queue, as job {', '.join(arrays)}; `scancel {' '.join(arrays)}` ends them, the "
+            "same command follows them."
         )
 
     def _submit(self, size: int) -> None:
