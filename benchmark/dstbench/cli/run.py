@@ -121,6 +121,10 @@ def run(
         ErrorChoice,
         typer.Option(help="stop: start no more trials after the first that fails; those that run go on."),
     ] = ErrorChoice.go_on,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A tracker of Accelerate, such as tensorboard; repeatable."),
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -154,6 +158,7 @@ def run(
                     planned=planned,
                     yes=yes,
                     on_error=on_error.value,
+                    trackers=tracker or (),
                 )
             if is_follower():
                 raise typer.Exit
