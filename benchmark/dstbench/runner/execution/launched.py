@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,9 +24,10 @@ _VARIABLE = "DSTBENCH_LAUNCH"
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _HOSTED = "TORCHELASTIC_USE_AGENT_STORE"
 _ALSO = ("TORCHELASTIC_", "ACCELERATE_", "GROUP_", "ROLE_")
-_TRIAL = "dstbench/trial"
+_TRIAL, _LEFT = "dstbench/trial", "dstbench/left"
+_LEAVING = 10.0  # seconds that the others have to hear that all is over
 _PATIENCE = timedelta(seconds=600)  # in connecting: the others may still import
-_AWHILE = timedelta(seconds=30)
+_LOOK = 0.2  # seconds between two looks at the store
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Launch:
         while trial := self._awaited(f"{_TRIAL}/{number}"):
             yield number, trial
             number += 1
+        self.store.add(_LEFT, 1)
 
     def is_last(self, number: int) -> bool:
         """Whether no other trial was begun after this one."""
@@ -84,21 +87,21 @@ class Launch:
             yield
         finally:
             self.begin({})
-            del server  # the launcher ends the others if that was too early for one
+            until = time.monotonic() + _LEAVING
+            while server is not None and time.monotonic() < until:  # it ends with this process
+                if int(self.store.add(_LEFT, 0)) >= self.world - 1:
+                    break
+                time.sleep(_LOOK)
 
     def _connected(self, is_master: bool) -> Any:
         return open_store(self.host, self.port, is_master=is_master)
 
     def _awaited(self, key: str) -> dict[str, Any]:
-        from torch.distributed import DistStoreError
-
-        while True:
-            try:
-                self.store.wait([key], _AWHILE)
-            except DistStoreError:  # a trial may take days
-                continue
-            found: dict[str, Any] = json.loads(self.store.get(key))
-            return found
+        """What is set, however long that takes: the store itself would wait for a limited time, and warn."""
+        while not self.store.check([key]):
+            time.sleep(_LOOK)
+        found: dict[str, Any] = json.loads(self.store.get(key))
+        return found
 
 
 def open_store(host: str, port: int, *, is_master: bool) -> Any:
