@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -212,6 +213,42 @@ def count(trial, folder, threads):
     return {"status": "ok", "measures": {"top1": int(folder.name[:2], 16) / 2, "steps": 8}}
 
 
+def raise_base_exception(trial, folder, threads):
+    raise BaseException("no Exception")
+
+
+def hang_in_native_code(trial, folder, threads):
+    """Hold the interpreter's lock, with all signals blocked: no Python code runs any more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(range(1, 32)))
+    ctypes.PyDLL(None).sleep(60)
+
+
+def change_everything(trial, folder, threads):
+    """Leave the process another one: folder, environment, seeds, warnings, the very function that writes records."""
+    import random
+
+    from dstbench.runner.execution import worker
+
+    random.seed(1)
+    os.chdir("/")
+    os.environ["DSTBENCH_TEST"] = "changed"
+    os.umask(0o077)
+    sys.path.insert(0, "/nowhere")
+    sys.setrecursionlimit(10_000)
+    worker.succeed = None
+    return succeed(trial, folder, threads)
+
+
+def describe_process(trial, folder, threads):
+    """What a trial finds."""
+    from dstbench.runner.execution import worker
+
+    mask = os.umask(0o022)
+    found = [str(Path.cwd()), os.environ.get("DSTBENCH_TEST"), mask, sys.path[0], sys.getrecursionlimit()]
+    found.append(hasattr(worker, "succeed"))
+    return {"status": "ok", "measures": {}, "provenance": {"found": repr(found)}}
+
+
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
@@ -222,7 +259,8 @@ ACTIONS = {
     "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
     "allocate": take_memory, "allocate at once": take_memory_at_once,
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
-    "fill the disk": fill_the_disk, "count": count,
+    "BaseException": raise_base_exception, "native": hang_in_native_code, "change": change_everything,
+    "describe": describe_process, "fill the disk": fill_the_disk, "count": count,
 }  # fmt: skip
 
 

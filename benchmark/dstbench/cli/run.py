@@ -137,6 +137,10 @@ def run(
         ErrorChoice,
         typer.Option(help="stop: start no more trials after the first that fails; those that run go on."),
     ] = ErrorChoice.go_on,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A tracker of Accelerate, such as tensorboard; repeatable."),
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -151,8 +155,8 @@ def run(
 
     wanted = _executor(executor, executor_options or (), detach)
 
-    # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a cluster's end of time (SIGTERM, or SIGUSR2 ahead of it) is an interruption like Ctrl-C
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         with remembering():
             with Progress() as progress:
@@ -172,6 +176,7 @@ def run(
                     planned=planned,
                     yes=yes,
                     on_error=on_error.value,
+                    trackers=tracker or (),
                 )
             if is_follower():
                 raise typer.Exit
@@ -185,7 +190,8 @@ def run(
             typer.echo(str(interrupt), err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     raise typer.Exit(0 if done.ok else 1)
 
 

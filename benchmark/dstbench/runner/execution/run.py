@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from dstbench.runner.execution.worker import Event, Job, record_skip
 from dstbench.runner.matrix.config import Budget, Matrix, executor_of, load_matrix
 from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
+from dstbench.runner.trial.tracking import check_trackers
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -90,6 +92,7 @@ def run(
     tasks: Tasks | None = None,
     yes: bool = False,
     on_error: OnError = "continue",
+    trackers: Sequence[str] = (),
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
@@ -103,6 +106,8 @@ def run(
     many these are.
     yes: also where the matrix has more than 10,000 cells.
     on_error: "stop" to start no more trials after the first that fails; those that run go on to their end.
+    trackers: names of Accelerate's trackers, such as "tensorboard", that are told of every trial. One that isn't
+    installed is refused; one that fails later costs no trial.
     Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
     another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
@@ -112,6 +117,7 @@ def run(
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
     _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
+    check_trackers(trackers)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     engine = executor_of(whole.matrix, executor)
@@ -138,16 +144,27 @@ def run(
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-        options = {
+        options: dict[str, Any] = {
             "data_root": data_root and Path(data_root),
             "device": device,
             "checkpoint_seconds": 60.0 * checkpoint_minutes,
         }
+        if trackers:
+            options["trackers"] = list(trackers)
         said = {"tuning": budget.tuning}
         order = Order(
             root,
             tuple(
-                _job(root, t, chosen.train, budget, options, before[t.key], retry=retried, provenance=said)
+                _job(
+                    root,
+                    t,
+                    chosen.train,
+                    budget,
+                    _named(options, t),
+                    before[t.key],
+                    retry=retried,
+                    provenance=said,
+                )
                 for t in due
             ),
             tuple(
@@ -366,6 +383,18 @@ def _job(
         replaces=state["checksum"] if isinstance(state, dict) else None,
         **more,
     )
+
+
+def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]:
+    """Options of a trial, with what trackers, if there are any, call it."""
+    if not options.get("trackers"):
+        return options
+    spec = trial.trial
+    where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
+    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
+
+
+_ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name
 
 
 def _status(state: Record | Rejected | None, event: str | None) -> str:

@@ -144,6 +144,8 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
     if ranks.rank() == 0:
         fence.check(running.folder)
         append_line(running.folder / CURVE, json.dumps(line))
+        if running.tracking is not None:
+            running.tracking.log(line, running.sparsifier.steps)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
+from dstbench.runner.trial.tracking import Tracking
 
 # in a trial's folder:
 STATE = "state.pt"  # weights and masks of a finished trial
@@ -126,6 +127,7 @@ class RunningTrial:
     meter: TrainingMeter
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
     readers: int | None = None  # processes that read image files; None: as Batches has it
+    tracking: Tracking | None = None
     progress: TrialProgress = field(default_factory=TrialProgress)
     pauses: Pauses = field(default_factory=Pauses)
     watch: Stopwatch = field(default_factory=Stopwatch)

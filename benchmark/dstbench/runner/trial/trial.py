@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dstbench.runner.trial.optimization import build_optimizer, build_schedule, 
 from dstbench.runner.trial.resume import remove_checkpoint, resumed
 from dstbench.runner.trial.running import STATE, Pauses, RunningTrial
 from dstbench.runner.trial.synchronised_norm import SynchronisedNorms
+from dstbench.runner.trial.tracking import Tracking
 
 
 def run_trial(
@@ -40,6 +42,8 @@ def run_trial(
     device: str = "auto",
     threads: int | None = None,
     checkpoint_seconds: float = 600.0,
+    trackers: Sequence[str] = (),
+    run_name: str = "trial",
     registry: Registry | None = None,
 ) -> dict[str, Any]:
     """Run one trial and return its record; a failure is a record too, with status, reason, phase and traceback.
@@ -50,6 +54,8 @@ def run_trial(
     0 for none until it is asked. threads: those of the machine that are this trial's, by which files are read ahead;
     no figure depends on it, for what computes are ``training.threads``. Only Interrupted, KeyboardInterrupt and
     SystemExit get through.
+
+    trackers: names of Accelerate's, told what the curve and the record hold, under ``run_name``.
 
     A trial of several ``training.processes`` is run by calling this in as many, started as torchrun starts them:
     rank 0 writes what is written, and its record is the trial's. One that fails leaves its checkpoint, for whether
@@ -79,11 +85,16 @@ def run_trial(
         running.pauses = Pauses(checkpoint_seconds)
         if trial.training.sync_batch_norm:
             running.norms = SynchronisedNorms()
+        if trackers and first:
+            running.tracking = Tracking(trackers, run_name, folder, record["trial"])
         loop.train(running)
         phase = "evaluate"
         figures = loop.evaluate(running, running.data.test)
         if first:
             measures = final_measures(running, *figures)
+            if running.tracking is not None:
+                running.tracking.log(measures, running.sparsifier.steps)
+                running.tracking.finish()
             _save(running)
             remove_checkpoint(folder)
     except Exception as error:  # a failure of any kind is a result
