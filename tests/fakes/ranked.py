@@ -65,9 +65,8 @@ def _leave_a_child():
 
 
 ACTIONS = {
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "exit": lambda: os._exit(3),
-    "exit 0": lambda: os._exit(0), "raise": _raise, "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
-    "leave by exception": lambda: exec("raise SystemExit(4)"), "be asked": _ask, "leave a child": _leave_a_child,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "exit 0": lambda: os._exit(0),
+    "raise": _raise, "be asked": _ask, "leave a child": _leave_a_child,
 }  # fmt: skip
 
 

@@ -198,6 +198,12 @@ def take_memory_regardless(trial, folder, threads):
     return {"status": "ok", "measures": {"top1": float(len(kept))}}
 
 
+def fill_the_disk(trial, folder, threads):
+    with (folder / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+
+
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
@@ -208,6 +214,7 @@ ACTIONS = {
     "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
     "allocate": take_memory, "allocate at once": take_memory_at_once,
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
+    "fill the disk": fill_the_disk,
 }  # fmt: skip
 
 

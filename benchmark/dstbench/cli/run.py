@@ -27,6 +27,13 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
+class ErrorChoice(StrEnum):
+    """What becomes of the others when a trial fails."""
+
+    go_on = "continue"
+    stop = "stop"
+
+
 def _suites() -> list[str]:
     """The names of the suites that ship; without what reading one of them needs, for help is fast."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / "suites").glob("*.yaml"))
@@ -126,6 +133,10 @@ def run(
     ] = False,
     device: DeviceOption = Device.auto,
     checkpoint_minutes: CheckpointMinutes = 10.0,
+    on_error: Annotated[
+        ErrorChoice,
+        typer.Option(help="stop: start no more trials after the first that fails; those that run go on."),
+    ] = ErrorChoice.go_on,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -160,6 +171,7 @@ def run(
                     progress=progress,
                     planned=planned,
                     yes=yes,
+                    on_error=on_error.value,
                 )
             if is_follower():
                 raise typer.Exit

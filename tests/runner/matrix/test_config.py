@@ -250,6 +250,24 @@ def test_extended_training_moves_its_milestones():
     assert plain.extended(1) is plain
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch_size": 128, "processes": 3},
+            "batch_size: expected a multiple of the 3 processes .* got 128",
+        ),
+        ({"storage": "compact", "processes": 2}, "storage: 'compact' changes the shapes of parameters"),
+        ({"processes": 0}, "processes"),
+        ({"processes": True}, "processes"),
+        ({"sync_batch_norm": 1}, "sync_batch_norm"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_by_name(settings, message):
+    with pytest.raises(BadInput, match=message):
+        load_matrix({**MATRIX, "training": {"epochs": 1, **settings}})
+
+
 @pytest.mark.parametrize("multiplier", [0, -1, True, float("inf"), float("nan")])
 def test_multiplier_without_a_length_is_refused(multiplier):
     with pytest.raises(BadInput, match="multiplier: expected a number > 0"):

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import psutil
 
+from dstbench.results.storage import is_full, patiently
 from dstbench.runner.execution.descendants import (
     adopt_orphans,
     die_with,
@@ -30,7 +31,7 @@ from dstbench.runner.execution.descendants import (
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import keep_log
 from dstbench.runner.execution.memory import spread_net, watch
-from dstbench.runner.execution.worker import ELSEWHERE, LOG, Job, load_task, work
+from dstbench.runner.execution.worker import ELSEWHERE, LOG, UNWRITTEN, Job, load_task, work
 from dstbench.runner.trial import interruption
 
 BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
@@ -43,9 +44,12 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     os.setsid()  # out of reach of the terminal's Ctrl-C
     ignore_requests()
     os.environ.update(environment)
-    lease = _acquired(job, token)
+    try:
+        lease, why = _acquired(job, token), ELSEWHERE
+    except OSError:
+        lease, why = None, UNWRITTEN
     if lease is None:
-        tell(report, RETURNED, ELSEWHERE)
+        tell(report, RETURNED, why)
         tell(report, ENDED, 0)
         os._exit(0)
     adopt_orphans()
@@ -75,10 +79,15 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
 
 
 def _acquired(job: Job, token: str) -> Lease | None:
-    """The lease of a job; None, too, where the file server doesn't let it be taken: it may later."""
+    """The lease of a job; None, too, where the file server doesn't let it be taken: it may later.
+
+    Raises OSError where the disk is full.
+    """
     try:
-        return acquire(job.folder, token)
+        return patiently(lambda: acquire(job.folder, token))
     except OSError as error:
+        if is_full(error):
+            raise
         sys.stderr.write(f"{job.folder}: {error}\n")
         return None
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dstbench.errors import BadInput
 from dstbench.results.record import Rejected
+from dstbench.results.storage import check_room
+from dstbench.runner.execution.event_log import EventLog
 from dstbench.runner.execution.local import visible_gpus
 from dstbench.runner.execution.order import Order, work_through
 from dstbench.runner.execution.plan_file import read_plans
@@ -59,7 +61,9 @@ def claim(
     with run_under_way():
         if find_open(results, plans):
             warm_up(order.preload)
-            work_through(order, workers=workers, on_event=on_event, stop=stop)
+            check_room(results)
+            log = EventLog(results, on_event)
+            work_through(order, workers=workers, on_event=log, stop=stop)
     return not find_open(results, plans)
 
 

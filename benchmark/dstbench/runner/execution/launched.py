@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ _HOSTED = "TORCHELASTIC_USE_AGENT_STORE"
 _ALSO = ("TORCHELASTIC_", "ACCELERATE_", "GROUP_", "ROLE_")
 _TRIAL = "dstbench/trial"
 _PATIENCE = timedelta(seconds=600)  # in connecting: the others may still import
-_AWHILE = timedelta(seconds=30)
+_LOOK = 0.2  # seconds between two looks at the store
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,11 @@ class Launch:
         return open_store(self.host, self.port, is_master=is_master)
 
     def _awaited(self, key: str) -> dict[str, Any]:
-        from torch.distributed import DistStoreError
-
-        while True:
-            try:
-                self.store.wait([key], _AWHILE)
-            except DistStoreError:  # a trial may take days
-                continue
-            found: dict[str, Any] = json.loads(self.store.get(key))
-            return found
+        """What is set, however long that takes: the store itself would wait for a limited time, and warn."""
+        while not self.store.check([key]):
+            time.sleep(_LOOK)
+        found: dict[str, Any] = json.loads(self.store.get(key))
+        return found
 
 
 def open_store(host: str, port: int, *, is_master: bool) -> Any:

@@ -21,14 +21,16 @@ import psutil
 
 from dstbench.errors import BadInput
 from dstbench.results.record import FILE, read_record
+from dstbench.results.storage import is_full
 from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS, Halt, OnError
 from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import Lease
 from dstbench.runner.execution.queue import Queue
 from dstbench.runner.execution.server import run_under_way, start, warm_up
 from dstbench.runner.execution.stop import Stop
-from dstbench.runner.execution.worker import DONE, ELSEWHERE, INTERRUPTED, Event, Job, record_death
+from dstbench.runner.execution.worker import DONE, ELSEWHERE, INTERRUPTED, UNWRITTEN, Event, Job, record_death
 from dstbench.runner.failures import died
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.quantities import memory_text
@@ -79,7 +81,8 @@ def run_local(
     grace: float = GRACE,
     patient: bool = False,
     stop: Stop | None = None,
-) -> None:
+    on_error: OnError = "continue",
+) -> bool:
     """Run jobs on this machine, at most ``workers`` at a time (by default: one per GPU, else as many as its cores
     and memory allow).
 
@@ -89,12 +92,15 @@ def run_local(
     patient: wait for trials that other processes hold, and take over those of a lost one; else leave them.
     stop: when it is due, trials are interrupted where they can go on later, and what is left stays open. On an
     exception here, KeyboardInterrupt included, so are they, within ``grace``; no record is written for them.
+    on_error: "stop" to start no more trials after one that fails; what runs goes on. So it does where the disk is
+    full: OSError is raised when all have ended. Returns whether nothing of this kind happened.
     """
     gpus = gpu_sets([] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus(), jobs)
     computing = max((threads_of(job.trial.training) for job in jobs), default=1)
     workers = max(1, min(workers or default_workers(gpus, computing), len(jobs) or 1))
     threads = max(1, cores() // workers)
     queue, slots, running = Queue(jobs, on_event, patient=patient), deque(range(workers)), list[_Running]()
+    halt = Halt(queue.close, on_event, on_error)
     with run_under_way():
         warm_up(preload)
         try:
@@ -102,8 +108,15 @@ def run_local(
                 if stop is not None and stop.is_due:
                     queue.close()
                 while slots and (job := queue.take()):
-                    running.append(_start(job, slots.popleft(), threads, gpus))
-                    on_event(Event("started", job))
+                    try:
+                        running.append(_start(job, slots[0], threads, gpus))
+                    except OSError as error:
+                        if not is_full(error):
+                            raise
+                        halt.full(str(error))
+                        break
+                    slots.popleft()
+                    halt(Event("started", job))
                 if not (queue or running):
                     break
                 _wait(running, grace, queue.pause if slots else _LONGEST, stop)
@@ -114,9 +127,11 @@ def run_local(
                         continue
                     running.remove(child)
                     slots.append(child.slot)
-                    _finish(child, queue, on_event, stop)
+                    _finish(child, queue, halt, stop)
         finally:
             _stop(running, grace)
+    halt.check()
+    return not halt.halted
 
 
 def cores() -> int:
@@ -261,6 +276,8 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         return None
     if returned == DONE:
         return Event("finished", job, "cached", None, seconds)
+    if returned == UNWRITTEN:
+        return _unwritten(job, seconds)
     code = running.heard.get(ENDED, running.process.exitcode or 0)
     if returned == INTERRUPTED or running.interrupted or _is_ending(code, stop):
         kept = "its checkpoint is kept" if returned == INTERRUPTED else "it left no checkpoint in time"
@@ -268,9 +285,19 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
     status, reason = _death(running, code)
     if job.phase == "train":
         known = {"peak_memory": over} if (over := running.heard.get(OVER)) else None
-        if record_death(job, status, reason, seconds, known, running.lease) is None:
-            return None
+        try:
+            if record_death(job, status, reason, seconds, known, running.lease) is None:
+                return None
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return _unwritten(job, seconds)
     return Event("finished", job, status, reason, seconds)
+
+
+def _unwritten(job: Job, seconds: float) -> Event:
+    reason = "its record can't be written: the disk is full or read-only"
+    return Event("finished", job, UNWRITTEN_STATUS, reason, seconds)
 
 
 def _is_ending(code: int, stop: Stop | None) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench import __version__
 from dstbench.results.record import canonical
-from dstbench.runner.execution.local import cores, default_workers, visible_gpus
+from dstbench.runner.execution.local import cores, default_workers, threads_of, visible_gpus
 from dstbench.runner.execution.server import LAZY, warm_up, without_main
 from dstbench.runner.matrix import cached
 from dstbench.runner.matrix.planned import PlannedTrial
@@ -50,7 +50,7 @@ class Machine:
 
 def machine_of(workers: int | None, device: str, trials: Iterable[PlannedTrial]) -> Machine:
     """This machine; by default with as many workers as a run of these trials has."""
-    threads = max((trial.trial.training.threads for trial in trials), default=1)
+    threads = max((threads_of(trial.trial.training) for trial in trials), default=1)
     return Machine(workers or default_workers(Machine(1, device).gpus, threads), device)
 
 

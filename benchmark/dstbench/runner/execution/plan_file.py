@@ -54,7 +54,7 @@ def read_plan(path: Path) -> Order:
             raise BadInput(f"expected a plan of version {VERSION}, got {shown(version)}: update dstbench")
         results = path.parent.parent
         jobs = {phase: tuple(_jobs(content[phase], results, phase)) for phase in _PHASES}
-        return Order(results, **jobs, preload=tuple(map(str, content["preload"])))
+        return Order(results, jobs["train"], jobs["throughput"], tuple(map(str, content["preload"])))
     except OSError as error:
         raise BadInput(f"{path}: can't be read: {error.strerror}") from error
     except KeyError as error:

@@ -30,7 +30,7 @@ from dstbench.runner.execution.launched import Launch, launched, open_store
 from dstbench.runner.execution.tasks import load_task, without_main
 from dstbench.runner.failures import died, ending, failure
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import interruption
+from dstbench.runner.trial import fence, interruption
 
 _LOOK = 0.25  # seconds between two looks at what nothing tells of
 _GRACE = 1.0  # seconds that ranks have to say something once one has failed
@@ -39,8 +39,8 @@ _LOST = re.compile(
     r"onnection (was )?(closed|reset|refused)|by peer|roken pipe|gloo/transport|NCCL|another rank has ended"
 )
 """What a rank says that others left alone: no reason, where there is another."""
-_STOPPED = "stopped"
-"""Beside a record's statuses: it stopped where it was asked to."""
+_STOPPED, _TAKEN = "stopped", "taken"
+"""Beside a record's statuses: it stopped where it was asked to; it found that the trial is another process's."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,11 @@ def _start(trial: RankedTrial, rank: int, threads: int, place: _Place, context: 
 
 
 def _run_rank(
-    trial: RankedTrial, threads: int, environment: Mapping[str, str], report: Connection, parent: int
+    trial: RankedTrial,
+    threads: int,
+    environment: Mapping[str, str],
+    report: Connection,
+    parent: int,
 ) -> NoReturn:
     """The process of one rank. Like a trial's own, it ends without what an interpreter does at its end."""
     die_with(parent)
@@ -242,6 +246,8 @@ def _attempt(trial: RankedTrial, threads: int) -> dict[str, Any]:
         return load_task(trial.task)(trial.trial, trial.folder, **trial.options, threads=threads)
     except interruption.Interrupted:
         return {"status": _STOPPED}
+    except fence.LeaseLost as error:
+        return ending(_TAKEN, str(error))
     except Exception as error:
         return failure(error)
 
@@ -249,6 +255,8 @@ def _attempt(trial: RankedTrial, threads: int) -> dict[str, Any]:
 def _record(trial: RankedTrial, heard: _Heard) -> dict[str, Any]:
     """The record of a trial, by what its ranks said."""
     said = heard.said
+    if any(each["status"] == _TAKEN for each in said.values()):
+        raise fence.LeaseLost
     first = said.get(0, ending("killed", "rank 0 said nothing"))
     if first["status"] == "ok":
         return first

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.results.storage import check_room
+from dstbench.runner.execution.event_log import EventLog
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.order import LOST, Executor, Order
@@ -86,6 +89,7 @@ def run(
     registry: Registry | None = None,
     tasks: Tasks | None = None,
     yes: bool = False,
+    on_error: OnError = "continue",
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
@@ -98,14 +102,16 @@ def run(
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
+    on_error: "stop" to start no more trials after the first that fails; those that run go on to their end.
     Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
     another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
-    everything finished by then is kept, and the same call continues.
+    everything finished by then is kept, and the same call continues. So does OSError where the disk is full while
+    trials run: no more are started, those that run go on, and records are tried to be written for a minute.
     """
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
-    _check_options(out, settings, retry, workers, device, checkpoint_minutes)
+    _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     engine = executor_of(whole.matrix, executor)
@@ -149,11 +155,16 @@ def run(
                 for t in timed
             ),
             tuple(_modules([*due, *timed], source, chosen)),
+            on_error,
         )
         left = None
         if due or timed:
+            check_room(root)
             write_plan(order, whole.matrix.name)
-            left = execute(order, workers=workers, on_event=ending)
+            log = EventLog(root, ending)
+            log.say({"kind": "run", "suite": whole.matrix.name, "train": len(due), "timed": len(timed)})
+            left = execute(order, workers=workers, on_event=log)
+            log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
     return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
 
 
@@ -211,6 +222,7 @@ def _check_options(
     workers: int | None,
     device: str,
     checkpoint_minutes: float,
+    on_error: str,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -220,10 +232,16 @@ def _check_options(
         raise BadInput(f"workers: expected at least 1, got {workers}")
     if not 0 <= checkpoint_minutes < math.inf:
         raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
+    if on_error not in get_args(OnError):
+        raise BadInput(f"on_error: unknown {on_error!r}{nearest(on_error, get_args(OnError))}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
     if Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"out: expected a folder, got the file '{out}'")
+
+
+_LEFT = ("cached", "elsewhere", "interrupted", UNWRITTEN_STATUS, LOST)
+"""What events say of trials that this run didn't end."""
 
 
 class _Endings:
@@ -238,7 +256,7 @@ class _Endings:
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
-            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere", "interrupted", LOST)
+            self.counts[event.job.phase] += event.status not in _LEFT
             self.untimed += event.job.phase == "throughput" and event.status not in (
                 "ok",
                 "cached",

@@ -6,6 +6,7 @@ The record is written here, not by the scheduler, so a finished trial is kept wh
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
+from dstbench.results.storage import is_full, patiently
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
@@ -28,8 +30,11 @@ from dstbench.runner.trial import fence
 from dstbench.runner.trial.fence import LeaseLost
 from dstbench.runner.trial.interruption import Interrupted
 
-DONE, INTERRUPTED, ELSEWHERE = 0, 74, 75
-"""What ``work`` returns: the record is there; the trial was asked to stop and can go on; another process holds it."""
+DONE, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 73, 74, 75
+"""What ``work`` returns: the record is there; the disk is full, and the trial stays open; it was asked to stop and
+can go on; another process holds it."""
+_BRIEFLY = 5.0
+"""Seconds for which a scheduler waits for room: meanwhile it looks after no other trial."""
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
 
@@ -59,7 +64,9 @@ class Event:
 
     kind: Literal["started", "held", "finished"]  # held: by another process, whose end is waited for
     job: Job
-    status: str = ""  # finished: the record's status, "cached", "elsewhere", or "interrupted": open again
+    status: str = (
+        ""  # finished: the record's status, "cached", "elsewhere", or open again: "interrupted", "unwritten"
+    )
     reason: str | None = None  # held: by whom
     seconds: float = 0.0
 
@@ -92,6 +99,11 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
         return ELSEWHERE
     except Interrupted:
         return INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        sys.stderr.write(f"nothing can be written: {error}\n")
+        return UNWRITTEN
     finally:
         fence.guard(None)
     return DONE
@@ -107,8 +119,11 @@ def _do(job: Job, threads: int) -> None:
 
 
 def _publish(record: Mapping[str, Any], folder: Path) -> None:
-    with fence.fenced(folder) as scratch:
-        write_record(record, folder, scratch)
+    def write() -> None:
+        with fence.fenced(folder) as scratch:
+            write_record(record, folder, scratch)
+
+    patiently(write)
 
 
 def is_open(job: Job) -> bool:
@@ -144,7 +159,9 @@ def record_death(
         "measures": {"seconds": seconds, **(measures or {})},
     }
     try:
-        return write_record(_named(job, died), job.folder, lease.scratch if lease else None)
+        return patiently(
+            lambda: write_record(_named(job, died), job.folder, lease.scratch if lease else None), _BRIEFLY
+        )
     except OSError:
         if lease is None or lease.is_held():
             raise
@@ -161,6 +178,8 @@ def _attempt(job: Job, threads: int) -> Record:
     try:
         record = _run(job, threads)
     except Exception as error:
+        if is_full(error):
+            raise  # no fault of the trial's, which stays open
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
     if record["status"] == "oom" and job.memory is not None:
         record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dstbench.api import Files, Split, StrategyError
 from dstbench.core import ranks
+from dstbench.results.storage import append_line
 from dstbench.runner.failures import Diverged
 from dstbench.runner.trial import fence, interruption
 from dstbench.runner.trial.batches import evaluation_batches
@@ -142,8 +143,7 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
     }
     if ranks.rank() == 0:
         fence.check(running.folder)
-        with (running.folder / CURVE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(running.folder / CURVE, json.dumps(line))
 
 
 @torch.no_grad()

@@ -28,8 +28,7 @@ def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
-            fence.check(path.parent)
-            path.replace(previous)  # a crash between the two leaves this one, which is whole
+            _keep(path, previous)
         written.replace(path)
     _sync(path.parent)
 
@@ -37,6 +36,19 @@ def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) 
 def fresh(path: Path) -> Path:
     """Where the file is that ``write`` hasn't finished."""
     return fence.scratch_of(path.parent) / f"{path.name}.new"
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Have a file by another name, too, in place of what that named: at no instant is there less than one of them."""
+    link = fresh(previous)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # not every file system has links
+        fence.check(path.parent)
+        path.replace(previous)
+        return
+    link.replace(previous)
 
 
 def read(path: Path) -> dict[str, Any]:

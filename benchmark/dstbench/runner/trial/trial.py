@@ -16,6 +16,7 @@ from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
+from dstbench.results.storage import is_full, patiently
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.key import digest
@@ -86,6 +87,8 @@ def run_trial(
             _save(running)
             remove_checkpoint(folder)
     except Exception as error:  # a failure of any kind is a result
+        if is_full(error):
+            raise  # but for this one, which is none of the trial's: it goes on from its checkpoint
         if trial.training.processes == 1:
             remove_checkpoint(folder)  # trying again starts anew
         record |= failure(error, phase)
@@ -179,4 +182,4 @@ def _save(running: RunningTrial) -> None:
         "input_shape": list(running.data.input_shape),
         "num_classes": running.data.num_classes,
     }
-    tensor_files.write(content, running.folder / STATE)
+    patiently(lambda: tensor_files.write(content, running.folder / STATE))
