@@ -204,6 +204,14 @@ def fill_the_disk(trial, folder, threads):
             file.write(bytes(65536))
 
 
+def count(trial, folder, threads):
+    """A training of a quarter of a second that writes as it goes."""
+    for step in range(8):
+        time.sleep(0.03)
+        (folder / "curve.jsonl").write_text(f"{step}\n")
+    return {"status": "ok", "measures": {"top1": int(folder.name[:2], 16) / 2, "steps": 8}}
+
+
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
@@ -214,7 +222,7 @@ ACTIONS = {
     "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
     "allocate": take_memory, "allocate at once": take_memory_at_once,
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
-    "fill the disk": fill_the_disk,
+    "fill the disk": fill_the_disk, "count": count,
 }  # fmt: skip
 
 

@@ -151,8 +151,8 @@ def run(
 
     wanted = _executor(executor, executor_options or (), detach)
 
-    # a cluster's end of time (SIGTERM) is an interruption like Ctrl-C
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a cluster's end of time (SIGTERM, or SIGUSR2 ahead of it) is an interruption like Ctrl-C
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         with remembering():
             with Progress() as progress:
@@ -185,7 +185,8 @@ def run(
             typer.echo(str(interrupt), err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     raise typer.Exit(0 if done.ok else 1)
 
 

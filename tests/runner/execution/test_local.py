@@ -147,6 +147,9 @@ def test_children_die_with_a_killed_scheduler(tmp_path):
     scheduler.wait()
     psutil.wait_procs([psutil.Process(holder)] if psutil.pid_exists(holder) else [], timeout=20)
     assert not psutil.pid_exists(holder) or psutil.Process(holder).status() == psutil.STATUS_ZOMBIE
+    assert not (
+        tmp_path / "ab" / LEASE
+    ).exists()  # given back: nobody has to find out that its holder is dead
     again = job(tmp_path)
     run_local([replace(again, folder=tmp_path / "ab")], on_event=lambda event: None)
     assert read_record(tmp_path / "ab")["status"] == "ok"

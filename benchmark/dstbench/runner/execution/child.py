@@ -75,6 +75,7 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
             pass
     log.join(5.0)  # by now nobody else writes
     tell(report, ENDED, os.waitstatus_to_exitcode(status))
+    _release_if_orphaned(lease)
     os._exit(0)
 
 
@@ -159,6 +160,13 @@ def _die_with_scheduler(lease: Lease) -> None:
     if parent is not None:
         parent.join()
         kill_descendants(psutil.Process())
+        _release_if_orphaned(lease)
+        os.killpg(0, signal.SIGKILL)
+
+
+def _release_if_orphaned(lease: Lease) -> None:
+    """End a lease whose trial is over, where its scheduler isn't there to do so."""
+    scheduler = multiprocessing.parent_process()
+    if scheduler is not None and not scheduler.is_alive():
         with contextlib.suppress(OSError):
             lease.release()
-        os.killpg(0, signal.SIGKILL)

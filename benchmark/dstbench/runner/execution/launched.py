@@ -24,7 +24,8 @@ _VARIABLE = "DSTBENCH_LAUNCH"
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _HOSTED = "TORCHELASTIC_USE_AGENT_STORE"
 _ALSO = ("TORCHELASTIC_", "ACCELERATE_", "GROUP_", "ROLE_")
-_TRIAL = "dstbench/trial"
+_TRIAL, _LEFT = "dstbench/trial", "dstbench/left"
+_LEAVING = 10.0  # seconds that the others have to hear that all is over
 _PATIENCE = timedelta(seconds=600)  # in connecting: the others may still import
 _LOOK = 0.2  # seconds between two looks at the store
 
@@ -58,6 +59,7 @@ class Launch:
         while trial := self._awaited(f"{_TRIAL}/{number}"):
             yield number, trial
             number += 1
+        self.store.add(_LEFT, 1)
 
     def is_last(self, number: int) -> bool:
         """Whether no other trial was begun after this one."""
@@ -85,7 +87,11 @@ class Launch:
             yield
         finally:
             self.begin({})
-            del server  # the launcher ends the others if that was too early for one
+            until = time.monotonic() + _LEAVING
+            while server is not None and time.monotonic() < until:  # it ends with this process
+                if int(self.store.add(_LEFT, 0)) >= self.world - 1:
+                    break
+                time.sleep(_LOOK)
 
     def _connected(self, is_master: bool) -> Any:
         return open_store(self.host, self.port, is_master=is_master)
