@@ -272,3 +272,5 @@ def register_executor(register: Register) -> None:
         "dstbench.runner.execution.order:carry_out",
         summary="one forked process a trial on this machine",
     )
+    register("slurm", "dstbench.runner.cluster.slurm:Slurm", summary="arrays of workers in SLURM's queue")
+    register("ray", "dstbench.runner.cluster.ray:Ray", summary="workers on a Ray cluster")

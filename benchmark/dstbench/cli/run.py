@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,8 +97,24 @@ def run(
     out: Out = Path("results"),
     workers: Workers = None,
     executor: Annotated[
-        str, typer.Option(help="What runs the trials; see `dstbench plugins list`.")
-    ] = "local",
+        str | None,
+        typer.Option(
+            help="What runs the trials: local, slurm, ray, or a plugin's; by default the matrix's, else local."
+        ),
+    ] = None,
+    executor_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--executor-option",
+            "-E",
+            metavar="NAME=VALUE",
+            help="A parameter of the executor, such as partition=gpu or time=4h; repeatable. "
+            "`dstbench plugins show executor slurm` lists them.",
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Submit to a cluster, and don't wait for the end.")
+    ] = False,
     retry: Annotated[
         str,
         typer.Option(
@@ -135,7 +151,9 @@ def run(
     from dstbench.runner.execution.run import run as run_suite
 
     def planned(plan: Plan, train: int, throughput: int) -> None:
-        progress.plan(plan, train, throughput, _forecast(plan, out, workers, executor, device))
+        progress.plan(plan, train, throughput, _forecast(plan, out, workers, wanted, device))
+
+    wanted = _executor(executor, executor_options or (), detach)
 
     # a cluster's end of time (SIGTERM, or SIGUSR2 ahead of it) is an interruption like Ctrl-C
     before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGTERM, signal.SIGUSR2)}
@@ -147,7 +165,7 @@ def run(
                     out,
                     settings=[*(settings or ()), *_limits(trial_time, trial_memory)],
                     workers=workers,
-                    executor=executor,
+                    executor=wanted,
                     retry=_split(retry),
                     shard=shard,
                     data_root=data_root,
@@ -162,14 +180,34 @@ def run(
                 )
             if is_follower():
                 raise typer.Exit
+            if done.left is not None:
+                typer.echo(f"{done.left}\n`dstbench status {out}` says how far they are.", err=True)
+                raise typer.Exit
             _report(done, as_json=as_json)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         typer.echo(f"\nStopped. What is finished is kept in {out}; the same command continues.", err=True)
+        if str(interrupt):
+            typer.echo(str(interrupt), err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
     raise typer.Exit(0 if done.ok else 1)
+
+
+def _executor(name: str | None, options: Iterable[str], detach: bool) -> dict[str, Any]:
+    """What the command line says of the executor; an option that is there more than once is a list."""
+    from dstbench.errors import BadInput
+    from dstbench.runner.matrix.yaml import parse_yaml
+
+    said: dict[str, list[Any]] = {}
+    for text in options:
+        option, equals, written = text.partition("=")
+        if not equals or not option.strip() or option.strip() == "name":
+            raise BadInput(f"-E {text}: expected a parameter of the executor, such as partition=gpu")
+        said.setdefault(option.strip(), []).append(parse_yaml(written, f"-E {text}"))
+    given = {option: values[0] if len(values) == 1 else values for option, values in said.items()}
+    return {**({"name": name} if name else {}), **given, **({"detach": True} if detach else {})}
 
 
 def _limits(trial_time: str | None, trial_memory: str | None) -> list[str]:
@@ -178,14 +216,17 @@ def _limits(trial_time: str | None, trial_memory: str | None) -> list[str]:
     return [f"budget.{name}={value}" for name, value in given.items() if value is not None]
 
 
-def _forecast(plan: Plan, out: Path, workers: int | None, executor: str, device: Device) -> Forecast | None:
+def _forecast(
+    plan: Plan, out: Path, workers: int | None, executor: dict[str, Any], device: Device
+) -> Forecast | None:
     """What is ahead; None where that is another machine's time."""
     from dstbench.registration.registry import registry
     from dstbench.runner.execution.forecast import forecast
     from dstbench.runner.execution.paces import machine_of
+    from dstbench.runner.matrix.config import executor_of
     from dstbench.runner.matrix.outlook import Outlook
 
-    if executor != "local":
+    if executor_of(plan.matrix, executor)["name"] != "local":
         return None
     machine = machine_of(workers, device.value, plan.due)
     return forecast(plan.due, plan.timed, Outlook(registry()), out, machine)

@@ -22,9 +22,11 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Say what runs where, what is open, what is queued, and what failed and why. Reads the folder's files alone, so
-    any machine that sees them will do."""
+    any machine that sees them will do; where SLURM has jobs of it and can be asked, that is done first."""
+    from dstbench.runner.cluster.slurm import refresh
     from dstbench.runner.execution.status import status as status_of
 
+    refresh(results)
     found = status_of(results)
     if as_json:
         print_json(found)

@@ -12,6 +12,9 @@ from dstbench.runner.execution.local import run_local
 from dstbench.runner.execution.stop import Stop
 from dstbench.runner.execution.worker import Event, Job, is_open
 
+LOST = "lost"
+"""The status of the event of a trial that nobody is left to run."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -33,9 +36,11 @@ class Executor(Protocol):
 
     def __call__(
         self, order: Order, *, workers: int | None = None, on_event: Callable[[Event], None]
-    ) -> None:
+    ) -> str | None:
         """Run what is open of an order, at most ``workers`` trials at a time (a machine), and report each one's start
-        and end."""
+        and end. Returns None once nothing is open; else what goes on on other machines, and how to end it, for
+        people. A trial that nobody is left to run ends as ``LOST``, with the reason, and stays open.
+        """
         ...
 
 

@@ -22,12 +22,12 @@ from dstbench.runner.execution.event_log import EventLog
 from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
-from dstbench.runner.execution.order import Executor, Order
+from dstbench.runner.execution.order import LOST, Executor, Order
 from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
 from dstbench.runner.execution.worker import Event, Job, record_skip
-from dstbench.runner.matrix.config import Budget, Matrix, load_matrix
+from dstbench.runner.matrix.config import Budget, Matrix, executor_of, load_matrix
 from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.trial.tracking import check_trackers
@@ -52,12 +52,15 @@ class Run:
 
     out: Path
     plan: Plan
-    statuses: Mapping[str, str]  # of every trial of this shard: a record's status, "elsewhere", "invalid"
+    statuses: Mapping[
+        str, str
+    ]  # of every trial of this shard: a record's status, "elsewhere", "invalid", "lost"
     ran: int  # trials that this run trained
     timed: int  # trials whose throughput this run measured
     untimed: int  # trials whose measurement failed
     rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
     seconds: float
+    left: str | None = None  # what goes on after this run, on other machines, and how to end it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,7 +79,7 @@ def run(
     *,
     settings: Sequence[str] = (),
     workers: int | None = None,
-    executor: str = "local",
+    executor: str | Mapping[str, Any] | None = None,
     retry: Iterable[str] = (),
     shard: str | None = None,
     data_root: str | Path | None = None,
@@ -94,6 +97,7 @@ def run(
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    executor: its name, or a mapping of its name and parameters, or of parameters of the matrix's; else the matrix's.
     device: "auto" (a GPU where there is one) or "cpu".
     checkpoint_minutes: how far apart a trial's checkpoints are; 0 for none, but where it is asked to stop.
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
@@ -116,7 +120,8 @@ def run(
     check_trackers(trackers)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
     whole = known_plan(load_matrix(suite, settings), source, yes=yes)
-    execute: Executor = source.choose("executor", executor).make()
+    engine = executor_of(whole.matrix, executor)
+    execute: Executor = source.choose("executor", engine).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
     root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
     ending, launch = _Endings(progress), launched()
@@ -128,9 +133,9 @@ def run(
     preload = _modules(due, source, chosen)
     with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
         if launch is not None:
-            _check_launched(launch, executor, workers, due)
+            _check_launched(launch, engine["name"], workers, due)
             workers = 1
-        if due:
+        if due and engine["name"] == "local":
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
         keys = {trial.key for trial in due}
         known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
@@ -169,14 +174,15 @@ def run(
             tuple(_modules([*due, *timed], source, chosen)),
             on_error,
         )
+        left = None
         if due or timed:
             check_room(root)
             write_plan(order, whole.matrix.name)
             log = EventLog(root, ending)
             log.say({"kind": "run", "suite": whole.matrix.name, "train": len(due), "timed": len(timed)})
-            execute(order, workers=workers, on_event=log)
+            left = execute(order, workers=workers, on_event=log)
             log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
-    return _summary(root, share, ending, time.monotonic() - start)
+    return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
 
 
 def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
@@ -251,7 +257,7 @@ def _check_options(
         raise BadInput(f"out: expected a folder, got the file '{out}'")
 
 
-_LEFT = ("cached", "elsewhere", "interrupted", UNWRITTEN_STATUS)
+_LEFT = ("cached", "elsewhere", "interrupted", UNWRITTEN_STATUS, LOST)
 """What events say of trials that this run didn't end."""
 
 

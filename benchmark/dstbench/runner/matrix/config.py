@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dstbench.errors import BadInput, nearest
+from dstbench.recipe import named
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
 from dstbench.runner.matrix.matching import listed
@@ -157,6 +158,7 @@ class Matrix(Frozen):
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
+    executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES
@@ -177,6 +179,14 @@ class Matrix(Frozen):
             *((f"exclude[{i}]", where) for i, where in enumerate(self.exclude)),
             *((f"overrides[{i}].when", override.when) for i, override in enumerate(self.overrides)),
         ]
+
+
+def executor_of(matrix: Matrix, given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The spec of the executor of a run: the matrix's, unless another is given; parameters alone change those of the
+    matrix's."""
+    own = named(matrix.executor)
+    changes = {} if given is None else {"name": given} if isinstance(given, str) else dict(given)
+    return {**own, **changes} if changes.get("name", own["name"]) == own["name"] else changes
 
 
 def suites() -> dict[str, Path]:
