@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import traceback
 from typing import Any
@@ -25,6 +27,8 @@ def ending(
 
 def failure(error: BaseException, phase: str | None = None) -> dict[str, Any]:
     """The ending of a trial that raised."""
+    if is_out_of_memory(error):
+        _make_room()
     text = "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
         return ending("oom", in_a_line(error), phase, text)
@@ -43,6 +47,14 @@ def died(code: int) -> tuple[str, str]:
         known = {one.value: one.name for one in signal.Signals}
         return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
     return "killed", f"its process ended with exit code {code}; see {LOG}"
+
+
+def _make_room() -> None:
+    """Take away the limit of what this process may allocate: the exception's frames keep all that it holds alive, and
+    its record needs a little more."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

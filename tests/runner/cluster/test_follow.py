@@ -1,6 +1,6 @@
 """Following workers that live, die, are replaced, or are gone for good: the folder decides what became of trials."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -173,6 +173,24 @@ def test_what_the_last_worker_wrote_counts_though_it_comes_late(tmp_path, monkey
     order = order_of(tmp_path, KEYS[:1])
     monkeypatch.setattr(following, "_pause", lambda _: work(order.train[0], 1))
     assert ends(order, Script([lambda: Census(0)])) == {("train", KEYS[0]): ("ok", None)}
+
+
+@pytest.mark.parametrize(("on_error", "told"), [("stop", 1), ("continue", 3)])
+def test_a_failed_trial_ends_the_following_where_that_is_asked_for(tmp_path, on_error, told):
+    order = replace(order_of(tmp_path), on_error=on_error)
+
+    def fails():
+        record_death(order.train[0], "killed", "killed by SIGKILL", 1.0)
+        return Census(1)
+
+    def finished():
+        for one in order.train[1:]:
+            work(one, 1)
+        return Census(1)
+
+    events = []
+    assert follow(order, Script([fails, finished]), events.append) == (on_error == "continue")
+    assert len([e for e in events if e.kind == "finished"]) == told
 
 
 def test_a_result_that_can_not_be_trusted_is_told(tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from dstbench.runner.cluster.submissions import submissions
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.run import run
-from dstbench.runner.execution.worker import work
+from dstbench.runner.execution.worker import record_death, work
 from fakes import cluster, slurm_commands
 from fakes.jobs import job
 
@@ -142,6 +143,14 @@ def test_jobs_that_still_wait_at_the_end_are_cancelled(tmp_path, commands):
     work(order.train[0], 1)
     assert ends(order, Slurm()) == (None, [("cached", None)])
     assert json.loads((commands / "cancelled").read_text()) == ["--state=PENDING", "1"]
+
+
+def test_where_a_failure_stops_all_the_jobs_are_cancelled(tmp_path, commands, monkeypatch):
+    order = replace(order_of(tmp_path / "out", 2), on_error="stop")
+    monkeypatch.setattr(follow, "_pause", lambda _: record_death(order.train[0], "killed", "so", 1.0))
+    told = ends(order, Slurm(python=program(tmp_path, "exec sleep 60")), workers=2)
+    assert told == (None, [("killed", "so")])
+    assert json.loads((commands / "cancelled").read_text()) == ["1"]
 
 
 def test_workers_that_end_at_once_end_the_run_with_what_they_said(tmp_path, commands):

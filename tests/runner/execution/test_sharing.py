@@ -83,3 +83,23 @@ def test_a_lease_lost_in_mid_trial_ends_the_trial(tmp_path):
     run_local([one], on_event=see, patient=True, stop=stop)
     assert [event.kind for event in events] == ["started", "held"]
     assert not (one.folder / "result.json").exists()
+
+
+def test_a_file_server_that_is_away_for_a_moment_ends_nobody(tmp_path, monkeypatch):
+    one, events, looked = job(tmp_path), [], []
+    look = queue.look
+
+    def away_at_first(folder):
+        looked.append(folder)
+        if len(looked) == 1:
+            raise OSError(5, "Input/output error")
+        return look(folder)
+
+    monkeypatch.setattr(queue, "look", away_at_first)
+    run_local([one], on_event=events.append, patient=True)
+    assert [(event.kind, event.status) for event in events] == [
+        ("held", ""),
+        ("started", ""),
+        ("finished", "ok"),
+    ]
+    assert events[0].reason == "its lease can't be read: Input/output error"

@@ -47,8 +47,9 @@ class Workers(Protocol):
         ...
 
 
-def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) -> None:
-    """Report the start and end of each job of an order until none is open.
+def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) -> bool:
+    """Report the start and end of each job of an order until none is open, or until one fails where that is to stop
+    all; returns whether there is nothing more to do.
 
     Workers that die are replaced. Where that happened ``PATIENCE`` times while no trial ended, or where all were
     cancelled, what is still open is reported as ``LOST``, with the reason.
@@ -57,6 +58,8 @@ def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) ->
     owed = fruitless = 0
     before = len(watch.open)
     while watch.look():
+        if watch.failed and order.on_error == "stop":
+            return False
         if len(watch.open) < before:
             fruitless, before = 0, len(watch.open)
         if (census := workers.census()) is not None:
@@ -69,6 +72,7 @@ def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) ->
                 if watch.look():
                     watch.give_up(f"no worker is left; {workers.last_words()}")
         _pause(PAUSE + len(watch.open) / 1000)
+    return True
 
 
 def _replaced(workers: Workers, number: int) -> int:
@@ -100,6 +104,7 @@ class _Watch:
         self._on_event = on_event
         self._started: dict[tuple[str, str], float] = {}
         self._looked = False
+        self.failed = False  # whether one did that this run saw end
 
     def look(self) -> bool:
         """Report what is new; returns whether anything is open."""
@@ -133,4 +138,5 @@ class _Watch:
         if job.phase == "train":
             seconds = float(record["measures"].get("seconds") or seconds)
         status = record["status"] if self._looked else "cached"
+        self.failed |= status not in ("ok", "skipped", "cached")
         self._on_event(Event("finished", job, status, record["reason"], seconds))

@@ -41,8 +41,8 @@ class Queue:
             if not is_open(job):
                 status = "elsewhere" if job.key in self._told else "cached"
                 self._on_event(Event("finished", job, status))
-            elif (holder := look(job.folder)) is not None and not holder.is_lost:
-                self.hold(job, f"runs on {holder.name}")
+            elif (reason := _why_not(job)) is not None:
+                self.hold(job, reason)
             else:
                 return job
         return None
@@ -63,3 +63,12 @@ class Queue:
         """Nothing more is to be started."""
         self._waiting.clear()
         self._held.clear()
+
+
+def _why_not(job: Job) -> str | None:
+    """Why a job can't be started now: someone holds it, or its folder can't be reached, which may pass."""
+    try:
+        holder = look(job.folder)
+    except OSError as error:
+        return f"its lease can't be read: {error.strerror}"
+    return None if holder is None or holder.is_lost else f"runs on {holder.name}"
