@@ -6,7 +6,7 @@ import signal
 import traceback
 from typing import Any
 
-from dstbench.errors import Infeasible
+from dstbench.errors import Infeasible, in_a_line
 
 LOG = "log.txt"
 """In a trial's folder: what it printed."""
@@ -27,12 +27,12 @@ def failure(error: BaseException, phase: str | None = None) -> dict[str, Any]:
     """The ending of a trial that raised."""
     text = "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
-        return ending("oom", _reason(error), phase, text)
+        return ending("oom", in_a_line(error), phase, text)
     if isinstance(error, Infeasible):  # what was asked for can't exist: a density that empties a layer, say
         return ending("skipped", str(error), phase, text)
     if isinstance(error, Diverged):
         return ending("diverged", str(error), phase, text)
-    return ending("failed", _reason(error), phase, text)
+    return ending("failed", in_a_line(error), phase, text)
 
 
 def died(code: int) -> tuple[str, str]:
@@ -51,9 +51,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _reason(error: BaseException) -> str:
-    """The exception's name and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -240,7 +240,7 @@ def _check_options(
         raise BadInput(f"out: expected a folder, got the file '{out}'")
 
 
-_LEFT = ("cached", "elsewhere", "interrupted", UNWRITTEN_STATUS, LOST)
+_LEFT = ("cached", "elsewhere", "interrupted", LOST, UNWRITTEN_STATUS)
 """What events say of trials that this run didn't end."""
 
 
