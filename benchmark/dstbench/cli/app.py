@@ -14,6 +14,7 @@ from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
+from dstbench.cli.submissions import submit, verify
 from dstbench.cli.suites import suites
 from dstbench.errors import BadInput
 from dstbench.results.printable import printable
@@ -80,6 +81,8 @@ app.command()(compare)
 app.command()(explore)
 app.command()(index)
 app.command()(export)
+results_app.command()(submit)
+results_app.command()(verify)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
 app.command()(suites)

@@ -108,7 +108,7 @@ def load_curves(paths: Paths) -> pd.DataFrame:
         file = folders.get(record["key"], Path()) / CURVE
         if not file.is_file():
             continue
-        points, wrong = _points(file)
+        points, wrong = curve_points(file)
         named = {"key": record["key"], "label": record["label"], "seed": record["trial"]["seed"]}
         rows += [{**named, **point} for point in points]
         rejected += wrong
@@ -117,7 +117,7 @@ def load_curves(paths: Paths) -> pd.DataFrame:
     return table
 
 
-def _points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def curve_points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a curve, and which of them are none: a trial that was killed leaves half a line."""
     points, wrong = [], []
     for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):

@@ -17,6 +17,7 @@ from dstbench.results.table import CURVE as CURVE
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.course import Course
 from dstbench.runner.trial.exploration import Exploration
 
 # in a trial's folder:
@@ -32,6 +33,7 @@ class TrialProgress:
     seconds: float = 0.0  # of training
     top1_validation: float | None = None  # percent, after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
+    course: Course = field(default_factory=Course)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain values and tensors."""
@@ -42,6 +44,7 @@ class TrialProgress:
         self.epoch, self.seconds = saved["epoch"], saved["seconds"]
         self.top1_validation = saved.get("top1_validation")  # older checkpoints don't have it
         self.exploration = Exploration(**saved["exploration"])
+        self.course = Course(**saved.get("course", {}))
 
 
 @dataclass
@@ -60,6 +63,7 @@ class RunningTrial:
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
     readers: int | None = None  # processes that read image files; None: as Batches has it
     progress: TrialProgress = field(default_factory=TrialProgress)
+    last_step: int | None = None  # after which training stops; None: at its end
 
     @property
     def inner(self) -> nn.Module:

@@ -64,12 +64,12 @@ def run_trial(
         origin["plugins"] = provenance.plugins(origin["components"])
         blueprint = Blueprint(trial, source)
         running, unused = resumed(
-            lambda: _build(blueprint, folder, data_root, download, device, threads), folder
+            lambda: build_trial(blueprint, folder, data_root, download, device, threads), folder
         )
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
         phase = "train"
-        _train(running, checkpoint_seconds)
+        train(running, checkpoint_seconds)
         phase = "evaluate"
         measures = final_measures(running, *evaluate(running, running.data.test))
         _save(running)
@@ -83,13 +83,13 @@ def run_trial(
     return record
 
 
-def _build(
+def build_trial(
     blueprint: Blueprint,
     folder: Path,
-    root: Path | None,
-    download: bool,
-    device: str,
-    threads: int | None,
+    root: Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> RunningTrial:
     """Everything up to the first step."""
     training = blueprint.trial.training
@@ -150,11 +150,12 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     return accelerator
 
 
-def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
-    """All epochs that are left, with a line of the curve after each."""
+def train(running: RunningTrial, checkpoint_seconds: float) -> None:
+    """All epochs that are left, with a line of the curve after each; or as far as the trial's last step."""
     training = running.training
     if running.progress.epoch == 0:
         running.progress.exploration.observe(0, running.sparsifier)
+        running.progress.course.begin(running.sparsifier)
     saved = time.monotonic()
     for epoch in range(running.progress.epoch, training.epochs):
         start = time.perf_counter()
@@ -163,6 +164,8 @@ def _train(running: RunningTrial, checkpoint_seconds: float) -> None:
         running.progress.epoch = epoch + 1
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
+        if running.last_step is not None and running.sparsifier.steps >= running.last_step:
+            return
         _log(running, epoch, loss)
         if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < training.epochs:
             save_checkpoint(running)
@@ -198,6 +201,9 @@ def _epoch(running: RunningTrial, epoch: int) -> float:
             running.meter.add(active, samples, sparsifier.dense_gradient)
             samples = 0
             _observe(running)
+            running.progress.course.observe(sparsifier, loss.detach())
+            if sparsifier.steps == running.last_step:
+                break
     return float(total) / max(1, steps)
 
 
