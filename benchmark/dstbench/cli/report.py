@@ -29,6 +29,13 @@ def leaderboard(
     board: Annotated[
         str, typer.Option(metavar="NAME", help="Which table --json prints: accuracy, flops or throughput.")
     ] = "accuracy",
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="What `results verify` found: how far rows were verified; refused ones are left out.",
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Methods to print per model, data set and density; 0: all.")
     ] = 20,
@@ -42,10 +49,10 @@ def leaderboard(
 
     files: tuple[Path, ...] = ()
     if out is None:
-        (tables, beside), loaded = isolated(read(folders), boards_of)
+        (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
         rejected = _lines(loaded.rejected)
     else:
-        written = write_leaderboards(folders, out)
+        written = write_leaderboards(folders, out, verdicts)
         tables, beside, rejected, files = (
             written.tables, written.beside, list(written.rejected), written.files
         )  # fmt: skip

@@ -12,6 +12,8 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstbench.registration.registry import registry
+from dstbench.report.apart import apart_frame, outdated
 from dstbench.report.boards import BOARDS, Board, is_about_speed
 from dstbench.report.highlights import Card, about, cards, facts
 from dstbench.report.isolation import isolated
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]
 
 
-FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested")
+FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested", "tier")
 _FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 _LOGO = [
     (x, y, on)
@@ -57,14 +59,15 @@ class Written:
     rejected: tuple[str, ...]
 
 
-def write_leaderboards(results: Paths, out: str | Path) -> Written:
+def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | None = None) -> Written:
     """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``,
     and the page and the tables about exploration where records say how it went.
 
-    A record that no board can show is left out by name. Raises BadInput where a results folder doesn't exist or
-    ``out`` is a file; where the disk is full, what was in ``out`` stays.
+    verdicts: see ``results.table.read``. A record that no board can show is left out by name. Raises BadInput where a
+    folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full, what was in ``out``
+    stays.
     """
-    (tables, beside, contents), loaded = isolated(read(results), _contents)
+    (tables, beside, contents), loaded = isolated(read(results, verdicts), _contents)
     folder = Path(out)
     write_all(folder, contents)
     return Written(
@@ -78,7 +81,9 @@ def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
 
 
 def _material(loaded: LoadedResults) -> Material:
-    trials = frame(loaded.records)
+    trials = apart_frame(frame(loaded.records, loaded.tiers))
+    older = outdated(loaded.records, registry())
+    trials = trials.assign(outdated=[older.get(key) for key in trials.index]) if older else trials
     return Material(loaded, trials, summarise(trials))
 
 
@@ -137,7 +142,7 @@ def render_page(
                 for (model, dataset), asked in zip(blocks, questions, strict=True)
             ],
             filters=_filters(accuracy),
-            boards=[_board(board, rows[board.name]) for board in boards],
+            boards=[_board(board, whole[board.name]) for board in boards],
             speedups=speedups(rows["throughput"], _structures(accuracy)),
             sources=beside.sources,
             published_lead=LEAD,
@@ -196,9 +201,9 @@ def _blocks(rows: list[Row]) -> list[tuple[str, str]]:
 
 
 def _filters(rows: list[Row]) -> list[dict[str, Any]]:
-    titles = {"density_requested": "density", "dataset": "data set"}
+    titles = {"density_requested": "density", "dataset": "data set", "tier": "verified"}
     filters = []
-    for key in FILTERS:
+    for key in (key for key in FILTERS if key != "tier" or any(row.get(key) for row in rows)):
         values = sorted({row[key] for row in rows if not is_missing(row[key])})
         choices = [
             {
@@ -211,8 +216,9 @@ def _filters(rows: list[Row]) -> list[dict[str, Any]]:
     return filters
 
 
-def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
-    listed = sorted(board.columns, key=lambda column: _place(column.key, board))
+def _board(board: Board, table: pd.DataFrame) -> dict[str, Any]:
+    rows: list[Row] = table.to_dict("records")
+    listed = sorted(board.shown(table), key=lambda column: _place(column.key, board))
     columns = [_on_page(column, rows) for column in listed if column.key not in _FOLDED]
     scale = accuracy_axis([row for row in rows if not row.get("published")])
     return {

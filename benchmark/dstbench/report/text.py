@@ -52,7 +52,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
     ``beside`` says where the published rows that ``table`` holds are from.
     """
-    columns = [column for column in board.columns if not column.extra and column.key not in _SAID]
+    columns = [column for column in board.shown(table) if not column.extra and column.key not in _SAID]
     rows = table.to_dict("records")
     lines = [
         f"# {board.title}",

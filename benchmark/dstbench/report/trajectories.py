@@ -13,6 +13,7 @@ from math import fsum, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstbench.report.apart import apart_frame
 from dstbench.report.jinja import part, templates
 from dstbench.report.leaderboards import PLACE, summarise, with_versions
 from dstbench.report.lines import Line, LinePlot, plot
@@ -138,7 +139,7 @@ def trajectories(loaded: LoadedResults) -> list[Trajectory]:
     ]
     if not known:
         return []
-    table = frame(known)
+    table = apart_frame(frame(known))
     groups: dict[str, Records] = {}
     for record, trial in zip(known, with_versions(table.to_dict("records")), strict=True):
         groups.setdefault(f"{trial['trial']} {trial['version']}", []).append(record)

@@ -16,6 +16,7 @@ from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import Cost, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
+from dstbench.results.rules import EVALUATION
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.submission import weights
 from dstbench.runner.submission.weights import Weights
@@ -107,7 +108,9 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Data) -> Evidence:
             "dense_training_flops": 3 * samples * dense.cost().inference_flops / recipe.multiplier,
             "updates": _updates(blueprint, steps, per_epoch),
         }
-        return Evidence("evaluation", figures, {"dataset_fingerprint": fingerprint(loaded)})
+        return Evidence(
+            "evaluation", figures, {"dataset_fingerprint": fingerprint(loaded), "evaluation": EVALUATION}
+        )
 
 
 def replayed(blueprint: Blueprint, data: Data, steps: int) -> Evidence:

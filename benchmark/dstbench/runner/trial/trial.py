@@ -20,6 +20,7 @@ from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
+from dstbench.results.rules import EVALUATION
 from dstbench.runner.failures import Diverged, ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -68,6 +69,7 @@ def run_trial(
         )
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
+        origin["evaluation"] = EVALUATION
         phase = "train"
         train(running, checkpoint_seconds)
         phase = "evaluate"
