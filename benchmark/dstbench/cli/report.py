@@ -43,18 +43,18 @@ def leaderboard(
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.isolation import isolated
-    from dstbench.report.page import boards_of, write_leaderboards
+    from dstbench.report.page import boards_of, remarks, write_leaderboards
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import read
 
     files: tuple[Path, ...] = ()
     if out is None:
         (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
-        rejected = _lines(loaded.rejected)
+        rejected, said = _lines(loaded.rejected), remarks(loaded)
     else:
         written = write_leaderboards(folders, out, verdicts)
-        tables, beside, rejected, files = (
-            written.tables, written.beside, list(written.rejected), written.files
+        tables, beside, rejected, files, said = (
+            written.tables, written.beside, list(written.rejected), written.files, written.remarks
         )  # fmt: skip
     if board not in tables:
         raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
@@ -65,6 +65,8 @@ def leaderboard(
         for file in files:
             if file.name == "index.html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
+    for line in said:
+        typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
     _name(rejected)
 
 
@@ -137,9 +139,11 @@ def compare(
 ) -> None:
     """Top-1 of DIR_B against DIR_A, or of one method against another in DIR_A; paired by seed, with intervals.
 
-    Exit code 1 where something of DIR_A got worse in DIR_B.
+    Of two folders also every block, and all together. Exit code 1 where something of DIR_A got worse in DIR_B, 3
+    where no trial of both can be compared, else 0.
     """
     from dstbench.report.compare import compare as compare_results
+    from dstbench.report.compare import with_blocks
     from dstbench.report.methods import compare_methods, render_methods
     from dstbench.report.text import render_comparison, to_json
 
@@ -155,12 +159,17 @@ def compare(
         else compare_results(before, after, tolerance)
     )
     if as_json:
-        typer.echo(to_json(table))
+        typer.echo(to_json(table if after is None else with_blocks(table)))
     else:
         _print(render_methods(table) if after is None else render_comparison(table))
     _name(table.attrs["rejected"])
     if after is not None and table["regressed"].any():
         raise typer.Exit(1)
+    if after is not None and not table["verdict"].isin(("better", "inconclusive", "identical")).any():
+        typer.secho(
+            "nothing compared: no trial is on both sides, on the same data, by the same rules", err=True
+        )
+        raise typer.Exit(3)
 
 
 @results_app.command("merge")

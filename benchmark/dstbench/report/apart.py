@@ -58,9 +58,16 @@ def apart(trials: Trials, by: Sequence[tuple[str, str]] = ALL) -> Trials:
 
 def apart_frame(table: pd.DataFrame) -> pd.DataFrame:
     """``apart`` of a table from ``load_results``."""
-    named = apart(table.to_dict("records"))
-    changes = {name: [trial[name] for trial in named] for name in ("trial", "model", "dataset")}
-    return table if table.empty else table.assign(**changes)
+    import pandas as pd
+
+    rows = table.to_dict("records")
+    named = apart(rows)
+    if all(one is other for one, other in zip(named, rows, strict=True)):
+        return table
+    columns = {name: [trial[name] for trial in named] for name in ("trial", "model", "dataset")}
+    return table.assign(
+        **{name: pd.Series(values, table.index, dtype=object) for name, values in columns.items()}
+    )
 
 
 def protocol(trial: Mapping[Any, Any]) -> Protocol:

@@ -7,13 +7,14 @@ give the same bytes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.registration.registry import registry
-from dstbench.report.apart import apart_frame, outdated
+from dstbench.report.apart import apart_frame, mixtures, outdated
 from dstbench.report.boards import BOARDS, Board, is_about_speed
 from dstbench.report.highlights import Card, about, cards, facts
 from dstbench.report.isolation import isolated
@@ -57,6 +58,7 @@ class Written:
     beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
+    remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
 
 
 def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | None = None) -> Written:
@@ -71,8 +73,19 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     folder = Path(out)
     write_all(folder, contents)
     return Written(
-        tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
+        tables,
+        beside,
+        tuple(folder / name for name in contents),
+        tuple(map(str, loaded.rejected)),
+        remarks(loaded),
     )
+
+
+def remarks(loaded: LoadedResults) -> tuple[str, ...]:
+    """What to know before a board is believed: what was kept apart, and how many trials are older than the code."""
+    older = Counter(outdated(loaded.records, registry()).values())
+    ages = [f"{count} trials are older than this code: {which}" for which, count in sorted(older.items())]
+    return (*mixtures(frame(loaded.records).to_dict("records")), *ages)
 
 
 def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
@@ -83,7 +96,9 @@ def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
 def _material(loaded: LoadedResults) -> Material:
     trials = apart_frame(frame(loaded.records, loaded.tiers))
     older = outdated(loaded.records, registry())
-    trials = trials.assign(outdated=[older.get(key) for key in trials.index]) if older else trials
+    if older:
+        ages: list[Any] = [older.get(str(key)) for key in trials.index]
+        trials = trials.assign(outdated=ages)
     return Material(loaded, trials, summarise(trials))
 
 
