@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dstbench.cli.cite import cite
 from dstbench.cli.export import export
 from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
@@ -81,6 +82,7 @@ app.command()(compare)
 app.command()(explore)
 app.command()(index)
 app.command()(export)
+app.command()(cite)
 results_app.command()(submit)
 results_app.command()(verify)
 app.add_typer(results_app, name="results")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from dstbench.results.table import LoadedResults
+
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -36,6 +38,13 @@ def leaderboard(
             help="What `results verify` found: how far rows were verified; refused ones are left out.",
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="csv, markdown, json, latex or parquet: print --board in it; with --out, write all boards in it.",
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Methods to print per model, data set and density; 0: all.")
     ] = 20,
@@ -47,6 +56,9 @@ def leaderboard(
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import read
 
+    if format is not None:
+        _formatted(read(folders, verdicts), format, board, out)
+        return
     files: tuple[Path, ...] = ()
     if out is None:
         (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
@@ -68,6 +80,20 @@ def leaderboard(
     for line in said:
         typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
     _name(rejected)
+
+
+def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None) -> None:
+    """One board in a format to print, or all of them into a folder."""
+    from dstbench.report.formats import board_text, write_boards
+    from dstbench.report.isolation import isolated
+
+    if out is None:
+        text, loaded = isolated(loaded, lambda kept: board_text(kept, board, format))
+        typer.echo(text, nl=False)
+    else:
+        files, loaded = isolated(loaded, lambda kept: write_boards(kept, out, format))
+        typer.echo(f"Wrote {', '.join(str(file) for file in files)}.")
+    _name(_lines(loaded.rejected))
 
 
 def index(

@@ -70,8 +70,11 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return _typed(pd.DataFrame(rows, columns=[*keys, "group", "trial"]))
 
 
-def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
-    """One board's columns, ranked and ordered: by model, data set, density, then its own measure."""
+def arrange(summary: pd.DataFrame, board: Board, also: Sequence[str] = ()) -> pd.DataFrame:
+    """One board's columns, ranked and ordered: by model, data set, density, then its own measure.
+
+    also: columns of the summary to keep beside them.
+    """
     import pandas as pd
 
     table = summary.copy()
@@ -86,7 +89,7 @@ def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
     )
     if table["tier"].isna().all():
         table = table.drop(columns="tier")
-    keys = dict.fromkeys(key for column in board.shown(table) for key in column.keys)
+    keys = dict.fromkeys([*(key for column in board.shown(table) for key in column.keys), *also])
     return table[list(keys)].reset_index(drop=True)
 
 
