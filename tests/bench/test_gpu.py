@@ -15,7 +15,7 @@ from dstbench.errors import BadInput
 def test_refuses_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="expected a CUDA device, found none"):
-        gpu.measure(argparse.Namespace(only=None, rounds=1, warmup=0))
+        gpu.parts(argparse.Namespace(only=None, rounds=1, warmup=0))
 
 
 @pytest.mark.parametrize("columns", ["entry", "channel"])

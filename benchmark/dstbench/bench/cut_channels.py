@@ -11,6 +11,7 @@ import argparse
 import copy
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from dstbench.accel.compact import compact
 from dstbench.accel.fold import fold_norms
 from dstbench.accel.throughput import inference_call, training_call
 from dstbench.api import Coupling
-from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
+from dstbench.bench.machine_peak import median_ms
+from dstbench.bench.subject import FORMATS, Part, Subject, repeated
 from dstbench.core.cost.cost import cost, width_cost
 from dstbench.core.network.channels import couplings
 from dstbench.core.network.layers import maskable_layers
@@ -30,26 +32,33 @@ from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def parts(options: argparse.Namespace) -> list[Part]:
     """Inference: how much faster than dense, and that as a share of how much smaller in multiply-accumulates.
     Training: a step of a network that was compacted as it trained, beside one from its start."""
-    phases, measured = options.phase or ("inference", "training"), dict[str, Any]()
-    if "inference" in phases:
-        torch.manual_seed(0)
-        shape = (3, options.size, options.size)
-        model: nn.Module = registry().build("model", options.model)(num_classes=1000, input_shape=shape)
-        images = torch.randn(options.batch, *shape)
-        widths = options.widths or WIDTHS
-        measured["rows"] = [row for name in widths for row in _measure(options, model.eval(), images, name)]
-    if "training" in phases:
-        measured["training"] = _in_training(options)
-    return measured
+    phases = options.phase or ("inference", "training")
+    inference = [
+        Part(f"inference, {widths}", partial(_inference, options, widths))
+        for widths in options.widths or WIDTHS
+        if "inference" in phases
+    ]
+    training = [Part("training, vgg19", partial(_in_training, options), "training")]
+    return inference + training * ("training" in phases)
+
+
+def _inference(options: argparse.Namespace, widths: str) -> list[dict[str, Any]]:
+    """One row for each multiple, all timed against one dense network in the same rounds."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("--device cuda: expected a CUDA device, found none")
+    torch.manual_seed(0)
+    shape = (3, options.size, options.size)
+    model: nn.Module = registry().build("model", options.model)(num_classes=1000, input_shape=shape)
+    images = torch.randn(options.batch, *shape)
+    return _measure(options, model.eval(), images, widths)
 
 
 def _measure(
     options: argparse.Namespace, model: nn.Module, images: Tensor, widths: str
 ) -> list[dict[str, Any]]:
-    """One row for each multiple, all timed against one dense network in the same rounds."""
     masks = channel_masks(model, WIDTHS[widths](model, images.shape[1:]))
     multiples = options.multiple or (1, 8)
     small = [compact(model, masks, images[:1], multiple) for multiple in multiples]
@@ -59,27 +68,32 @@ def _measure(
     calls: list[Call] = []
     for network in networks:
         for memory_format in FORMATS.values():
-            laid_out = copy.deepcopy(network).to(memory_format=memory_format)
-            calls.append(inference_call(laid_out, images.contiguous(memory_format=memory_format)))
-    ms = median_ms(calls, options)
+            laid_out = copy.deepcopy(network).to(options.device).to(memory_format=memory_format)
+            x = images.to(options.device).contiguous(memory_format=memory_format)
+            calls.append(inference_call(laid_out, x))
+    ms, peak = median_ms(calls, options, options.device)
     dense, *fast = (
         min(zip(ms[start : start + 2], FORMATS, strict=True)) for start in range(0, len(ms), len(FORMATS))
     )
     asked, macs = cost(model, masks, images.shape[1:]), cost(model, None, images.shape[1:]).inference_flops
+    built = [cost(network, None, images.shape[1:]).inference_flops for network in small]
     return [
         {
             "widths": widths,
             "multiple": multiple,
             "macs_ratio": asked.hardware_flops / macs,
-            "built_macs_ratio": cost(network, None, images.shape[1:]).inference_flops / macs,
+            "built_macs_ratio": built_macs / macs,
             "dense_ms": dense[0],
             "dense_format": dense[1],
             "compact_ms": best,
             "compact_format": memory_format,
             "speedup": dense[0] / best,
             "share_of_macs": dense[0] / best * asked.hardware_flops / macs,
+            "dense_share": peak.share(2 * len(images) * macs, dense[0]),
+            "compact_share": peak.share(2 * len(images) * built_macs, best),
+            "peak_gflops": peak.flops / 1e9,
         }
-        for multiple, network, (best, memory_format) in zip(multiples, small, fast, strict=True)
+        for multiple, built_macs, (best, memory_format) in zip(multiples, built, fast, strict=True)
     ]
 
 
@@ -129,7 +143,7 @@ def channel_masks(model: nn.Module, widths: Mapping[Coupling, int]) -> dict[str,
     return masks
 
 
-def _in_training(options: argparse.Namespace) -> dict[str, Any]:
+def _in_training(options: argparse.Namespace) -> list[dict[str, Any]]:
     """vgg19 under Chase with S_c = 0.5, compacted as it trains: a plain step behind the last removal, beside one
     before the first. It trains a few steps on noise: which channels go follows the initial weights."""
     steps, labels = 10, torch.randint(0, 10, (128,))
@@ -148,26 +162,34 @@ def _in_training(options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(steps):
         late()
     end, start = time_interleaved([late, early], options.rounds, options.warmup)
-    return {
+    row = {
         "start_ms": statistics.median(start) * 1e3,
         "end_ms": statistics.median(end) * 1e3,
         "end_over_start": statistics.median(e / s for e, s in zip(end, start, strict=True)),
         "rows_left": {name: len(rows) for name, rows in sparsifier.arrangement.rows.items()},
     }
+    return [row]
 
 
 COMPACT = Subject(
     "channels cut out, beside dense",
-    measure,
+    parts,
+    columns=(
+        "widths", "multiple", "macs_ratio", "dense_ms", "dense_share", "compact_ms", "compact_share", "speedup",
+        "share_of_macs",
+    ),
     rounds=9,
     warmup=2,
+    quick={"rounds": 3, "warmup": 1, "batch": 2, "phase": ["inference"], "multiple": [1]},
     options={
         "--model": {"default": "timm:resnet50"},
-        "--batch": {"type": int, "default": 8},
+        "--batch": {"type": int, "help": "by default 8"},
         "--size": {"type": int, "default": 224, "help": "pixels, square"},
         "--widths": repeated(choices=list(WIDTHS)),
         "--multiple": repeated("of kept channels: 1, 8", type=int),
         "--unfolded": {"action": "store_true", "help": "batch norms folded on neither side"},
         "--phase": repeated(choices=["inference", "training"]),
+        "--device": {"choices": ["cpu", "cuda"], "default": "cpu", "help": "where inference runs"},
     },
-)
+    defaults={"batch": 8},
+)  # fmt: skip

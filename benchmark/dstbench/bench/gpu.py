@@ -14,6 +14,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.accel.kernels.groups import Columns, Groups, taps, to_mask
 from dstbench.accel.kernels.triton.blocks import triton_executions
 from dstbench.api import LayerCall, LayerInfo
-from dstbench.bench.subject import Subject, median_ms, repeated
+from dstbench.bench.machine_peak import Work, compared, median_ms
+from dstbench.bench.single_layers import PASSES
+from dstbench.bench.subject import Part, Subject
+from dstbench.core.cost.cost import cost
 from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
@@ -57,22 +61,25 @@ LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
 }
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rows. Raises BadInput without a CUDA device."""
+def parts(options: argparse.Namespace) -> list[Part]:
+    """Every layer, forward and with backward, and a training step. Raises BadInput without a CUDA device."""
     if not torch.cuda.is_available():
         raise BadInput("gpu: expected a CUDA device, found none: this benchmark times Triton kernels on one")
     device = torch.device("cuda")
-    wanted = options.only or [*LAYERS, "vgg-d"]
+    layers = [
+        Part(
+            f"{case.name}, density {case.density:g}, {case.columns}, {PASSES[training]}",
+            partial(_exact, _layer_rows, case, training, options, device),
+        )
+        for case in CASES
+        for training in (False, True)
+    ]
+    return [*layers, Part("vgg-d, training step", partial(_exact, _step_rows, options, device), "steps")]
+
+
+def _exact(rows: Callable[..., list[dict[str, Any]]], *arguments: Any) -> list[dict[str, Any]]:
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # float32 means float32
-        rows = [
-            row
-            for case in CASES
-            if case.name in wanted
-            for training in (False, True)
-            for row in _layer_rows(case, training, options, device)
-        ]
-        steps = _step_rows(options, device) if "vgg-d" in wanted else []
-    return {"rows": rows, "steps": steps}
+        return rows(*arguments)
 
 
 def draw_mask(shape: tuple[int, ...], case: Case, device: torch.device) -> Tensor:
@@ -116,19 +123,28 @@ def _layer_rows(
             fast = CondensedLayer(copy.deepcopy(layer), call, execution)
             _compare(fast, layer, mask, *turned)
             steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training))
-    medians = dict(zip(steps, median_ms(list(steps.values()), options), strict=True))
+    ms, peak = median_ms(list(steps.values()), options, device, case.dtype)
+    works = [_work(layer, x, gradient, active, training) for active in (mask.numel(), int(mask.sum()))]
     return [
         {
             "layer": case.name,
-            "pass": "forward+backward" if training else "forward",
+            "pass": PASSES[training],
             "dtype": str(case.dtype).removeprefix("torch."),
             "density": case.density,
             "block_size": case.block_size,
             "columns": case.columns,
             **row,
+            **compared(works[0], row["dense_ms"], works[1], row["fast_ms"], peak),
         }
-        for row in _ratios(medians)
+        for row in _ratios(dict(zip(steps, ms, strict=True)))
     ]
+
+
+def _work(layer: Layer, x: Tensor, out: Tensor, active: int, training: bool) -> Work:
+    """What a pass over a layer with so many active weights has to do at least."""
+    positions, passes = out.numel() // layer.weight.shape[0], 3 if training else 1
+    moved = x.element_size() * (x.numel() + out.numel() + active)
+    return Work(passes * 2 * positions * active, passes * moved)
 
 
 def _ratios(medians: dict[tuple[str, str], float]) -> Iterator[dict[str, Any]]:
@@ -221,8 +237,17 @@ def _step_rows(options: argparse.Namespace, device: torch.device) -> list[dict[s
         steps["dense", name] = _graph(_training_step(dense, x, labels))
         fast = copy.deepcopy(dense)
         steps[_condense(fast, x), name] = _graph(_training_step(fast, x, labels))
-    medians = dict(zip(steps, median_ms(list(steps.values()), options), strict=True))
-    return [{"model": "vgg-d", **row} for row in _ratios(medians)]
+    ms, peak = median_ms(list(steps.values()), options, device, torch.bfloat16)
+    flops = 6 * len(images) * cost(model, None, size).inference_flops
+    return [
+        {
+            "model": "vgg-d",
+            **row,
+            "dense_share": peak.share(flops, row["dense_ms"]),
+            "peak_gflops": peak.flops / 1e9,
+        }
+        for row in _ratios(dict(zip(steps, ms, strict=True)))
+    ]
 
 
 def _condense(model: nn.Module, images: Tensor) -> str:
@@ -291,8 +316,12 @@ def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
 
 GPU = Subject(
     "Triton kernels of shuffled blocks beside dense, on a GPU",
-    measure,
+    parts,
+    columns=(
+        "layer", "model", "density", "pass", "dtype", "columns", "format", "dense_ms", "dense_share", "fast_ms",
+        "fast_share", "ratio", "path",
+    ),
     rounds=20,
     warmup=3,
-    options={"--only": repeated(choices=[*LAYERS, "vgg-d"])},
-)
+    quick={"rounds": 5, "warmup": 1},
+)  # fmt: skip

@@ -6,6 +6,7 @@ import argparse
 import copy
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.inference import Packed
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView
-from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
+from dstbench.bench.machine_peak import Work, compared, median_ms
+from dstbench.bench.subject import FORMATS, Part, Subject, repeated
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.storage.condensed_layer import CondensedLayer, layer_call
 from dstbench.core.storage.fastest import choose, layer_pass
@@ -28,6 +30,7 @@ CASES: dict[str, tuple[nn.Linear | _ConvNd, tuple[int, ...]]] = {
     "conv1x1-1024": (nn.Conv2d(256, 1024, 1, bias=False), (64, 256, 14, 14)),
 }
 """The layers that are measured, with their inputs. Convolutions have no bias, as in front of a norm."""
+PASSES = {False: "forward", True: "forward+backward"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Candidate:
     call: Call
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Every layer at every density: milliseconds, and how much faster than the best dense layout."""
+def parts(options: argparse.Namespace) -> list[Part]:
+    """Every layer at every density, forward and with backward, and how long blocks take to be extracted."""
     spec = {
         "name": "shuffled_block",
         "block_size": options.block_size,
@@ -49,13 +52,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "balanced": not options.ragged,
     }
     structure = as_structure(registry().build("structure", spec))
-    rows = [
-        _measure(options, structure, name, density, training)
-        for name in options.only or CASES
-        for density in options.density or (0.5, 0.25, 0.1, 0.05)
-        for training in (False, True)
+    return [
+        *(
+            Part(
+                f"{name}, density {density:g}, {PASSES[training]}",
+                partial(_measure, options, structure, name, density, training),
+            )
+            for name in CASES
+            for density in options.density or (0.5, 0.25, 0.1, 0.05)
+            for training in (False, True)
+        ),
+        Part("extraction", partial(_extraction, structure, options.rounds), "extraction"),
     ]
-    return {"rows": rows, "extraction_512x4608_ms": _extraction(structure, options.rounds)}
 
 
 def draw_mask(structure: EngineStructure, shape: tuple[int, ...], density: float) -> Tensor:
@@ -70,7 +78,7 @@ def draw_mask(structure: EngineStructure, shape: tuple[int, ...], density: float
 
 def _measure(
     options: argparse.Namespace, structure: EngineStructure, name: str, density: float, training: bool
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """One row: dense, every execution, and what the dispatcher picks, in every memory format."""
     layer, size = copy.deepcopy(CASES[name][0]), CASES[name][1]
     info = LayerInfo(name, tuple(layer.weight.shape), "conv" if len(size) == 4 else "linear")
@@ -89,26 +97,38 @@ def _measure(
             Candidate(role, path, memory_format, layer_pass(_module(layer, call, execution, x), call, x))
             for role, path, execution in runs
         ]
-    medians = median_ms([candidate.call for candidate in candidates], options)
+    medians, peak = median_ms([candidate.call for candidate in candidates], options)
 
     def best(role: str) -> tuple[Candidate, float]:
         mine = [pair for pair in zip(candidates, medians, strict=True) if pair[0].role == role]
         return min(mine, key=lambda pair: pair[1], default=(candidates[0], float("nan")))
 
     (dense, dense_ms), (fast, fast_ms), (chosen_run, chosen_ms) = best("dense"), best("fast"), best("chosen")
-    return {
+    works = [work(layer, size, active, training) for active in (mask.numel(), int(mask.sum()))]
+    row = {
         "layer": name,
         "density": float(mask.float().mean()),
-        "pass": "forward+backward" if training else "forward",
+        "pass": PASSES[training],
         "dense_ms": dense_ms,
         "dense_format": dense.memory_format,
         "fast_ms": fast_ms,
-        "ratio": dense_ms / fast_ms,
         "path": fast.path,
         "format": fast.memory_format,
         "dispatched_ratio": dense_ms / chosen_ms,
         "dispatched": chosen_run.path,
     }
+    return [row | compared(works[0], dense_ms, works[1], fast_ms, peak)]
+
+
+def work(layer: nn.Linear | _ConvNd, size: tuple[int, ...], active: int, training: bool) -> Work:
+    """What a pass over a layer with so many active weights has to do at least: with gradients, three products,
+    each of which reads two of input, output and weights and writes the third, in float32."""
+    with torch.no_grad():
+        out = layer(torch.zeros(size))
+    positions = out.numel() // layer.weight.shape[0]
+    moved = 4 * (torch.Size(size).numel() + out.numel() + active)
+    passes = 3 if training else 1
+    return Work(passes * 2 * positions * active, passes * moved)
 
 
 def _inputs(size: tuple[int, ...]) -> dict[str, Tensor]:
@@ -133,22 +153,26 @@ def _module(layer: nn.Linear | _ConvNd, call: LayerCall, execution: Execution | 
     )
 
 
-def _extraction(structure: EngineStructure, rounds: int) -> float:
-    """Median milliseconds in which blocks of a 512x4608 weight are extracted at density 0.1."""
+def _extraction(structure: EngineStructure, rounds: int) -> list[dict[str, Any]]:
+    """In how many milliseconds blocks of a 512x4608 weight are extracted at density 0.1."""
     seconds = time_interleaved([lambda: draw_mask(structure, (512, 512, 3, 3), 0.1)], rounds, 1)[0]
-    return statistics.median(seconds) * 1e3
+    return [{"layer": "512x4608", "density": 0.1, "fast_ms": statistics.median(seconds) * 1e3}]
 
 
 LAYERS = Subject(
     "single layers, shuffled blocks beside dense",
-    measure,
+    parts,
+    columns=(
+        "layer", "density", "pass", "dense_ms", "dense_share", "fast_ms", "fast_share", "ratio", "roofline",
+        "path",
+    ),
     rounds=15,
     warmup=3,
+    quick={"rounds": 5, "warmup": 1, "density": [0.1]},
     options={
-        "--only": repeated(choices=CASES),
         "--density": repeated("0.5, 0.25, 0.1, 0.05", type=float),
         "--block-size": {"type": int, "default": 64},
         "--columns": {"choices": ["entry", "channel"], "default": "channel"},
         "--ragged": {"action": "store_true", "help": "groups needn't have equally many columns"},
     },
-)
+)  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dstbench.bench.subject import Subject
+from dstbench.bench.subject import Part, Subject
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
 
@@ -111,5 +111,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--batch": {"type": int, "default": 2},
     "--size": {"type": int, "default": 64, "help": "pixels, square"},
 }
-STEP = Subject("a training step, sparse beside dense", measure_step, rounds=30, warmup=5, options=_OPTIONS)
-UPDATE = Subject("one topology update", measure_update, rounds=30, warmup=5, options=_OPTIONS)
+STEP = Subject(
+    "a training step, sparse beside dense",
+    lambda options: [Part("step", lambda: [measure_step(options)])],
+    columns=("sparse_over_dense", "dense_over_dense", "sparse_ms", "dense_ms"),
+    rounds=30,
+    warmup=5,
+    quick={"rounds": 10, "warmup": 2},
+    options=_OPTIONS,
+)
+UPDATE = Subject(
+    "one topology update",
+    lambda options: [Part("update", lambda: [measure_update(options)])],
+    columns=("update_ms", "update_ms_min", "step_with_update_ms", "optimizer_step_ms"),
+    rounds=30,
+    warmup=5,
+    quick={"rounds": 10, "warmup": 2},
+    options=_OPTIONS,
+)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.accel.inference import accelerate, describe
 from dstbench.accel.throughput import inference_call, training_call
-from dstbench.bench.subject import FORMATS, Subject, median_ms, repeated
+from dstbench.bench.machine_peak import Work, compared, median_ms
+from dstbench.bench.subject import FORMATS, Part, Subject, repeated
+from dstbench.core.cost.cost import cost
 from dstbench.core.storage.timing import Call
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import registry
@@ -33,17 +36,17 @@ class Case:
     density: float
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Training step and inference of every model: milliseconds, and how much faster than the best dense layout."""
-    rows = [
-        _measure(options, name, training=phase == "training")
+def parts(options: argparse.Namespace) -> list[Part]:
+    """Training step and inference of every model."""
+    return [
+        Part(f"{name}, {phase}", partial(_measure, options, name, phase == "training"))
         for name in options.model or ("vgg-d", "resnet18-cifar", PERCEPTRON)
         for phase in options.phase or ("training", "inference")
     ]
-    return {"rows": rows}
 
 
-def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, name: str, training: bool) -> list[dict[str, Any]]:
+    """Milliseconds, and how much faster than the best dense layout."""
     case = _case(name, options)
     images, labels = torch.randn(options.batch, *case.shape), torch.randint(0, _CLASSES, (options.batch,))
     x, dense = _as(images, torch.channels_last), relus_in_place(case.model)  # on both sides
@@ -52,6 +55,10 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
         fast, _optimizer(fast), case.recipe, case.density, total_steps=1,
         storage="condensed" if training else "masked", example_input=x,
     )  # fmt: skip
+    works = [
+        Work((6 if training else 2) * options.batch * cost(case.model, masks, case.shape).inference_flops)
+        for masks in (None, sparsifier.masks)
+    ]
     if training:
         ran, fast_call = describe(sparsifier.arrangement.paths), training_call(fast, sparsifier, x, labels)
     else:
@@ -65,18 +72,18 @@ def _measure(options: argparse.Namespace, name: str, training: bool) -> dict[str
         calls[layout] = (
             training_call(copied, _optimizer(copied), x, labels) if training else inference_call(copied, x)
         )
-    fast_ms, *dense_ms = median_ms([fast_call, *calls.values()], options)
+    (fast_ms, *dense_ms), peak = median_ms([fast_call, *calls.values()], options)
     best, layout = min(zip(dense_ms, calls, strict=True))
-    return {
+    row = {
         "model": name,
         "phase": "training step" if training else "inference",
         "density": sparsifier.density,
         "dense_ms": best,
         "dense_format": layout,
         "fast_ms": fast_ms,
-        "ratio": best / fast_ms,
         "ran": ran,
     }
+    return [row | compared(works[0], best, works[1], fast_ms, peak)]
 
 
 def _case(name: str, options: argparse.Namespace) -> Case:
@@ -108,14 +115,17 @@ def _as(images: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 MODELS = Subject(
     "whole models, shuffled blocks beside dense",
-    measure,
+    parts,
+    columns=("model", "phase", "density", "dense_ms", "dense_share", "fast_ms", "fast_share", "ratio", "ran"),
     rounds=9,
     warmup=2,
+    quick={"rounds": 3, "warmup": 1, "model": ["resnet18-cifar", PERCEPTRON], "batch": 32},
     options={
         "--model": repeated(f"vgg-d, resnet18-cifar, {PERCEPTRON}"),
         "--density": {"type": float, "help": "by default 0.1, of the perceptron 0.02"},
         "--block-size": {"type": int, "default": 64},
-        "--batch": {"type": int, "default": 128},
+        "--batch": {"type": int, "help": "by default 128"},
         "--phase": repeated(choices=["training", "inference"]),
     },
+    defaults={"batch": 128},
 )

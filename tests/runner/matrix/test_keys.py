@@ -55,10 +55,12 @@ SUITES = {  # the number of trials, and the sha256 of their keys, sorted, a line
     "cifar10": (333, "35eeffcb678760d70213df5a77381ffd9ab537138b27602efbe20db1a4ee24fd"),
     "cifar10-10-epochs": (8, "9bdf4c154b84696c54843a3c63223eef418ec689102ac732bca92445e8a4988c"),
     "cifar100": (333, "f662020b4ea841783134b1db1b08417f32320dba70b61c68ba6630f8f6e1bb55"),
+    "cifar10-factorial": (240, "ebb10152e9b6a25ad41c02bd5e58164e72a7b59b30f91afa12d633dc4f7b745c"),
     "mnist-lenet300": (123, "ca6496dc6bd77fb3d6f1657677ba6147eded79d0df0769bc46d532e1c5b63848"),
     "mnist-lenet300-bn": (27, "96f96ac39545879c309ced866214f6474f5ce0efd153c6020de377a8305a0212"),
     "quick": (80, "1dac2e9ff1a9fe018eb5ab505b6d2ff7d260bd5fcf2ead8eafd526498696081e"),
     "speed": (7, "ab3510e8f3c7e664b9ccdc9c7491ad4c0ff2f24eeb250366ac93148aaf28dec7"),
+    "wrn-22-2": (39, "2de63c878a9a07d7d6ca86ef28d28879c6876f1fb13d32a556497b044613a14c"),
 }
 MATRIX = {  # what no committed trial has: an extended training, a share, a layer kept dense by the matrix
     "schema": 1,
