@@ -140,6 +140,23 @@ def explore(
     _name(_lines(loaded.rejected))
 
 
+def plots(
+    folders: Folders,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.", show_default=False)
+    ],
+    png: Annotated[bool, typer.Option("--png", help="PNG as well.")] = False,
+) -> None:
+    """Every plot of the pages as a picture of its own: SVG, and PNG with --png."""
+    from dstbench.report.isolation import isolated
+    from dstbench.report.plots import write_plots
+    from dstbench.results.table import read
+
+    files, loaded = isolated(read(folders), lambda kept: write_plots(kept, out, png))
+    typer.echo(f"Wrote {len(files)} pictures to {out}.")
+    _name(_lines(loaded.rejected))
+
+
 def compare(
     before: Annotated[
         Path, typer.Argument(metavar="DIR_A", help="Results to compare with.", show_default=False)

@@ -1,4 +1,4 @@
-"""``results submit`` and ``results verify``: results handed in, and whether they are true."""
+"""``results submit``, ``verify``, ``ci-template`` and ``push``: results handed in, and whether they are true."""
 
 from __future__ import annotations
 
@@ -90,6 +90,53 @@ def verify(
         print_json(told)
     if refused:
         raise typer.Exit(1)
+
+
+def ci_template(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The community's repository.", show_default=False)
+    ],
+    replay: Annotated[int, typer.Option(min=0, help="Steps to retrain of each result.")] = 200,
+    requirement: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="What pip installs there; else this version.")
+    ] = None,
+) -> None:
+    """Write GitHub workflows that verify results handed in by pull request and preview the board."""
+    from dstbench.cli.community import write_community
+
+    files = write_community(out, replay, *([requirement] if requirement else []))
+    typer.echo("\n".join(str(file) for file in files))
+
+
+def push(
+    target: Annotated[
+        str, typer.Argument(metavar="hf://OWNER/NAME", help="A model repository.", show_default=False)
+    ],
+    submission: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="One submission's folder.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where its files are written; else nowhere kept."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Upload nothing.")] = False,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="The Hub data set whose leaderboard shows it; else none."),
+    ] = None,
+) -> None:
+    """Publish a submission as a Hub model: model card, sparse weights, record and evaluation results."""
+    import tempfile
+
+    from dstbench.runner.submission.hub import upload, write_model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or Path(scratch)
+        files = write_model(submission, target, folder, benchmark)
+        for file in files:
+            typer.echo(f"{file.stat().st_size:>12,}  {file.relative_to(folder)}")
+        if not dry_run:
+            typer.echo(upload(folder, target))
 
 
 def _as_json(one: Verified) -> dict[str, Any]:

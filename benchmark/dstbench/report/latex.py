@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.apart import apart
 from dstbench.report.boards import Board
-from dstbench.report.leaderboards import arrange, summarise, with_versions
+from dstbench.report.leaderboards import group_of, in_order, summarise, with_versions
 from dstbench.report.statistics import FEWEST, differences, holm, p_value
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, RATIOS
@@ -70,7 +70,7 @@ def _letter(character: str) -> str:
 
 def to_latex(trials: pd.DataFrame, board: Board) -> str:
     """A board of what ``load_results`` gives, our rows alone, as a ``table`` that needs the package booktabs."""
-    rows: list[Row] = arrange(summarise(trials), board, ("group",)).to_dict("records")
+    rows: list[Row] = in_order(summarise(trials))[board.name].to_dict("records")
     columns = [column for column in board.columns if column.key in COLUMNS[board.name]]
     columns.sort(key=lambda column: COLUMNS[board.name].index(column.key))
     seeds = _by_row(trials, board.by)
@@ -169,7 +169,7 @@ def _by_row(trials: pd.DataFrame, measure: str) -> Seeds:
     values: dict[str, dict[int, float]] = {}
     for trial in with_versions(apart(trials.to_dict("records"))):
         if trial["status"] == "ok" and not is_missing(trial.get(measure)):
-            group = values.setdefault(f"{trial['trial']} {trial['version']}", {})
+            group = values.setdefault(group_of(trial), {})
             group.setdefault(trial["seed"], trial[measure])
     return values
 
