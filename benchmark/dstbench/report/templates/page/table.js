@@ -25,7 +25,6 @@ const buildTable = (board, keys, [sortKey, direction], whole = false) => {
   grid.table?.destroy(true);
   const shownColumns = keys.map((key) => columns[key]);
   const node = Object.assign(document.createElement("table"), { className: "grid" });
-  node.setAttribute("aria-label", board.title);
   board.slot.replaceChildren(node);
   const narrow = isNarrow();
   grid.table = new DataTable(node, {
@@ -61,12 +60,24 @@ const buildTable = (board, keys, [sortKey, direction], whole = false) => {
     th.dataset.tip = shownColumns[i % keys.length].help;
     th.removeAttribute("title");
   });
-  const body = board.slot.querySelector(".dt-scroll-body");
-  if (body) for (const [name, text] of [["tabindex", "0"], ["role", "region"], ["aria-label", `Table: ${board.title}`]]) body.setAttribute(name, text);
+  grid.table.on("draw column-sizing", () => explain(board));
+  explain(board);
   grid.table.on("order", () => {
     const [[at, way] = []] = grid.table.order();
     onSort(at === undefined || !way ? "" : `${keys[at]}:${way === "desc" ? "down" : "up"}`);
   });
+};
+// For screen readers: the scrolled table is a table, with the headings that its copy of the head brings; the visible
+// head is another one, of buttons. DataTables says all of it to be one table of parts that may not be in one.
+const explain = (board) => {
+  for (const node of all("[role=table], [role=none]", board.slot)) node.removeAttribute("role");
+  for (const order of all(".dt-scroll-body .dt-column-order", board.slot)) order.removeAttribute("aria-label");
+  const body = board.slot.querySelector(".dt-scroll-body");
+  if (!body) return;
+  for (const [name, text] of [["tabindex", "0"], ["role", "region"], ["aria-label", `Table: ${board.title}`]]) body.setAttribute(name, text);
+  const table = body.querySelector("table");
+  table.setAttribute("aria-label", board.title);
+  table.setAttribute("aria-rowcount", grid.table.page.info().recordsDisplay + 1);
 };
 const filterTable = (left) => {
   grid.table.search.fixed("page", (_, row) => left[row.id]).draw();
