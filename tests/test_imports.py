@@ -34,6 +34,7 @@ ROOMS = {  # the rooms inside a part, each with the rooms of that part that it m
         "trial": {"failures", "matrix"},
         "execution": {"failures", "matrix", "trial"},
         "submission": {"failures", "matrix", "trial"},
+        "cluster": {"failures", "matrix", "trial", "execution"},
     },
 }
 TOOLS = {"bench", "__main__", "__init__"}  # entry points: they may use anything

@@ -23,10 +23,11 @@ from dstbench.runner.submission.weights import Weights
 from dstbench.runner.trial.batches import fingerprint
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
+from dstbench.runner.trial.loop import evaluate, train
 from dstbench.runner.trial.measures import sparsity
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.running import CURVE, RunningTrial
-from dstbench.runner.trial.trial import build_trial, evaluate, example_batch, run_trial, train
+from dstbench.runner.trial.trial import build_trial, example_batch, run_trial
 
 LARGEST = 2**33
 """Parameters of a network that is rebuilt: more than that is an attack, not a benchmark."""
@@ -119,7 +120,7 @@ def replayed(blueprint: Blueprint, data: Data, steps: int) -> Evidence:
         running = _built(blueprint, Path(scratch), data)
         running.last_step = steps
         (Path(scratch) / CURVE).write_text("", encoding="utf-8")
-        train(running, checkpoint_seconds=float("inf"))
+        train(running)
         course = running.progress.course.measures()
         made = running.sparsifier.steps
         return Evidence("replay", course, curve=_curve(Path(scratch)), steps=made)
