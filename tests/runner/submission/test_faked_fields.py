@@ -180,9 +180,7 @@ def test_a_trial_changed_together_with_its_key_is_noticed(submission, faked, set
     assert any(field in finding.field for finding in verified.verdict.findings)
 
 
-def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(
-    submission, once, faked, record_property
-):
+def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submission, once, faked):
     """A whole retraining decides; without one, what the trajectory came to can't be proven."""
     record = read_record(submission)
     unnoticed, by_check = set(), Counter()
