@@ -22,6 +22,8 @@ from dstbench.report.page_cells import METHOD_PARTS, accuracy_axis, cell_of
 from dstbench.report.picture import render_picture
 from dstbench.report.published.below import COMPARED, LEAD, compared
 from dstbench.report.published.beside import Beside, stand_beside
+from dstbench.report.section import Material, Section
+from dstbench.report.sections import sections
 from dstbench.report.speedup import speedups
 from dstbench.report.text import to_csv, to_markdown
 from dstbench.report.trajectories import exploration_files
@@ -72,15 +74,24 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
 
 def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
     """The boards' tables, and what was published beside them."""
-    summary = summarise(frame(loaded.records))
-    return arranged(summary), stand_beside(summary)
+    return _boards_of(_material(loaded))
+
+
+def _material(loaded: LoadedResults) -> Material:
+    trials = frame(loaded.records)
+    return Material(loaded, trials, summarise(trials))
+
+
+def _boards_of(material: Material) -> tuple[dict[str, pd.DataFrame], Beside]:
+    return arranged(material.summary), stand_beside(material.summary)
 
 
 def _contents(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
     """The tables, what was published beside them, and the texts of all files by name."""
-    tables, beside = boards_of(loaded)
+    material = _material(loaded)
+    tables, beside = _boards_of(material)
     explored = exploration_files(loaded)
-    page = render_page(tables, loaded, beside, explored=bool(explored))
+    page = render_page(tables, loaded, beside, explored=bool(explored), below=sections(material))
     contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
@@ -90,11 +101,15 @@ def _contents(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside, d
 
 
 def render_page(
-    tables: Mapping[str, pd.DataFrame], loaded: LoadedResults, beside: Beside, explored: bool = False
+    tables: Mapping[str, pd.DataFrame],
+    loaded: LoadedResults,
+    beside: Beside,
+    explored: bool = False,
+    below: Sequence[Section] = (),
 ) -> str:
     """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it.
 
-    explored: whether there is a page about exploration beside it, to link to.
+    explored: whether there is a page about exploration beside it, to link to; below: what follows the tables.
     """
     whole = {name: beside.within(name, table) for name, table in tables.items()}
     rows = {name: table.to_dict("records") for name, table in whole.items()}
@@ -108,6 +123,8 @@ def render_page(
         .get_template("page.html.j2")
         .render(
             explored=explored,
+            sections=below,
+            embedded=embedded,
             css=part("page.css"),
             js=part("page.js"),
             data=_data(rows, whole, blocks, questions),
@@ -133,15 +150,21 @@ def render_page(
     )
 
 
+def embedded(content: Any) -> Any:
+    """JSON for a script element, which it can't end."""
+    from markupsafe import Markup
+
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
 def _data(
     rows: Mapping[str, list[Row]],
     tables: Mapping[str, pd.DataFrame],
     blocks: Sequence[tuple[str, str]],
     questions: Sequence[Sequence[Card]],
 ) -> Any:
-    """The figures for the script, as JSON that can't end its script element."""
-    from markupsafe import Markup
-
+    """The figures for the script."""
     boards = {
         name: {
             "keys": list(tables[name].columns),
@@ -154,8 +177,7 @@ def _data(
         "blocks": [{"model": model, "dataset": dataset} for model, dataset in blocks],
         "cards": [[[astuple(c) for c in card.candidates] for card in asked] for asked in questions],
     }
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    return embedded(content)
 
 
 def _plain(value: Any) -> Any:

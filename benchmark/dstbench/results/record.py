@@ -17,7 +17,7 @@ from typing import Any
 
 from dstbench.results.files import read_plain, write_whole
 from dstbench.results.printable import printable, shown
-from dstbench.results.schema import escaped, fitted, problem
+from dstbench.results.schema import escaped, fitted, is_plain, problem
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
@@ -107,13 +107,14 @@ def read_record(path: Path) -> Record | Rejected:
     except ValueError as error:
         return Rejected(path, str(error))
     try:
-        record = json.loads(content, object_pairs_hook=_without_duplicates)
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        record = json.loads(text, object_pairs_hook=_without_duplicates)
     except _DuplicateKeyError as error:
         return Rejected(path, str(error))
     except (ValueError, RecursionError) as error:
         return Rejected(path, f"is not valid JSON (truncated?): {error}")
     wrong = _untrusted(record)
-    return Rejected(path, wrong) if wrong else _migrated(record, path)
+    return Rejected(path, wrong) if wrong else _migrated(record, path, is_plain(text))
 
 
 def read_trial(path: Path) -> Record | Rejected:
@@ -122,7 +123,7 @@ def read_trial(path: Path) -> Record | Rejected:
     if isinstance(record, Rejected):
         return record
     file = path if path.name == FILE else path / FILE
-    if record["key"] not in (file.parent.name, file.parent.resolve().name):
+    if record["key"] != file.parent.name and record["key"] != file.parent.resolve().name:
         return Rejected(file, f"key: the folder's name is {file.parent.name!r}, got {record['key']!r}")
     return record
 
@@ -194,17 +195,18 @@ def _untrusted(record: Any) -> str | None:
     return None if matches else "its content doesn't match its checksum: edited after it was written?"
 
 
-def _migrated(record: Record, path: Path) -> Record | Rejected:
-    """Bring an older record to today's schema and check its types."""
+def _migrated(record: Record, path: Path, plain: bool) -> Record | Rejected:
+    """Bring an older record to today's schema and check its types. plain: ``is_plain`` of its text."""
     while (version := record["schema_version"]) < SCHEMA_VERSION:
         if version not in MIGRATIONS:
             return Rejected(
                 path, f"schema_version {version} can't be read any more (oldest: {SCHEMA_VERSION})"
             )
         record = {**MIGRATIONS[version](record), "schema_version": version + 1}
+        plain = False  # the text that was looked at was another one
     try:
-        record = escaped(record)
+        record = record if plain else escaped(record)
     except ValueError as error:
         return Rejected(path, str(error))
-    wrong = problem(record)
+    wrong = problem(record, plain)
     return Rejected(path, wrong) if wrong else record

@@ -30,6 +30,10 @@ TRIAL = 65_536
 """Characters of a trial as JSON: all of it may end up in one cell of a table."""
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else may get through
+_ESCAPE = re.compile(r"\\u(?!00[0-7])([0-9a-f]{4})")  # beyond ASCII, as json.dumps writes it
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LONG = re.compile(r"\d{70}")
+_GREAT = re.compile(r"\+?0*(?:[3-9]\d|\d{3})")  # an exponent
 
 
 class Trial(TypedDict):
@@ -59,8 +63,11 @@ class Schema(TypedDict):
     provenance: dict[str, Any]
 
 
-def problem(record: Mapping[str, Any]) -> str | None:
-    """The first thing that doesn't fit the schema: field, what was expected, what came; None where all does."""
+def problem(record: Mapping[str, Any], plain: bool = False) -> str | None:
+    """The first thing that doesn't fit the schema: field, what was expected, what came; None where all does.
+
+    plain: ``is_plain`` of its text, which says that nothing anywhere in it is too long or too large.
+    """
     from pydantic import ValidationError
 
     try:
@@ -74,10 +81,38 @@ def problem(record: Mapping[str, Any]) -> str | None:
         return f"key: expected 8 to 64 hexadecimal digits, got {shown(record['key'])}"
     measures = record["measures"]
     return (
-        _too_much(record)
+        _too_much(record, plain)
         or _layer_problem(measures.get("layers") or ())
         or _trajectory_problem(measures.get("exploration") or {})
     )
+
+
+def is_plain(text: str) -> bool:
+    """Whether a valid JSON text can be seen as a whole to be printable, and to have no text longer than TEXT, no
+    number beyond LARGEST and no more than DEPTH levels: what is looked for value by value where it can't.
+
+    Never true where one of these is there; false also where it takes a closer look, as with an escaped quote.
+    """
+    text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+    if "\\" in text or not text.replace("\n", "").isprintable():
+        return False
+    parts = text.split('"')  # without backslashes every quote begins or ends a text
+    if max(map(len, parts[1::2]), default=0) > TEXT:
+        return False
+    rest = "".join(parts[::2])
+    brackets = rest.encode().translate(None, _NO_BRACKETS).decode()
+    for _ in range(DEPTH // 2):  # each turn takes the innermost one or two levels away
+        brackets = brackets.replace("[]", "").replace("{}", "")
+    return not brackets and not _may_be_large(rest)
+
+
+def _may_be_large(rest: str) -> bool:
+    """Whether JSON without its texts may hold a number of 1e100 or more: seventy digits in a row, or e30."""
+    digits = rest.replace("\n", "").replace(" ", "")
+    if max(map(len, digits.split(","))) >= 70 and _LONG.search(digits):
+        return True
+    _, *exponents = rest.replace("true", "").replace("false", "").replace("E", "e").split("e")
+    return any(_GREAT.match(exponent) for exponent in exponents)
 
 
 def escaped(value: Any, path: str = "", depth: int = 0) -> Any:
@@ -123,13 +158,15 @@ def _cut(text: Any, most: int) -> Any:
     return f"{text[:half]} … {text[len(text) - half :]}"
 
 
-def _too_much(record: Mapping[str, Any]) -> str | None:
+def _too_much(record: Mapping[str, Any], plain: bool) -> str | None:
     """The first text that no table can show, or number that none can reckon with."""
     for name, most in TEXTS.items():
         if record[name] is not None and len(record[name]) > most:
             return f"{name}: expected at most {most:,} characters, got {len(record[name]):,}"
     if (size := _size(record["trial"])) > TRIAL:
         return f"trial: expected at most {TRIAL:,} characters, got {size:,}"
+    if plain:
+        return None
     return _oversized({name: value for name, value in record.items() if name not in TEXTS}, "")
 
 

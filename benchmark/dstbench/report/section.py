@@ -1,0 +1,37 @@
+"""A section of the page: what a module that says something about the results as a whole gives the page to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dstbench.results.table import LoadedResults
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a section is made of: the records, a row a trial (``load_results``), and a row a method over seeds."""
+
+    loaded: LoadedResults
+    trials: pd.DataFrame
+    summary: pd.DataFrame  # as ``summarise`` makes it
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page, below its tables: a heading with an address of its own, and HTML.
+
+    ``data`` is there for the section's script, as ``JSON.parse(document.getElementById("data-NAME").textContent)``;
+    ``script`` runs once the page stands, ``style`` is CSS in the page's variables (``page.css``).
+    """
+
+    name: str  # letters, digits and hyphens: the section's id, and what the fragment of its address is
+    title: str
+    html: Markup  # escaped where it came from records: made by ``templates()``, or with ``Markup.format``
+    data: Any = None  # JSON values
+    script: str = ""
+    style: str = ""
