@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dstbench.cli.evidence import effects, groups
 from dstbench.cli.export import export
 from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
@@ -77,6 +78,8 @@ app.command()(run)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)
+app.command()(effects)
+app.command()(groups)
 app.command()(explore)
 app.command()(index)
 app.command()(export)

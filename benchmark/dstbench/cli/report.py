@@ -54,11 +54,11 @@ def leaderboard(
     if as_json:
         typer.echo(to_json(beside.within(board, tables[board])))
     else:
-        _print(render_text(tables, limit or None, beside))
+        to_terminal(render_text(tables, limit or None, beside))
         for file in files:
             if file.name == "index.html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
-    _name(rejected)
+    name_rejected(rejected)
 
 
 def index(
@@ -99,10 +99,10 @@ def explore(
     if as_json:
         typer.echo(to_json(by_layer(listed) if layers else at_the_end(listed)))
     else:
-        _print(render_exploration(listed, layers))
+        to_terminal(render_exploration(listed, layers))
         for file in files[:1]:
             typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
-    _name(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected))
 
 
 def compare(
@@ -150,8 +150,8 @@ def compare(
     if as_json:
         typer.echo(to_json(table))
     else:
-        _print(render_methods(table) if after is None else render_comparison(table))
-    _name(table.attrs["rejected"])
+        to_terminal(render_methods(table) if after is None else render_comparison(table))
+    name_rejected(table.attrs["rejected"])
     if after is not None and table["regressed"].any():
         raise typer.Exit(1)
 
@@ -174,7 +174,7 @@ def merge_results(
         _json(content | {"conflicts": _lines(merged.conflicts), "rejected": _lines(merged.rejected)})
     else:
         typer.echo(f"{len(merged.copied)} copied to {out}, {len(merged.same)} there already.")
-        _name(trouble)
+        name_rejected(trouble)
     if trouble:
         raise typer.Exit(1)
 
@@ -190,7 +190,7 @@ def validate(folders: Folders, as_json: Json = False) -> None:
     else:
         ends = ", ".join(f"{count} {status}" for status, count in validated.statuses.items())
         typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}.")
-        _name(_lines(validated.rejected))
+        name_rejected(_lines(validated.rejected))
     if validated.rejected:
         raise typer.Exit(1)
 
@@ -221,11 +221,11 @@ def show(
     if as_json:
         typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
     else:
-        _print(render_trials(trials))
-    _name(_lines(loaded.rejected))
+        to_terminal(render_trials(trials))
+    name_rejected(_lines(loaded.rejected))
 
 
-def _print(renderable: RenderableType) -> None:
+def to_terminal(renderable: RenderableType) -> None:
     """To the terminal; 120 columns where there is none, so that what is piped isn't broken at 80."""
     from rich.console import Console
 
@@ -243,7 +243,7 @@ def _lines(items: Iterable[Any]) -> list[str]:
     return [str(item) for item in items]
 
 
-def _name(rejected: Iterable[str]) -> None:
+def name_rejected(rejected: Iterable[str]) -> None:
     """Name the files that were left out, where they don't disturb what is printed."""
     for line in rejected:
         typer.secho(f"left out: {line}", fg=typer.colors.YELLOW, err=True)
