@@ -12,6 +12,7 @@ import pytest
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.report.index import slug, write_index
+from dstbench.report.page import write_leaderboards
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 
@@ -76,6 +77,15 @@ def test_every_link_within_the_page_has_a_target(page):
     links = set(re.findall(r'href="#([^"]+)"', page))
     assert links
     assert links <= targets  # the stranger's init, which isn't installed, is no link
+
+
+def test_boards_beside_their_results_link_to_the_index_and_others_do_not(tmp_path, records, put):
+    results = put(tmp_path / "one" / "results", records)
+    for out, links in ((tmp_path / "one", True), (tmp_path / "elsewhere", False)):
+        write_leaderboards(results, out)
+        assert ('<a href="../index.html"' in (out / "index.html").read_text("utf-8")) is links
+    index = write_index(tmp_path, registry()).read_text("utf-8")
+    assert 'href="one/index.html"' in index
 
 
 def test_a_folder_without_boards_is_refused(tmp_path):

@@ -39,6 +39,7 @@ class Card:
     what: str
     candidates: tuple[Candidate, ...]
     nothing: Candidate
+    key: str = "top1"  # the measure that it shows
 
     @property
     def first(self) -> Candidate:
@@ -135,10 +136,10 @@ def _fastest(
     beside = _beside(None, small, key, accurate)
     if gains or not timed:
         why = f"all {len(gains)} that are faster lose more" if gains else "no sparse network was timed"
-        return Card(what, candidates, Candidate(-1, "none", why, beside))
+        return Card(what, candidates, Candidate(-1, "none", why, beside), key)
     high = max((row for _, row in timed), key=lambda row: row[key])
     why = f"highest: {show('speed', high[key])}, {high[f'{kind}_path']}"
-    return Card(what, candidates, Candidate(-1, "no gain", why, beside))
+    return Card(what, candidates, Candidate(-1, "no gain", why, beside), key)
 
 
 def _best(sparse: Iterable[tuple[int, Row]]) -> Card:
@@ -168,6 +169,7 @@ def _cheapest(sparse: Iterable[tuple[int, Row]], standard: _Standard) -> Card:
         what,
         tuple(candidates),
         Candidate(-1, "none", "all lose more"),
+        key,
     )
 
 

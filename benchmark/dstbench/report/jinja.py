@@ -22,7 +22,7 @@ def templates() -> jinja2.Environment:
 
 
 def part(name: str) -> Any:
-    """Our own CSS or script, put into the page as it is."""
+    """CSS or a script of the package, put into the page as it is."""
     from markupsafe import Markup
 
     return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8").rstrip())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,16 @@ def leaderboards(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def arranged(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The three boards of a summary."""
-    return {board.name: arrange(summary, board) for board in BOARDS}
+    return shown_columns(in_order(summary))
+
+
+def shown_columns(ordered: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Of what ``in_order`` gives, each board's own columns."""
+    columns = {board.name: [key for column in board.columns for key in column.keys] for board in BOARDS}
+    return {
+        name: table[list(dict.fromkeys(columns[name]))].reset_index(drop=True)
+        for name, table in ordered.items()
+    }
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
@@ -68,22 +77,26 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return _typed(pd.DataFrame(rows, columns=[*keys, "group", "trial"]))
 
 
-def arrange(summary: pd.DataFrame, board: Board) -> pd.DataFrame:
-    """One board's columns, ranked and ordered: by model, data set, density, then its own measure."""
+def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For each board all columns of a summary and ``rank``, in its order: by model, data set, density, then its own
+    measure. The index says where in the summary a row stood."""
+    rows = summary.to_dict("records")
+    return {board.name: _in_order(summary, rows, board) for board in BOARDS}
+
+
+def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: Board) -> pd.DataFrame:
     import pandas as pd
 
     table = summary.copy()
-    table["rank"] = pd.Series(_ranks(summary, board), index=summary.index, dtype="float64")
-    noise = [board.is_noise(row) for row in summary.to_dict("records")]
+    table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
+    noise = [board.is_noise(row) for row in rows]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
     table["tie"] = table["top1"]
-    table = table.sort_values(
+    return table.sort_values(
         ["model", "dataset", "density_requested", "last", board.by, "tie", "method", "group"],
         ascending=[True, True, False, True, not board.higher, False, True, True],
         kind="stable",
-    )
-    keys = dict.fromkeys(key for column in board.columns for key in column.keys)
-    return table[list(keys)].reset_index(drop=True)
+    ).drop(columns=["last", "tie"])
 
 
 def with_versions(trials: Trials) -> Trials:
@@ -93,6 +106,11 @@ def with_versions(trials: Trials) -> Trials:
         known.setdefault(trial["trial"], set()).update({trial["versions"]} - {None})
     only = {trial: next(iter(versions)) if len(versions) == 1 else "" for trial, versions in known.items()}
     return [{**trial, "version": trial["versions"] or only[trial["trial"]]} for trial in trials]
+
+
+def group_of(trial: Mapping[Any, Any]) -> str:
+    """Which row a trial ``with_versions`` belongs to."""
+    return f"{trial['trial']} {trial['version']}"
 
 
 def _course(trial: Mapping[Any, Any]) -> Course:
@@ -118,7 +136,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     control = next((trial["control"] for trial in group if trial["control"]), None)
     reference = {} if control == "dense" else dense.get(_course(first), {})
     return {
-        "group": f"{first['trial']} {first['version']}",
+        "group": group_of(first),
         "trial": first["trial"],
         "method": min((trial["label"] for trial in group), key=lambda label: (len(label), label)),
         "control": control,
@@ -161,6 +179,9 @@ def _known(trials: Trials, name: str) -> list[Any]:
 
 
 def _mean(trials: Trials, name: str) -> dict[str, float | None]:
+    if len(trials) == 1:
+        value = trials[0][name]
+        return {name: None if is_missing(value) else value}
     known = _known(trials, name)
     return {name: fsum(known) / len(known) if known else None}
 
@@ -232,9 +253,8 @@ def _mark_front(rows: list[dict[str, Any]]) -> None:
             row["pareto"] = on_front
 
 
-def _ranks(summary: pd.DataFrame, board: Board) -> list[float | None]:
+def _ranks(rows: Sequence[Mapping[Any, Any]], board: Board) -> list[float | None]:
     """The mean rank of each row's method over complete blocks; None for what isn't ranked."""
-    rows = summary.to_dict("records")
     ranked = [board.ranks(row) for row in rows]
     blocks: dict[str, dict[str, float]] = {}
     for row, counts in zip(rows, ranked, strict=True):

@@ -16,6 +16,8 @@ _FIELDS = (
     ("cpu", "CPU"), ("cores", "cores"), ("memory", "memory"), ("gpu", "GPU"), ("tuning", "tuning"),
 )  # fmt: skip
 
+_NONE: tuple[Any, ...] = (None, "", {}, [])
+
 _CONVENTIONS = {
     "mac": "mac: multiply–accumulates of convolutions and linear layers; norms, activations, biases and "
     "pooling left out"
@@ -78,6 +80,25 @@ def provenance(records: Sequence[Record]) -> list[Entry]:
     return [*entries, *_data(records), *_dates(records)]
 
 
+def provenance_of(record: Record) -> list[Entry]:
+    """What one record says of where it comes from, without its times: versions, machine, commit, components, data."""
+    made = record["provenance"]
+    entries = [
+        (title, _text(value)) for name, title in _FIELDS if (value := _short(name, record)) not in _NONE
+    ]
+    for title, name, field in (("plugins", "plugins", None), ("components", "components", "version")):
+        parts = [
+            (key, part.get(field) if isinstance(part, dict) else part) for key, part in _items(made.get(name))
+        ]
+        if parts:
+            entries.append(
+                (title, ", ".join(f"{key} {_text(value)}" for key, value in sorted(parts, key=str)))
+            )
+    if mark := made.get("dataset_fingerprint"):
+        entries.append(("data (sha256)", str(mark)[:16]))
+    return entries
+
+
 def _short(name: str, record: Record) -> Any:
     """A field of one record's provenance; a commit by its first twelve digits (and "+" where it was changed)."""
     value = record["provenance"].get(name)
@@ -92,7 +113,7 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 def _values(values: Iterable[Any]) -> str:
     """The different values, most frequent first, with counts where there are several."""
-    counts = Counter(_text(value) for value in values if value not in (None, "", {}, []))
+    counts = Counter(_text(value) for value in values if value not in _NONE)
     if len(counts) == 1:
         return next(iter(counts))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

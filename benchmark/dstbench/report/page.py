@@ -6,23 +6,24 @@ give the same bytes.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import BOARDS, Board, is_about_speed
-from dstbench.report.highlights import Card, about, cards, facts
+from dstbench.report.details import details
+from dstbench.report.highlights import about, cards, facts
 from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
-from dstbench.report.leaderboards import arranged, summarise
+from dstbench.report.leaderboards import arranged, in_order, shown_columns
 from dstbench.report.notes import provenance, reading
-from dstbench.report.page_cells import METHOD_PARTS, accuracy_axis, cell_of
+from dstbench.report.page_cells import METHOD_PARTS
+from dstbench.report.page_data import Listing, embedded, listing, page_columns, page_data
 from dstbench.report.picture import render_picture
 from dstbench.report.published.below import COMPARED, LEAD, compared
 from dstbench.report.published.beside import Beside, stand_beside
-from dstbench.report.section import Material, Section
+from dstbench.report.section import Material, Section, material_of
 from dstbench.report.sections import sections
 from dstbench.report.speedup import speedups
 from dstbench.report.text import to_csv, to_markdown
@@ -30,7 +31,7 @@ from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
-from dstbench.results.table import LoadedResults, Paths, frame, read
+from dstbench.results.table import LoadedResults, Paths, read, roots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,28 @@ Row = dict[Any, Any]
 
 
 FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested")
-_FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
+VIEWS = (
+    ("training_flops_ratio", "training FLOPs (theory)"),
+    ("inference_flops_ratio", "inference FLOPs (theory)"),
+    ("train_throughput_ratio", "training speed (measured)"),
+    ("inference_throughput_ratio", "inference speed (measured)"),
+    ("size", "size on disk (theory)"),
+    ("density", "density"),
+)
+"""What top-1 is drawn against."""
+INDEX = "../index.html"  # of all boards
+PLAIN = 300  # rows that are also there as plain tables, for readers without scripts
+LIBRARIES = ("dataTables-3.1.5.min.js", "dataTables.scroller-3.1.0.min.js")
+SCRIPTS = (
+    "data",
+    "format",
+    "cells",
+    "table",
+    "axes",
+    "plot",
+    "panel",
+    "main",
+)  # in one function, in this order
 _LOGO = [
     (x, y, on)
     for y, line in zip((7, 12, 17), ("101", "011", "100"), strict=True)
@@ -61,11 +83,14 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
     """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``,
     and the page and the tables about exploration where records say how it went.
 
+    Where the results are ``out/results``, as ``dstbench index`` reads boards, the page links to the index above it.
     A record that no board can show is left out by name. Raises BadInput where a results folder doesn't exist or
     ``out`` is a file; where the disk is full, what was in ``out`` stays.
     """
-    (tables, beside, contents), loaded = isolated(read(results), _contents)
     folder = Path(out)
+    folders = roots(results)
+    indexed = any(path.resolve() == (folder / "results").resolve() for path in folders)
+    (tables, beside, contents), loaded = isolated(read(folders), lambda given: _contents(given, indexed))
     write_all(folder, contents)
     return Written(
         tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
@@ -74,24 +99,17 @@ def write_leaderboards(results: Paths, out: str | Path) -> Written:
 
 def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
     """The boards' tables, and what was published beside them."""
-    return _boards_of(_material(loaded))
+    summary = material_of(loaded).summary
+    return arranged(summary), stand_beside(summary)
 
 
-def _material(loaded: LoadedResults) -> Material:
-    trials = frame(loaded.records)
-    return Material(loaded, trials, summarise(trials))
-
-
-def _boards_of(material: Material) -> tuple[dict[str, pd.DataFrame], Beside]:
-    return arranged(material.summary), stand_beside(material.summary)
-
-
-def _contents(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
+def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
     """The tables, what was published beside them, and the texts of all files by name."""
-    material = _material(loaded)
-    tables, beside = _boards_of(material)
-    explored = exploration_files(loaded)
-    page = render_page(tables, loaded, beside, explored=bool(explored), below=sections(material))
+    material = material_of(loaded)
+    ordered, beside = in_order(material.summary), stand_beside(material.summary)
+    tables, listed = shown_columns(ordered), listing(ordered, beside)
+    explored = exploration_files(loaded, material)
+    page = render_page(listed, material, beside, bool(explored), indexed, sections(material))
     contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
@@ -101,44 +119,51 @@ def _contents(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside, d
 
 
 def render_page(
-    tables: Mapping[str, pd.DataFrame],
-    loaded: LoadedResults,
+    listed: Listing,
+    material: Material,
     beside: Beside,
     explored: bool = False,
+    indexed: bool = False,
     below: Sequence[Section] = (),
 ) -> str:
-    """The HTML page: tables rendered here, sorting, filters and the scatter by the script inside it.
+    """The HTML page: its data once, and the scripts that show them; small boards also as plain tables.
 
-    explored: whether there is a page about exploration beside it, to link to; below: what follows the tables.
+    explored: whether there is a page about exploration beside it, to link to; indexed: whether one of all boards is
+    above it; below: what follows the tables.
     """
-    whole = {name: beside.within(name, table) for name, table in tables.items()}
-    rows = {name: table.to_dict("records") for name, table in whole.items()}
-    accuracy = tables["accuracy"].to_dict("records")  # ours: what summaries, filters and axes go by
-    blocks = _blocks(accuracy)
-    questions = [cards(rows["accuracy"], model, dataset) for model, dataset in blocks]
+    loaded, rows = material.loaded, listed.rows
+    ours = [row for row in rows if not row.get("published")]  # what summaries, filters and axes go by
+    blocks = _blocks(ours)
+    questions = [cards(rows, model, dataset) for model, dataset in blocks]
     speed_alone = bool(blocks) and all(is_about_speed(dataset) for _, dataset in blocks)
     boards = sorted(BOARDS, key=lambda board: speed_alone and board.name != "throughput")
+    groups = [None if row.get("published") else row["group"] for row in rows]
     return (
         templates()
         .get_template("page.html.j2")
         .render(
             explored=explored,
+            index=INDEX if indexed else "",
             sections=below,
             embedded=embedded,
             css=part("page.css"),
-            js=part("page.js"),
-            data=_data(rows, whole, blocks, questions),
+            libraries=[part(f"vendored/{name}") for name in LIBRARIES],
+            license=part("vendored/dataTables-LICENSE.txt"),
+            scripts=[part(f"page/{name}.js") for name in SCRIPTS],
+            data=embedded(page_data(listed, blocks, questions, details(material, groups))),
             logo=_LOGO,
-            about=about(accuracy),
+            about=about(ours),
             speed_alone=speed_alone,
-            facts=facts(accuracy, loaded),
+            facts=facts(ours, loaded),
             blocks=[
                 {"title": f"{model} on {dataset}", "cards": asked}
                 for (model, dataset), asked in zip(blocks, questions, strict=True)
             ],
-            filters=_filters(accuracy),
-            boards=[_board(board, rows[board.name]) for board in boards],
-            speedups=speedups(rows["throughput"], _structures(accuracy)),
+            filters=_filters(ours),
+            views=VIEWS,
+            boards=[_board(board, listed, rows) for board in boards],
+            most=PLAIN,
+            speedups=speedups([rows[place] for place in listed.orders["throughput"]], _structures(ours)),
             sources=beside.sources,
             published_lead=LEAD,
             compared=COMPARED,
@@ -150,40 +175,34 @@ def render_page(
     )
 
 
-def embedded(content: Any) -> Any:
-    """JSON for a script element, which it can't end."""
-    from markupsafe import Markup
-
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
-def _data(
-    rows: Mapping[str, list[Row]],
-    tables: Mapping[str, pd.DataFrame],
-    blocks: Sequence[tuple[str, str]],
-    questions: Sequence[Sequence[Card]],
-) -> Any:
-    """The figures for the script."""
-    boards = {
-        name: {
-            "keys": list(tables[name].columns),
-            "rows": [[_plain(value) for value in row.values()] for row in listed],
-        }
-        for name, listed in rows.items()
+def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]:
+    """What stands around a board's table, and the table itself in plain text where it is small."""
+    columns = [column for column in page_columns(board, rows) if not column.extra]
+    plain = []
+    if len(rows) <= PLAIN:
+        for place, rank in zip(listed.orders[board.name], listed.ranks[board.name], strict=True):
+            row = {**rows[place], "rank": rank}
+            plain.append([_said(column, row) for column in columns])
+    return {
+        "name": board.name,
+        "title": board.title,
+        "summary": board.summary,
+        "drawing": board.drawing,
+        "columns": columns,
+        "rows": plain,
     }
-    content = {
-        "boards": boards,
-        "blocks": [{"model": model, "dataset": dataset} for model, dataset in blocks],
-        "cards": [[[astuple(c) for c in card.candidates] for card in asked] for asked in questions],
-    }
-    return embedded(content)
 
 
-def _plain(value: Any) -> Any:
-    if is_missing(value):
-        return None
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _said(column: Column, row: Row) -> str:
+    """A cell in plain text, with the badges and reasons that the page's own tables fold into it."""
+    text = column.text(row)
+    if column.key == "method":
+        mark = row.get("published") or (row["control"] and "control")
+        parts = " · ".join(row[name] for name in METHOD_PARTS if row[name])
+        return " ".join(filter(None, (text, mark and f"({mark})", parts if parts != text else "")))
+    if column.key == "statuses":
+        return "; ".join(filter(None, (text, row["reason"], None if row.get("published") else row["note"])))
+    return text
 
 
 def _structures(rows: list[Row]) -> list[str]:
@@ -209,42 +228,3 @@ def _filters(rows: list[Row]) -> list[dict[str, Any]]:
         ]
         filters.append({"key": key, "title": titles.get(key, key), "choices": choices})
     return filters
-
-
-def _board(board: Board, rows: list[Row]) -> dict[str, Any]:
-    listed = sorted(board.columns, key=lambda column: _place(column.key, board))
-    columns = [_on_page(column, rows) for column in listed if column.key not in _FOLDED]
-    scale = accuracy_axis([row for row in rows if not row.get("published")])
-    return {
-        "name": board.name,
-        "title": board.title,
-        "summary": board.summary,
-        "drawing": board.drawing,
-        "columns": columns,
-        "rows": [
-            {
-                "kind": _kind(row),
-                "cells": [cell_of(column, row, scale) for column in columns],
-            }
-            for row in rows
-        ],
-    }
-
-
-def _place(key: str, board: Board) -> int:
-    """What a board is ranked by stands beside the method, with the accuracy: narrow screens show that first."""
-    ahead = ("rank", "method", board.by, "top1", "difference")
-    return ahead.index(key) if key in ahead else len(ahead)
-
-
-def _kind(row: Row) -> str:
-    """What the row's look says."""
-    if row.get("published"):
-        return "published"
-    return "control" if row["control"] else "" if row["seeds"] else "absent"
-
-
-def _on_page(column: Column, rows: list[Row]) -> Column:
-    """Components stand in the method's cell, and a model or data set that is the same everywhere in the title."""
-    constant = column.key in ("model", "dataset") and len({row[column.key] for row in rows}) < 2
-    return replace(column, extra=True) if constant or column.key in METHOD_PARTS else column

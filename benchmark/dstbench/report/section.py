@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dstbench.results.table import LoadedResults
+from dstbench.report.leaderboards import group_of, summarise, with_versions
+from dstbench.results.record import Record
+from dstbench.results.table import LoadedResults, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +22,21 @@ class Material:
     loaded: LoadedResults
     trials: pd.DataFrame
     summary: pd.DataFrame  # as ``summarise`` makes it
+
+    @cached_property
+    def members(self) -> dict[str, list[Record]]:
+        """The records behind each row of the summary, by its ``group``; in the order of their keys."""
+        groups: dict[str, list[Record]] = {}
+        rows = with_versions(self.trials[["trial", "versions"]].to_dict("records"))
+        for record, row in zip(self.loaded.records, rows, strict=True):
+            groups.setdefault(group_of(row), []).append(record)
+        return groups
+
+
+def material_of(loaded: LoadedResults) -> Material:
+    """Results with their tables."""
+    trials = frame(loaded.records)
+    return Material(loaded, trials, summarise(trials))
 
 
 @dataclass(frozen=True)

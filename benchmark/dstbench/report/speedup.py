@@ -19,6 +19,7 @@ _TITLES = {"inference": "Inference", "train": "Training"}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
 DENSE = "M0-6.5 6.5 0 0 6.5-6.5 0z"
+MOST = 400  # points of a panel
 SHAPES = (CIRCLE, "M-4.5-4.5h9v9h-9z", "M0-6 5.6 4.2h-11.2z", "M0 6 5.6-4.2h-11.2z", "M-5.5-2h11v4h-11z")
 """Of the paths that can gain; the last is for all that are left."""
 
@@ -76,6 +77,7 @@ class SpeedupPlot:
 
     panels: tuple[SpeedupPanel, ...]
     legend: tuple[tuple[Mark, str], ...]
+    left_out: int = 0  # rows that the larger panel has no room for
     frame: Frame = FRAME
 
 
@@ -85,12 +87,22 @@ def speedups(rows: Sequence[Row], structures: Sequence[str]) -> SpeedupPlot | No
     ``structures``: all there are on the page, whose order gives them their colours.
     """
     timed = {kind: [row for row in rows if _is_drawn(row, kind)] for kind in _TITLES}
+    left_out = max(len(drawn) for drawn in timed.values()) - MOST
+    timed = {kind: _foremost(drawn, kind) for kind, drawn in timed.items()}
     fast = sorted(filter(may_gain, {row[f"{kind}_path"] for kind, drawn in timed.items() for row in drawn}))
     panels = [_panel(kind, drawn, fast, structures) for kind, drawn in timed.items() if drawn]
     if not panels:
         return None
     marks = {point.mark for panel in panels for point in panel.points}
-    return SpeedupPlot(tuple(panels), tuple(_legend(marks, fast, structures)))
+    return SpeedupPlot(tuple(panels), tuple(_legend(marks, fast, structures)), max(0, left_out))
+
+
+def _foremost(rows: list[Row], kind: str) -> list[Row]:
+    """What a panel has room for: controls, what runs on a path that can gain, and the fastest, in their order."""
+    key = f"{kind}_throughput_ratio"
+    order = sorted(rows, key=lambda row: (not row["control"], not may_gain(row[f"{kind}_path"]), -row[key]))
+    kept = {id(row) for row in order[:MOST]}
+    return [row for row in rows if id(row) in kept]
 
 
 def _is_drawn(row: Row, kind: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,13 +40,26 @@ TERMINAL = tuple(  # with what each is titled, and when it goes where room is sh
     )
 )
 NOTHING = Beside()
+_QUOTED = re.compile('[",\r\n]')
+LONGEST = 1000  # rows of a Markdown table: longer ones are shown nowhere
 
 
 def to_csv(table: pd.DataFrame) -> str:
     """Six significant digits, missing empty, one line ending everywhere: the same results, the same bytes. No text is
     a formula where a spreadsheet opens it."""
-    plain = table.map(lambda value: cell(value) if isinstance(value, str) else value)
-    return plain.to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
+    columns = [map(csv_text, table[name].tolist()) for name in table.columns]
+    lines = [",".join(map(csv_text, table.columns)), *map(",".join, zip(*columns, strict=True))]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(value: Any) -> str:
+    """One field of a CSV file (RFC 4180)."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    if not isinstance(value, str):
+        return "" if is_missing(value) else str(value)
+    text = cell(value)
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> str:
@@ -61,8 +76,10 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
         f"the quartiles over timing rounds; {MISSING} is not measured or, under #, not ranked.",
         "",
         *header(columns),
-        *(line(_markdown(column, row) for column in columns) for row in rows),
+        *(line(_markdown(column, row) for column in columns) for row in rows[:LONGEST]),
     ]
+    if len(rows) > LONGEST:
+        lines += ["", f"The first {LONGEST:,} of {len(rows):,} rows: the CSV beside this file has all."]
     if "published" in table:
         lines += published_markdown(beside, compare=board.by == "top1")
     return "\n".join(lines) + "\n"

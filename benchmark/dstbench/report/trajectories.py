@@ -6,28 +6,30 @@ dense trainings, have nothing to show.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from math import fsum, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.jinja import part, templates
-from dstbench.report.leaderboards import PLACE, summarise, with_versions
+from dstbench.report.leaderboards import PLACE, summarise
 from dstbench.report.lines import Line, LinePlot, plot
+from dstbench.report.section import Material, material_of
 from dstbench.report.sheet import Entry, Field, Sheet
-from dstbench.report.text import to_csv
+from dstbench.report.text import csv_text
 from dstbench.report.values import Column
 from dstbench.results.files import write_all
-from dstbench.results.table import LoadedResults, frame
+from dstbench.results.table import LoadedResults
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
 Row = dict[Any, Any]
-Records = list[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Any]]
 
 IDENTITY = ("model", "dataset", "density_requested", "method", "control", "setting", "seeds")
 CHANNEL_FIGURES = (
@@ -35,7 +37,9 @@ CHANNEL_FIGURES = (
 )  # fmt: skip
 FIGURES = ("r_s", "never_dropped", "bottom_previous", "bottom_final", *CHANNEL_FIGURES)
 CHANCE = 0.3  # overlap of random bottom sets: channel_statistics.BOTTOM, said again for that one needs torch
+LAYER_FIGURES = ("layer", "shape", "density", "r_s", "never_dropped", *CHANNEL_FIGURES)
 REST = "rest"
+MOST = 200  # methods in the tables of the page; all are in the CSV files
 COLOURED = 6  # lines with a colour of their own; more can't be told apart
 
 
@@ -100,10 +104,15 @@ class Trajectory:
     row: Row  # the fields of IDENTITY, as on the boards
     records: Records
 
-    @property
+    @cached_property
     def curve(self) -> list[Row]:
         """One row an epoch: the means over seeds of FIGURES."""
         trials = [_by_epoch(record["measures"]["exploration"]) for record in self.records]
+        if len(trials) == 1:
+            return [
+                {"epoch": epoch, **{name: point.get(name) for name in FIGURES}}
+                for epoch, point in trials[0].items()
+            ]
         epochs = sorted({epoch for trial in trials for epoch in trial})
         return [
             {
@@ -119,7 +128,7 @@ class Trajectory:
         early = [record["measures"].get("bottom_early") for record in self.records]
         return {**self.curve[-1], "bottom_early": _average(early)}
 
-    @property
+    @cached_property
     def layers(self) -> list[Row]:
         """One row a layer, at the end."""
         layers: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
@@ -129,25 +138,30 @@ class Trajectory:
         return [_layer(seeds) for seeds in layers.values()]
 
 
-def trajectories(loaded: LoadedResults) -> list[Trajectory]:
-    """What has a trajectory, by model, data set and density, the most accurate first; rows as on the boards."""
-    known = [
-        record
-        for record in loaded.records
-        if record["status"] == "ok" and (record["measures"].get("exploration") or {}).get("epoch")
-    ]
-    if not known:
+def trajectories(loaded: LoadedResults, material: Material | None = None) -> list[Trajectory]:
+    """What has a trajectory, by model, data set and density, the most accurate first; rows as on the boards.
+
+    material: that of the same results, where it is there already.
+    """
+    whole = material or material_of(loaded)
+    known = {name: [r for r in records if _is_known(r)] for name, records in whole.members.items()}
+    groups: dict[str, Records] = {name: records for name, records in known.items() if records}
+    if not groups:
         return []
-    table = frame(known)
-    groups: dict[str, Records] = {}
-    for record, trial in zip(known, with_versions(table.to_dict("records")), strict=True):
-        groups.setdefault(f"{trial['trial']} {trial['version']}", []).append(record)
+    summary = whole.summary[whole.summary["group"].isin(groups)]
+    if list(summary["seeds"]) != [len(groups[group]) for group in summary["group"]]:
+        table = whole.trials.loc[[record["key"] for records in groups.values() for record in records]]
+        summary = summarise(table)  # of the seeds that have one alone
     order = ["model", "dataset", "density_requested", "top1", "method", "group"]
-    summary = summarise(table).sort_values(order, ascending=[True, True, False, False, True, True])
+    summary = summary.sort_values(order, ascending=[True, True, False, False, True, True])
     return [
         Trajectory({name: row[name] for name in IDENTITY}, groups[row["group"]])
         for row in summary.to_dict("records")
     ]
+
+
+def _is_known(record: Mapping[str, Any]) -> bool:
+    return record["status"] == "ok" and bool((record["measures"].get("exploration") or {}).get("epoch"))
 
 
 def over_time(listed: Sequence[Trajectory]) -> pd.DataFrame:
@@ -165,18 +179,27 @@ def at_the_end(listed: Sequence[Trajectory]) -> pd.DataFrame:
 def by_layer(listed: Sequence[Trajectory]) -> pd.DataFrame:
     """One row a layer of every setting, at the end."""
     rows = [{**member.row, **layer} for member in listed for layer in member.layers]
-    return _table(rows, ("layer", "shape", "density", "r_s", "never_dropped", *CHANNEL_FIGURES))
+    return _table(rows, LAYER_FIGURES)
 
 
-def exploration_files(loaded: LoadedResults) -> dict[str, str]:
+def _csv(keys: Sequence[str], listed: Iterable[tuple[Row, list[Row]]]) -> str:
+    """As ``to_csv`` of ``over_time`` and ``by_layer``, without their tables of a row a line."""
+    lines = [",".join((*IDENTITY, *keys))]
+    for row, points in listed:
+        before = ",".join(csv_text(row[name]) for name in IDENTITY)
+        lines += [f"{before},{','.join([csv_text(point[name]) for name in keys])}" for point in points]
+    return "\n".join(lines) + "\n"
+
+
+def exploration_files(loaded: LoadedResults, material: Material | None = None) -> dict[str, str]:
     """The texts of ``exploration.html``, ``.csv`` and ``exploration_layers.csv``; {} where nothing is known."""
-    listed = trajectories(loaded)
+    listed = trajectories(loaded, material)
     if not listed:
         return {}
     return {
         "exploration.html": _page(listed),
-        "exploration.csv": to_csv(over_time(listed)),
-        "exploration_layers.csv": to_csv(by_layer(listed)),
+        "exploration.csv": _csv(("epoch", *FIGURES), ((m.row, m.curve) for m in listed)),
+        "exploration_layers.csv": _csv(LAYER_FIGURES, ((m.row, m.layers) for m in listed)),
     }
 
 
@@ -260,6 +283,8 @@ def _by_epoch(exploration: Mapping[str, Sequence[Any]]) -> dict[float, Row]:
 
 
 def _average(values: Sequence[float | None]) -> float | None:
+    if len(values) == 1:
+        return values[0]
     known = [value for value in values if value is not None]
     return fsum(known) / len(known) if known else None
 
@@ -268,7 +293,9 @@ def _average(values: Sequence[float | None]) -> float | None:
 
 
 def _page(listed: Sequence[Trajectory]) -> str:
-    blocks = [_block(title, members) for title, members in _blocks(listed)]
+    groups = _blocks(listed)
+    most = max(COLOURED, MOST // max(1, len(groups)))
+    blocks = [_block(title, members[:most], len(members)) for title, members in groups]
     return (
         templates()
         .get_template("trajectories.html.j2")
@@ -276,13 +303,14 @@ def _page(listed: Sequence[Trajectory]) -> str:
     )
 
 
-def _block(title: str, members: list[Trajectory]) -> Row:
-    """What the page shows of one model, data set and density."""
+def _block(title: str, members: list[Trajectory], of: int) -> Row:
+    """What the page shows of one model, data set and density: the most accurate ``of`` so many methods."""
     names, colours = _names(members), _colours(members)
     curves = [member.curve for member in members]
     drawn = list(zip(names, colours, curves, strict=True))
     return {
         "title": title,
+        "left_out": of - len(members),
         "key": [(name, colour) for name, colour, _ in drawn if colour != REST],
         "others": colours.count(REST),
         "panels": [(panel, shown) for panel in PANELS if (shown := _plot(panel, drawn))],

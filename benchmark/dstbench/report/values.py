@@ -64,12 +64,9 @@ def shortened(text: str, most: int) -> str:
 
 def is_missing(value: Any) -> bool:
     """None, NaN, pandas' NA, or no text."""
-    return (
-        value is None
-        or value == ""
-        or str(value) == "<NA>"
-        or (isinstance(value, float) and math.isnan(value))
-    )
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or value == "" or (not isinstance(value, int) and str(value) == "<NA>")
 
 
 def _signed(value: float) -> str:

@@ -20,6 +20,7 @@ from dstbench.report.published.beside import bare, protocol, same_method, stand_
 from dstbench.report.published.figures import figures, load_table, published_tables
 from dstbench.report.text import render_text
 from dstbench.results.table import load_results
+from fakes.pages import data_of, rows_of
 
 TABLES = published_tables()
 FILE = """
@@ -246,8 +247,14 @@ def test_every_file_marks_them_and_names_their_source(alone, ours, tmp_path):
     assert "−1.50" not in read["flops.md"].partition("## Published sources")[0]
     assert "published" not in read["throughput.md"] + read["throughput.csv"] + read["leaderboard.svg"]
     page = read["index.html"]
-    assert len(re.findall('<tr class="is-published">', page)) == 4
-    assert '<small><a href="https://arxiv.org/abs/2001.00001">Someone 2020</a></small>' in page
+    published = [row for row in rows_of(page) if row["published"]]
+    assert [(row["method"], row["published"], row["address"]) for row in published] == [
+        ("Other", "[1a,b]", "https://arxiv.org/abs/2001.00001"),
+        ("SET", "[1b]", "https://arxiv.org/abs/2001.00001"),
+    ]
+    boards = {board["name"]: board for board in data_of(page)["boards"]}
+    assert len(boards["throughput"]["order"]) == len(rows_of(page)) - 2
+    assert page.count("SET ([1b])") == 2
     assert "<b>[1]</b> Someone 2020, <cite>A title</cite>, Table 1." in page
 
 

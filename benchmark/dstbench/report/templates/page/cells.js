@@ -1,0 +1,52 @@
+// The cells of a table: text, and where it helps a badge, a tooltip or a little graphic.
+const place = (value) => 100 * Math.min(1, Math.max(0, (value - data.axis[0]) / (data.axis[1] - data.axis[0] || 1)));
+const small = (text) => (text ? ` <small>${escaped(text)}</small>` : "");
+const badge = (text, kind) => `<span class="badge ${kind}">${escaped(text)}</span>`;
+const interval = (what, column, row) => {
+  const [low, high] = column.keys.slice(1).map((key) => row[key]);
+  return isMissing(low) ? "" : `${what}: ${show(column.kind, low)} to ${show(column.kind, high)}`;
+};
+const CELLS = {
+  method(text, column, row) { // its parts, or why it has no result; a published one with where it was printed
+    const open = `<button type="button" class="open" data-row="${row.id}">${escaped(text)}</button>`;
+    if (row.published) {
+      const cite = escaped(row.source.split(",")[0]);
+      const link = row.address ? `<a href="${escaped(row.address)}">${cite}</a>` : cite;
+      return { html: `${open}${badge("published", "published")} ${escaped(row.published)}<small>${link}</small>`, tip: row.source };
+    }
+    const parts = partsOf(row), sub = row.seeds ? (parts === text ? "" : parts) : row.reason;
+    return { html: `${open}${row.control ? badge("control", "control") : ""}${small(sub)}`, tip: [text, sub].filter(Boolean).join("\n") };
+  },
+  trials(text, column, row) { // how trials ended and why; where nothing finished, the reason is beside the method
+    const tone = row.reason ? (row.seeds ? "warn" : "bad") : "";
+    const note = row.published ? null : row.note; // a published row's is below the table, as footnotes
+    const sub = [row.seeds ? row.reason : null, note].filter(Boolean).join("; ");
+    return { html: `${badge(text, tone)}${small(sub)}`, tip: sub };
+  },
+  accuracy(text, column, row) { // the mean, and where it and its interval lie on the board's axis
+    if (row.published) return { html: escaped(text) + small(row.spread) };
+    const [mean, low, high] = column.keys.map((key) => row[key]);
+    const at = place(mean).toFixed(1);
+    if (isMissing(low)) return { html: `${text}<i class="ci" style="--m:${at}%"><u></u></i>` };
+    const left = place(low), right = place(high);
+    const bar = `<i class="ci" style="--m:${at}%;--l:${left.toFixed(1)}%;--w:${(right - left).toFixed(1)}%"><b></b><u></u></i>`;
+    return { html: `${text}${small(`±${(high - mean).toFixed(2)}`)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${row.seeds} seeds` };
+  },
+  cost: (text, column, row) => ({ html: `${text}<i class="bar" style="--v:${(100 * Math.min(1, row[column.key])).toFixed(1)}%"></i>` }),
+  points(text, column, row) { // coloured only where the whole interval lies on one side
+    const [low, high] = column.keys.slice(1).map((key) => row[key]);
+    return { html: text, tip: interval("95 % interval", column, row), tone: isMissing(low) ? "" : low > 0 ? "good" : high < 0 ? "poor" : "" };
+  },
+  speed(text, column, row) { // coloured where it is a gain, and marked where something else ran beside it
+    const timed = column.key.split("_")[0], contended = row.contended === true;
+    const tip = interval("quartiles over timing rounds", column, row);
+    const html = `${text}${row.control === "dense" ? small("timing noise") : ""}${contended ? badge("contended", "warn mark") : ""}`;
+    return { html, tip: row.control === "dense" ? `its speed is dense against dense: the distance from 1× is timing noise\n${tip}` : tip, tone: gains(row, timed) && !contended ? "good" : "" };
+  },
+};
+const cell = (column, row) => {
+  const text = shown(column, row);
+  if (text === MISSING && !["method", "trials"].includes(column.kind)) return { html: MISSING, tone: "dim" };
+  return CELLS[column.kind]?.(text, column, row) ?? { html: escaped(text), tip: text.length > 24 ? text : "" };
+};
+const kindOf = (row) => (row.published ? "published" : row.control ? "control" : row.seeds ? "" : "absent");

@@ -1,0 +1,124 @@
+// The scatter: top-1 against what it costs, or against density.
+const VIEWS = { // of each: the figure, whether less is better, and how its axis is written
+  training_flops_ratio: { value: (r) => r.training_flops_ratio, cheap: true, unit: "×", says: "dense = 1×  ← cheaper" },
+  inference_flops_ratio: { value: (r) => r.inference_flops_ratio, cheap: true, unit: "×", says: "dense = 1×  ← cheaper" },
+  train_throughput_ratio: { value: (r) => r.train_throughput_ratio, cheap: false, unit: "×", says: "dense = 1×  faster →", timed: true },
+  inference_throughput_ratio: { value: (r) => r.inference_throughput_ratio, cheap: false, unit: "×", says: "dense = 1×  faster →", timed: true },
+  size: { value: (r) => (r.bits === null ? null : r.bits / 8), cheap: true, says: "← smaller" },
+  density: { value: (r) => r.density_requested, cheap: true, unit: "", says: "a line a method", lines: true },
+};
+const MOST = 1500; // points that are drawn; the tables hold the rest
+const number = (value, digits) => (isMissing(value) ? MISSING : value.toFixed(digits));
+const describe = (r) => [
+  r.method + (r.control ? " (control)" : ""),
+  partsOf(r) === r.method ? "" : partsOf(r),
+  `top-1 ${number(r.top1, 2)} %` + (isMissing(r.top1_low) ? ` (n = ${r.seeds})` : ` [${number(r.top1_low, 2)}, ${number(r.top1_high, 2)}], n = ${r.seeds}`),
+  `density ${number(r.density, 3)} · R_s ${number(r.r_s, 3)}`,
+  `FLOPs: training ${number(r.training_flops_ratio, 3)}× · inference ${number(r.inference_flops_ratio, 3)}×`,
+  `measured speed: training ${number(r.train_throughput_ratio, 2)}× · inference ${number(r.inference_throughput_ratio, 2)}×`,
+  r.inference_path ? `execution path: training ${r.train_path ?? MISSING} · inference ${r.inference_path}` : "",
+].filter(Boolean).join("\n");
+const frontOf = (points, cheap) => { // best accuracy at each price, among what the filters leave
+  const sorted = [...points].sort((a, b) => (cheap ? a.x - b.x : b.x - a.x) || b.y - a.y);
+  let best = -Infinity;
+  return sorted.filter((p) => p.y > best && ((best = p.y), true));
+};
+const colour = (r) => (r.control ? "var(--control)" : `var(--s${Math.min(structures.indexOf(r.structure), 5)})`);
+const lineName = (r) => [r.method, r.setting].filter(Boolean).join(", ");
+
+const drawPlot = (state, left, winners) => {
+  const block = data.blocks[+state.block] ?? data.blocks[0], plot = $("plot");
+  plot.replaceChildren();
+  $("legend").replaceChildren();
+  if (!block) return;
+  const view = VIEWS[state.x], label = $("x").selectedOptions[0].textContent;
+  const here = rows.filter((r) => left[r.id] && r.model === block.model && r.dataset === block.dataset && r.top1 !== null && !r.published);
+  const dense = here.find((r) => r.control === "dense");
+  const best = new Set(winners.map(([row]) => rows[row]));
+  const disturbed = (p) => Boolean(view.timed) && p.r.contended === true; // timed beside other work: drawn pale, never on the front
+  const known = here.filter((r) => view.value(r) > 0).map((r) => ({ r, x: view.value(r), y: r.top1 }));
+  const front = view.lines ? [] : frontOf(known.filter((p) => !disturbed(p)), view.cheap);
+  const first = (p) => (front.includes(p) || p.r.control || best.has(p.r) ? 1 : 0);
+  const points = known.length > MOST ? [...known].sort((a, b) => first(b) - first(a) || b.y - a.y).slice(0, MOST) : known;
+  $("drawn").textContent = points.length < known.length ? `${points.length.toLocaleString("en")} of ${known.length.toLocaleString("en")} points: the front, controls and the most accurate` : "";
+  const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 46, R = 16, T = 14, B = 44;
+  const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `Top-1 accuracy against ${label}. Arrow keys go from point to point, Enter opens a row.` });
+  plot.append(root);
+  if (!points.length) return void root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
+  const floor = fence(points.map((p) => p.y)); // far outliers are drawn on the axis, with their value
+  const ys = points.flatMap((p) => [p.y, p.r.top1_low ?? p.y, p.r.top1_high ?? p.y]).map((y) => Math.min(100, Math.max(y, floor)));
+  const [x0, x1] = spread([...points.map((p) => Math.log(p.x)), ...(view.unit === "×" ? [0] : [])], 0.04), [y0, y1] = spread(ys, 0.08);
+  const X = (v) => L + ((Math.log(v) - x0) / (x1 - x0)) * (W - L - R), Y = (v) => H - B - ((Math.min(y1, Math.max(v, y0)) - y0) / (y1 - y0)) * (H - T - B);
+  const written = (t) => (view.unit === undefined ? show("bytes", t) : `${t}${view.unit}`);
+  for (const t of nice(y0, y1, 6)) if (t <= 100) root.append(svg("line", { class: "grid", x1: L, x2: W - R, y1: Y(t), y2: Y(t) }), svg("text", { x: L - 8, y: Y(t) + 4, "text-anchor": "end" }, t));
+  for (const t of niceLog(Math.exp(x0), Math.exp(x1), W < 700 ? 5 : 11)) {
+    root.append(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: T, y2: H - B }), svg("text", { x: X(t), y: H - B + 17, "text-anchor": X(t) > W - R - 20 ? "end" : "middle" }, written(t)));
+  }
+  root.append(svg("text", { x: W - R, y: H - 6, "text-anchor": "end" }, `${label}, ${view.says}`));
+  root.append(svg("text", { x: L + 6, y: T + 8 }, "↑ top-1 %"));
+  if (dense) root.append(svg("line", { class: "ref", x1: L, x2: W - R, y1: Y(dense.top1), y2: Y(dense.top1) }));
+  root.append(svg("path", { class: "front", d: front.map((p, i) => (i ? `H${X(p.x)}V${Y(p.y)}` : `M${X(p.x)} ${Y(p.y)}`)).join("") }));
+  if (view.lines) for (const [, line] of Map.groupBy(points.filter((p) => p.r.control !== "dense"), (p) => lineName(p.r))) {
+    const d = line.sort((a, b) => a.x - b.x).map((p, i) => `${i ? "L" : "M"}${X(p.x)} ${Y(p.y)}`).join("");
+    root.append(svg("path", { class: "method", stroke: colour(line[0].r), d }));
+  }
+  for (const p of points) if (p.r.top1_low !== null) root.append(svg("line", { class: "whisker", stroke: colour(p.r), x1: X(p.x), x2: X(p.x), y1: Y(p.r.top1_low), y2: Y(p.r.top1_high) }));
+  const order = (p) => (p.r.control ? 2 : best.has(p.r) ? 1 : 0); // controls and winners on top
+  const dots = points.sort((a, b) => order(a) - order(b)).map((p) => {
+    const style = p.r.control ? { class: "dot control" } : { class: "dot", fill: colour(p.r) };
+    const dot = svg("circle", { cx: X(p.x), cy: Y(p.y), r: front.includes(p) || best.has(p.r) ? 6.5 : 5, ...style, tabindex: -1, role: "button", "aria-label": describe(p.r) });
+    if (disturbed(p)) dot.setAttribute("opacity", ".35");
+    dot.dataset.tip = describe(p.r);
+    dot.dataset.row = p.r.id;
+    root.append(dot);
+    return dot;
+  });
+  byKeyboard(root, dots, points);
+  labelPoints(root, { points, best, X, Y, y0, frame: { l: L, r: W - R, t: T, b: H - B }, narrow: W < 700 });
+  drawLegend(points, Boolean(dense), best, view);
+};
+const byKeyboard = (root, dots, points) => { // one stop of the tab key; arrows go along the axis, Enter opens the row
+  const sorted = dots.map((dot, i) => [dot, points[i]]).sort(([, a], [, b]) => a.x - b.x || a.y - b.y).map(([dot]) => dot);
+  sorted[0]?.setAttribute("tabindex", 0);
+  root.addEventListener("keydown", (event) => {
+    const at = sorted.indexOf(event.target), last = sorted.length - 1;
+    const to = { ArrowRight: at + 1, ArrowUp: at + 1, ArrowLeft: at - 1, ArrowDown: at - 1, Home: 0, End: last }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    const next = sorted[Math.min(last, Math.max(0, to))];
+    event.target.setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    next.focus();
+  });
+};
+const labelPoints = (root, { points, best, X, Y, y0, frame, narrow }) => {
+  const taken = points.map((p) => ({ l: X(p.x) - 7, r: X(p.x) + 7, t: Y(p.y) - 7, b: Y(p.y) + 7 }));
+  taken.push({ l: frame.l, r: frame.l + 70, t: frame.t, b: frame.t + 14 }); // the axis's own title
+  const tag = labeller(root, frame, taken), before = root.querySelector("circle");
+  const most = narrow ? 24 : 48;
+  const name = (r) => ((text) => (text.length > most ? `${text.slice(0, most - 1)}…` : text))(best.has(r) ? `★ ${r.method}` : r.method);
+  const named = points.filter((p) => p.r.control || best.has(p.r));
+  const first = (p) => (best.has(p.r) ? 0 : 1);
+  named.sort((a, b) => first(a) - first(b) || a.r.method.length - b.r.method.length); // winners, then the plain controls
+  for (const p of named.slice(0, 40)) { // a winner is always named, shorter where there is no room
+    const texts = best.has(p.r) ? [name(p.r), `${name(p.r).slice(0, 13)}…`] : [name(p.r)];
+    texts.some((text) => tag(text, X(p.x), Y(p.y), { always: best.has(p.r), before }));
+  }
+  for (const p of points.filter((p) => p.y < y0).slice(0, 20)) tag(`↓ ${number(p.y, 1)}`, X(p.x), Y(p.y), { style: {} });
+};
+const drawLegend = (points, dense, best, view) => {
+  const entry = (style, text, kind = "") => {
+    const span = document.createElement("span"), mark = document.createElement("i");
+    mark.style.cssText = style;
+    mark.className = kind;
+    span.append(mark, text);
+    return span;
+  };
+  const used = (g) => points.some((p) => p.r.structure === g && !p.r.control);
+  const marks = structures.flatMap((g, i) => (used(g) ? [entry(`background:var(--s${Math.min(i, 5)})`, g)] : []));
+  if (points.some((p) => p.r.control)) marks.push(entry("border:2px solid var(--control)", "control"));
+  if (best.size) marks.push("★ on a card above");
+  if (!view.lines) marks.push(entry("", "Pareto front", "line"));
+  if (dense) marks.push(entry("border-top:2px dashed var(--control);opacity:.8", "dense accuracy", "line"));
+  $("legend").replaceChildren(...marks);
+};
