@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import BOARDS, Board, is_about_speed
 from dstbench.report.details import details
+from dstbench.report.evidence.page import evidence_markdown
 from dstbench.report.highlights import about, cards, facts
 from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
@@ -115,6 +116,7 @@ def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFr
         whole = beside.within(board.name, tables[board.name])
         contents[f"{board.name}.csv"] = to_csv(whole)
         contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
+    contents["accuracy.md"] += evidence_markdown(material)
     return tables, beside, contents
 
 

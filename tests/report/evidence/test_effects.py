@@ -60,7 +60,7 @@ def test_interplay_is_named_with_its_size(tmp_path, put, factorial):
 
     [found] = effects(put(tmp_path, factorial(collapsing)))
     sentences = said(found)
-    assert "what one gives depends on the other: init uniform with grow random" in sentences[
+    assert "What one gives depends on the other: init uniform with grow random" in sentences[
         "init × grow"
     ] or ("init erk with grow gradient" in sentences["init × grow"])
     assert sentences["Collapsed"].startswith("3 of 12 combinations")
@@ -126,7 +126,7 @@ def test_a_pair_of_levels_without_any_trial_has_no_interaction(tmp_path, put, fa
 
     [found] = effects(put(tmp_path, factorial(without)))
     assert found.inestimable == ("prune × grow",)
-    assert said(found)["prune × grow"].startswith("can't be estimated")
+    assert said(found)["prune × grow"].startswith("Can't be estimated")
 
 
 def test_methods_that_were_not_crossed_are_no_experiment(results):

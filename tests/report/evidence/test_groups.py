@@ -90,7 +90,7 @@ def test_friedman_comes_first(tmp_path, put, make):
     assert found.friedman.p == pytest.approx(0.1353, abs=1e-4)
     assert found.told == ()
     assert found.bars == ((0, 1, 2),)
-    assert "no evidence that any of these 3 differ" in said(found)["Do any differ?"]
+    assert "No evidence that any of these 3 differ" in said(found)["Do any differ?"]
     assert "nothing is tested" in said(found)["Which?"]
 
 
@@ -107,7 +107,7 @@ def test_one_seed_is_said(tmp_path, put, make):
     [found] = groups(put(tmp_path, accuracies(make, {"a": [90.0], "b": [89.0], "c": [80.0]})))
     assert found.friedman is None
     assert "their order may be chance" in said(found)["Which?"]
-    assert "how much seeds vary isn't known" in said(found)["How many seeds?"]
+    assert "How much seeds vary isn't known" in said(found)["How many seeds?"]
 
 
 def test_eleven_methods_over_three_seeds_ask_for_more_than_anybody_has(tmp_path, put, make):

@@ -58,7 +58,7 @@ def effect_sentences(found: Effects) -> list[Sentence]:
     said += [
         (
             term,
-            "can't be estimated: there is no trial for some of its pairs, or too few to tell it from others.",
+            "Can't be estimated: there is no trial for some of its pairs, or too few to tell it from others.",
         )
         for term in found.inestimable
     ]
@@ -108,7 +108,7 @@ def _shares(found: Effects) -> str:
 def _choice(found: Effects, factor: Factor) -> str:
     differences = found.differences.of(factor.kind)
     if not differences:
-        return "can't be told from other choices with these trials."
+        return "Can't be told from other choices with these trials."
     if all(effect.low is None for effect in differences):
         return _without_interval(found, max(differences, key=lambda effect: effect.mean))
     means = {effect.levels[0]: effect.mean for effect in found.main.of(factor.kind)}
@@ -144,7 +144,7 @@ def _alike(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]
 
 def _without_interval(found: Effects, largest: Effect) -> str:
     seen = (
-        f"the largest difference is {largest.mean:.2f} points ({largest.levels[0]} above {largest.levels[1]})"
+        f"The largest difference is {largest.mean:.2f} points ({largest.levels[0]} above {largest.levels[1]})"
     )
     return f"{seen}; {_why_none(found)}."
 
@@ -160,16 +160,16 @@ def _interplay(found: Effects, term: str) -> str:
     effects = found.interactions.of(term)
     largest = max(effects, key=lambda effect: abs(effect.mean))
     if all(effect.low is None for effect in effects):
-        return f"the largest departure from the sum of both is {abs(largest.mean):.2f} points; {_why_none(found)}."
+        return f"The largest departure from the sum of both is {abs(largest.mean):.2f} points; {_why_none(found)}."
     told = [effect for effect in effects if effect.told]
     limit = max(effect.largest for effect in effects if effect.largest is not None)
     if not told:
-        return f"no interplay is seen; one of up to {limit:.1f} points isn't ruled out."
+        return f"No interplay is seen; one of up to {limit:.1f} points isn't ruled out."
     most = max(told, key=lambda effect: abs(effect.mean))
     side = "more" if most.mean > 0 else "less"
     size = within(most if most.mean > 0 else _mirrored(most))
     pair = [f"{kind} {level}" for kind, level in zip(term.split(" × "), most.levels, strict=True)]
-    return f"what one gives depends on the other: {pair[0]} with {pair[1]} gives {size} {side} than the sum of both."
+    return f"What one gives depends on the other: {pair[0]} with {pair[1]} gives {size} {side} than the sum of both."
 
 
 def _mirrored(effect: Effect) -> Effect:
@@ -216,14 +216,14 @@ def _missing(found: Effects) -> Iterator[Sentence]:
         places = ", ".join(map(str, found.unused[:5])) + (
             f" and {len(found.unused) - 5} more" * (len(found.unused) > 5)
         )
-        yield "Not used", f"too few trials for these effects: {places}."
+        yield "Not used", f"Too few trials for these effects: {places}."
     if experiment.aside:
         names = ", ".join(experiment.aside[:5]) + (
             f" and {len(experiment.aside) - 5} more" * (len(experiment.aside) > 5)
         )
         yield (
             "Not part of it",
-            f"methods of choices that weren't crossed with the others, or of another version of one: {names}.",
+            f"Methods of choices that weren't crossed with the others, or of another version of one: {names}.",
         )
 
 
@@ -252,7 +252,7 @@ def _friedman(found: Groups) -> str:
             f"are {count(ranked, 'method')} in {count(n, 'repetition')}."
         )
     where = f"{count(test.methods, 'method')} over {count(n, 'complete repetition')} ({_places(found.complete)[3:]})"
-    verdict = "they differ" if test.p < 0.05 else f"no evidence that any of these {test.methods} differ"
+    verdict = "They differ" if test.p < 0.05 else f"No evidence that any of these {test.methods} differ"
     return f"{verdict}: Friedman's χ²({test.freedom}) = {test.statistic:.1f}, {p_text(test.p)}; {where}."
 
 
@@ -260,7 +260,7 @@ def _which(found: Groups) -> str:
     tested = int((found.pairs.n >= FEWEST).sum())
     name = "paired t-test" if found.test == "t" else "Wilcoxon signed-rank test"
     if not tested:
-        return "no two methods have three repetitions in common: nothing is tested, and their order may be chance."
+        return "No two methods have three repetitions in common: nothing is tested, and their order may be chance."
     text = f"{len(found.told):,} of {count(tested, 'pair')} can be told apart ({name}, Holm over all)."
     if found.friedman is not None and found.friedman.p >= 0.05:
         text += " Where Friedman's test sees no difference, no two of its methods are."
@@ -280,12 +280,13 @@ def _best(found: Groups) -> str:
 
 def _needed(found: Groups) -> str:
     if found.deviation is None:
-        return "how much seeds vary isn't known here, so neither is how many it would take."
+        return "How much seeds vary isn't known here, so neither is how many it would take."
     needs = [f"{_seeds(need)} for {need.what}{_of(need)}" for need in found.needs]
     among = f"the {found.shown} best" if found.shown < len(found.methods) else "all methods"
     text = (
-        f"to see a difference of {found.difference:g} points on one block with 80 % power it takes {joined(needs)}, "
-        f"at a paired standard deviation of {found.deviation:.2f} points (pooled over pairs of {among})."
+        f"To see a difference of {found.difference:g} points on one block with 80 % power it takes {joined(needs)}, "
+        f"at a paired standard deviation of {found.deviation:.2f} points (pooled over "
+        f"pairs of {among} on seeds of a block)."
     )
     hardest = found.needs[0]
     if hardest.critical_t is not None:
