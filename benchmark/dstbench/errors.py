@@ -19,6 +19,12 @@ class Infeasible(StrategyError):
     A trial that meets it is skipped."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """An exception's name and the first line of what it says: torch's may go on with frames of C++."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """End of an error message: the names nearest to ``name``, or all of them where none is near."""
     known = sorted(set(choices))

@@ -269,6 +269,8 @@ def register_executor(register: Register) -> None:
     """Executors: what runs the trials of a plan."""
     register(
         "local",
-        "dstbench.runner.execution.local:run_local",
+        "dstbench.runner.execution.order:carry_out",
         summary="one forked process a trial on this machine",
     )
+    register("slurm", "dstbench.runner.cluster.slurm:Slurm", summary="arrays of workers in SLURM's queue")
+    register("ray", "dstbench.runner.cluster.ray:Ray", summary="workers on a Ray cluster")

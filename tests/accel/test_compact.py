@@ -168,20 +168,63 @@ def test_accelerate_takes_a_structure_by_name_mapping_or_object():
         assert accelerate(model, sparsifier.masks, structure, images).execution_path == "compacted"
 
 
-def test_a_width_that_tracing_does_not_see_is_an_error_with_a_name():
-    class Functional(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+class Functional(nn.Module):
+    """One of its layers' weights is also used by a function, across."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(5))
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tied = nn.functional.linear(x, self.layers[2].weight.t()) * 0
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(x) + tied.sum()
+
+
+def test_channels_without_which_a_model_can_not_run_stay_and_are_named():
+    masks = {f"layers.{i}": torch.ones(4, 4, dtype=torch.bool) for i in range(5)}
+    for i, mask in enumerate(masks.values()):
+        mask[i % 4] = False
+    model, x = Functional(), torch.randn(3, 4)
+    small = compact(model, masks, x)
+    assert small.compaction.removed == {f"layers.{i}": (i % 4,) for i in (0, 1, 3, 4)}  # not its rows
+    assert set(small.compaction.kept) == {"layers.2"}
+    assert small.compaction.kept["layers.2"].startswith("can't run with fewer channels: mat1 and mat2")
+    torch.testing.assert_close(small(x), masked_copy(model, masks)(x))
+    widths = dstbench.cost(model, masks, example_input=x).hardware_flops
+    assert widths == dstbench.cost(small, example_input=x).inference_flops
+
+
+class Reshaped(nn.Module):
+    """Its input's width comes out again, whatever the layers in between make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        n, c, h, w = x.shape
+        return self.last(self.inner(x).softmax(1).reshape(n, c, h, w))
+
+
+def test_a_width_that_is_read_keeps_its_channels():
+    masks = {"first": torch.ones(8, 3, 1, 1, dtype=torch.bool)}
+    masks["first"][[1, 4]] = False
+    small = compact(Reshaped(), masks, torch.randn(2, 3, 4, 4))
+    assert small.compaction.removed == {}
+    assert "reshape" in small.compaction.kept["first"] or "shape" in small.compaction.kept["first"]
+
+
+def test_a_model_that_is_never_the_same_is_refused():
+    class Noisy(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            tied = nn.functional.linear(x, self.layer.weight.t()) * 0
-            return self.last(self.layer(x)) + tied.sum()
+            return super().forward(x) + torch.rand(())
 
-    mask = torch.ones(4, 4, dtype=torch.bool)
-    mask[0] = False
-    with pytest.raises(StrategyError, match="compact: Functional can't run with fewer channels"):
-        compact(Functional(), {"layer": mask}, torch.ones(1, 4))
+    with pytest.raises(StrategyError, match="nothing was removed from computes something else"):
+        compact(nn.Sequential(Noisy(4, 4)), {}, torch.ones(1, 4))
 
 
 class TwoInputs(nn.Module):
@@ -220,15 +263,17 @@ def test_several_inputs_and_nested_outputs():
         compact(model, masks, [x, other])
 
 
-def test_a_part_of_the_output_that_differs_is_named():
+def test_channels_without_which_a_part_of_the_output_differs_stay():
     class Width(TwoInputs):
         def forward(self, x: torch.Tensor, other: torch.Tensor) -> dict[str, object]:
             logits, _ = super().forward(x, other)
             return {"logits": logits, "rest": [logits * float(self.one.out_features)]}
 
     inputs = (torch.randn(5, 4), torch.randn(5, 3))
-    with pytest.raises(StrategyError, match=r"by 2.5e-01 of their size: output\['rest'\]\[0\]"):
-        compact(Width(), two_masks(), inputs)
+    small = compact(Width(), two_masks(), inputs)
+    assert small.compaction.removed == {}
+    assert set(small.compaction.kept) == {"one", "two"}
+    assert "something else with fewer channels: output['rest'][0]: 2.5e-01" in small.compaction.kept["one"]
 
 
 @pytest.mark.parametrize(
@@ -253,13 +298,14 @@ def test_rounding_of_a_dtype_is_no_difference(dtype, at_most):
     assert small[3].weight.dtype == small[3].bias.dtype == dtype
 
 
-def test_a_wrong_compaction_in_half_precision_is_still_refused(monkeypatch):
-    import dstbench.accel.compact as module
+def test_a_wrong_compaction_in_half_precision_is_still_not_taken(monkeypatch):
+    import dstbench.core.network.carve as module
 
     monkeypatch.setattr(module, "_fold", lambda model, removal: {})
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
     nn.init.ones_(model[0].bias)
     mask = torch.zeros(8, 4, dtype=torch.bool)
     mask[0] = True
-    with pytest.raises(StrategyError, match="limit 1e-01"):
-        compact(model, {"0": mask}, torch.randn(5, 4, dtype=torch.bfloat16))
+    small = compact(model, {"0": mask}, torch.randn(5, 4, dtype=torch.bfloat16))
+    assert small.compaction.removed == {}
+    assert "limit 1e-01" in small.compaction.kept["0"]

@@ -15,6 +15,9 @@ from dstbench.core.network.channels import channels, removable
 from dstbench.core.network.layers import maskable_layers
 from dstbench.registration.registry import registry
 
+NORMED = "in norms over all of them"  # one channel stands for the others
+ACTIVE = "takes its statistics over what isn't zero there"
+VARIES = "reads what varies"
 PIXELS = {"timm:crossvit_tiny_240": 240}  # it resizes to what it was made for
 
 
@@ -35,10 +38,13 @@ def build(name: str) -> nn.Module:
     return model.eval()
 
 
-def kill(model: nn.Module, fraction: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def kill(
+    model: nn.Module, fraction: float, images: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Masks without a fraction of the channels that may go, in everything that holds them, and those channels.
-    Biases and norms of the dead are zero, as a channel structure leaves them."""
-    found, layers, modules = channels(model), maskable_layers(model), dict(model.named_modules())
+    Biases, norms, embeddings and tokens of the dead are zero, as a channel structure leaves biases."""
+    found = channels(model, None, images)
+    layers, modules = maskable_layers(model), dict(model.named_modules())
     dead = torch.rand(found.count, generator=torch.Generator().manual_seed(1)) < fraction
     dead[list(found.reasons)] = False
     for slots in found.flow.rows.values():
@@ -53,6 +59,13 @@ def kill(model: nn.Module, fraction: float) -> tuple[dict[str, torch.Tensor], to
             for vector in (module.bias, getattr(module, "running_mean", None)):
                 if vector is not None:
                     vector[dead[found.of[slots]]] = 0
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        for path, (axis, read) in found.flow.entries.items():
+            tensors[path].movedim(axis, 0)[dead[found.of[read.slots]]] = 0
+        for path in found.flow.across:  # as training leaves them
+            for vector, mean in ((modules[path].weight, 1), (getattr(modules[path], "bias", None), 0)):
+                if vector is not None:
+                    nn.init.normal_(vector, mean, 0.3)
     return masks, dead
 
 
@@ -66,21 +79,22 @@ def size(model: nn.Module) -> int:
         ("timm:resnet18", 0.32), ("timm:resnet50", 0.32), ("timm:vgg19", 0.32), ("timm:vgg19_bn", 0.32),
         ("timm:mobilenetv3_small_100", 0.32), ("timm:mobilenetv3_large_100", 0.32), ("timm:efficientnet_b0", 0.32),
         ("timm:regnetx_004", 0.37), ("timm:regnety_004", 0.37), ("timm:densenet121", 0.32),
-        ("timm:convnext_tiny", 0.57), ("timm:vit_tiny_patch16_224", 0.62),  # inside blocks only
-        ("timm:test_vit", 0.64), ("timm:test_vit2", 0.65), ("timm:crossvit_tiny_240", 0.67),  # sizes, when tracing
-        ("timm:mobilevit_xxs", 0.41), ("timm:mobilevitv2_050", 0.58), ("timm:mobileone_s0", 0.32),
-        ("timm:hgnetv2_b0", 0.32), ("timm:convnextv2_atto", 0.57),
+        ("timm:convnext_tiny", 0.30), ("timm:convnextv2_atto", 0.30),  # a norm sends more than zeros into their stem
+        ("timm:vit_tiny_patch16_224", 0.32), ("timm:test_vit", 0.35), ("timm:test_vit2", 0.35),
+        ("timm:crossvit_tiny_240", 0.63),  # activations on normalised streams
+        ("timm:mobilevit_xxs", 0.26), ("timm:mobilevitv2_050", 0.34), ("timm:mobileone_s0", 0.32),
+        ("timm:hgnetv2_b0", 0.32), ("timm:test_efficientnet_gn", 0.34), ("timm:test_vit4", 0.38),
         ("cifar_resnet_20", 0.32), ("wrn-16-8", 0.32), ("resnet50-cifar", 0.32), ("vgg-d", 0.32),
     ],
 )  # fmt: skip
 def test_half_of_the_channels_go_and_the_outputs_stay(name, at_most):
     model = build(name)
-    masks, dead = kill(model, 0.5)
     pixels = PIXELS.get(name, 64 if name.startswith("timm:") else 32)
     images = torch.randn(2, 3, pixels, pixels)
+    masks, dead = kill(model, 0.5, images)
     small = compact(model, masks, images)
-    assert not small.compaction.kept
-    assert torch.equal(removable(model, masks).gone, dead)
+    assert all(NORMED in why or ACTIVE in why or VARIES in why for why in small.compaction.kept.values())
+    assert small.compaction.kept or torch.equal(removable(model, masks, example=images).gone, dead)
     assert size(small) < at_most * size(model)
     with torch.no_grad():
         for layer, mask in masks.items():

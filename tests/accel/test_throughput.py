@@ -181,3 +181,19 @@ def test_inputs_that_are_none_are_named():
         throughput(nn.Linear(4, 2), [torch.zeros(2, 4)], rounds=1, warmup=0)
     with pytest.raises(BadInput, match=r"channels_last: .*got \(6, 3\), \(6, 3\)"):
         throughput(Tagger(), (torch.zeros(6, 3), torch.zeros(6, 3)), channels_last=True)
+
+
+def test_a_few_rounds_decide_which_layouts_run_in_many(monkeypatch):
+    lasting = clock(monkeypatch)
+    # a first call and one that is timed for the number of repeats, three heats; and again before the four rounds
+    mine = [
+        Runner(lasting([1] * 2 + [3] * 3), "compacted", "a"),
+        Runner(lasting([1] * 2 + [2] * 3 + [1] * 2 + [2] * 4), "compacted", "b"),
+    ]
+    dense = [
+        Runner(lasting([1] * 2 + [6] * 3 + [1] * 2 + [8] * 4), "dense", "a"),
+        Runner(lasting([1] * 2 + [7] * 3), "dense", "b"),
+    ]
+    found = race(mine, dense, batch_size=8, rounds=4, warmup=0)
+    assert (found["layout"], found["dense_layout"]) == ("b", "a")
+    assert (found["ratio"], found["images_per_second"], found["dense_images_per_second"]) == (4, 4, 1)

@@ -18,6 +18,7 @@ from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
 from dstbench.recipe import Recipe
 from dstbench.runner.execution import forecast, run
+from dstbench.runner.execution.lease import LEASE
 from dstbench.runner.execution.run import Tasks
 from dstbench.runner.execution.worker import Event, Job
 from dstbench.runner.matrix.config import Matrix, Training
@@ -207,7 +208,7 @@ def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path
     assert f"What is finished is kept in {out}; the same command continues." in err
     assert "Traceback" not in err
     assert len(list(out.glob("*/*/result.json"))) == 1
-    assert not list(out.glob("*/*/lease.json"))
+    assert not list(out.glob(f"*/*/{LEASE}"))
 
 
 def event(kind, status="", reason=None, key="a" * 8):

@@ -10,8 +10,10 @@ TRIAL = TrialSpec({"name": "m"}, {"name": "d"}, 0.1, 0, Recipe(), Training(epoch
 
 
 def job(root, key="ab" * 16, do="succeed", **changes):
-    fields = {"task": "fakes.trials:behave", "options": {"device": "cpu", "do": do}, **changes}
-    return Job(key, TRIAL, "label", None, root / key[:2] / key, **fields)
+    fields = {
+        "trial": TRIAL, "task": "fakes.trials:behave", "options": {"device": "cpu", "do": do}, **changes
+    }  # fmt: skip
+    return Job(key, label="label", control=None, folder=root / key[:2] / key, **fields)
 
 
 def outcomes(jobs, **options):

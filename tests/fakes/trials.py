@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from dstbench.runner.trial import interruption
 
 
 def behave(trial, folder, *, threads, do="succeed", **options):
@@ -17,7 +21,7 @@ def behave(trial, folder, *, threads, do="succeed", **options):
 
 def by_seed(trial, folder, *, threads, **options):
     """Behave by the trial's seed, for runs of whole matrices."""
-    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak"}[trial.seed]
+    action = {0: "succeed", 1: "raise", 2: "kill", 3: "sleep", 4: "speak", 5: "go on"}[trial.seed]
     return ACTIONS[action](trial, Path(folder), threads)
 
 
@@ -136,11 +140,113 @@ def take_a_second(trial, folder, threads):
     return succeed(trial, folder, threads)
 
 
+def go_on(trial, folder, threads):
+    """Trains until it is asked to stop; where it was before, it has little left to do."""
+    if (folder / "checkpoint").exists():
+        return succeed(trial, folder, threads)
+    (folder / "started").touch()
+    while not interruption.asked():
+        time.sleep(0.01)
+    (folder / "checkpoint").touch()
+    raise interruption.Interrupted
+
+
+def lose_its_lease(trial, folder, threads):
+    shutil.rmtree(folder / "lease")
+    return succeed(trial, folder, threads)
+
+
 def ignore_sigterm(trial, folder, threads):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
     (folder / "grandchild").write_text(str(child.pid))
     time.sleep(60)
+
+
+def hold(size):
+    """Take memory piece by piece up to ``size`` bytes, and keep it."""
+    pieces = []
+    while sum(map(len, pieces)) < size:
+        pieces.append(bytearray(b"x") * 2**22)
+        time.sleep(0.005)  # as what fills memory does with something
+    return pieces
+
+
+def take_memory(trial, folder, threads):
+    kept = hold(2**31)
+    return succeed(trial, folder, threads) | {"measures": {"top1": float(len(kept))}}
+
+
+def take_memory_at_once(trial, folder, threads):
+    return succeed(trial, folder, threads) | {"measures": {"top1": float(len(bytearray(2**40)))}}
+
+
+def take_memory_in_children(trial, folder, threads):
+    """Four that hold a part each, and of which none would be noticed by itself."""
+    for _ in range(4):
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            kept = hold(48 * 2**20)
+            time.sleep(60)
+            os._exit(len(kept))
+    time.sleep(60)
+
+
+def take_memory_regardless(trial, folder, threads):
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(range(1, 32)))
+    kept = hold(108 * 2**20)
+    time.sleep(60)
+    return {"status": "ok", "measures": {"top1": float(len(kept))}}
+
+
+def fill_the_disk(trial, folder, threads):
+    with (folder / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+
+
+def count(trial, folder, threads):
+    """A training of a quarter of a second that writes as it goes."""
+    for step in range(8):
+        time.sleep(0.03)
+        (folder / "curve.jsonl").write_text(f"{step}\n")
+    return {"status": "ok", "measures": {"top1": int(folder.name[:2], 16) / 2, "steps": 8}}
+
+
+def raise_base_exception(trial, folder, threads):
+    raise BaseException("no Exception")
+
+
+def hang_in_native_code(trial, folder, threads):
+    """Hold the interpreter's lock, with all signals blocked: no Python code runs any more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(range(1, 32)))
+    ctypes.PyDLL(None).sleep(60)
+
+
+def change_everything(trial, folder, threads):
+    """Leave the process another one: folder, environment, seeds, warnings, the very function that writes records."""
+    import random
+
+    from dstbench.runner.execution import worker
+
+    random.seed(1)
+    os.chdir("/")
+    os.environ["DSTBENCH_TEST"] = "changed"
+    os.umask(0o077)
+    sys.path.insert(0, "/nowhere")
+    sys.setrecursionlimit(10_000)
+    worker.succeed = None
+    return succeed(trial, folder, threads)
+
+
+def describe_process(trial, folder, threads):
+    """What a trial finds."""
+    from dstbench.runner.execution import worker
+
+    mask = os.umask(0o022)
+    found = [str(Path.cwd()), os.environ.get("DSTBENCH_TEST"), mask, sys.path[0], sys.getrecursionlimit()]
+    found.append(hasattr(worker, "succeed"))
+    return {"status": "ok", "measures": {}, "provenance": {"found": repr(found)}}
 
 
 ACTIONS = {
@@ -150,7 +256,11 @@ ACTIONS = {
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,
-    "speak": speak_to_the_terminal,
+    "speak": speak_to_the_terminal, "go on": go_on, "lose": lose_its_lease,
+    "allocate": take_memory, "allocate at once": take_memory_at_once,
+    "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
+    "BaseException": raise_base_exception, "native": hang_in_native_code, "change": change_everything,
+    "describe": describe_process, "fill the disk": fill_the_disk, "count": count,
 }  # fmt: skip
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 
 import pytest
 
 from dstbench.results import record as module
 from dstbench.results.record import (
+    FILE,
     SCHEMA_VERSION,
     Rejected,
     canonical,
@@ -14,6 +17,7 @@ from dstbench.results.record import (
     folder_of,
     read_record,
     record_files,
+    remembering,
     seal,
     write_record,
 )
@@ -135,3 +139,20 @@ def test_a_failed_write_leaves_no_litter(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_record(draft(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_remembered_record_is_read_again_once_its_file_changed(tmp_path):
+    first = write_record(draft(), tmp_path)
+    path, long_ago = tmp_path / FILE, time.time() - 100
+    os.utime(path, (long_ago, long_ago))
+    with remembering():
+        assert read_record(tmp_path) is read_record(tmp_path) == first
+        second = write_record(draft(label="other"), tmp_path)
+        assert read_record(tmp_path) == second  # so new that its stamp may be another's too
+        path.write_text("{")
+        os.utime(path, (long_ago, long_ago))
+        assert isinstance(read_record(tmp_path), Rejected)
+        path.unlink()
+        assert isinstance(read_record(tmp_path), Rejected)
+    write_record(draft(), tmp_path)
+    assert read_record(tmp_path) is not read_record(tmp_path)

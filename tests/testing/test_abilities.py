@@ -136,3 +136,33 @@ def test_a_full_structures_own_are_checked_too(name, expected):
     with pytest.raises(BadInput) as error:
         as_structure(structure)
     assert str(error.value) == f"Unstructured(): {name}: expected a {expected}, got 'yes'"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name", "owner"),
+    [
+        (having(Magnitude, retiles=True), "retiles", "a structure"),
+        (having(Magnitude, uses_candidates=False), "uses_candidates", "a share"),
+        (having(Even, full=True), "full", "a score"),
+        (having(Rows, needs=Signal.GRAD), "needs", "a score and a share"),
+        (having(Rows, retiles=True), "retiles", "a Structure"),
+        (having(Rows, events=lambda self, clock: False), "events", "a Support, which has events and support"),
+        (having(Unstructured, quota=lambda self, layer: None), "quota", "a Layout"),
+    ],
+)
+def test_an_ability_of_another_sort_is_named(strategy, name, owner):
+    kind = next((kind for base, kind in KINDS.items() if isinstance(strategy, base)), "structure")
+    [problem] = {"score": check_score, "share": check_share, "structure": check_structure}[kind](
+        strategy, "mine"
+    )
+    assert str(problem) == f"mine: abilities: nothing reads {name!r} here: it is an ability of {owner}"
+
+
+def test_parameters_and_abilities_of_its_own_are_no_other_sorts():
+    @dataclass(frozen=True)
+    class Merging(Magnitude):
+        merge: float = 0.5
+
+    assert list(misspelt(Merging(), "score")) == []
+    assert list(misspelt(having(Rows, quota=lambda self, layer: None, whole_rows=True), "structure")) == []
+    assert list(misspelt(having(Unstructured, retiles=True), "structure")) == []

@@ -52,6 +52,8 @@ def accelerate(
     masks: Mapping[str, Tensor],
     structure: Spec | Layout | Structure,
     example_input: Inputs | None = None,
+    *,
+    measured: Measurements | None = None,
 ) -> nn.Module:
     """An inference copy of a masked model, with the path it runs on as its attribute ``execution_path``, and in
     ``check`` what was compared with the masked model, and how near it came.
@@ -59,7 +61,8 @@ def accelerate(
     ``compacted`` where the structure kills whole rows; else batch norms are folded and layers condensed where
     that was measured to be faster, and the path names what runs, with the number of layers. Both need
     ``example_input``, a tensor [batch, ...], a tuple of arguments or a dict of keyword arguments; without it a model
-    runs ``masked-dense``, no faster than dense, and ``check`` is None. Raises StrategyError where any tensor of the
+    runs ``masked-dense``, no faster than dense, and ``check`` is None. measured: speeds of layers that are known
+    already, for several networks of one kind; what is timed is added. Raises StrategyError where any tensor of the
     outputs on it differs from the masked model's by more than its dtype explains.
     """
     built = _built(structure)
@@ -69,7 +72,7 @@ def accelerate(
     elif built.whole_rows:
         fast, path = fold_norms(compact(model, masks, example_input)), "compacted"
     else:
-        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, built, example_input)
+        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, built, example_input, measured)
         path = describe(paths)
     if example_input is not None:
         check = _checked(fast, masked_copy(model, masks).eval(), example_input)
@@ -89,7 +92,11 @@ def _checked(fast: nn.Module, masked: nn.Module, example_input: Inputs) -> Compa
 
 
 def pack(
-    model: nn.Module, masks: Mapping[str, Tensor], structure: EngineStructure, example_input: Inputs
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    structure: EngineStructure,
+    example_input: Inputs,
+    measured: Measurements | None = None,
 ) -> tuple[nn.Module, dict[str, str]]:
     """Have the layers of a masked model in eval mode compute from their active weights, wherever that is faster.
 
@@ -103,7 +110,7 @@ def pack(
         model = model.to(memory_format=torch.channels_last)
         example_input = each_tensor(example_input, _channels_last)
     paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
-    measured = Measurements()
+    measured = Measurements() if measured is None else measured
     inputs = inputs_of(model, {name: layers[name].module for name in masks}, example_input)
     for name, x in inputs.items():
         layer = layers[name]

@@ -28,6 +28,8 @@ PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in, by the name that a trial's ``mixed_precision`` has."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
+_HEATS = 3  # rounds that decide which layout each side runs in
+
 
 class Steps(Protocol):
     """An optimizer, or a Sparsifier in its place."""
@@ -200,16 +202,25 @@ class Runner:
 def race(
     mine: Sequence[Runner], dense: Sequence[Runner], batch_size: int, rounds: int, warmup: int
 ) -> dict[str, float | str]:
-    """The fastest of ``mine`` against the fastest of ``dense``, all interleaved, each side in its best layout."""
+    """The fastest of ``mine`` against the fastest of ``dense``, interleaved, each side in its best layout.
+
+    Where many rounds are asked for, a few decide which layouts run in them.
+    """
+    if rounds > _HEATS and len(mine) + len(dense) > 2:
+        times = time_interleaved([runner.call for runner in (*mine, *dense)], _HEATS, warmup)
+        mine, dense = [mine[_best(times[: len(mine)])]], [dense[_best(times[len(mine) :])]]
     seconds = time_interleaved([runner.call for runner in (*mine, *dense)], rounds, warmup)
-    best = min(range(len(mine)), key=lambda index: statistics.median(seconds[index]))
-    rival = min(range(len(mine), len(seconds)), key=lambda index: statistics.median(seconds[index]))
+    best, rival = _best(seconds[: len(mine)]), _best(seconds[len(mine) :])
     return {
         "path": mine[best].path,
         "layout": mine[best].layout,
-        "dense_layout": dense[rival - len(mine)].layout,
-        **figures(seconds[best], seconds[rival], batch_size=batch_size),
+        "dense_layout": dense[rival].layout,
+        **figures(seconds[best], seconds[len(mine) + rival], batch_size=batch_size),
     }
+
+
+def _best(seconds: Sequence[list[float]]) -> int:
+    return min(range(len(seconds)), key=lambda index: statistics.median(seconds[index]))
 
 
 def figures(mine: list[float], dense: list[float] | None = None, *, batch_size: int) -> dict[str, float]:

@@ -24,6 +24,12 @@ ABILITIES = {
     ),
 }
 
+_ONLY = {  # abilities of one sort of structure alone
+    "quota": "a Layout",
+    **dict.fromkeys(("retiles", "merge", "allowed"), "a Structure"),
+    **dict.fromkeys(("events", "support"), "a Support, which has events and support"),
+}
+
 _Value = TypeVar("_Value")
 
 
@@ -54,6 +60,35 @@ def near_misses(component: object, kind: str) -> Iterator[tuple[str, str]]:
         if not name.startswith("_") and name not in parameters and name not in abilities.values():
             for close in get_close_matches(_plain(name), abilities, n=1, cutoff=0.85):
                 yield name, abilities[close]
+
+
+def misplaced(component: object, kind: str) -> Iterator[tuple[str, str]]:
+    """(attribute, what reads it) of public attributes that are an ability of something else than this component.
+
+    kind: one of ABILITIES. Parameters, which are a dataclass's fields, may be called anything.
+    """
+    parameters = {f.name for f in fields(component)} if is_dataclass(component) else set()
+    own = {name for name in ABILITIES[kind] if kind != "structure" or _reads(component, name)}
+    for name in dir(component):
+        if name in own or name in parameters:
+            continue
+        owners = [f"a {other}" for other, names in ABILITIES.items() if name in names and other != kind]
+        if kind == "structure" and name in ABILITIES[kind]:
+            owners = [_ONLY[name]]
+        if owners:
+            yield name, " and ".join(owners)
+
+
+def _reads(component: object, name: str) -> bool:
+    """Whether the engine reads an ability of this sort of structure: of a Structure, a Layout or a Support."""
+    whole = callable(getattr(component, "fill", None))
+    supports = all(callable(getattr(component, part, None)) for part in ("events", "support"))
+    sorts = {
+        "a Layout": not whole and callable(getattr(component, "units", None)),
+        "a Structure": whole,
+        "a Support, which has events and support": supports,
+    }
+    return name not in _ONLY or sorts[_ONLY[name]]
 
 
 def _plain(name: str) -> str:

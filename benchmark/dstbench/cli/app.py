@@ -15,9 +15,15 @@ from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
 from dstbench.cli.report import compare, explore, index, leaderboard, results_app
 from dstbench.cli.run import run
+from dstbench.cli.status import status
 from dstbench.cli.suites import suites
+from dstbench.cli.worker import worker
 from dstbench.errors import BadInput
 from dstbench.results.printable import printable
+from dstbench.results.storage import is_full
+
+FULL = 73
+"""The exit code where nothing more can be written: that of sysexits.h for a file that can't be made."""
 
 
 class _Group(TyperGroup):
@@ -32,6 +38,12 @@ class _Group(TyperGroup):
             message = printable(str(error), kept="\n")
             typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
             raise typer.Exit(2) from None
+        except OSError as error:
+            if not is_full(error):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            typer.secho(f"error: {printable(place + str(error.strerror))}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(FULL) from None
 
 
 app = typer.Typer(
@@ -75,6 +87,8 @@ def _common(
 
 
 app.command()(run)
+app.command()(worker)
+app.command()(status)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)

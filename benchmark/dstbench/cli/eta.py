@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from dstbench.errors import BadInput
 
 Trial = tuple[str, str]  # phase, key
 
@@ -58,3 +61,19 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_LENGTH = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _UNITS))
+
+
+def seconds_of(name: str, text: str) -> float:
+    """The seconds of ``3h50m``, ``90m`` or ``3600s``, or of a number of them. Raises BadInput, naming the option."""
+    plain = text.strip().lower()
+    found = _LENGTH.fullmatch(plain + "s" if plain.replace(".", "", 1).isdigit() else plain)
+    seconds = (
+        sum(_UNITS[unit] * float(number or 0) for unit, number in found.groupdict().items()) if found else 0
+    )
+    if not 0 < seconds < float("inf"):
+        raise BadInput(f"{name}: expected a time such as 3h50m, 90m or 3600s, got {text!r}")
+    return seconds

@@ -12,6 +12,7 @@ import typer
 from dstbench.cli.eta import duration
 from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers, Yes
 from dstbench.cli.tables import print_json, print_rows
+from dstbench.runner.matrix.quantities import memory_text
 
 
 def plan(
@@ -83,6 +84,7 @@ def describe(
         },
         "tuning": planned.matrix.budget.tuning,
         "trial_seconds": planned.matrix.budget.trial_seconds,
+        "trial_memory": planned.matrix.budget.trial_memory,
         "notes": [*planned.notes, *ahead.notes],
         "trials": [
             {
@@ -143,8 +145,9 @@ def _print_estimate(described: Mapping[str, Any]) -> None:
             f"with {estimate['workers']} workers, {duration(estimate['timing_seconds'])} timing "
             f"(from {estimate['basis']})"
         )
-    if described["trial_seconds"]:
-        typer.echo(f"limit     {duration(described['trial_seconds'])} a trial")
+    time, memory = described["trial_seconds"], described["trial_memory"]
+    if limits := [*([duration(time)] if time else ()), *([memory_text(memory)] if memory else ())]:
+        typer.echo(f"limit     {' and '.join(limits)} a trial")
     if estimate["disk_bytes"] is not None:
         typer.echo(f"disk      {estimate['disk_bytes'] / 1e6:.3g} MB")
 

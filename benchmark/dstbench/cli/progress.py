@@ -62,9 +62,13 @@ class Progress:
         )
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
-        self._totals = {"train": train, "throughput": throughput}
+        self.expect(train, throughput)
         if ahead is not None:
             self._left = Remaining(ahead.seconds, {"train": ahead.workers})
+
+    def expect(self, train: int, throughput: int) -> None:
+        """So many trials will be trained and timed."""
+        self._totals = {"train": train, "throughput": throughput}
 
     def __call__(self, event: Event) -> None:
         """Show one trial's start or end."""
@@ -77,13 +81,17 @@ class Progress:
                     f"  {escape(describe(event))}", total=None, count="", left=""
                 )
             return
+        if self._bars is not None and (bar := self._running.pop((phase, job.key), None)) is not None:
+            self._bars.remove_task(bar)
+        if event.kind == "held":
+            self._print(f"waiting: {describe(event)}: {event.reason or 'another process took it'}", "dim")
+            return
         self._done[phase] = self._done.get(phase, 0) + 1
         self._left.end((phase, job.key), event.seconds)
         seconds = self._left.seconds(time.monotonic())
         left = f"{duration(seconds)} left" if seconds else ""
         reason = f": {event.reason}" if event.reason else ""
         if self._bars is not None:
-            self._bars.remove_task(self._running.pop((phase, job.key)))
             total, done = self._totals.get(phase, 0), self._done[phase]
             self._bars.update(self._overall_bar(phase), completed=done, count=f"{done}/{total}", left=left)
         if self._bars is None or event.status not in _COLOURS:

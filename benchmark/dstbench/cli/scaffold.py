@@ -23,6 +23,8 @@ _FILES = {
     "tests/test_conformance.py": "test_conformance.py",
 }
 """File of the package -> its template."""
+_METADATA = {"dataset": ', revision="1", input_shape=(1, 16, 16), num_classes=4'}
+"""Kind -> what else its template's component is registered with."""
 
 
 def scaffold(kind: str, name: str, out: Path) -> Path:
@@ -64,6 +66,7 @@ def scaffold(kind: str, name: str, out: Path) -> Path:
         "module": distribution.replace("-", "_"),
         "title": title,
         "version": __version__,
+        "metadata": _METADATA.get(kind, ""),
     }
     for path, template in _FILES.items():
         _write(folder / path.format(**values), template.format(**values), values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
@@ -30,6 +30,39 @@ _P = ParamSpec("_P")
 def world() -> int:
     """The number of ranks that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's among them; 0 without a process group."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's plain value, in the order of ranks."""
+    return [json.loads(text) for text in _gather(json.dumps(value))] if world() > 1 else [value]
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over ranks, in place."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def most(values: list[int]) -> list[int]:
+    """The largest of each over ranks."""
+    if world() == 1:
+        return values
+    largest = torch.tensor(values, dtype=torch.int64, device=_device())
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return [int(value) for value in largest.tolist()]
+
+
+def hold_as_rank_0(tensors: Iterable[Tensor]) -> None:
+    """Give every rank the values of rank 0, in place."""
+    if world() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def average(tensors: Mapping[str, Tensor]) -> None:

@@ -116,7 +116,9 @@ def _read(kind: str, target: Any) -> Signature:
     if is_function(target) and kind not in (*_PASSED, *_FACTORIES):
         passed |= set(required_positionals(target))
     if is_function(target) and kind == "executor":  # called with keywords: all that it needs is passed
-        passed |= {name for name, argument in arguments.items() if argument.default is argument.empty}
+        passed |= {name for name, argument in arguments.items() if argument.default is argument.empty} | {
+            "workers"
+        }
     hints, defaults = _hints(target), _factory_defaults(target)
     parameters = tuple(
         _parameter(argument, hints.get(name, Any), defaults)

@@ -42,22 +42,23 @@ def read_plain(path: Path, most: int) -> bytes:
     return content
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, scratch: Path | None = None) -> None:
     """Write a file so that a reader, or a full disk, finds the old one or the new one, never half of one."""
-    write_all(path.parent, {path.name: text})
+    write_all(path.parent, {path.name: text}, scratch)
 
 
-def write_all(folder: Path, contents: Mapping[str, str]) -> None:
+def write_all(folder: Path, contents: Mapping[str, str], scratch: Path | None = None) -> None:
     """Write files of a folder, made where it isn't there: none is replaced before all are written.
 
-    Text is UTF-8 with ``\\n``; what UTF-8 can't say is escaped. Raises BadInput where ``folder`` is a file, and
-    OSError where the disk is full or read-only; what was there stays.
+    Text is UTF-8 with ``\\n``; what UTF-8 can't say is escaped. scratch: a folder on the same file system in which
+    they are made ready, if not in their own. Raises BadInput where ``folder`` is a file, and OSError where the disk
+    is full or read-only, or ``scratch`` is gone; what was there stays.
     """
     make_folder(folder)
     ready: dict[str, str] = {}
     try:
         for name, text in contents.items():
-            handle, ready[name] = tempfile.mkstemp(dir=folder, prefix=f".{name}-")
+            handle, ready[name] = tempfile.mkstemp(dir=scratch or folder, prefix=f".{name}-")
             with os.fdopen(handle, "wb") as file:
                 file.write(text.encode("utf-8", "backslashreplace"))
                 file.flush()

@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +90,30 @@ def folder_of(results: Path, key: str) -> Path:
     return results / key[:2] / key
 
 
-def write_record(record: Mapping[str, Any], folder: Path) -> Record:
-    """Seal a record and write it to ``folder/result.json`` atomically; returns what was written."""
+def write_record(record: Mapping[str, Any], folder: Path, scratch: Path | None = None) -> Record:
+    """Seal a record and write it to ``folder/result.json`` atomically, by way of ``scratch``; returns what was
+    written."""
     sealed = seal(record)
-    write_whole(folder / FILE, json.dumps(sealed, indent=1) + "\n")
+    write_whole(folder / FILE, json.dumps(sealed, indent=1) + "\n", scratch)
     return sealed
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Inside, each record is read once, as long as its file doesn't change. For a command that reads results for
+    several purposes; what was read must not be changed."""
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
+_remembered: ContextVar[dict[tuple[Any, ...], Record | Rejected] | None] = ContextVar(
+    "remembered", default=None
+)
+_SETTLED = 2.0
+"""Seconds after which another write of a file is sure to change its time stamp."""
 
 
 def read_record(path: Path) -> Record | Rejected:
@@ -100,6 +122,20 @@ def read_record(path: Path) -> Record | Rejected:
     What isn't printable in its texts is escaped: the record can be shown as it is.
     """
     path = path / FILE if path.name != FILE and path.is_dir() else path
+    remembered, stamp = _remembered.get(), None
+    if remembered is not None:
+        with suppress(OSError):
+            status = path.stat()
+            if time.time() - status.st_mtime > _SETTLED:
+                stamp = path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    if remembered is None or stamp is None:
+        return _read(path)
+    if stamp not in remembered:
+        remembered[stamp] = _read(path)
+    return remembered[stamp]
+
+
+def _read(path: Path) -> Record | Rejected:
     try:
         content = read_plain(path, LARGEST_FILE)
     except OSError as error:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import signal
 import traceback
 from typing import Any
 
-from dstbench.errors import Infeasible
+from dstbench.errors import Infeasible, in_a_line
+
+LOG = "log.txt"
+"""In a trial's folder: what it printed."""
 
 
 class Diverged(RuntimeError):
@@ -21,14 +27,34 @@ def ending(
 
 def failure(error: BaseException, phase: str | None = None) -> dict[str, Any]:
     """The ending of a trial that raised."""
+    if is_out_of_memory(error):
+        _make_room()
     text = "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
-        return ending("oom", _reason(error), phase, text)
+        return ending("oom", in_a_line(error), phase, text)
     if isinstance(error, Infeasible):  # what was asked for can't exist: a density that empties a layer, say
         return ending("skipped", str(error), phase, text)
     if isinstance(error, Diverged):
         return ending("diverged", str(error), phase, text)
-    return ending("failed", _reason(error), phase, text)
+    return ending("failed", in_a_line(error), phase, text)
+
+
+def died(code: int) -> tuple[str, str]:
+    """Status and reason of a process that ended with this exit code, or -signal, and said nothing."""
+    if code == -signal.SIGKILL:
+        return "killed", "killed by SIGKILL, which is also how a system out of memory ends a process"
+    if code < 0:
+        known = {one.value: one.name for one in signal.Signals}
+        return "killed", f"killed by {known.get(-code, f'signal {-code}')}; see {LOG}"
+    return "killed", f"its process ended with exit code {code}; see {LOG}"
+
+
+def _make_room() -> None:
+    """Take away the limit of what this process may allocate: the exception's frames keep all that it holds alive, and
+    its record needs a little more."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,9 +63,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _reason(error: BaseException) -> str:
-    """The exception's name and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

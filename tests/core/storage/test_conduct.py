@@ -1,5 +1,8 @@
 """Optimizers tried on tiny weights: a new weight's state, zeros that stay, and steps that read other weights."""
 
+import re
+import time
+
 import pytest
 import timm.optim
 import torch
@@ -248,3 +251,29 @@ def test_condensed_growth_starts_as_masked_does(name, monkeypatch):
         for key, value in state[index].items():
             active = masks[layer] if value.shape == masks[layer].shape else ...
             torch.testing.assert_close(other_state[index][key][active], value[active], rtol=1e-4, atol=1e-5)
+
+
+class Growing(torch.optim.SGD):
+    """Its steps need more time with every power of a weight's width, as contractions in a bad order do."""
+
+    widest = 0
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        width = max(self.param_groups[0]["params"][0].shape)
+        Growing.widest = max(Growing.widest, width)
+        end = time.process_time() + (0.2 if width >= 32 else 0)
+        while time.process_time() < end:
+            pass
+        return loss
+
+
+def test_an_optimizer_whose_steps_take_too_long_is_refused_by_name_with_the_reason():
+    model = nn.Sequential(nn.Linear(128, 128))
+    optimizer = Growing(model.parameters(), lr=0.1)
+    why = r"a step of a weight of \(32,.*takes .* s, too long to be tried"
+    assert re.search(why, conduct(optimizer, optimizer.param_groups[0]).failure)
+    assert Growing.widest == 32  # nothing larger was tried
+    recipe = {"structure": "channel", "grow": "gradient"}
+    with pytest.raises(BadInput, match=f"under Growing.*{why}"):
+        dstbench.Sparsifier(model, optimizer, recipe, 0.5, total_steps=10, storage="compact")

@@ -85,3 +85,19 @@ def test_gradients_that_someone_wrote_are_training():
         model[4].bias.grad = torch.ones(4)
         sparsifier.step()
         assert sparsifier.steps == count
+
+
+def test_a_network_that_died_goes_on_to_the_end_of_its_schedule():
+    """Its last bias still learns: such steps are training. What growth reads is zero, and decides no mask."""
+    model = mlp()
+    model[1] = model[3] = nn.ReLU()
+    sparsifier = dstbench.Sparsifier(model, sgd(model), METHODS["rigl"], 0.2, total_steps=20)
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.bias.fill_(-1000.0)  # no unit is ever on again
+        model[4].weight.zero_()
+        model[4].bias[0] = 1.0  # no batch is in balance
+    masks = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    train(model, sparsifier, 20)
+    assert (sparsifier.steps, sparsifier.updates) == (20, 0)
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())

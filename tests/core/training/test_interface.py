@@ -151,3 +151,31 @@ def test_masks_are_not_put_on_another_model(other, said):
     with pytest.raises(BadInput, match=said):
         sparsifier.apply_masks(other)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"dense_layers": 3}, "dense_layers: expected patterns of layer names, got 3"),
+        ({"dense_layers": ["0", None]}, "dense_layers: expected patterns of layer names"),
+        ({"on_update": 3}, "on_update: expected a function of an UpdateReport, got 3"),
+        ({"model": None}, "model: expected a torch.nn.Module, got NoneType"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(given, said):
+    model = mlp()
+    options = {"model": model, "optimizer": sgd(model), "recipe": "set", "density": 0.2, "total_steps": 9}
+    with pytest.raises(BadInput, match=re.escape(said)):
+        dstbench.Sparsifier(**options | given)
+
+
+def test_one_pattern_is_one_everywhere():
+    """A string is a sequence of strings, too."""
+    model = nn.Sequential()
+    for name in ("one", "other"):
+        model.add_module(name, nn.Linear(8, 8))
+    assert list(dstbench.densities(model, 0.2, dense_layers="one")) == ["other"]
+    one, listed = (
+        dstbench.training_cost(model, "set", 0.5, 10, (8,), dense_layers=given) for given in ("one", ["one"])
+    )
+    assert one.ratio() == listed.ratio() == (64 + 32) / 128

@@ -13,7 +13,7 @@ import pytest
 
 from dstbench.results.record import read_record
 from dstbench.runner.execution import local, log
-from dstbench.runner.execution.lease import FILE as LEASE
+from dstbench.runner.execution.lease import LEASE
 from dstbench.runner.execution.local import run_local
 from dstbench.runner.execution.log import keep_log, last_words
 from dstbench.runner.execution.worker import LOG

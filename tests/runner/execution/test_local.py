@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dstbench.results.record import read_record, write_record
-from dstbench.runner.execution.lease import FILE as LEASE
+from dstbench.runner.execution.lease import HOLDER, LEASE
 from dstbench.runner.execution.local import cores, default_workers, run_local, visible_gpus
 from dstbench.runner.execution.worker import LOG
 from fakes.jobs import TRIAL, job, outcomes
@@ -141,11 +141,15 @@ def test_children_die_with_a_killed_scheduler(tmp_path):
     until = time.monotonic() + 20
     while not (tmp_path / "ab" / "started").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    holder = json.loads((tmp_path / "ab" / LEASE).read_text())["pid"]
+    [said] = (tmp_path / "ab" / LEASE).glob(f"*/{HOLDER}")
+    holder = json.loads(said.read_text())["processes"][0]["pid"]
     scheduler.kill()
     scheduler.wait()
     psutil.wait_procs([psutil.Process(holder)] if psutil.pid_exists(holder) else [], timeout=20)
     assert not psutil.pid_exists(holder) or psutil.Process(holder).status() == psutil.STATUS_ZOMBIE
+    assert not (
+        tmp_path / "ab" / LEASE
+    ).exists()  # given back: nobody has to find out that its holder is dead
     again = job(tmp_path)
     run_local([replace(again, folder=tmp_path / "ab")], on_event=lambda event: None)
     assert read_record(tmp_path / "ab")["status"] == "ok"

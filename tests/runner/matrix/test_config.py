@@ -238,6 +238,7 @@ def test_defaults_of_training_never_change():
         "weight_decay": 5e-4, "schedule": "cosine", "step_epochs": 30, "milestones": (), "gamma": 0.1,
         "warmup_epochs": 0, "label_smoothing": 0.0, "mixed_precision": "no", "gradient_accumulation": 1,
         "clip_norm": None, "eval_every": 1, "channels_last": False, "threads": 1, "storage": "masked",
+        "processes": 1, "sync_batch_norm": False,
     }  # fmt: skip
 
 
@@ -247,6 +248,24 @@ def test_extended_training_moves_its_milestones():
     assert (longer.epochs, longer.milestones, longer.step_epochs) == (15, (6, 10), 4)
     assert longer.warmup_epochs == 2
     assert plain.extended(1) is plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"batch_size": 128, "processes": 3},
+            "batch_size: expected a multiple of the 3 processes .* got 128",
+        ),
+        ({"storage": "compact", "processes": 2}, "storage: 'compact' changes the shapes of parameters"),
+        ({"processes": 0}, "processes"),
+        ({"processes": True}, "processes"),
+        ({"sync_batch_norm": 1}, "sync_batch_norm"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused_by_name(settings, message):
+    with pytest.raises(BadInput, match=message):
+        load_matrix({**MATRIX, "training": {"epochs": 1, **settings}})
 
 
 @pytest.mark.parametrize("multiplier", [0, -1, True, float("inf"), float("nan")])

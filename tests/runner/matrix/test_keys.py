@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstbench.registration.registry import registry
-from dstbench.runner.matrix.config import load_matrix, suites
+from dstbench.runner.matrix.config import Training, load_matrix, suites
 from dstbench.runner.matrix.key import trial_key
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -138,3 +138,19 @@ def test_every_committed_trial_is_one_of_its_suite():
 
 def test_extended_trainings_shares_and_dense_layers_keep_their_keys():
     assert [trial.key for trial in plan(load_matrix(MATRIX), registry()).trials] == MATRIX_KEYS
+
+
+def test_processes_are_part_of_a_trial_where_they_change_it():
+    """Sums add up in another order in two processes; norms of a whole batch are those of one process anyway."""
+    [alone, *_] = PINNED
+    trial = TrialSpec.from_json(record(*alone)["trial"])
+
+    def key(**settings):
+        training = Training(**{**trial.training.model_dump(exclude_defaults=True), **settings})
+        return trial_key(replace(trial, training=training), registry().choose)
+
+    assert (
+        key(processes=1) == key(sync_batch_norm=True) == key(processes=1, sync_batch_norm=False) == alone[1]
+    )
+    assert len({alone[1], key(processes=2), key(processes=4), key(processes=2, sync_batch_norm=True)}) == 4
+    assert key(processes=2, sync_batch_norm=False) == key(processes=2)

@@ -380,3 +380,12 @@ def test_an_override_that_names_another_component_drops_the_old_ones_parameters(
     rules = [{"when": {"recipe": "rigl"}, "set": {"schedule.name": "constant", "schedule.zeta": 0.1}}]
     [trial] = planned(axes={"recipe": [{"name": "rigl", "alpha": 0.5}]}, overrides=rules).trials
     assert trial.trial.recipe.schedule == {"name": "constant", "zeta": 0.1}
+
+
+def test_a_network_that_torch_refuses_says_why_in_a_line():
+    from dstbench.runner.matrix.outlook import _profile
+
+    def factory(num_classes, input_shape):
+        raise TypeError("Overflow\nException raised from unpack at numbers.h:79")
+
+    assert _profile(factory, (1, 8, 8), 10, ()).misfit.endswith("for this data: TypeError: Overflow")

@@ -12,7 +12,7 @@ from dstbench.api import Augment, Split
 from dstbench.registration.registry import registry
 from dstbench.results.record import seal
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import trial as trial_module
+from dstbench.runner.trial import loop
 from dstbench.runner.trial.batches import evaluation_batches
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.running import CURVE, STATE
@@ -65,23 +65,23 @@ def test_validation_is_not_augmented(digits, tmp_path):
 
 def test_the_test_set_is_read_once_after_training(digits, tmp_path, monkeypatch):
     """ITOP and Chase choose the best epoch by a validation loader that is the test loader."""
-    seen, original = [], trial_module.evaluate
+    seen, original = [], loop.evaluate
 
     def watched(running, split):
         names = [name for name in ("train", "validation", "test") if getattr(running.data, name) is split]
         seen.append((names, running.progress.epoch))
         return original(running, split)
 
-    monkeypatch.setattr(trial_module, "evaluate", watched)
+    monkeypatch.setattr(loop, "evaluate", watched)
     record = run(tmp_path)
-    assert seen == [(["validation"], 1), (["validation"], 2), (["test"], 2)]
+    assert seen == [(["validation"], 0), (["validation"], 1), (["test"], 2)]  # epochs that are over
     expected = top1_of_saved(tmp_path, digits.test, digits)
     assert record["measures"]["top1"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_final_epoch_is_reported_however_bad(tmp_path, monkeypatch):
     """Chase reports the best of its last epochs."""
-    original = trial_module._epoch
+    original = loop._epoch
 
     def spoilt(running, epoch):
         loss = original(running, epoch)
@@ -91,7 +91,7 @@ def test_the_final_epoch_is_reported_however_bad(tmp_path, monkeypatch):
                 running.model.fc2.bias.copy_(torch.eye(10)[3])  # always answers 3
         return loss
 
-    monkeypatch.setattr(trial_module, "_epoch", spoilt)
+    monkeypatch.setattr(loop, "_epoch", spoilt)
     measures = run(tmp_path)["measures"]
     labels = Digits()(None, False).test.labels
     threes = 100 * float((labels == 3).double().mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -17,9 +18,8 @@ from dstbench.core.training.method import as_recipe
 from dstbench.errors import BadInput
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import resume, tensor_files
-from dstbench.runner.trial import trial as trial_module
-from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE
+from dstbench.runner.trial import loop, resume, tensor_files
+from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, STATE
 from dstbench.runner.trial.trained import load_trained
 from dstbench.runner.trial.trial import run_trial
 
@@ -47,11 +47,11 @@ class Evil:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """A trial's folder after two of three epochs, and what the whole trial comes to."""
+    """A trial's folder after two of three epochs, a checkpoint a step, and what the whole trial comes to."""
     folder = tmp_path_factory.mktemp("interrupted")
     whole = run(spec(), folder / "whole")
     assert whole["status"] == "ok", whole["traceback"]
-    original, epochs = trial_module._epoch, []
+    original, epochs = loop._epoch, []
 
     def stopping(running, epoch):
         epochs.append(epoch)
@@ -60,23 +60,31 @@ def interrupted(tmp_path_factory):
         return original(running, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_module, "_epoch", stopping)
+        patch.setattr(loop, "_epoch", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run(spec(), folder / "parts", checkpoint_seconds=0)
+            run(spec(), folder / "parts", checkpoint_seconds=1e-9)
     return folder
 
 
 @pytest.fixture
-def parts(interrupted, tmp_path):
+def both(interrupted, tmp_path):
+    """With the last checkpoint, behind the last step of the second epoch, and the one before it."""
     return shutil.copytree(interrupted / "parts", tmp_path / "parts")
+
+
+@pytest.fixture
+def parts(both):
+    """With the last one alone."""
+    (both / PREVIOUS).unlink()
+    return both
 
 
 @pytest.fixture
 def epochs(monkeypatch):
     """The epochs that are run."""
-    seen, original = [], trial_module._epoch
+    seen, original = [], loop._epoch
     monkeypatch.setattr(
-        trial_module, "_epoch", lambda running, epoch: (seen.append(epoch), original(running, epoch))[1]
+        loop, "_epoch", lambda running, epoch: (seen.append(epoch), original(running, epoch))[1]
     )
     return seen
 
@@ -95,7 +103,7 @@ def curve(folder):
 
 def test_a_whole_checkpoint_is_continued(parts, interrupted, epochs):
     record = run(spec(), parts)
-    assert (record["status"], epochs) == ("ok", [2])
+    assert (record["status"], epochs) == ("ok", [1, 2])
     assert "checkpoint" not in record["provenance"]
     assert_as_the_whole(parts, interrupted)
     assert {path.name for path in parts.iterdir()} == {STATE, CURVE}
@@ -163,7 +171,7 @@ DAMAGES = {
     "newer": lambda path: change(path, version=99),
     "another trial": lambda path: change(path, trial="0" * 64),
     "no optimizer": lambda path: drop(path, "optimizer"),
-    "no generators": lambda path: drop(path, "random"),
+    "no generators": lambda path: drop(path, "ranks"),
     "other layers": lambda path: change(path, model={"x": torch.zeros(1)}),
     "no progress": lambda path: change(path, progress={}),
     "progress of text": lambda path: change(path, progress="text"),
@@ -181,6 +189,56 @@ def test_a_damaged_or_foreign_checkpoint_is_named_and_set_aside(damage, parts, i
     assert not (parts / CHECKPOINT).exists()
     for said in (record["provenance"]["checkpoint"], caplog.text):
         assert said.count(f"{CHECKPOINT}: not used, now {aside}: ") == 1
+
+
+@pytest.mark.parametrize("damage", ["a byte short", "zeros", "another trial", "folder", "no generators"])
+def test_the_one_before_a_damaged_checkpoint_is_continued(damage, both, interrupted, epochs):
+    DAMAGES[damage](both / CHECKPOINT)
+    record = run(spec(), both)
+    assert (record["status"], epochs) == ("ok", [1, 2]), record["traceback"]
+    assert_as_the_whole(both, interrupted)
+    [aside] = [path.name for path in both.iterdir() if path.name.endswith(".invalid")]
+    assert record["provenance"]["checkpoint"].startswith(f"{CHECKPOINT}: not used, now {aside}: ")
+
+
+def test_a_kill_between_the_two_renames_of_a_checkpoint_costs_a_step(both, interrupted, epochs):
+    (both / CHECKPOINT).rename(both / f"{CHECKPOINT}.new")
+    record = run(spec(), both)
+    assert (record["status"], epochs) == ("ok", [1, 2])
+    assert "checkpoint" not in record["provenance"]
+    assert_as_the_whole(both, interrupted)
+    assert {path.name for path in both.iterdir()} == {STATE, CURVE}
+
+
+def test_where_both_are_damaged_both_are_named(both, interrupted, epochs):
+    for name in (CHECKPOINT, PREVIOUS):
+        cut(both / name, 1000)
+    record = run(spec(), both)
+    assert epochs == [0, 1, 2]
+    assert_as_the_whole(both, interrupted)
+    for name in (CHECKPOINT, PREVIOUS):
+        assert f"{name}: not used, now {name}." in record["provenance"]["checkpoint"]
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(tmp_path, interrupted, monkeypatch, caplog):
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    original, left = loop.train, []
+
+    def train(running):
+        original(running)
+        left.extend(path.name for path in running.folder.iterdir())
+        monkeypatch.setattr(torch, "save", save)  # there is room for the trained network
+
+    monkeypatch.setattr(loop, "train", train)
+    record = run(spec(), tmp_path, checkpoint_seconds=1e-9)
+    assert (record["status"], left) == ("ok", [CURVE])
+    assert f"{CHECKPOINT}: not written: [Errno 28]" in caplog.text
+    assert_as_the_whole(tmp_path, interrupted)
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"lr": 0.01}], ids=str)
@@ -215,7 +273,7 @@ FIELDS = (
     "meter",
     "progress",
     "curve",
-    "random",
+    "ranks",
     "trial",
     "other",
 )

@@ -12,6 +12,7 @@ from dstbench.registration.registry import registry
 from dstbench.results.record import seal
 from dstbench.runner.matrix.config import Measure, Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial import loop
 from dstbench.runner.trial import trial as trial_module
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, STATE
 from dstbench.runner.trial.throughput import measure_throughput
@@ -167,9 +168,9 @@ def test_whatever_is_stored_the_record_is_the_same(storage, recipe, tmp_path):
 def test_an_interrupted_trial_continues_bit_for_bit(tmp_path, monkeypatch, grow):
     trial = config({**RIGL, "grow": {"name": grow}})
     whole = run(trial, tmp_path / "whole")
-    monkeypatch.setattr(trial_module, "_log", interrupted_after(2, trial_module._log))
+    monkeypatch.setattr(loop, "_log", interrupted_after(2, loop._log))
     with pytest.raises(KeyboardInterrupt):
-        run(trial, tmp_path / "parts", checkpoint_seconds=0)
+        run(trial, tmp_path / "parts", checkpoint_seconds=1e-9)
     monkeypatch.undo()
     assert (tmp_path / "parts" / CHECKPOINT).is_file()
     resumed = run(trial, tmp_path / "parts")
@@ -241,7 +242,7 @@ def test_out_of_memory_is_a_result(allocate, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise allocate()  # only the GPU's error is made by hand; the others are raised in there
 
-    monkeypatch.setattr(trial_module, "_epoch", full)
+    monkeypatch.setattr(loop, "_epoch", full)
     assert run(config(), tmp_path)["status"] == "oom"
 
 
@@ -292,7 +293,7 @@ def test_several_processes_are_refused(tmp_path, monkeypatch):
 def test_a_training_that_ends_above_its_density_is_refused(tmp_path, monkeypatch):
     cubic = {**RIGL, "schedule": {"name": "cubic", "delta_t": 5, "stop": 1.0}}
     assert run(config(cubic), tmp_path / "whole")["status"] == "ok"
-    original = trial_module._step
+    original = loop._step
 
     def skipping(running, total):
         if running.sparsifier.steps != 30 or getattr(running, "skipped", False):
@@ -300,7 +301,7 @@ def test_a_training_that_ends_above_its_density_is_refused(tmp_path, monkeypatch
         else:
             running.skipped = True  # as a loss scaler does with an overflow
 
-    monkeypatch.setattr(trial_module, "_step", skipping)
+    monkeypatch.setattr(loop, "_step", skipping)
     record = run(config(cubic), tmp_path / "short")
     assert (record["status"], record["phase"]) == ("failed", "evaluate")
     assert "56 of 57 steps" in record["reason"]

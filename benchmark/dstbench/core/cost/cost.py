@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dstbench.core.cost.conventions import get_convention
 from dstbench.core.cost.layers import LayerCost, Workload, layer_costs, workload
 from dstbench.core.cost.widths import Kept, kept_by_masks, kept_parts, shrink
-from dstbench.core.network.inputs import Inputs
+from dstbench.core.network.inputs import Inputs, zero_input
 from dstbench.core.network.layers import unwrap
 from dstbench.core.storage.condensed_layer import expanded, is_condensed
 from dstbench.errors import BadInput, nearest
@@ -121,7 +121,8 @@ def counted(
     masks = {
         name: value for name, value in given.items() if isinstance(value, Tensor) and name in work.layers
     }
-    kept = kept_by_masks(model, masks) if masks else {}
+    example = zero_input(model, input_shape) if example_input is None else example_input
+    kept = kept_by_masks(model, masks, example) if masks else {}
     return Counted(work, density, kept, sum(p.numel() for p in model.parameters()))
 
 
@@ -180,7 +181,8 @@ def width_cost(
     those of ``kept_parts`` and ``layer_costs``.
     """
     dense = layer_costs(model, input_shape, example_input=example_input)
-    return WidthCost(shrink(dense, kept_parts(model, rows)), dense)
+    example = zero_input(unwrap(model), input_shape) if example_input is None else example_input
+    return WidthCost(shrink(dense, kept_parts(model, rows, example)), dense)
 
 
 def _density(name: str, value: Tensor | float, weights: int) -> float:

@@ -17,7 +17,7 @@ from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.inputs import Inputs
-from dstbench.core.network.ownership import budgeted_layers
+from dstbench.core.network.ownership import budgeted_layers, patterns_of
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
 
@@ -167,7 +167,7 @@ class _Division:
     """How the engine divides a density among layers: by shapes anew, otherwise in proportion to the start."""
 
     def __init__(self, model: nn.Module, method: Method, dense_layers: Sequence[str]) -> None:
-        self.layers, _ = budgeted_layers(model, (*method.dense_layers, *dense_layers))
+        self.layers, _ = budgeted_layers(model, (*method.dense_layers, *patterns_of(dense_layers)))
         self.infos = {name: layer.info for name, layer in self.layers.items()}
         self.structures = {name: fitted(method.structure, info)[0] for name, info in self.infos.items()}
         self.size = sum(info.numel for info in self.infos.values())

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from dstbench.core.network.channels import channels, removable, units
-from dstbench.core.network.layers import maskable_layers
+from dstbench.core.network.channels import Removal, channels, removable, units
+from dstbench.core.network.inputs import Inputs, each_tensor
+from dstbench.core.network.largest import largest
+from dstbench.core.network.layers import impose, maskable_layers
+from dstbench.core.storage.condensed_layer import expanded
 from dstbench.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -24,14 +27,23 @@ class Kept:
     columns: float = 1.0  # input channels
 
 
-def widths(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Output rows that stay in each layer that loses any, by masks, bool [*w]: only rows whose removal is exact."""
-    return {name: int((~gone).sum()) for name, gone in removable(model, masks).rows.items()}
+def widths(model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None = None) -> dict[str, int]:
+    """Output rows that stay in each layer that loses any, by masks, bool [*w]: only rows whose removal is exact.
+
+    example: an input; with one they are the rows that ``compact`` leaves, for models that can't be traced without
+    an input or whose own code needs its widths, too.
+    """
+    return {name: int((~gone).sum()) for name, gone in _removal(model, masks, example).rows.items()}
 
 
-def kept_by_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Kept]:
-    """What compaction leaves of the layers that lose rows or columns, by masks, bool [*w]."""
-    removal = removable(model, masks)
+def kept_by_masks(
+    model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None = None
+) -> dict[str, Kept]:
+    """What compaction leaves of the layers that lose rows or columns, by masks, bool [*w].
+
+    example: as in ``widths``.
+    """
+    removal = _removal(model, masks, example)
     rows, columns = (
         {name: int((~gone).sum()) / len(gone) for name, gone in part.items()}
         for part in (removal.rows, removal.columns)
@@ -39,15 +51,24 @@ def kept_by_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Ke
     return {name: Kept(rows.get(name, 1.0), columns.get(name, 1.0)) for name in rows | columns}
 
 
-def kept_parts(model: nn.Module, rows: Mapping[str, float]) -> dict[str, Kept]:
+def _removal(model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None) -> Removal:
+    """On the example, as compaction does it, where the model has values; else by its graph alone."""
+    weight = next(model.parameters(), None)
+    if example is None or weight is None or weight.is_meta:
+        return removable(model, masks, example=example)
+    beside = each_tensor(example, lambda tensor: tensor.to(weight.device))
+    return largest(impose(expanded(model), masks).eval(), masks, beside).removal
+
+
+def kept_parts(model: nn.Module, rows: Mapping[str, float], example: Inputs | None = None) -> dict[str, Kept]:
     """What stays of the layers that lose rows, and of the layers that consumed those rows.
 
     rows: layer name -> output rows that stay; a number need not be whole, so that a uniform fraction can be
     asked about. Naming one layer of a residual stream narrows all that add to it. Raises BadInput for an unknown
     layer, a number outside (0, rows], a stream given two widths, and for a layer whose rows meet something that
-    keeps them from being removed.
+    keeps them from being removed. example: an input, for models that can't be traced without one.
     """
-    network, layers = channels(model), maskable_layers(model)
+    network, layers = channels(model, None, example), maskable_layers(model)
     unit_of = {name: unit for unit in units(network) if unit.consumers for name in unit.producers}
     kept: dict[str, Kept] = {}
     for name, stay in rows.items():

@@ -8,7 +8,7 @@ is zero, or a constant that its readers can take into their biases, which zeros 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -92,6 +92,7 @@ def units(network: Channels) -> list[Coupling]:
         for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
     ]
     scaled = {channel for read in flow.responses.values() for channel in network.of[read.slots].tolist()}
+    scaled |= {channel for slots in flow.late for channel in network.of[slots].tolist()}
     every = {held for part in parts for held in part.values()}
     homes: dict[int, int] = {}  # how many different sets of channels each is in
     for held in every:
@@ -121,10 +122,26 @@ class Removal:
     channels: Channels
     gone: Tensor  # bool [channels]
     links: Mapping[str, Tensor]  # layer -> bool [out, in / groups]: where any tap is active
+    multiple: int = 1  # of rows that a layer keeps
+    refused: Mapping[str, str] = field(
+        default_factory=dict
+    )  # layers that keep their rows whatever they are -> why
+
+    def refusing(self, layers: Mapping[str, str]) -> Removal:
+        """The same where these layers keep all of their rows, and with them the channels."""
+        return _removal(self.channels, self.links, self.multiple, layers)
+
+    merged: tuple[
+        int, ...
+    ] = ()  # channels that stay in place of those that a norm over all of them takes for zero
 
     def at(self, slots: Tensor) -> Tensor:
         """Which of some slots go: bool, the shape of slots."""
         return self.gone[self.channels.of[slots]]
+
+    def stands(self, slots: Tensor) -> Tensor:
+        """Which of some slots stand for others that go: bool, the shape of slots."""
+        return torch.isin(self.channels.of[slots], torch.tensor(self.merged, dtype=torch.long))
 
     @property
     def rows(self) -> dict[str, Tensor]:
@@ -145,7 +162,9 @@ class Removal:
         flow, whys = self.channels.flow, {}
         for name, links in self.links.items():
             dead = ~links.any(1)
-            if name in flow.unfollowed and bool(dead.any()):
+            if name in self.refused and bool(dead.any()):
+                whys[name] = self.refused[name]
+            elif name in flow.unfollowed and bool(dead.any()):
                 whys[name] = flow.unfollowed[name]
             elif name in flow.rows and (stay := (dead & ~self.at(flow.rows[name])).nonzero()).numel():
                 whys[name] = self._why(name, int(stay[0]))
@@ -159,6 +178,14 @@ class Removal:
         for other, slots in flow.rows.items():
             if bool(self.links[other][of[slots] == channel].any()):
                 return f"{other} sends into the same channels"
+        if channel in self.merged:
+            return "it stands for the channels that are gone, in norms over all of them"
+        for path, (_, read) in flow.entries.items():
+            if bool((of[read.slots] == channel)[read.constant != 0].any()):
+                return f"{path} isn't zero there"
+        for path, read in flow.across.items():
+            if bool((of[read.slots] == channel)[read.constant != 0].any()):
+                return f"{path} takes its statistics over what isn't zero there"
         for path, read in flow.responses.items():
             if bool((of[read.slots] == channel).any()) and bool(
                 ~_harmless(read)[of[read.slots] == channel].any()
@@ -189,14 +216,23 @@ def removable(
         name: _links(masks[name]) if name in masks else torch.ones(layer.info.shape[:2], dtype=torch.bool)
         for name, layer in maskable_layers(model).items()
     }
-    network = channels(model, links, example)
+    return _removal(channels(model, links, example), links, multiple, {})
+
+
+def _removal(
+    network: Channels, links: Mapping[str, Tensor], multiple: int, refused: Mapping[str, str]
+) -> Removal:
     flow, of = network.flow, network.of
     free = torch.zeros(network.count, dtype=torch.bool)  # read at all, and nowhere blocked
     for read in flow.reads.values():
         free[of[read.slots]] = True
     free[list(network.reasons)] = False
+    for name in refused:
+        free[of[flow.rows[name]]] = False
     for read in flow.responses.values():
         free[of[read.slots][~_harmless(read)]] = False
+    for read in flow.across.values():
+        free[of[read.slots][read.constant != 0]] = False
     gone, before = torch.zeros_like(free), -1
     while int(gone.sum()) > before:  # what only removed rows read can go, too
         before, needed = int(gone.sum()), torch.zeros_like(free)
@@ -205,9 +241,23 @@ def removable(
             columns = torch.from_numpy(reading.any(0)).view(len(read.slots), -1).any(1)
             needed[of[read.slots][columns & ~_harmless(read)]] = True
         gone = free & ~needed
+    merged = _stand_ins(network, gone)
     for slots in flow.rows.values():
         _keep_some(gone, of[slots], multiple)
-    return Removal(network, gone, links)
+    return Removal(network, gone, links, multiple, refused, merged)
+
+
+def _stand_ins(network: Channels, gone: Tensor) -> tuple[int, ...]:
+    """Take back one channel in each norm over channels that loses any: it stands for all that are zero there."""
+    chosen: set[int] = set()
+    for path, read in network.flow.across.items():
+        held = network.of[read.slots]
+        lost = held[gone[held]].tolist()
+        shared = any(other.shared and other.shared.norm == path for other in network.flow.reads.values())
+        if lost and shared and chosen.isdisjoint(held.tolist()):
+            chosen.add(lost[0])
+            gone[lost[0]] = False
+    return tuple(sorted(chosen))
 
 
 def _links(mask: Tensor) -> Tensor:
@@ -216,7 +266,10 @@ def _links(mask: Tensor) -> Tensor:
 
 def _harmless(read: Read) -> Tensor:
     """Which channels a layer can do without, whatever its weights: bool [channels read]."""
-    return read.constant == 0 if read.padded else ~read.constant.isnan()
+    alone = read.constant == 0 if read.padded else ~read.constant.isnan()
+    if read.shared is None:
+        return alone
+    return alone | (~read.shared.gain.isnan() & (read.shared.shift == 0 if read.padded else True))
 
 
 def _keep_some(gone: Tensor, held: Tensor, multiple: int) -> None:

@@ -38,6 +38,9 @@ def fit_widths(module: nn.Module) -> None:
         if module.groups > 1:
             module.groups = module.groups * rows // module.out_channels
         module.out_channels, module.in_channels = rows, module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = module.num_groups * len(module.weight) // module.num_channels
+        module.num_channels = len(module.weight)
     elif isinstance(module, _BatchNorm):
         for entries in (module.running_mean, module.weight):
             module.num_features = module.num_features if entries is None else len(entries)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
@@ -23,7 +24,12 @@ class Layer:
 
     info: LayerInfo
     module: nn.Linear | _ConvNd
-    weight: nn.Parameter
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """Whichever the module holds now."""
+        weight: nn.Parameter = self.module._parameters["weight"]  # type: ignore[assignment]
+        return weight
 
 
 def wrapped(module: nn.Module) -> nn.Module | None:
@@ -79,11 +85,19 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     modules = {name: module for name, (module, _, _) in owned.items()}
     classifier, first = _classifier(model, modules), _first_conv(model, modules)
     return {
-        name: Layer(
-            LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module, weight
-        )
+        name: Layer(LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module)
         for name, (module, weight, kind) in owned.items()
     }
+
+
+@torch.no_grad()
+def impose(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Exact zeros where the masks, bool [*w] by layer, are inactive; in place."""
+    layers = maskable_layers(model)
+    for name, mask in masks.items():
+        weight = layers[name].weight
+        weight.mul_(mask.to(weight).view_as(weight))
+    return model
 
 
 def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:

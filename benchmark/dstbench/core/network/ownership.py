@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -100,11 +100,19 @@ def owned(
     return Ownership(sparse, dense, left_out | _others(uses, {id(layer.weight) for layer in layers.values()}))
 
 
+def patterns_of(given: object) -> tuple[str, ...]:
+    """``dense_layers`` as it is given: patterns, or one alone. Raises BadInput for anything else."""
+    held = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(pattern, str) for pattern in held):
+        raise BadInput(f"dense_layers: expected patterns of layer names, got {given!r}")
+    return held
+
+
 def budgeted_layers(
     model: nn.Module, dense_layers: Sequence[str] = ()
 ) -> tuple[dict[str, Layer], dict[str, Layer]]:
     """The layers in the budget, and those that ``dense_layers`` leaves out: see ``owned``."""
-    found = owned(model, dense_layers)
+    found = owned(model, patterns_of(dense_layers))
     return found.sparse, found.dense
 
 

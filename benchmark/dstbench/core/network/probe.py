@@ -11,6 +11,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dstbench.errors import in_a_line
+
 _PLAIN = {
     nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -35,7 +37,7 @@ def rewrites(module: nn.Linear | _ConvNd) -> str | None:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.autocast("cpu", enabled=False):
             return _try(_tame(module), name)
     except Exception as error:  # anyone's forward may raise anything
-        return f"{name} couldn't be tried with a masked weight: {type(error).__name__}: {error}"
+        return f"{name} couldn't be tried with a masked weight: {in_a_line(error)}"
 
 
 def _tame(module: nn.Linear | _ConvNd) -> nn.Linear | _ConvNd:

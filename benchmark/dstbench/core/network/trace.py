@@ -3,6 +3,9 @@
 A model is traced without any input where it lets itself be. One whose code asks for sizes is traced on an example,
 on which its operators are run once: sizes are numbers then, and the graph is the one that inputs of this shape take.
 timm's models say themselves what they usually take.
+
+Where there is an example, every node has in its ``meta`` the shape of its tensor, and the value itself where that
+doesn't depend on what the example holds.
 """
 
 from __future__ import annotations
@@ -20,8 +23,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstbench.core.network.inputs import Inputs, arguments
 
-# Of timm: a norm with its activation, a linear layer that casts, and a convolution that pads by its input's size.
-_LEAVES = {"BatchNormAct2d": _BatchNorm, "Linear": nn.Linear, "Conv2dSame": nn.Conv2d}
+# Of timm: norms, some with an activation, a linear layer that casts, a convolution that pads by its input's size.
+_LEAVES = {
+    "BatchNormAct2d": _BatchNorm, "Linear": nn.Linear, "Conv2dSame": nn.Conv2d, "LayerNorm": nn.LayerNorm,
+    "LayerNorm2d": nn.LayerNorm, "LayerNormAct2d": nn.LayerNorm, "GroupNorm": nn.GroupNorm,
+    "GroupNorm1": nn.GroupNorm, "GroupNormAct": nn.GroupNorm, "RmsNorm": nn.Module,
+}  # fmt: skip
+_MOVES_TENSORS = {
+    "view",
+    "reshape",
+    "transpose",
+    "permute",
+    "flatten",
+    "expand",
+    "cat",
+    "getitem",
+    "chunk",
+    "split",
+}
 _SIZES = {
     "size",
     "dim",
@@ -44,7 +63,11 @@ class _Tracer(torch.fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         base = _LEAVES.get(type(m).__name__)
-        derived = base is not None and isinstance(m, base) and type(m).__module__.startswith("timm.")
+        derived = (
+            base is not None
+            and isinstance(m, base)
+            and type(m).__module__.startswith(("timm.", "torchvision."))
+        )
         return (
             derived
             or is_attention(m)
@@ -98,6 +121,7 @@ class _OnExample(_Tracer):
         if kind == "placeholder":
             if target in self.given:
                 proxy.value = self.given[str(target)]
+                _note(proxy.node, proxy.value)
             return proxy
         try:
             args, kwargs = map_aggregate(args, _value), map_aggregate(kwargs, _value)
@@ -106,6 +130,7 @@ class _OnExample(_Tracer):
         self.running = True
         try:
             proxy.value = self._run(kind, target, args, kwargs)
+            _note(proxy.node, proxy.value)
         finally:
             self.running = False
         return proxy
@@ -145,7 +170,9 @@ def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
     """The graph in the mode that the model is in. Raises Untraceable with the reason."""
     alike = _alike(model)
     try:
-        return _Tracer().trace(alike)
+        graph = _Tracer().trace(alike)
+        _annotate(graph, alike, _usual(model) if example is None else example)
+        return graph
     except Exception as error:  # tracing runs the model's own code on proxies: anything can happen
         example = _usual(model) if example is None else example
         if example is None:
@@ -156,6 +183,62 @@ def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
         return _OnExample(given).trace(alike, rest)
     except Exception as error:
         raise Untraceable(_reason(error)) from error
+
+
+class _Watched(torch.fx.Interpreter):
+    """Writes down what each node was."""
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        _note(n, value)
+        return value
+
+
+def _annotate(graph: torch.fx.Graph, model: nn.Module, example: Inputs | None) -> None:
+    """Run a graph that was made without an example on one, where that can tell anything."""
+    moved = any(
+        node.target in _MOVES_TENSORS or _named(node.target) in _MOVES_TENSORS for node in graph.nodes
+    )
+    if example is None or not moved:
+        return
+    try:
+        given, rest = _bound(model, example)
+        given |= rest
+        inputs = [given[str(node.target)] for node in graph.nodes if node.op == "placeholder"]
+        _Watched(model, graph=graph).run(*inputs)
+    except Exception:  # of arguments that are no tensors, or of a shape that the graph doesn't take
+        return
+
+
+def _named(target: object) -> str:
+    return str(getattr(target, "__name__", target))
+
+
+def _note(node: Node, value: Any) -> None:
+    """Keep the shape, and what no input's values decide: what comes from parameters and sizes alone."""
+    node.meta["shape"] = getattr(value, "shape", None)
+    if is_fixed(node):
+        node.meta["value"] = value
+
+
+def is_fixed(node: Node) -> bool:
+    """Whether a node's value comes from parameters, buffers and sizes alone."""
+    if "fixed" not in node.meta:
+        sizes = node.op == "call_method" and node.target in _SIZES
+        shape = (
+            node.op == "call_function"
+            and node.target is getattr
+            and node.args[1] in ("shape", "ndim", "dtype", "device")
+        )
+        node.meta["fixed"] = (
+            sizes
+            or shape
+            or (
+                node.op not in ("placeholder", "output")
+                and all(is_fixed(source) for source in node.all_input_nodes)
+            )
+        )
+    return bool(node.meta["fixed"])
 
 
 def _alike(model: nn.Module) -> nn.Module:

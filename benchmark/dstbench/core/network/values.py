@@ -13,14 +13,30 @@ from torch.nn.modules.conv import _ConvNd
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What a norm over the channels makes of those that are zero: gain · z + shift, with one z for all of them,
+    minus the mean over the deviation, which follows the input."""
+
+    norm: str  # module path
+    gain: Tensor  # float64 [C]; NaN where the channel isn't zero
+    shift: Tensor  # float64 [C]
+
+
+@dataclass(frozen=True)
 class Value:
     """A tensor inside the network, by its channels."""
 
     slots: Tensor  # int64 [C]
     constant: Tensor  # float64 [C]: what the channel holds everywhere, in evaluation; NaN if no constant
-    axis: Literal[1, -1]  # where the channels lie
+    axis: Literal[0, 1, -1]  # where the channels lie; 0: on no single axis
     flat: bool = False  # behind a flattening: each channel is several features in a row
     owner: str | None = None  # the one layer whose rows these are
+    shared: Shared | None = None  # behind a norm over the channels
+    labels: Tensor | None = None  # int64, of the tensor's shape: the channel of each entry, on no single axis
+
+    def becoming(self, constant: Tensor) -> Value:
+        """The same channels with other values."""
+        return replace(self, constant=constant, shared=None)
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Read:
     slots: Tensor  # int64 [C]
     constant: Tensor  # float64 [C], as in Value
     padded: bool  # zeros around the input: there a constant isn't constant
+    shared: Shared | None = None  # as in Value
 
 
 def readable(value: Value, axis: int, columns: int) -> bool:
@@ -80,6 +97,8 @@ def flattened(value: Value, start: Any, end: Any) -> Value | str:
 
 def averaged(value: Value, dims: Any, keepdim: Any) -> Value | None:
     """A mean over both image axes."""
+    if value.axis == 0:
+        return None
     spatial = {dim % 4 for dim in (dims if isinstance(dims, Iterable) else [dims]) if isinstance(dim, int)}
     if value.axis != 1 or value.flat or spatial != {2, 3}:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dstbench.errors import in_a_line
+
 _RATE = 0.1  # of the copies whose movements are compared: the real one may be warming up from zero
 _COSINES = (
     0,
@@ -23,6 +26,7 @@ _COSINES = (
     0.05,
     None,
 )  # some optimizers project where rows of weight and gradient are nearly orthogonal
+_SLOW, _LONGEST = 0.1, 20.0  # seconds on the processor: of one step, and of all
 _WIDEST = 128  # entries along a dimension of a tiny weight; optimizers treat smaller tensors in other ways
 
 
@@ -67,6 +71,8 @@ def conduct(optimizer: Optimizer, group: dict[str, Any]) -> Conduct:
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _uncompiled():
         for parameter in largest.values():
             found &= _tried(optimizer, group, parameter)
+            if found.failure:
+                break
     return found
 
 
@@ -74,6 +80,30 @@ def _uncompiled() -> AbstractContextManager[Any]:
     """Not worth compiling for."""
     loaded = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if loaded else nullcontext()
+
+
+class _TooSlow(Exception):
+    """A step takes too long to be tried."""
+
+
+class _Patience:
+    """Time on the processor, of this process alone, that steps may still take, in seconds."""
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+
+    def spend(self, step: Callable[[], Any], shape: torch.Size) -> None:
+        """Take a step of a weight. Raises _TooSlow where no time is left."""
+        start = time.process_time()
+        step()
+        took = time.process_time() - start
+        self.left -= took
+        if self.left < 0:
+            raise _TooSlow(_too_long(shape, took))
+
+
+def _too_long(shape: torch.Size, took: float) -> str:
+    return f"a step of a weight of {tuple(shape)} takes {took:.2g} s, too long to be tried"
 
 
 def _tried(optimizer: Optimizer, group: dict[str, Any], like: Tensor) -> Conduct:
@@ -84,9 +114,15 @@ def _tried(optimizer: Optimizer, group: dict[str, Any], like: Tensor) -> Conduct
         _made,
     ):  # a copy knows settings that aren't in the groups; state may be made with it
         try:
-            return _observed(partial(_Twin, make, optimizer, group), like)
+            patience = _Patience(_LONGEST)
+            twin = partial(_Twin, make, optimizer, group, patience)
+            _approach(twin, like, patience)
+            return _observed(twin, like)
+        except _TooSlow as error:
+            reasons = [str(error)]
+            break
         except Exception as error:  # anyone's optimizer may raise anything
-            reasons.append(f"{type(error).__name__}: {error}")
+            reasons.append(in_a_line(error))
     return Conduct(still=False, condensed=False, compact=False, movable=False, failure=reasons[0])
 
 
@@ -98,9 +134,11 @@ class _Twin:
         make: Callable[..., Optimizer],
         optimizer: Optimizer,
         group: dict[str, Any],
+        patience: _Patience,
         weight: Tensor,
         rate: float,
     ) -> None:
+        self._patience = patience
         self.parameter = nn.Parameter(weight.clone())
         self._optimizer = make(optimizer, group, self.parameter)
         if rate and isinstance(self._optimizer.param_groups[0].get("lr"), float | int | Tensor):
@@ -130,7 +168,7 @@ class _Twin:
             return gradient.new_zeros(())
 
         closure()
-        self._step(self._optimizer, closure)
+        self._patience.spend(lambda: self._step(self._optimizer, closure), self.parameter.shape)
 
     def keep(self, survivors: Tensor, neutral: Mapping[str, float]) -> None:
         """Start anew where ``survivors``, bool [*w], are not."""
@@ -187,10 +225,32 @@ def _made(optimizer: Optimizer, group: dict[str, Any], parameter: nn.Parameter) 
     return type(optimizer)([parameter], **copy.deepcopy(kept))
 
 
+def _approach(make: Callable[[Tensor, float], _Twin], like: Tensor, patience: _Patience) -> None:
+    """Step ever larger weights, so that none takes long: what a step costs may grow with any power of the size."""
+    for widest in (8, 8, 16, 32, 64):  # the first loads and compiles what it needs
+        twin = make(torch.full(_shape(like, widest), 0.1).to(like), 0)
+        took = min(_took(twin, patience), _took(twin, patience))  # once may be for something else
+        if widest > 8 and took > _SLOW:
+            raise _TooSlow(_too_long(twin.parameter.shape, took))
+
+
+def _took(twin: _Twin, patience: _Patience) -> float:
+    """What a step takes, without any loss of patience."""
+    before = patience.left
+    twin.step(torch.ones_like(twin.parameter))
+    took, patience.left = before - patience.left, before
+    return took
+
+
+def _shape(like: Tensor, widest: int = _WIDEST) -> list[int]:
+    """Of a tiny weight with as many dimensions."""
+    return [min(max(d, 8), widest) if i < 2 else min(d, widest) for i, d in enumerate(like.shape)]
+
+
 def _observed(make: Callable[[Tensor, float], _Twin], like: Tensor) -> Conduct:
     """Step tiny weights, in part masked, and slices of them."""
     draw = torch.Generator().manual_seed(0)
-    shape = [min(max(d, 8), _WIDEST) if i < 2 else min(d, _WIDEST) for i, d in enumerate(like.shape)]
+    shape = _shape(like)
     rows, columns = shape[0], torch.Size(shape).numel() // shape[0]
 
     def drawn() -> Tensor:

@@ -18,6 +18,8 @@ def optimizers_of(given: Any, model: nn.Module) -> tuple[Optimizer, ...]:
 
     Raises BadInput, naming what came, for anything else.
     """
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     several = isinstance(given, list | tuple)
     if several and not given:
         raise BadInput("optimizer: expected a torch.optim.Optimizer or several, got an empty list")

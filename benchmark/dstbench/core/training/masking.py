@@ -34,6 +34,8 @@ class Masking:
         self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
         self._turn = 0  # which layer is masked whole next
         self._still = False  # whether the optimizers leave zeros alone
+        self._known = states.known
+        self._first = True  # no step was applied yet
         self.weights = Weights(rules.layers, states)
         self.arrangement: Arrangement = MaskedArrangement()
         values = self.weights.values
@@ -109,23 +111,26 @@ class Masking:
     @torch.no_grad()
     def guard(self, silent: bool) -> None:
         """Zero what others wrote into inactive weights since the last step."""
-        values = self.weights.values
-        written = self._watch.written(values)
-        if written and next(iter(values.values())).device.type != "cpu":
-            self.weights.multiply(written)
-        elif written:
+        if written := self._watch.written(self.weights.values):
             self.zero({name: self.topology.masks[name] for name in written}, silent)
+        self.weights.multiply(self._watch.unwatched)
 
     @torch.no_grad()
     def settle(self, silent: bool) -> None:
-        """Zero what a step may have written into inactive weights; else one layer in turn, for good measure."""
-        values = self.weights.values
-        if not self._still or self.states.overheard:
+        """Zero what a step may have written into inactive weights; else one large layer in turn, for good measure."""
+        if not self._still or self.states.overheard or self._first:
+            self._first = (
+                False  # fused optimizers begin with whatever memory held where their first step is skipped
+            )
             self.zero(self.topology.masks, silent)
             return
-        self._turn = (self._turn + 1) % len(values)
-        self.weights.multiply([list(values)[self._turn]] if self.states.known else values)
-        self._watch.look(values)
+        self._turn += 1
+        watched = self._watch.watched
+        turn = watched[self._turn % len(watched) :][:1] if watched else ()
+        if not self._known:
+            self.weights.multiply(self.weights.stored)
+        self.weights.zero({name: self.topology.masks[name] for name in turn})  # with what momentum made of it
+        self._watch.look(self.weights.values)
 
     @torch.no_grad()
     def enforce(self, silent: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
@@ -28,7 +29,7 @@ class Method:
     dense: bool = False  # no masks
     support: Support | None = None  # what the structure removes for good
 
-    @property
+    @cached_property
     def needs(self) -> Signal:
         """The signals that topology updates read; what the init reads is read once."""
         return self.prune.needs | self.grow.needs

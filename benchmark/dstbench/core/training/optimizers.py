@@ -17,7 +17,5 @@ def trains(optimizer: Any, renewed: bool) -> bool:
     """Whether a step is one of training. It isn't without gradients, nor with zeros that no backward pass made: so
     libraries build an optimizer's state before they load a checkpoint. renewed: whether one is known to have run."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return bool(gradients) and (
-        renewed or any(gradient.is_sparse or bool(gradient.any()) for gradient in gradients)
-    )
+    gradients = (parameter.grad for parameter in parameters if parameter.grad is not None)
+    return any(renewed or gradient.is_sparse or bool(gradient.any()) for gradient in gradients)

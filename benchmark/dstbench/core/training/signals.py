@@ -71,6 +71,12 @@ class Signals:
         self.momentum = {name: value.to(weights[name]) for name, value in self.momentum.items()}
 
 
+def blank(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    """Whether gradients were asked for and all are zero, so that to decide by them would be to decide by order."""
+    asked = [value for name in ("grad", "active_grad") for value in fields.get(name, {}).values()]
+    return bool(asked) and not any(bool(value.any()) for value in asked)
+
+
 def finite(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
     """Whether no value is infinite or NaN: else a loss scaler is about to skip the step."""
     return all(bool(value.isfinite().all()) for values in fields.values() for value in values.values())

@@ -5,24 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, wraps
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dstbench.api import Recipe, Signal, StrategyError, Target
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.update import Masks
-from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import unwrap
-from dstbench.core.network.ownership import owned
+from dstbench.core.network.ownership import owned, patterns_of
 from dstbench.core.storage.states import States
 from dstbench.core.storage.stored import Storage, check_storage
 from dstbench.core.training import checkpoint, copies
+from dstbench.core.training.deciding import deciding
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.identity import identify
 from dstbench.core.training.imposing import budget_of, checked
@@ -30,30 +30,20 @@ from dstbench.core.training.joint import joined, optimizers_of, parameters_of
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
 from dstbench.core.training.optimizers import overflowed, trains
+from dstbench.core.training.presence import Presence
 from dstbench.core.training.reach import Reach
 from dstbench.core.training.readings import Readings
 from dstbench.core.training.rules import Fields, Rules
-from dstbench.core.training.signals import Signals, finite
+from dstbench.core.training.signals import Signals, blank, finite
 from dstbench.core.training.state import TrainingState
 from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.core.training.undo import undone_on_failure
+from dstbench.errors import BadInput
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
-
-
-def _deciding(method: Callable[[Sparsifier], None]) -> Callable[[Sparsifier], None]:
-    """Without gradients, and in the weights' own precision whatever autocast or defaults are set around it."""
-
-    @wraps(method)
-    def run(self: Sparsifier) -> None:
-        device = next(iter(self.layers.values())).weight.device.type
-        with usual_defaults(), torch.no_grad(), torch.autocast(device, enabled=False):
-            method(self)
-
-    return run
 
 
 class Sparsifier(Readings):
@@ -108,6 +98,8 @@ class Sparsifier(Readings):
     ) -> None:
         check_storage(storage, model, example_input)
         check_count("seed", seed, "an integer >= 0", least=0)
+        if on_update is not None and not callable(on_update):
+            raise BadInput(f"on_update: expected a function of an UpdateReport, got {on_update!r}")
         given, recipe = recipe, as_recipe(recipe, registry)
         self.method, self._named = build_method(recipe, registry), (recipe, registry)
         if storage == "condensed" and not self.method.dense:
@@ -121,10 +113,9 @@ class Sparsifier(Readings):
         self.states = States(joined(optimizers_of(optimizer, model)))
         for part in self.optimizers:
             check_unhooked(part)
-        patterns = [dense_layers] if isinstance(dense_layers, str) else dense_layers
         self._owned = owned(
             model,
-            (*self.method.dense_layers, *patterns),
+            (*self.method.dense_layers, *patterns_of(dense_layers)),
             {id(parameter) for parameter in parameters_of(self.optimizer)},
         )
         self.layers, self.dense_layers = self._owned.sparse, self._owned.dense
@@ -136,6 +127,7 @@ class Sparsifier(Readings):
         self.states.check(weights, model.parameters(), storage, changes)
         self.masking = Masking(model, self.rules, self.states)
         self.weights, self.signals = self.masking.weights, Signals()
+        self._presence = Presence(model, self.weights)
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
         self._on_update, self._reach = on_update, Reach(self.layers, steps_per_epoch)
@@ -264,7 +256,7 @@ class Sparsifier(Readings):
 
     # Inside
 
-    @_deciding
+    @deciding
     def _start(self) -> None:
         """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
         self.state = TrainingState(self.rules.opening(), undecided=not self.method.dense)
@@ -297,9 +289,11 @@ class Sparsifier(Readings):
         self.masking.adopt(Topology(masks))
         self.masking.zero(masks, self._silent)
 
-    @_deciding
+    @torch.no_grad()
     def _prepare_step(self) -> None:
         """Collect what the step's updates read, then mask the gradients."""
+        if not self.method.dense and self._presence.replaced():
+            self._hooks.listen(self.weights.values.values())
         self._idle = not trains(self.optimizer, self._hooks.renewed)
         if self._idle or self.method.dense:
             return
@@ -307,17 +301,30 @@ class Sparsifier(Readings):
             self.masking.move()
             self.signals.move(self.weights.values)
         self.masking.guard(self._silent)
-        init = self.method.init
-        self._needed = self._plan.needs | (Signal.NONE if self.decided else init.needs)
+        self._needed = self._plan.needs | (Signal.NONE if self.decided else self.method.init.needs)
         gradients = self.masking.gradients()
-        self._reach.note(gradients)
-        wanted = self.masking.logical(gradients) if self._needed else {}
+        if self._reach.note(gradients) or self._plan.target is not None:
+            self._presence.check()
+        if self._needed:
+            self._collect(gradients)
+        if not self._idle:
+            self.masking.mask(gradients, self._silent)
+
+    @deciding
+    def _collect(self, gradients: Mapping[str, Tensor]) -> None:
+        """Keep the gradients that updates read, and decide the initial masks where these waited for them. What would
+        be decided by zeros alone waits for a step with others."""
+        wanted = self.masking.logical(gradients)
         decides = self._plan.target is not None or not self.decided
         self._idle = (
-            bool(wanted) and decides and not any(bool(gradient.any()) for gradient in wanted.values())
+            bool(wanted)
+            and decides
+            and not any(bool(gradient.any()) for gradient in wanted.values())
+            and not (self.decided and trains(self.optimizer, False))
         )
         if self._idle:
             return
+        init = self.method.init
         self.signals.keep(wanted, getattr(self.optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(part) for part in self.optimizers):
             ready = self.signals.ready(init.needs, self.topology.masks)
@@ -327,7 +334,6 @@ class Sparsifier(Readings):
             fields = self.signals.read(init.needs, self.topology.masks)
             if finite(fields):
                 self._decide(fields)
-        self.masking.mask(gradients, self._silent)
 
     @property
     def _silent(self) -> bool:
@@ -335,7 +341,7 @@ class Sparsifier(Readings):
         bias sends through an activation is what lets a gradient reach them."""
         return self.decided and self.steps >= self.last_planned_update
 
-    @_deciding
+    @torch.no_grad()
     def _finish_step(self) -> None:
         """Count the applied step; do to the topology what its plan says."""
         if not self.method.dense:
@@ -361,13 +367,16 @@ class Sparsifier(Readings):
         if self._on_update is not None and self.last_update == self.steps:
             self._on_update(self.state.history[-1])
 
+    @deciding
     def _update(self, target: Target) -> None:
         """One topology update, decided by the pure engine, then written. Layers without the signals that it reads
-        sit it out."""
+        sit it out, and all do where a network that has died gives zeros alone."""
         ready = self.signals.ready(self._needed, self.topology.masks)
         if not ready:
             return
         fields = self.signals.read(self._needed, {name: self.topology.masks[name] for name in ready})
+        if blank(fields):
+            return
         masks, books = self.rules.update(self.state.books, target, self.views(fields), self.steps, ready)
         change = self.masking.change(masks, self._silent)
         self._hooks.listen(self.weights.values.values())  # a layer may be stored otherwise now
@@ -375,6 +384,7 @@ class Sparsifier(Readings):
         report = UpdateReport(self.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(self.state, books=books, history=(*self.state.history, report))
 
+    @deciding
     def _remove(self) -> None:
         """One event of the structure's own: positions go for good, with the weights that were active there."""
         support = self.rules.shrink(self.views(), self.steps)

@@ -15,35 +15,58 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 import psutil
 
-from dstbench.runner.execution.descendants import adopt_orphans, die_with, kill_descendants
+from dstbench.results.storage import is_full, patiently
+from dstbench.runner.execution.descendants import (
+    adopt_orphans,
+    die_with,
+    ignore_requests,
+    kill_descendants,
+)
+from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import keep_log
-from dstbench.runner.execution.worker import LOG, Job, load_task, work
+from dstbench.runner.execution.memory import spread_net, watch
+from dstbench.runner.execution.worker import ELSEWHERE, LOG, UNWRITTEN, Job, load_task, work
+from dstbench.runner.trial import interruption
 
-BEGUN, RETURNED, ENDED = "begun", "returned", "ended"
+BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
 """What a scheduler is told: the process of the trial, which begins; what ``work`` returned; that process's exit code,
-or -signal."""
+or -signal; the bytes that its processes held when that was over their limit."""
 
 
-def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection) -> None:
-    """Run a job in a process of its own, and report on it."""
+def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Connection, token: str) -> None:
+    """Run a job in a process of its own under a lease, which its scheduler ends, and report on it."""
     os.setsid()  # out of reach of the terminal's Ctrl-C
+    ignore_requests()
     os.environ.update(environment)
+    try:
+        lease, why = _acquired(job, token), ELSEWHERE
+    except OSError:
+        lease, why = None, UNWRITTEN
+    if lease is None:
+        tell(report, RETURNED, why)
+        tell(report, ENDED, 0)
+        os._exit(0)
     adopt_orphans()
     output, printed = os.pipe()
     supervisor, trial = os.getpid(), os.fork()
     if trial == 0:
         os.close(output)
-        _run(job, threads, report, printed, supervisor)
+        _run(job, threads, report, printed, supervisor, lease)
     os.close(printed)
-    threading.Thread(target=_die_with_scheduler, daemon=True).start()
+    threading.Thread(target=_die_with_scheduler, args=(lease,), daemon=True).start()
     log = threading.Thread(target=keep_log, args=(output, job.folder / LOG), daemon=True)
     log.start()
-    _, status = os.waitpid(trial, 0)
+    if job.memory is not None:
+        over = partial(tell, report, OVER)
+        threading.Thread(target=watch, args=(psutil.Process(), job.memory, over), daemon=True).start()
+    with renewed(lease, on_loss=lambda: _give_up(report)):
+        _, status = os.waitpid(trial, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(trial, signal.SIGKILL)  # all that there is to do where the system lets nobody adopt orphans
     kill_descendants(psutil.Process())
@@ -52,15 +75,39 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
             pass
     log.join(5.0)  # by now nobody else writes
     tell(report, ENDED, os.waitstatus_to_exitcode(status))
+    _release_if_orphaned(lease)
     os._exit(0)
 
 
-def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: int) -> NoReturn:
+def _acquired(job: Job, token: str) -> Lease | None:
+    """The lease of a job; None, too, where the file server doesn't let it be taken: it may later.
+
+    Raises OSError where the disk is full.
+    """
+    try:
+        return patiently(lambda: acquire(job.folder, token))
+    except OSError as error:
+        if is_full(error):
+            raise
+        sys.stderr.write(f"{job.folder}: {error}\n")
+        return None
+
+
+def _give_up(report: Connection) -> None:
+    """Another process runs the trial by now."""
+    tell(report, RETURNED, ELSEWHERE)
+    kill_descendants(psutil.Process())
+
+
+def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: int, lease: Lease) -> NoReturn:
     """The trial's own process."""
     code = 1
     try:
         os.setsid()
         die_with(supervisor)
+        interruption.listen()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         os.close(printed)
@@ -68,8 +115,10 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         faulthandler.enable(file=2)
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
+        if job.memory is not None:
+            spread_net(job.memory)
         tell(report, BEGUN, os.getpid())
-        code = work(job, threads)
+        code = work(job, threads, lease)
         tell(report, RETURNED, code)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -105,10 +154,19 @@ def hear(report: Connection) -> tuple[dict[str, int], bool]:
     return heard, True
 
 
-def _die_with_scheduler() -> None:
-    """A trial whose scheduler was killed must not go on beside the next one's."""
+def _die_with_scheduler(lease: Lease) -> None:
+    """A trial whose scheduler was killed must not go on beside the next one's, which needn't wait for its lease."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         kill_descendants(psutil.Process())
+        _release_if_orphaned(lease)
         os.killpg(0, signal.SIGKILL)
+
+
+def _release_if_orphaned(lease: Lease) -> None:
+    """End a lease whose trial is over, where its scheduler isn't there to do so."""
+    scheduler = multiprocessing.parent_process()
+    if scheduler is not None and not scheduler.is_alive():
+        with contextlib.suppress(OSError):
+            lease.release()

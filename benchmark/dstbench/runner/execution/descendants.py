@@ -7,9 +7,14 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import psutil
 
+from dstbench.runner.trial import interruption
+
+REQUESTS = (signal.SIGTERM, signal.SIGHUP, interruption.SIGNAL)
+"""Signals that ask a process to end, or to stop where it can go on later."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -23,6 +28,12 @@ def die_with(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ignore_requests() -> dict[signal.Signals, Any]:
+    """Ignore what a cluster sends to all processes of a job, of which the scheduler and the trial know what to do;
+    returns what was done with it before."""
+    return {number: signal.signal(number, signal.SIG_IGN) for number in REQUESTS}
 
 
 def signal_descendants(process: psutil.Process, number: signal.Signals) -> bool:

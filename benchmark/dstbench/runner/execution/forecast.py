@@ -25,7 +25,7 @@ PaceOf = Callable[..., "Pace | None"]
 
 START = 0.5
 """Seconds beside its network that a trial takes to start and to end: a fork, its data, its files."""
-TIMING_START = 1.5
+TIMING_START = 0.7
 """The same of a timing, where fast paths are built and the best of them is chosen."""
 _CALLS, _SHORTEST = 4, 5e-3
 """Sparse and dense in two layouts are timed in each round, and calls shorter than this are repeated."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import multiprocessing
 import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench import __version__
 from dstbench.results.record import canonical
-from dstbench.runner.execution.local import cores, default_workers, visible_gpus
+from dstbench.runner.execution.local import cores, default_workers, threads_of, visible_gpus
 from dstbench.runner.execution.server import LAZY, warm_up, without_main
+from dstbench.runner.matrix import cached
 from dstbench.runner.matrix.planned import PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.provenance import processor
@@ -52,7 +50,7 @@ class Machine:
 
 def machine_of(workers: int | None, device: str, trials: Iterable[PlannedTrial]) -> Machine:
     """This machine; by default with as many workers as a run of these trials has."""
-    threads = max((trial.trial.training.threads for trial in trials), default=1)
+    threads = max((threads_of(trial.trial.training) for trial in trials), default=1)
     return Machine(workers or default_workers(Machine(1, device).gpus, threads), device)
 
 
@@ -80,7 +78,7 @@ def pace_of(
         known = {f.name: _mean([getattr(pace, f.name) for pace in measured]) for f in fields(Pace)}
         if not measured:
             return None
-        _keep(place, known)
+        cached.keep(place, known)
     return Pace(**known)
 
 
@@ -128,14 +126,7 @@ def _main(
 def _place(kind: Sequence[Any]) -> Path | None:
     """The file of a measurement; None where there is no place for files."""
     machine = [platform.node(), processor(), cores(), os.environ.get("ONEDNN_MAX_CPU_ISA")]
-    name = hashlib.sha256(canonical([*kind, machine, __version__, version("torch")]).encode()).hexdigest()[
-        :32
-    ]
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dstbench"
-    except RuntimeError:  # no home
-        return None
-    return Path(os.environ.get("DSTBENCH_CACHE") or home) / "pace" / f"{name}.json"
+    return cached.place("pace", [*kind, machine, __version__, version("torch")])
 
 
 def _kept(place: Path | None) -> Mapping[str, Any] | None:
@@ -144,20 +135,8 @@ def _kept(place: Path | None) -> Mapping[str, Any] | None:
     try:
         if place is None or time.time() - place.stat().st_mtime > _DAY:
             return None
-        known = json.loads(place.read_text(encoding="utf-8"))
+        known: Mapping[str, Any] = cached.recall(place)
         good = known.keys() == asdict(Pace(0, 0, 0)).keys()
         return known if good and all(v is None or isinstance(v, float) for v in known.values()) else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, AttributeError):
         return None
-
-
-def _keep(place: Path | None, known: Mapping[str, Any]) -> None:
-    if place is None:
-        return
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as file:
-            json.dump(known, file)
-        Path(file.name).replace(place)
-    except OSError:  # a full or read-only disk: measured again next time
-        pass

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.results.storage import check_room
+from dstbench.runner.execution.event_log import EventLog
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
+from dstbench.runner.execution.launched import Launch, launched
+from dstbench.runner.execution.local import cores
+from dstbench.runner.execution.order import LOST, Executor, Order
+from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
-from dstbench.runner.execution.worker import Event, Executor, Job, record_skip
-from dstbench.runner.matrix.config import Matrix, load_matrix
-from dstbench.runner.matrix.plan import plan
+from dstbench.runner.execution.worker import Event, Job, record_skip
+from dstbench.runner.matrix.config import Budget, Matrix, executor_of, load_matrix
+from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
+from dstbench.runner.trial.tracking import check_trackers
 
 INVALID = "invalid"
 """Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
@@ -40,12 +52,15 @@ class Run:
 
     out: Path
     plan: Plan
-    statuses: Mapping[str, str]  # of every trial of this shard: a record's status, "elsewhere", "invalid"
+    statuses: Mapping[
+        str, str
+    ]  # of every trial of this shard: a record's status, "elsewhere", "invalid", "lost"
     ran: int  # trials that this run trained
     timed: int  # trials whose throughput this run measured
     untimed: int  # trials whose measurement failed
     rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
     seconds: float
+    left: str | None = None  # what goes on after this run, on other machines, and how to end it
 
     @property
     def counts(self) -> dict[str, int]:
@@ -64,62 +79,110 @@ def run(
     *,
     settings: Sequence[str] = (),
     workers: int | None = None,
-    executor: str = "local",
+    executor: str | Mapping[str, Any] | None = None,
     retry: Iterable[str] = (),
     shard: str | None = None,
     data_root: str | Path | None = None,
     download: bool = False,
     device: str = "auto",
+    checkpoint_minutes: float = 10.0,
     progress: Callable[[Event], None] | None = None,
     planned: Callable[[Plan, int, int], None] | None = None,
     registry: Registry | None = None,
     tasks: Tasks | None = None,
     yes: bool = False,
+    on_error: OnError = "continue",
+    trackers: Sequence[str] = (),
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
 
     settings: ``axis=value``, as ``-S`` on the command line. retry: statuses of earlier trials to run again.
+    executor: its name, or a mapping of its name and parameters, or of parameters of the matrix's; else the matrix's.
     device: "auto" (a GPU where there is one) or "cpu".
+    checkpoint_minutes: how far apart a trial's checkpoints are; 0 for none, but where it is asked to stop.
     data_root: where data sets are; else what ``$DSTBENCH_DATA`` says.
     shard: "i/n", this one's share of the trials. progress: called with every trial's start and end.
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
+    on_error: "stop" to start no more trials after the first that fails; those that run go on to their end.
+    trackers: names of Accelerate's trackers, such as "tensorboard", that are told of every trial. One that isn't
+    installed is refused; one that fails later costs no trial.
+    Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
+    another: that of rank 0 does all else, the others return when it is done.
     Raises BadInput before anything starts. KeyboardInterrupt gets through once the children are ended;
-    everything finished by then is kept, and the same call continues.
+    everything finished by then is kept, and the same call continues. So does OSError where the disk is full while
+    trials run: no more are started, those that run go on, and records are tried to be written for a minute.
     """
     start = time.monotonic()
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
-    _check_options(out, settings, retry, workers, device)
+    _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
+    check_trackers(trackers)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
-    whole = plan(load_matrix(suite, settings), source, yes=yes)
-    execute: Executor = source.resolve("executor", executor).load()
+    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
+    engine = executor_of(whole.matrix, executor)
+    execute: Executor = source.choose("executor", engine).make()
     share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, limit, again = Path(out), whole.matrix.budget.trial_seconds, CONTENDED in retried
+    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
+    ending, launch = _Endings(progress), launched()
+    if launch is not None and launch.rank > 0:
+        follow(launch, cores())
+        return _summary(root, share, ending, time.monotonic() - start)
     before = _states(root, share.trials, retried)
     due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
     preload = _modules(due, source, chosen)
-    ending = _Endings(progress)
-    with run_under_way():
-        if due:
+    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+        if launch is not None:
+            _check_launched(launch, engine["name"], workers, due)
+            workers = 1
+        if due and engine["name"] == "local":
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
+        keys = {trial.key for trial in due}
+        known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
+        timed = tuple(t for t in known if is_timed(t))
         if planned is not None:
-            keys = {trial.key for trial in due}
-            known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
-            timed = tuple(t for t in known if is_timed(t))
             planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
-            options = {"data_root": data_root and Path(data_root), "device": device}
-            said = {"tuning": whole.matrix.budget.tuning}
-            jobs = [_job(root, t, chosen.train, limit, options, retry=retried, provenance=said) for t in due]
-            execute(jobs, workers=workers, on_event=ending, preload=preload)
-        timing = [t for t in share.trials if needs_timing(t, state_of(root, t.key), again)]
-        if timing:
-            options = {"device": device}
-            jobs = [_job(root, t, chosen.measure, limit, options, phase="throughput") for t in timing]
-            execute(jobs, workers=1, on_event=ending, preload=_modules(timing, source, chosen))
-    return _summary(root, share, ending, time.monotonic() - start)
+        options: dict[str, Any] = {
+            "data_root": data_root and Path(data_root),
+            "device": device,
+            "checkpoint_seconds": 60.0 * checkpoint_minutes,
+        }
+        if trackers:
+            options["trackers"] = list(trackers)
+        said = {"tuning": budget.tuning}
+        order = Order(
+            root,
+            tuple(
+                _job(
+                    root,
+                    t,
+                    chosen.train,
+                    budget,
+                    _named(options, t),
+                    before[t.key],
+                    retry=retried,
+                    provenance=said,
+                )
+                for t in due
+            ),
+            tuple(
+                _job(root, t, chosen.measure, budget, {"device": device}, before[t.key], phase="throughput")
+                for t in timed
+            ),
+            tuple(_modules([*due, *timed], source, chosen)),
+            on_error,
+        )
+        left = None
+        if due or timed:
+            check_room(root)
+            write_plan(order, whole.matrix.name)
+            log = EventLog(root, ending)
+            log.say({"kind": "run", "suite": whole.matrix.name, "train": len(due), "timed": len(timed)})
+            left = execute(order, workers=workers, on_event=log)
+            log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
+    return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
 
 
 def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
@@ -151,11 +214,32 @@ def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bo
     return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
 
 
+def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
+    """Refuse what can't be where several processes were launched to train each trial together."""
+    if executor != "local" or (workers or 1) > 1:
+        raise BadInput(
+            f"{launch.world} processes were launched, which train one trial after another together: leave out "
+            "--executor and --workers"
+        )
+    for trial in due:
+        if (wanted := trial.trial.training.processes) != launch.world:
+            raise BadInput(
+                f"training.processes: {wanted}, and {launch.world} were launched: say -S training.processes="
+                f"{launch.world}, or use no launcher, for `dstbench run` starts as many as a trial wants"
+            )
+
+
 DEVICES = ("auto", "cpu")
 
 
 def _check_options(
-    out: str | Path, settings: Sequence[str], retry: Iterable[str], workers: int | None, device: str
+    out: str | Path,
+    settings: Sequence[str],
+    retry: Iterable[str],
+    workers: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    on_error: str,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -163,10 +247,18 @@ def _check_options(
             raise BadInput(f"{name}: expected a list of strings, got {value!r}")
     if workers is not None and workers < 1:
         raise BadInput(f"workers: expected at least 1, got {workers}")
+    if not 0 <= checkpoint_minutes < math.inf:
+        raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
+    if on_error not in get_args(OnError):
+        raise BadInput(f"on_error: unknown {on_error!r}{nearest(on_error, get_args(OnError))}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")
     if Path(out).exists() and not Path(out).is_dir():
         raise BadInput(f"out: expected a folder, got the file '{out}'")
+
+
+_LEFT = ("cached", "elsewhere", "interrupted", LOST, UNWRITTEN_STATUS)
+"""What events say of trials that this run didn't end."""
 
 
 class _Endings:
@@ -181,8 +273,12 @@ class _Endings:
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
             self.last[event.job.key] = event.status
-            self.counts[event.job.phase] += event.status not in ("cached", "elsewhere")
-            self.untimed += event.job.phase == "throughput" and event.status not in ("ok", "elsewhere")
+            self.counts[event.job.phase] += event.status not in _LEFT
+            self.untimed += event.job.phase == "throughput" and event.status not in (
+                "ok",
+                "cached",
+                "elsewhere",
+            )
         if self._progress is not None:
             self._progress(event)
 
@@ -236,7 +332,7 @@ def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None
 
 def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
     for trial in skipped:
-        record_skip(_job(root, trial, "", None, {}), str(trial.skip))
+        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -268,14 +364,37 @@ def _job(
     root: Path,
     trial: PlannedTrial,
     task: str,
-    limit: float | None,
+    budget: Budget,
     options: Mapping[str, Any],
+    state: Record | Rejected | None = None,
     **more: Any,
 ) -> Job:
-    folder = folder_of(root, trial.key)
+    """A job on a trial, whose state it may change: another's, who comes in between, it leaves."""
     return Job(
-        trial.key, trial.trial, trial.label, trial.control, folder, task, limit=limit, options=options, **more
+        trial.key,
+        trial.trial,
+        trial.label,
+        trial.control,
+        folder_of(root, trial.key),
+        task,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
+        options=options,
+        replaces=state["checksum"] if isinstance(state, dict) else None,
+        **more,
     )
+
+
+def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]:
+    """Options of a trial, with what trackers, if there are any, call it."""
+    if not options.get("trackers"):
+        return options
+    spec = trial.trial
+    where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
+    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
+
+
+_ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name
 
 
 def _status(state: Record | Rejected | None, event: str | None) -> str:

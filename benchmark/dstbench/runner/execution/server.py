@@ -10,17 +10,17 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from types import ModuleType
 from typing import Any
 
 from dstbench.runner.execution import child
+from dstbench.runner.execution.descendants import ignore_requests
+from dstbench.runner.execution.tasks import without_main as without_main
 from dstbench.runner.execution.worker import Job
 
 _SERVER: Any = forkserver._forkserver  # private: there is no other way to end it
@@ -45,7 +45,22 @@ _runs = _Runs()
 def warm_up(preload: Sequence[str]) -> None:
     """Start the server, which loads ``preload`` while this process goes on."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([child.__name__, *preload])
-    forkserver.ensure_running()
+    with _requests_ignored():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _requests_ignored() -> Iterator[None]:
+    """What is started meanwhile ignores what a cluster sends to all processes of a job: the server outlives that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can say what is done with signals
+        return
+    before = ignore_requests()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -73,20 +88,24 @@ def _end() -> None:
             _SERVER._stop()
 
 
-def start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[ForkServerProcess, Connection]:
-    """Fork a trial's processes; what they say can be heard on the connection."""
+def start(
+    job: Job, threads: int, environment: Mapping[str, str], token: str
+) -> tuple[ForkServerProcess, Connection]:
+    """Fork a trial's processes, which take its lease as ``token``; what they say can be heard on the connection."""
     try:
-        return _start(job, threads, environment)
+        return _start(job, threads, environment, token)
     except (EOFError, OSError):
         # the server is gone: a module that it was to load ended it. It will end its own trial alone
         warm_up([job.task.partition(":")[0]])
-        return _start(job, threads, environment)
+        return _start(job, threads, environment, token)
 
 
-def _start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[ForkServerProcess, Connection]:
+def _start(
+    job: Job, threads: int, environment: Mapping[str, str], token: str
+) -> tuple[ForkServerProcess, Connection]:
     context = multiprocessing.get_context("forkserver")
     heard, said = context.Pipe(duplex=False)
-    arguments = (job, threads, environment, said)
+    arguments = (job, threads, environment, said, token)
     process = context.Process(target=child.supervise, args=arguments, name=job.key[:8])
     try:
         with said, without_main():
@@ -95,14 +114,3 @@ def _start(job: Job, threads: int, environment: Mapping[str, str]) -> tuple[Fork
         heard.close()
         raise
     return process, heard
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Children import no ``__main__``: they don't need it, and a script without a guard would run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -1,31 +1,40 @@
 """What every executor runs in a process of its own: one trial, from its job to its record.
 
-The record is written here, not by the scheduler, so a finished trial is kept whatever becomes of that. A
-third-party executor (a cluster's, say) calls ``work`` on each job and, for one that died, ``record_death``.
+The record is written here, not by the scheduler, so a finished trial is kept whatever becomes of that.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
-from dstbench.runner.execution.lease import lease
+from dstbench.results.storage import is_full, patiently
+from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
+from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
+from dstbench.runner.execution.tasks import load_task as load_task
+from dstbench.runner.failures import LOG as LOG
 from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial import fence
+from dstbench.runner.trial.fence import LeaseLost
+from dstbench.runner.trial.interruption import Interrupted
 
-DONE, ELSEWHERE = 0, 75
-"""What ``work`` returns: the record is there, or another process holds the trial."""
-LOG = "log.txt"
+DONE, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 73, 74, 75
+"""What ``work`` returns: the record is there; the disk is full, and the trial stays open; it was asked to stop and
+can go on; another process holds it."""
+_BRIEFLY = 5.0
+"""Seconds for which a scheduler waits for room: meanwhile it looks after no other trial."""
 CONTENDED = 0.2
 """A throughput measurement during which others used more than this share of the machine is contended."""
 
@@ -42,8 +51,10 @@ class Job:
     task: str  # "module:function", called with trial and folder
     phase: Literal["train", "throughput"] = "train"
     limit: float | None = None  # seconds of wall clock
+    memory: int | None = None  # bytes that its processes may hold
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the task
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
+    replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
 
 
@@ -51,55 +62,110 @@ class Job:
 class Event:
     """What an executor reports of a job."""
 
-    kind: Literal["started", "finished"]
+    kind: Literal["started", "held", "finished"]  # held: by another process, whose end is waited for
     job: Job
-    status: str = ""  # finished: the record's status, "cached" or "elsewhere"
-    reason: str | None = None
+    status: str = (
+        ""  # finished: the record's status, "cached", "elsewhere", or open again: "interrupted", "unwritten"
+    )
+    reason: str | None = None  # held: by whom
     seconds: float = 0.0
 
 
-class Executor(Protocol):
-    """Runs jobs, each in a process of its own, and reports each one's start and end."""
+def work(job: Job, threads: int, lease: Lease | None = None) -> int:
+    """Run one job unless it is done or held elsewhere; returns DONE, ELSEWHERE or, if it was asked to stop and can go
+    on later, INTERRUPTED. A process that ends before this returns has died, whatever its exit code.
 
-    def __call__(
-        self,
-        jobs: Sequence[Job],
-        *,
-        workers: int | None = None,
-        on_event: Callable[[Event], None],
-        preload: Sequence[str] = (),
-    ) -> None:
-        """Run all jobs, at most ``workers`` at a time. ``preload``: modules that every one of them needs."""
-        ...
+    threads: those of the machine that are this job's. lease: of the trial, where another process renews it; else it
+    is taken, renewed and given back here.
+    """
+    if lease is not None:
+        return _guarded(job, threads, lease)
+    if (lease := acquire(job.folder)) is None:
+        return ELSEWHERE
+    try:
+        with renewed(lease, on_loss=lambda: None):
+            return _guarded(job, threads, lease)
+    finally:
+        lease.release()
 
 
-def work(job: Job, threads: int) -> int:
-    """Run one job unless it is done or held elsewhere; returns DONE or ELSEWHERE. A process that ends before this
-    returns has died, whatever its exit code. ``threads`` are the processor threads that are this job's."""
-    with lease(job.folder, job.limit) as held:
-        if not held:
-            return ELSEWHERE
-        if job.phase == "throughput":
-            _measure(job, threads)
-        elif not is_finished(job.folder, job.retry):
-            (job.folder / FILE).unlink(missing_ok=True)
-            write_record(_attempt(job, threads), job.folder)
+def _guarded(job: Job, threads: int, lease: Lease) -> int:
+    """Do a job. Nothing is written once the lease is another's."""
+    fence.guard(lease.scratch)
+    try:
+        if is_open(job):
+            _do(job, threads)
+    except LeaseLost:
+        return ELSEWHERE
+    except Interrupted:
+        return INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        sys.stderr.write(f"nothing can be written: {error}\n")
+        return UNWRITTEN
+    finally:
+        fence.guard(None)
     return DONE
 
 
-def is_finished(folder: Path, retry: frozenset[str]) -> bool:
-    """Whether a trial's result stands: there, and not one that is to be tried again."""
-    if not (folder / FILE).exists():
+def _do(job: Job, threads: int) -> None:
+    if job.phase == "throughput":
+        _measure(job, threads)
+        return
+    fence.check(job.folder)
+    (job.folder / FILE).unlink(missing_ok=True)
+    _publish(_attempt(job, threads), job.folder)
+
+
+def _publish(record: Mapping[str, Any], folder: Path) -> None:
+    def write() -> None:
+        with fence.fenced(folder) as scratch:
+            write_record(record, folder, scratch)
+
+    patiently(write)
+
+
+def is_open(job: Job) -> bool:
+    """Whether a job is left to do: its trial has no result, or only one that is to be replaced; or a good one that
+    lacks its throughput. A result that can't be trusted stands."""
+    if not (job.folder / FILE).exists():
+        return job.phase == "train"
+    record = read_record(job.folder)
+    if not isinstance(record, dict):
         return False
-    record = read_record(folder)
-    return not isinstance(record, dict) or record["status"] not in retry
+    named = job.replaces == record["checksum"]
+    if job.phase == "train":
+        return record["status"] in job.retry and (named or job.replaces is None)
+    return record["status"] == "ok" and (named or not record["measures"].get("throughput"))
 
 
-def record_death(job: Job, status: str, reason: str, seconds: float) -> Record:
-    """Write the record of a trial whose process died without one; the log's end stands for a traceback."""
+def record_death(
+    job: Job,
+    status: str,
+    reason: str,
+    seconds: float,
+    measures: Mapping[str, Any] | None = None,
+    lease: Lease | None = None,
+) -> Record | None:
+    """Write the record of a trial whose process died without one; the log's end stands for a traceback.
+
+    measures: what else is known of it, beside its ``seconds``. lease: that the process held. None, and nothing is
+    written, where another has taken it by now.
+    """
     words = last_words(job.folder / LOG)
-    died = {**ending(status, reason, trace=words or None), "measures": {"seconds": seconds}}
-    return write_record(_named(job, died), job.folder)
+    died = {
+        **ending(status, reason, trace=words or None),
+        "measures": {"seconds": seconds, **(measures or {})},
+    }
+    try:
+        return patiently(
+            lambda: write_record(_named(job, died), job.folder, lease.scratch if lease else None), _BRIEFLY
+        )
+    except OSError:
+        if lease is None or lease.is_held():
+            raise
+        return None
 
 
 def record_skip(job: Job, reason: str) -> Record:
@@ -110,11 +176,22 @@ def record_skip(job: Job, reason: str) -> Record:
 def _attempt(job: Job, threads: int) -> Record:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        record = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
+        record = _run(job, threads)
     except Exception as error:
+        if is_full(error):
+            raise  # no fault of the trial's, which stays open
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
+    if record["status"] == "oom" and job.memory is not None:
+        record = {**record, "reason": f"{record['reason']} (the trial's limit is {memory_text(job.memory)})"}
     times = {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
     return _named(job, {**record, "provenance": {**times, **record.get("provenance", {})}})
+
+
+def _run(job: Job, threads: int) -> dict[str, Any]:
+    """A trial's task in this process, or in as many as it wants."""
+    if job.trial.training.processes > 1:
+        return run_ranks(RankedTrial(job.task, job.trial, job.folder, job.options), threads)
+    return load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
 
 
 def _measure(job: Job, threads: int) -> None:
@@ -126,7 +203,7 @@ def _measure(job: Job, threads: int) -> None:
         # as the job's trial asks for today: how speed is measured is no part of what the trial is
         measured = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads, contended=False)
     measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
-    write_record({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
+    _publish({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
 
 
 class _Neighbours:
@@ -158,13 +235,6 @@ class _Neighbours:
 def allowed_cpus() -> set[int] | None:
     """The processors that this process may use; None where the system can't say."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-def load_task(task: str) -> Callable[..., dict[str, Any]]:
-    """The function that ``module:function`` names."""
-    module, _, name = task.partition(":")
-    function: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
-    return function
 
 
 def _named(job: Job, record: Mapping[str, Any]) -> Record:

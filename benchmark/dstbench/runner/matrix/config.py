@@ -8,13 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dstbench.errors import BadInput, nearest
+from dstbench.recipe import named
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
 from dstbench.runner.matrix.matching import listed
 from dstbench.runner.matrix.overrides import apply_settings
+from dstbench.runner.matrix.quantities import bytes_of, seconds
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
 from dstbench.runner.matrix.yaml import read_document
 
@@ -66,9 +68,27 @@ class Training(Frozen):
         default=1, ge=1, le=1024
     )  # that compute on the CPU: sums add up in another order with another number
     storage: Literal["masked", "condensed", "compact"] = "masked"  # what parameters hold: see Sparsifier
+    processes: int = Field(default=1, ge=1, le=4096)  # that train together, each on its part of every batch
+    sync_batch_norm: bool = False  # norms of the whole batch, not of each process's part
+
+    @field_validator("sync_batch_norm")
+    @classmethod
+    def _nothing_to_synchronise(cls, wanted: bool, info: ValidationInfo) -> bool:
+        """One process has the whole batch: the same trial, under the same key."""
+        return wanted and info.data.get("processes") != 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size: expected a multiple of the {self.processes} processes that share each batch, "
+                f"got {self.batch_size}"
+            )
+        if self.storage == "compact" and self.processes > 1:
+            raise ValueError(
+                "storage: 'compact' changes the shapes of parameters, which several processes can't follow; "
+                "use 'masked' or 'condensed'"
+            )
         if self.schedule == "multistep" and not self.milestones:
             raise ValueError("schedule multistep needs `milestones`")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -105,7 +125,12 @@ class Measure(Frozen):
 class Budget(Frozen):
     """What a trial may cost, and what was spent on choosing its settings. Not part of a trial's key."""
 
-    trial_seconds: float | None = Field(default=None, gt=0, le=YEAR)  # a hard limit on the wall clock
+    trial_seconds: Annotated[float | None, BeforeValidator(seconds)] = Field(
+        default=None, gt=0, le=YEAR
+    )  # of wall clock, or "2h"
+    trial_memory: Annotated[int | None, BeforeValidator(bytes_of)] = Field(
+        default=None, ge=2**20, le=2**50
+    )  # bytes, or "8G", that the processes of a trial hold
     tuning: str = "none: every method runs with the settings given here"
 
 
@@ -133,6 +158,7 @@ class Matrix(Frozen):
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
+    executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES
@@ -153,6 +179,14 @@ class Matrix(Frozen):
             *((f"exclude[{i}]", where) for i, where in enumerate(self.exclude)),
             *((f"overrides[{i}].when", override.when) for i, override in enumerate(self.overrides)),
         ]
+
+
+def executor_of(matrix: Matrix, given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The spec of the executor of a run: the matrix's, unless another is given; parameters alone change those of the
+    matrix's."""
+    own = named(matrix.executor)
+    changes = {} if given is None else {"name": given} if isinstance(given, str) else dict(given)
+    return {**own, **changes} if changes.get("name", own["name"]) == own["name"] else changes
 
 
 def suites() -> dict[str, Path]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dstbench.errors import BadInput, Infeasible
+from dstbench.errors import BadInput, Infeasible, in_a_line
 from dstbench.recipe import Clock
 from dstbench.registration.registry import Registry
 from dstbench.results.record import canonical
@@ -167,7 +167,7 @@ def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: t
     except BadInput as error:
         raise BadInput(f"axes.model: {error}") from None
     except Exception as error:  # a third party's model may raise anything
-        return Profile(0, 0, (), f"{_LOST}{type(error).__name__}: {error}")
+        return Profile(0, 0, (), f"{_LOST}{in_a_line(error)}")
     sparse, _ = budgeted_layers(network, dense_layers)
     return Profile(
         macs=sum(layer.macs for layer in costs.values()),

@@ -65,12 +65,13 @@ class Batches:
         """Steps per epoch."""
         return len(self._spans)
 
-    def epoch(self, k: int) -> Iterator[Batch]:
-        """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]."""
+    def epoch(self, k: int, done: int = 0) -> Iterator[Batch]:
+        """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]. The first ``done`` are left
+        out; those that follow are the same."""
         draws = _Draws.of(len(self._labels), self._augment, _generator(self._seed, k))
         order = draws.order.to(self._source.device)
         draws = draws.to(self._labels.device)
-        parts = [self._mine(start, stop) for start, stop in self._spans]
+        parts = [self._mine(start, stop) for start, stop in self._spans[done:]]
         for part, pixels in zip(parts, self._source.batches([order[p] for p in parts], k), strict=True):
             mine = draws.part(part)
             images = pixels.to(self._labels.device, non_blocking=True)
@@ -90,19 +91,22 @@ def evaluation_batches(
     std: Sequence[float],
     device: torch.device | str,
     workers: int | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Batch]:
     """Yield every image once, in order, without augmentation; the last batch may be smaller.
 
+    With ``world`` ranks each gets every ``world``-th batch: all of them together yield every image once.
     A split that is already on the device isn't copied. ``workers`` as for Batches; they end with the pass.
     """
     _check_batch_size(batch_size)
     normalise = _Normalise.of(mean, std, split.shape[0], device)
     if isinstance(split, Split):
-        for start in range(0, len(split), batch_size):
+        for start in range(rank * batch_size, len(split), world * batch_size):
             part = slice(start, start + batch_size)
             yield normalise(split.images[part].to(device)), split.labels[part].to(device)
         return
-    orders = torch.split(torch.arange(len(split)), batch_size)
+    orders = torch.split(torch.arange(len(split)), batch_size)[rank::world]
     source = _source(split, device, seed=0, workers=workers, batches=len(orders))
     for order, pixels in zip(orders, source.batches(orders, epoch=0), strict=True):
         yield normalise(pixels.to(device, non_blocking=True)), split.labels[order].to(device)

@@ -1,7 +1,11 @@
-"""Where an interrupted trial goes on, bit for bit: one file, read without pickle. What can't be used is set aside."""
+"""Where an interrupted trial goes on, bit for bit: one file, read without pickle, and the one before it.
+
+What can't be used is set aside by name, and the trial goes on from the other one, or starts anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -12,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from dstbench.core import ranks
 from dstbench.errors import BadInput
 from dstbench.runner.failures import is_out_of_memory
 from dstbench.runner.matrix.key import trial_key
-from dstbench.runner.trial import tensor_files
-from dstbench.runner.trial.running import CHECKPOINT, CURVE, RunningTrial
+from dstbench.runner.trial import fence, tensor_files
+from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, RunningTrial
 
-_VERSION = 1
+_VERSION = 2
 _ACCELERATE = "checkpoint"
 """Where earlier releases had Accelerate put a folder of pickles, which can't be read without running them."""
 
@@ -26,8 +31,15 @@ _log = logging.getLogger("dstbench.trial")
 
 
 def save_checkpoint(running: RunningTrial) -> None:
-    """Keep all that exact continuation needs, in place of the last checkpoint."""
-    device, scaler = running.accelerator.device, running.accelerator.scaler
+    """Keep all that exact continuation needs, in place of the last checkpoint; that one stays beside it.
+
+    A full disk costs the checkpoint, not the trial: the last one stands, and a warning says so.
+    """
+    scaler = running.accelerator.scaler
+    own = {"random": _random_state(running.accelerator.device), "loss": running.progress.loss}
+    every = ranks.gather(own)  # all else is the same on every rank, or rank 0's
+    if ranks.rank() != 0:
+        return
     content = {
         "version": _VERSION,
         "trial": _key(running),
@@ -38,36 +50,56 @@ def save_checkpoint(running: RunningTrial) -> None:
         "meter": running.meter.state_dict(),
         "progress": running.progress.state_dict(),
         "curve": (running.folder / CURVE).read_text(encoding="utf-8"),
-        "random": _random_state(device),
+        "ranks": every,
     }
-    tensor_files.write(content, running.folder / CHECKPOINT)
+    path = running.folder / CHECKPOINT
+    try:
+        tensor_files.write(content, path, previous=running.folder / PREVIOUS)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            tensor_files.fresh(path).unlink(missing_ok=True)
+        _log.warning("%s: not written: %s; the one before stands, and the trial goes on", CHECKPOINT, error)
 
 
 def remove_checkpoint(folder: Path) -> None:
     """The trial is over."""
-    for name in (CHECKPOINT, f"{CHECKPOINT}.new"):
-        (folder / name).unlink(missing_ok=True)
+    fence.check(folder)
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        path.unlink(missing_ok=True)
+        tensor_files.fresh(path).unlink(missing_ok=True)
 
 
 def resumed(build: Callable[[], RunningTrial], folder: Path) -> tuple[RunningTrial, str | None]:
-    """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used."""
-    problem = None
-    if (old := folder / _ACCELERATE).exists():
-        problem = _set_aside(old, "an earlier release's, which can't be read without running what is in it")
-    running = build()
-    path = folder / CHECKPOINT
-    if not path.exists() and not path.is_symlink():
-        (folder / CURVE).write_text("", encoding="utf-8")
-        return running, problem
-    try:
-        _restore(running, tensor_files.read(path))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        problem = _set_aside(path, str(error).strip() or type(error).__name__)
-        running = build()  # part of the checkpoint may be loaded
-        (folder / CURVE).write_text("", encoding="utf-8")
-    return running, problem
+    """A trial where its checkpoint left it, or at its beginning; and why a checkpoint that is there isn't used.
+
+    Ranks go on from the same one: what one of them can't read none does, and rank 0 puts it aside.
+    """
+    fence.check(folder)
+    problems, running = [], build()  # which has ranks meet
+    first = ranks.rank() == 0
+    if first and (old := folder / _ACCELERATE).exists():
+        why = "an earlier release's, which can't be read without running what is in it"
+        problems.append(_set_aside(old, why))
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        [there, *_] = ranks.gather(path.exists() or path.is_symlink())
+        if not there:
+            continue
+        try:
+            with ranks.together(f"reading {path.name}"):
+                _restore(running, tensor_files.read(path))
+            break
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if first:
+                problems.append(_set_aside(path, str(error).strip() or type(error).__name__))
+            running = build()  # part of the checkpoint may be loaded
+    else:
+        if first:
+            (folder / CURVE).write_text("", encoding="utf-8")
+        if problems:
+            _log.warning("the trial starts anew")
+    return running, "; ".join(problems) or None
 
 
 def _restore(running: RunningTrial, saved: dict[str, Any]) -> None:
@@ -88,8 +120,11 @@ def _restore(running: RunningTrial, saved: dict[str, Any]) -> None:
     running.sparsifier.load_state_dict(
         saved["sparsifier"]
     )  # after model and optimizer: it may store them anew
-    (running.folder / CURVE).write_text(saved["curve"], encoding="utf-8")
-    _set_random_state(running.accelerator.device, saved["random"])
+    own = saved["ranks"][ranks.rank()]
+    running.progress.loss = own["loss"]
+    if ranks.rank() == 0:
+        (running.folder / CURVE).write_text(saved["curve"], encoding="utf-8")
+    _set_random_state(running.accelerator.device, own["random"])
 
 
 def _key(running: RunningTrial) -> str:
@@ -102,20 +137,20 @@ def _set_aside(path: Path, reason: str) -> str:
     aside = path.with_name(f"{path.name}.{time.time_ns()}.invalid")
     path.rename(aside)
     problem = f"{path.name}: not used, now {aside.name}: {reason}"
-    _log.warning("%s; the trial starts anew", problem)
+    _log.warning("%s", problem)
     return problem
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """The global generators' states. No draw of ours comes from them; a plugin's may."""
+    """The global generators' states, as plain values. No draw of ours comes from them; a plugin's may."""
     name, words, *rest = np.random.get_state()
     state = {
         "python": random.getstate(),
         "numpy": (name, np.asarray(words).tolist(), *rest),
-        "torch": torch.get_rng_state(),
+        "torch": torch.get_rng_state().tolist(),
     }
     if device.type != "cpu":
-        state[device.type] = torch.get_device_module(device).get_rng_state()
+        state[device.type] = torch.get_device_module(device).get_rng_state().tolist()
     return state
 
 
@@ -123,6 +158,7 @@ def _set_random_state(device: torch.device, state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if device.type != "cpu" and device.type in state:
-        torch.get_device_module(device).set_rng_state(state[device.type])
+        words = torch.tensor(state[device.type], dtype=torch.uint8)
+        torch.get_device_module(device).set_rng_state(words)

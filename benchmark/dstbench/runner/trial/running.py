@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dstbench.api import ImageData
+from dstbench.core import ranks
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.table import CURVE as CURVE
@@ -18,10 +21,14 @@ from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
+from dstbench.runner.trial.tracking import Tracking
 
 # in a trial's folder:
 STATE = "state.pt"  # weights and masks of a finished trial
 CHECKPOINT = "checkpoint.pt"  # while training
+PREVIOUS = "checkpoint.previous.pt"  # the one before: what is left where that one can't be read
+MEETING = 1.0
+"""Seconds, about, after which ranks hear from each other whether to stop."""
 
 
 @dataclass
@@ -29,6 +36,9 @@ class TrialProgress:
     """Where a trial stands; checkpointed with everything else."""
 
     epoch: int = 0  # epochs done
+    batches: int = 0  # done, of the epoch under way
+    samples: int = 0  # images of those that a loss scaler kept from being a step
+    loss: float = 0.0  # of the batches done, summed: of this rank's share, in float32
     seconds: float = 0.0  # of training
     top1_validation: float | None = None  # percent, after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
@@ -39,9 +49,67 @@ class TrialProgress:
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from where ``state_dict`` was taken."""
-        self.epoch, self.seconds = saved["epoch"], saved["seconds"]
-        self.top1_validation = saved.get("top1_validation")  # older checkpoints don't have it
-        self.exploration = Exploration(**saved["exploration"])
+        exploration = Exploration(**saved["exploration"])
+        fields = {name: saved[name] for name in asdict(self)}
+        vars(self).update({**fields, "exploration": exploration})
+
+    def next_epoch(self) -> None:
+        """The epoch under way is over, and in the curve."""
+        self.epoch, self.batches, self.samples, self.loss = self.epoch + 1, 0, 0, 0.0
+
+
+@dataclass
+class Stopwatch:
+    """Counts training, and neither evaluations nor what is written."""
+
+    started: float | None = None
+
+    def start(self) -> None:
+        """Count from now on."""
+        self.started = time.perf_counter()
+
+    def stop(self) -> float:
+        """The seconds since ``start``; none if it isn't counting."""
+        seconds = 0.0 if self.started is None else time.perf_counter() - self.started
+        self.started = None
+        return seconds
+
+
+@dataclass
+class Pauses:
+    """When a trial writes its checkpoint by the clock, so many seconds after the last one (0: never), or stops.
+
+    Ranks do both at the same step: every ``MEETING`` they hear whether one of them was asked, and from rank 0 whether
+    it is time.
+    """
+
+    seconds: float = 0.0
+    last: float = field(default_factory=time.monotonic)
+    looks: int = 0  # since ranks met
+    until: int = 1  # the looks after which they meet again
+    met: float = field(default_factory=time.monotonic)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time."""
+        return self.seconds > 0 and time.monotonic() - self.last >= self.seconds
+
+    def look(self, asked: bool) -> tuple[bool, bool]:
+        """Whether to stop, and whether it is time: the same on every rank, which all look equally often."""
+        if ranks.world() == 1:
+            return asked, self.due
+        self.looks += 1
+        if self.looks < self.until:
+            return False, False
+        now, first = time.monotonic(), ranks.rank() == 0
+        looks = int(MEETING * self.looks / max(now - self.met, 1e-3))
+        stop, due, until = ranks.most([asked, first and self.due, first and max(1, looks)])
+        self.looks, self.until, self.met = 0, until, now
+        return bool(stop), bool(due)
+
+    def made(self) -> None:
+        """One was written."""
+        self.last = time.monotonic()
 
 
 @dataclass
@@ -59,7 +127,13 @@ class RunningTrial:
     meter: TrainingMeter
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
     readers: int | None = None  # processes that read image files; None: as Batches has it
+    tracking: Tracking | None = None
     progress: TrialProgress = field(default_factory=TrialProgress)
+    pauses: Pauses = field(default_factory=Pauses)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    norms: AbstractContextManager[Any] = field(
+        default_factory=nullcontext
+    )  # around each forward pass in training
 
     @property
     def inner(self) -> nn.Module:

@@ -15,17 +15,40 @@ from typing import Any
 import torch
 
 from dstbench.errors import BadInput
+from dstbench.runner.trial import fence
 
 
-def write(content: Mapping[str, Any], path: Path) -> None:
-    """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other."""
-    fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other.
+    ``previous``: where what was there is kept. Raises LeaseLost where the folder is another process's by now."""
+    with fence.fenced(path.parent):
+        written = fresh(path)
+        with written.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
+        written.replace(path)
     _sync(path.parent)
+
+
+def fresh(path: Path) -> Path:
+    """Where the file is that ``write`` hasn't finished."""
+    return fence.scratch_of(path.parent) / f"{path.name}.new"
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Have a file by another name, too, in place of what that named: at no instant is there less than one of them."""
+    link = fresh(previous)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # not every file system has links
+        fence.check(path.parent)
+        path.replace(previous)
+        return
+    link.replace(previous)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from torch.nn.modules.conv import _ConvNd
 from dstbench.accel.fold import fold_norms
 from dstbench.accel.inference import accelerate
 from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, training_call
-from dstbench.core.storage.fastest import MASKED_DENSE
+from dstbench.core.storage.fastest import MASKED_DENSE, Measurements
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial.layer_speeds import LayerSpeeds
 from dstbench.runner.trial.optimization import build_optimizer
 from dstbench.runner.trial.trained import Trained, load_trained
 
@@ -31,6 +32,7 @@ class TimedSetting:
     trained: Trained
     layout: str  # of throughput.LAYOUTS
     images: Tensor
+    speeds: Measurements = field(default_factory=Measurements)  # of layers, as far as they are known
 
     @property
     def trial(self) -> TrialSpec:
@@ -69,18 +71,19 @@ def measure_throughput(
     trained = load_trained(trial, folder, registry)
     size = measure.batch_size or training.batch_size
     images = torch.randn(size, *trained.input_shape, device=where)
+    speeds = LayerSpeeds(torch.get_num_threads())
 
     def timed(
         sparse: Callable[[TimedSetting], Runner], dense: Callable[[TimedSetting], Runner], images: Tensor
     ) -> dict[str, float | str]:
         settings = [
-            TimedSetting(trained, layout, images.contiguous(memory_format=LAYOUTS[layout]))
+            TimedSetting(trained, layout, images.contiguous(memory_format=LAYOUTS[layout]), speeds)
             for layout in _layouts(trained.model)
         ]
         mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
         return race(mine, rivals, len(images), measure.rounds, measure.warmup)
 
-    return {
+    done = {
         "batch_size": size,
         "precision": {"no": "float32"}.get(training.mixed_precision, training.mixed_precision),
         "threads": torch.get_num_threads(),
@@ -93,6 +96,8 @@ def measure_throughput(
         "inference": timed(sparse_inference, dense_inference, images),
         "single": timed(sparse_inference, dense_inference, images[:1]),
     }
+    speeds.keep()
+    return done
 
 
 def _layouts(model: nn.Module) -> list[str]:
@@ -138,7 +143,7 @@ def sparse_inference(setting: TimedSetting) -> Runner:
     trained, model = setting.trained, setting.place(setting.trained.model)
     if not trained.masks:
         return _forward(setting, fold_norms(model.eval()), "dense")
-    fast = accelerate(model, setting.masks(), trained.structure, setting.images)
+    fast = accelerate(model, setting.masks(), trained.structure, setting.images, measured=setting.speeds)
     return _forward(setting, fast, str(fast.execution_path))
 
 

@@ -98,13 +98,14 @@ const labelPoints = (root, { points, best, X, Y, y0, frame, narrow }) => {
   const most = narrow ? 24 : 48;
   const name = (r) => ((text) => (text.length > most ? `${text.slice(0, most - 1)}…` : text))(best.has(r) ? `★ ${r.method}` : r.method);
   const named = points.filter((p) => p.r.control || best.has(p.r));
-  const first = (p) => (best.has(p.r) ? 0 : 1);
+  const first = (p) => (best.has(p.r) ? 0 : 1), said = new Set();
   named.sort((a, b) => first(a) - first(b) || a.r.method.length - b.r.method.length); // winners, then the plain controls
   for (const p of named.slice(0, 40)) { // a winner is always named, shorter where there is no room
+    const below = p.y < y0 ? ` ↓ ${number(p.y, 1)}` : ""; // what lies off the axis says where
     const texts = best.has(p.r) ? [name(p.r), `${name(p.r).slice(0, 13)}…`] : [name(p.r)];
-    texts.some((text) => tag(text, X(p.x), Y(p.y), { always: best.has(p.r), before }));
+    if (texts.some((text) => tag(`${text}${below}`, X(p.x), Y(p.y), { always: best.has(p.r), before }))) said.add(p);
   }
-  for (const p of points.filter((p) => p.y < y0).slice(0, 20)) tag(`↓ ${number(p.y, 1)}`, X(p.x), Y(p.y), { style: {} });
+  for (const p of points.filter((p) => p.y < y0 && !said.has(p)).slice(0, 20)) tag(`↓ ${number(p.y, 1)}`, X(p.x), Y(p.y), { style: {} });
 };
 const drawLegend = (points, dense, best, view) => {
   const entry = (style, text, kind = "") => {

@@ -1,0 +1,1 @@
+"""Executors that have other machines: they start workers there, and the results folder says what became of them."""

@@ -1,0 +1,142 @@
+"""Following an order that workers on other machines carry out, in its results folder.
+
+What a queue says of a job is hearsay: trials are judged by their leases and records alone. A queue tells only how
+many workers are left, so that those that died are replaced, and nobody waits for one that will never come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dstbench.errors import BadInput
+from dstbench.results.record import read_record
+from dstbench.runner.execution.lease import look
+from dstbench.runner.execution.order import LOST, Order
+from dstbench.runner.execution.worker import Event, Job, is_open
+
+PAUSE = 1.0
+"""Seconds between two looks at a results folder; a thousand open trials take a second more."""
+PATIENCE = 3
+"""How often dead workers are replaced while no trial ends."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a queue says of our workers."""
+
+    alive: int  # that wait or run
+    died: int = 0  # that ended since the last census, and neither because nothing was left nor on demand
+
+
+class Workers(Protocol):
+    """The workers of one order on a cluster."""
+
+    def start(self, number: int) -> None:
+        """Have so many more. Raises BadInput where the cluster takes none."""
+        ...
+
+    def census(self) -> Census | None:
+        """How many are left; None while nobody can tell."""
+        ...
+
+    def last_words(self) -> str:
+        """Why the last ones that died did, as far as that is known."""
+        ...
+
+
+def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) -> bool:
+    """Report the start and end of each job of an order until none is open, or until one fails where that is to stop
+    all; returns whether there is nothing more to do.
+
+    Workers that die are replaced. Where that happened ``PATIENCE`` times while no trial ended, or where all were
+    cancelled, what is still open is reported as ``LOST``, with the reason.
+    """
+    watch = _Watch(order, on_event)
+    owed = fruitless = 0
+    before = len(watch.open)
+    while watch.look():
+        if watch.failed and order.on_error == "stop":
+            return False
+        if len(watch.open) < before:
+            fruitless, before = 0, len(watch.open)
+        if (census := workers.census()) is not None:
+            owed += census.died
+            fruitless += bool(owed)
+            if owed and fruitless <= PATIENCE:
+                owed = _replaced(workers, min(owed, len(watch.open)))
+            elif not census.alive:
+                _pause(PAUSE)  # what the last one wrote may come in later than the news of its end
+                if watch.look():
+                    watch.give_up(f"no worker is left; {workers.last_words()}")
+        _pause(PAUSE + len(watch.open) / 1000)
+    return True
+
+
+def _replaced(workers: Workers, number: int) -> int:
+    """Start so many; returns how many are still owed: a cluster that takes none now may do so later."""
+    try:
+        workers.start(number)
+    except BadInput:
+        return number
+    return 0
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def open_jobs(order: Order) -> list[Job]:
+    """What of an order is left to do. Timing stands behind its trial's training, and isn't counted beside it."""
+    training = [job for job in order.train if is_open(job)]
+    keys = {job.key for job in training}
+    return training + [job for job in order.throughput if job.key not in keys and is_open(job)]
+
+
+class _Watch:
+    """Reports what happens to the jobs of an order, by looking at their folders."""
+
+    def __init__(self, order: Order, on_event: Callable[[Event], None]) -> None:
+        jobs: Sequence[Job] = (*order.train, *order.throughput)
+        self.open = {(job.phase, job.key): job for job in jobs}
+        self._on_event = on_event
+        self._started: dict[tuple[str, str], float] = {}
+        self._looked = False
+        self.failed = False  # whether one did that this run saw end
+
+    def look(self) -> bool:
+        """Report what is new; returns whether anything is open."""
+        for name, job in list(self.open.items()):
+            if job.phase == "throughput" and ("train", job.key) in self.open:
+                continue
+            if not is_open(job):
+                del self.open[name]
+                self._report_end(job, self._started.pop(name, None))
+            elif name not in self._started and look(job.folder) is not None:
+                self._started[name] = time.monotonic()
+                self._on_event(Event("started", job))
+        self._looked = True
+        return bool(self.open)
+
+    def give_up(self, reason: str) -> None:
+        """Report what is open as lost."""
+        for job in self.open.values():
+            if job.phase == "train" or ("train", job.key) not in self.open:
+                self._on_event(Event("finished", job, LOST, reason))
+        self.open.clear()
+
+    def _report_end(self, job: Job, started: float | None) -> None:
+        record = read_record(job.folder)
+        if not isinstance(record, dict):
+            self._on_event(Event("finished", job, "failed", str(record)))
+            return
+        if job.phase == "throughput" and record["status"] != "ok":
+            return  # there was nothing to time
+        seconds = 0.0 if started is None else time.monotonic() - started
+        if job.phase == "train":
+            seconds = float(record["measures"].get("seconds") or seconds)
+        status = record["status"] if self._looked else "cached"
+        self.failed |= status not in ("ok", "skipped", "cached")
+        self._on_event(Event("finished", job, status, record["reason"], seconds))
