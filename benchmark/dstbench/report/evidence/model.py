@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -29,14 +29,14 @@ class Term:
         """``prune`` or ``prune × grow``."""
         return " × ".join(factor.kind for factor in self.factors)
 
-    @property
+    @cached_property
     def cells(self) -> tuple[tuple[str, ...], ...]:
         """Its combinations of levels, the last factor's running fastest."""
         return tuple(
             reduce(lambda cells, f: [(*c, level) for c in cells for level in f.levels], self.factors, [()])
         )
 
-    @property
+    @cached_property
     def coding(self) -> Array:
         """Sum-to-zero coding, (cells, degrees of freedom): times the coefficients, the effect of each cell."""
         whole: Array = np.ones((1, 1))

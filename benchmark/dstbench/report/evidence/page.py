@@ -33,7 +33,7 @@ PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell
 
 def effects_section(material: Material) -> Section | None:
     """Which choice matters; None where choices weren't crossed."""
-    found = _experiments(material)
+    found = effects_of(experiments(tried_methods(material.trials)))
     if not found:
         return None
     html = (
@@ -41,7 +41,13 @@ def effects_section(material: Material) -> Section | None:
         .get_template("evidence/effects.html.j2")
         .render(found=[_effects(one, found) for one in found])
     )
-    return Section("effects", "Which choice matters", Markup(html), style=part("evidence/effects.css"))
+    return Section(
+        "effects",
+        "Which choice matters",
+        Markup(html),
+        style=part("evidence/effects.css"),
+        markdown=effects_markdown(found),
+    )
 
 
 def _effects(one: Effects, found: Sequence[Effects]) -> dict[str, Any]:
@@ -169,7 +175,7 @@ def diagram(found: Groups, layout: Layout) -> Diagram:
 
 def groups_section(material: Material) -> Section | None:
     """Which methods differ; None where no two can be compared."""
-    found = _compared(material)
+    found = groups_of(tried_methods(material.trials, by_name=True))
     if not found:
         return None
     shown = [_groups(one) for one in found]
@@ -181,6 +187,7 @@ def groups_section(material: Material) -> Section | None:
         data=[one["against"] for one in shown],
         script=part("evidence/groups.js"),
         style=part("evidence/groups.css"),
+        markdown=groups_markdown(found),
     )
 
 
@@ -208,17 +215,3 @@ def _against_rows(one: Groups, rows: Sequence[Against]) -> list[list[str]]:
     """The shown methods' differences, in words."""
     names = {method.name for method in one.methods[: one.shown]}
     return [list(row) for row in against_table([row for row in rows if row.name in names])[1]]
-
-
-def evidence_markdown(material: Material) -> str:
-    """The same as a part of a Markdown page; "" where nothing is said."""
-    parts = (effects_markdown(_experiments(material)), groups_markdown(_compared(material)))
-    return "".join(f"\n{text.rstrip()}\n" for text in parts if text)
-
-
-def _experiments(material: Material) -> list[Effects]:
-    return effects_of(experiments(tried_methods(material.trials)))
-
-
-def _compared(material: Material) -> list[Groups]:
-    return groups_of(tried_methods(material.trials, by_name=True))

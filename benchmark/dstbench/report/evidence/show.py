@@ -214,7 +214,7 @@ def effects_markdown(found: Sequence[Effects]) -> str:
         parts += ["Mean top-1 in percent.", ""]
         for panel in panels(one):
             parts += [*_markdown(panel_table(panel, full(one))), ""]
-    return "\n".join(parts)
+    return _page(parts)
 
 
 def groups_markdown(
@@ -227,7 +227,12 @@ def groups_markdown(
         if baseline is not None:
             parts += [f"Minus {harmless(baseline)} in percent points, paired by seed; {EACH}.", ""]
             parts += [*_markdown(against_table(rows[place])), ""]
-    return "\n".join(parts)
+    return _page(parts)
+
+
+def _page(lines: Sequence[str]) -> str:
+    """Lines as a file ends them."""
+    return "\n".join(lines).rstrip("\n") + "\n" if lines else ""
 
 
 def _bullets(sentences: Sequence[Sentence]) -> list[str]:

@@ -27,6 +27,12 @@ Marks = Mapping[tuple[str, str, str | None], str]
 """(kind, name, version) -> what tells it apart, where there are several; "data" is the kind of fingerprints."""
 
 
+_COLUMNS = (
+    "label", "control", *STRATEGIES, "model", "dataset", "density_requested", "seed", "trial", "versions",
+    "dataset_fingerprint", "status", "top1",
+)  # fmt: skip
+
+
 class Block(NamedTuple):
     """What can be compared with each other: one model, data set and density."""
 
@@ -73,11 +79,11 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
     unless some block has several of it. Trials on noise, which was made to be timed on, are no evidence of accuracy:
     there are none here.
     """
-    rows = [
-        {**row, "setting": _setting(json.loads(row["trial"]))}
-        for row in trials.to_dict("records")
-        if not is_about_speed(row["dataset"])
-    ]
+    rows: Rows = trials[list(_COLUMNS)].to_dict("records")
+    rows = [row for row in rows if not is_about_speed(row["dataset"])]
+    settings = {text: _setting(json.loads(text)) for text in dict.fromkeys(row["trial"] for row in rows)}
+    for row in rows:
+        row["setting"] = settings[row["trial"]]
     marks = _marks(rows)
     found = _by_identity(rows, marks)
     if by_name:
@@ -88,10 +94,13 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
 
 
 def _by_identity(rows: Rows, marks: Marks) -> dict[str, Rows]:
+    same: dict[tuple[Any, ...], str] = {}
     found: dict[str, Rows] = {}
     for row in rows:
-        same = {key: row[key] for key in ("setting", "label", "control")}
-        found.setdefault(canonical({**same, "parts": _parts(row, marks)}), []).append(row)
+        parts = tuple(row[key] for key in ("setting", "label", "control", *STRATEGIES, "versions"))
+        if parts not in same:
+            same[parts] = canonical([*parts[:3], _parts(row, marks)])
+        found.setdefault(same[parts], []).append(row)
     return found
 
 
