@@ -3,7 +3,7 @@ machine fails nothing."""
 
 from hypothesis import settings
 
-pytest_plugins = ["fakes.records", "fakes.server"]
+pytest_plugins = ["fakes.records", "fakes.factorial", "fakes.server"]
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

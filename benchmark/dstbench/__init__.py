@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dstbench.core.training.densities import densities as densities
     from dstbench.core.training.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
+    from dstbench.report.evidence.effects import effects as effects
+    from dstbench.report.evidence.groups import groups as groups
     from dstbench.results.table import load_curves as load_curves
     from dstbench.results.table import load_results as load_results
     from dstbench.runner.execution.run import run as run
@@ -34,6 +36,8 @@ _LAZY = {
     "throughput": "dstbench.accel.throughput",
     "registry": "dstbench.registration.registry",
     "run": "dstbench.runner.execution.run",
+    "effects": "dstbench.report.evidence.effects",
+    "groups": "dstbench.report.evidence.groups",
     "load_results": "dstbench.results.table",
     "load_curves": "dstbench.results.table",
 }

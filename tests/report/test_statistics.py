@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstbench.report.statistics import (
+    critical_t,
     differences,
     holm,
     mean_interval,
@@ -16,6 +17,8 @@ from dstbench.report.statistics import (
     p_value,
     paired,
     pareto,
+    power,
+    repetitions_needed,
 )
 
 T_2 = 4.302652729911275  # 97.5 % quantile of Student's t, 2 degrees of freedom
@@ -96,3 +99,38 @@ def test_ranks_use_only_methods_that_are_in_every_block():
     # without "late": block 1 ranks 1, 2.5, 2.5; block 2 ranks 2, 1, 3
     assert mean_ranks(blocks) == {"mest": 2.75, "rigl": 1.5, "set": 1.75}
     assert mean_ranks({}) == {}
+
+
+def test_three_seeds_and_eleven_comparisons():
+    assert critical_t(3, 11) == pytest.approx(14.7818, abs=1e-4)
+    assert critical_t(3) == pytest.approx(T_2)
+
+
+@pytest.mark.parametrize(
+    ("n", "effect", "comparisons"), [(3, 1, 1), (5, 2, 10), (10, 0.5, 55), (100, 0.3, 2556)]
+)
+def test_power_is_that_of_statsmodels(n, effect, comparisons):
+    from statsmodels.stats.power import TTestPower
+
+    theirs = TTestPower().power(effect, n, 0.05 / comparisons / 2, alternative="larger")
+    assert power(n, effect, comparisons) == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("difference", "deviation", "comparisons"), [(0.5, 0.5, 1), (0.5, 0.3, 11), (0.5, 6.4, 2556)]
+)
+def test_the_fewest_seeds_that_suffice(difference, deviation, comparisons):
+    from scipy.stats import nct, t
+
+    def theirs(n):
+        return nct.sf(t.isf(0.025 / comparisons, n - 1), n - 1, difference / deviation * n**0.5)
+
+    needed = repetitions_needed(difference, deviation, comparisons)
+    assert theirs(needed) >= 0.8 > theirs(needed - 1)
+
+
+def test_seeds_needed_at_the_ends():
+    assert repetitions_needed(0.5, 1e-6) == 3  # below which nothing is called a difference
+    assert repetitions_needed(0.5, 1000.0) is None
+    with pytest.raises(ValueError, match="> 0"):
+        repetitions_needed(0.5, 0.0)

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from dstbench.cli.cite import cite
+from dstbench.cli.evidence import effects, groups
 from dstbench.cli.export import export
 from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
@@ -93,6 +94,8 @@ app.command()(status)
 app.command()(plan)
 app.command()(leaderboard)
 app.command()(compare)
+app.command()(effects)
+app.command()(groups)
 app.command()(explore)
 app.command()(plots)
 app.command()(index)

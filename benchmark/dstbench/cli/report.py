@@ -73,13 +73,13 @@ def leaderboard(
     if as_json:
         typer.echo(to_json(beside.within(board, tables[board])))
     else:
-        _print(render_text(tables, limit or None, beside))
+        to_terminal(render_text(tables, limit or None, beside))
         for file in files:
             if file.name == "index.html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
     for line in said:
         typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
-    _name(rejected)
+    name_rejected(rejected)
 
 
 def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None) -> None:
@@ -93,7 +93,7 @@ def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None)
     else:
         files, loaded = isolated(loaded, lambda kept: write_boards(kept, out, format))
         typer.echo(f"Wrote {', '.join(str(file) for file in files)}.")
-    _name(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected))
 
 
 def index(
@@ -134,10 +134,10 @@ def explore(
     if as_json:
         typer.echo(to_json(by_layer(listed) if layers else at_the_end(listed)))
     else:
-        _print(render_exploration(listed, layers))
+        to_terminal(render_exploration(listed, layers))
         for file in files[:1]:
             typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
-    _name(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected))
 
 
 def plots(
@@ -154,7 +154,7 @@ def plots(
 
     files, loaded = isolated(read(folders), lambda kept: write_plots(kept, out, png))
     typer.echo(f"Wrote {len(files)} pictures to {out}.")
-    _name(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected))
 
 
 def compare(
@@ -204,8 +204,8 @@ def compare(
     if as_json:
         typer.echo(to_json(table if after is None else with_blocks(table)))
     else:
-        _print(render_methods(table) if after is None else render_comparison(table))
-    _name(table.attrs["rejected"])
+        to_terminal(render_methods(table) if after is None else render_comparison(table))
+    name_rejected(table.attrs["rejected"])
     if after is not None and table["regressed"].any():
         raise typer.Exit(1)
     if after is not None and not table["verdict"].isin(("better", "inconclusive", "identical")).any():
@@ -233,7 +233,7 @@ def merge_results(
         _json(content | {"conflicts": _lines(merged.conflicts), "rejected": _lines(merged.rejected)})
     else:
         typer.echo(f"{len(merged.copied)} copied to {out}, {len(merged.same)} there already.")
-        _name(trouble)
+        name_rejected(trouble)
     if trouble:
         raise typer.Exit(1)
 
@@ -249,7 +249,7 @@ def validate(folders: Folders, as_json: Json = False) -> None:
     else:
         ends = ", ".join(f"{count} {status}" for status, count in validated.statuses.items())
         typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}.")
-        _name(_lines(validated.rejected))
+        name_rejected(_lines(validated.rejected))
     if validated.rejected:
         raise typer.Exit(1)
 
@@ -280,11 +280,11 @@ def show(
     if as_json:
         typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
     else:
-        _print(render_trials(trials))
-    _name(_lines(loaded.rejected))
+        to_terminal(render_trials(trials))
+    name_rejected(_lines(loaded.rejected))
 
 
-def _print(renderable: RenderableType) -> None:
+def to_terminal(renderable: RenderableType) -> None:
     """To the terminal; 120 columns where there is none, so that what is piped isn't broken at 80."""
     from rich.console import Console
 
@@ -302,7 +302,7 @@ def _lines(items: Iterable[Any]) -> list[str]:
     return [str(item) for item in items]
 
 
-def _name(rejected: Iterable[str]) -> None:
+def name_rejected(rejected: Iterable[str]) -> None:
     """Name the files that were left out, where they don't disturb what is printed."""
     for line in rejected:
         typer.secho(f"left out: {line}", fg=typer.colors.YELLOW, err=True)

@@ -127,12 +127,14 @@ def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFr
     ordered, beside = in_order(material.summary), stand_beside(material.summary)
     tables, listed = shown_columns(ordered), listing(ordered, beside)
     explored = exploration_files(loaded, material)
-    page = render_page(listed, material, beside, bool(explored), indexed, sections(material))
+    below = sections(material)
+    page = render_page(listed, material, beside, bool(explored), indexed, below)
     contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
         contents[f"{board.name}.csv"] = to_csv(whole)
         contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
+    contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)
     return tables, beside, contents
 
 

@@ -58,3 +58,4 @@ class Section:
     data: Any = None  # JSON values
     script: str = ""
     style: str = ""
+    markdown: str = ""  # the same for a Markdown page, from its heading of the second level on

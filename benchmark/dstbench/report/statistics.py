@@ -16,7 +16,7 @@ from functools import cache
 CONFIDENCE = 0.95
 FEWEST = 3  # seeds below which nothing is ever called a difference
 EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
-_ROUNDING = 64 * sys.float_info.epsilon
+ROUNDING = 64 * sys.float_info.epsilon
 """Relative to the values, and to 100 at least, since differences of percents carry the percents' rounding."""
 
 
@@ -83,6 +83,43 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def critical_t(n: int, comparisons: int = 1, confidence: float = CONFIDENCE) -> float:
+    """The |t| beyond which Holm's first step tells a paired difference over n repetitions, of so many comparisons."""
+    return _t_quantile(1 - (1 - confidence) / (2 * comparisons), n - 1)
+
+
+def power(n: int, effect: float, comparisons: int = 1, confidence: float = CONFIDENCE) -> float:
+    """The chance that a paired t-test over n repetitions, at Holm's first step, tells a difference of ``effect``
+    standard deviations: P(|T| > t*), T noncentral t with n − 1 degrees of freedom and noncentrality effect · √n,
+    t* = ``critical_t`` (Cohen 1988). The other tail, a difference told in the wrong direction, counts as none."""
+    from scipy.special import nctdtr
+
+    below = float(nctdtr(n - 1, effect * math.sqrt(n), critical_t(n, comparisons, confidence)))
+    return 1 - below if math.isfinite(below) else 1.0  # beyond what the series adds up: no doubt is left
+
+
+def repetitions_needed(
+    difference: float, deviation: float, comparisons: int = 1, sure: float = 0.8, most: int = 100_000
+) -> int | None:
+    """The fewest repetitions (seeds of a block) at which ``power`` reaches ``sure`` for a difference of two methods.
+
+    deviation: the standard deviation of one paired difference, in the same unit. None where it takes more than
+    ``most``. Raises ValueError unless both are > 0.
+    """
+    if not (difference > 0 and deviation > 0):
+        raise ValueError(f"expected a difference and a deviation > 0, got {difference!r} and {deviation!r}")
+    low, high = FEWEST - 1, FEWEST  # low never suffices: below it nothing is called a difference
+    while power(high, difference / deviation, comparisons) < sure:
+        low, high = high, 2 * high
+        if low >= most:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        reached = power(middle, difference / deviation, comparisons) >= sure
+        low, high = (low, middle) if reached else (middle, high)
+    return high if high <= most else None
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Which ``(cost, gain)`` points no other beats: none as cheap with more gain, none cheaper with as much.
 
@@ -122,7 +159,7 @@ def _deviation(values: Sequence[float], mean: float) -> float | None:
     if len(values) < 2:
         return None
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return deviation if deviation > _ROUNDING * max(100.0, *map(abs, values)) else None
+    return deviation if deviation > ROUNDING * max(100.0, *map(abs, values)) else None
 
 
 @cache

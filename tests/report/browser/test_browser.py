@@ -196,7 +196,7 @@ def test_a_large_board_has_the_rows_in_sight_alone(opened, tmp_path):
 
 def test_without_scripts_all_rows_are_there(opened):
     page = opened(java_script_enabled=False, rows=False)
-    assert page.locator("table tbody tr").count() == 3 * 12
+    assert page.locator(".board table tbody tr").count() == 3 * 12
     assert page.locator("#filters").is_hidden()
 
 

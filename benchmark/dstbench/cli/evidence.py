@@ -1,0 +1,82 @@
+"""``effects`` and ``groups``: what results say of choices, and of the differences between methods."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dstbench.cli.report import Folders, name_rejected, to_terminal
+from dstbench.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+FORMATS = ("text", "markdown", "json")
+Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, markdown or json.")]
+
+
+def effects(folders: Folders, output: Format = "text") -> None:
+    """Which choice matters: main effects and interactions of init, structure, prune, grow, schedule."""
+    from dstbench.report.evidence.effects import effects_of
+    from dstbench.report.evidence.experiment import experiments
+    from dstbench.report.evidence.show import NO_EXPERIMENT, effects_json, effects_markdown, render_effects
+    from dstbench.report.evidence.tried import tried_methods
+    from dstbench.report.isolation import isolated
+    from dstbench.results.table import frame, read
+
+    _known(output)
+    found, loaded = isolated(
+        read(folders), lambda loaded: effects_of(experiments(tried_methods(frame(loaded.records))))
+    )
+    _print(
+        output, render_effects(found), effects_markdown(found) or f"{NO_EXPERIMENT}\n", effects_json(found)
+    )
+    name_rejected(map(str, loaded.rejected))
+
+
+def groups(
+    folders: Folders,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Every method minus this one, paired by seed; also a control."),
+    ] = None,
+    test: Annotated[str, typer.Option(metavar="NAME", help="Of every two methods: t or wilcoxon.")] = "t",
+    difference: Annotated[
+        float, typer.Option(metavar="POINTS", help="What the number of seeds needed is worked out for.")
+    ] = 0.5,
+    output: Format = "text",
+) -> None:
+    """Which methods differ: Friedman's test, every two with Holm's correction, and how many seeds it would take."""
+    from dstbench.report.evidence.groups import against_each, groups_of
+    from dstbench.report.evidence.show import NO_GROUPS, groups_json, groups_markdown, render_groups
+    from dstbench.report.evidence.tried import tried_methods
+    from dstbench.report.isolation import isolated
+    from dstbench.results.table import frame, read
+
+    _known(output)
+    found, loaded = isolated(
+        read(folders),
+        lambda loaded: groups_of(tried_methods(frame(loaded.records), by_name=True), test, difference),
+    )
+    rows = against_each(found, baseline)
+    markdown = groups_markdown(found, rows, baseline) or f"{NO_GROUPS}\n"
+    _print(output, render_groups(found, rows, baseline), markdown, groups_json(found, rows, baseline))
+    name_rejected(map(str, loaded.rejected))
+
+
+def _known(output: str) -> None:
+    if output not in FORMATS:
+        raise BadInput(
+            f"--format: expected one of {', '.join(FORMATS)}, got {output!r}{nearest(output, FORMATS)}"
+        )
+
+
+def _print(output: str, text: RenderableType, markdown: str, content: Any) -> None:
+    if output == "text":
+        to_terminal(text)
+    else:
+        typer.echo(
+            markdown.rstrip() if output == "markdown" else json.dumps(content, indent=1, ensure_ascii=False)
+        )

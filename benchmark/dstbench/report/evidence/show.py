@@ -1,0 +1,332 @@
+"""Effects and groups for a terminal, as Markdown, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dstbench.report.evidence.effects import Effect, Effects, Family
+from dstbench.report.evidence.groups import Against, Groups
+from dstbench.report.evidence.heat import Panel, full, panels
+from dstbench.report.evidence.tried import Block, Repetition
+from dstbench.report.evidence.words import Sentence, effect_sentences, group_sentences
+from dstbench.report.markdown import harmless, line
+from dstbench.report.sheet import Entry, Field, Sheet
+from dstbench.report.values import MISSING, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NO_EXPERIMENT = (
+    "No factorial experiment here: at least two of init, structure, prune, grow and schedule have to be crossed, all "
+    "else the same."
+)
+NO_GROUPS = "Nothing to compare here: no two methods have a top-1 on the same model, data set and density."
+TOGETHER = "[low, high] hold together with 95 %."
+VARIANCE = (
+    "Analysis of variance: type II, repetitions taken out. Its F and p take trials as independent and equally noisy; "
+    "the intervals don't"
+)
+
+Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]  # titles and rows, the first column being names
+
+
+def title_of(found: Effects, others: Sequence[Effects]) -> str:
+    """Which experiment, where there are several."""
+    return f"Effects ({found.experiment.setting or 'as set'})" if len(others) > 1 else "Effects"
+
+
+def variance_table(found: Effects) -> Table:
+    """The analysis of variance."""
+    rows = [
+        (
+            part.term, f"{part.squares:,.1f}", str(part.freedom), f"{100 * part.share:.1f} %",
+            MISSING if part.f is None else f"{part.f:.1f}", show("p", part.p),
+        )
+        for part in found.variance
+    ]  # fmt: skip
+    return ("choice", "sum of squares", "df", "share", "F", "p"), rows
+
+
+def main_table(found: Effects) -> Table:
+    """The main effects."""
+    several = found.blocks > 1
+    rows = [
+        (
+            f"{effect.term} {effect.levels[0]}",
+            *_figures(effect),
+            *([f"{effect.alike} of {found.blocks}"] if several else []),
+        )
+        for effect in found.main.effects
+    ]
+    return ("level", "effect", "[low, high]", *(["same sign in blocks"] if several else [])), rows
+
+
+def pair_table(found: Effects) -> Table:
+    """The interactions that are told from none, the largest first."""
+    told = sorted((e for e in found.interactions.effects if e.told), key=lambda e: -abs(e.mean))
+    return ("interaction", "effect", "[low, high]"), [(_pair(effect), *_figures(effect)) for effect in told]
+
+
+def _pair(effect: Effect) -> str:
+    return ", ".join(
+        f"{kind} {level}" for kind, level in zip(effect.term.split(" × "), effect.levels, strict=True)
+    )
+
+
+def _figures(effect: Effect) -> tuple[str, str]:
+    return show("points", effect.mean), interval(effect.low, effect.high)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """``[−0.67, 11.35]``, or a dash."""
+    return MISSING if low is None or high is None else f"[{show('points', low)}, {show('points', high)}]"
+
+
+def panel_table(panel: Panel, whole: int) -> Table:
+    """One heat map; combinations with fewer repetitions than others say how many they have."""
+    rows = [
+        (f"{panel.down.kind} {level}", *(_mean(mean.top1, mean.n, whole) for mean in means))
+        for level, means in panel.rows
+    ]
+    return (panel.title, *(f"{panel.across.kind} {level}" for level in panel.across.levels)), rows
+
+
+def _mean(top1: float | None, n: int, whole: int) -> str:
+    return MISSING if top1 is None else f"{top1:.2f}" if n == whole else f"{top1:.2f} (n = {n})"
+
+
+def ranks_table(found: Groups) -> Table:
+    """The best methods, with the bars of each as letters: two that share one can't be told apart."""
+    rows = []
+    for place, method in enumerate(found.methods[: found.shown]):
+        letters = " ".join(letter(bar) for bar, members in enumerate(found.bars) if place in members)
+        rank = MISSING if method.rank is None else f"{method.rank:.2f}"
+        rows.append((method.name, rank, f"{method.top1:.2f}", str(method.n), letters or MISSING))
+    return ("method", "mean rank", "top-1 %", "n", "can't be told apart"), rows
+
+
+def letter(bar: int) -> str:
+    """a … z, aa …"""
+    return chr(ord("a") + bar % 26) * (1 + bar // 26)
+
+
+def against_table(rows: Sequence[Against]) -> Table:
+    """Differences to a baseline."""
+    listed = [
+        (
+            row.name,
+            str(row.n),
+            show("points", row.difference),
+            interval(row.low, row.high),
+            show("p", row.p_holm),
+            row.verdict,
+        )
+        for row in rows
+    ]
+    return ("method", "n", "difference", "[low, high]", "p (Holm)", "verdict"), listed
+
+
+def render_effects(found: Sequence[Effects]) -> RenderableType:
+    """For a terminal of any width."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not found:
+        return Text(NO_EXPERIMENT)
+    parts: list[RenderableType] = []
+    for one in found:
+        parts += [Text(title_of(one, found), style="bold"), "", *_lines(effect_sentences(one))]
+        if one.used:
+            parts += [
+                "",
+                Text(f"Main effects, percent points. {TOGETHER}", style="dim"),
+                _sheet(main_table(one)),
+            ]
+            if pair_table(one)[1]:
+                parts += [
+                    "",
+                    Text(f"Interactions that can be told from zero. {TOGETHER}", style="dim"),
+                    _sheet(pair_table(one)),
+                ]
+            parts += ["", Text(f"{VARIANCE}.", style="dim"), _sheet(variance_table(one))]
+        parts += ["", Text("Mean top-1 %", style="dim")]
+        for panel in panels(one):
+            parts += [_sheet(panel_table(panel, full(one))), ""]
+    return Group(*parts)
+
+
+def render_groups(
+    found: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
+) -> RenderableType:
+    """For a terminal of any width; ``rows`` are the differences to the baseline, for each of ``found``."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not found:
+        return Text(NO_GROUPS)
+    parts: list[RenderableType] = []
+    for one, differences in zip(found, rows, strict=True):
+        parts += [
+            Text("Groups", style="bold"),
+            "",
+            *_lines(group_sentences(one)),
+            "",
+            _sheet(ranks_table(one)),
+            "",
+        ]
+        if baseline is not None:
+            parts += [Text(f"Minus {baseline}, percent points, paired by seed; {EACH}", style="dim")]
+            parts += [_sheet(against_table(differences)), ""]
+    return Group(*parts)
+
+
+EACH = "each [low, high] holds alone with 95 %, p is corrected for all (Holm)"
+
+
+def _lines(sentences: Sequence[Sentence]) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [Text.assemble((topic, "bold"), "  ", text) for topic, text in sentences]
+
+
+def _sheet(table: Table) -> Sheet:
+    titles, rows = table
+    fields = tuple(Field(title) for title in titles[1:])
+    return Sheet(fields, (tuple(Entry(row[0], row[1:]) for row in rows),), name=titles[0])
+
+
+def effects_markdown(found: Sequence[Effects]) -> str:
+    """A part of a page; "" where there is no experiment."""
+    parts: list[str] = []
+    for one in found:
+        parts += [f"## {harmless(title_of(one, found))}", "", *_bullets(effect_sentences(one)), ""]
+        if one.used:
+            parts += [f"Main effects in percent points. {TOGETHER}", "", *_markdown(main_table(one)), ""]
+            if pair_table(one)[1]:
+                parts += [
+                    f"Interactions that can be told from zero. {TOGETHER}",
+                    "",
+                    *_markdown(pair_table(one)),
+                    "",
+                ]
+            parts += [f"{VARIANCE}.", "", *_markdown(variance_table(one)), ""]
+        parts += ["Mean top-1 in percent.", ""]
+        for panel in panels(one):
+            parts += [*_markdown(panel_table(panel, full(one))), ""]
+    return _page(parts)
+
+
+def groups_markdown(
+    found: Sequence[Groups], rows: Sequence[Sequence[Against]] = (), baseline: str | None = None
+) -> str:
+    """A part of a page; "" where nothing can be compared."""
+    parts: list[str] = []
+    for place, one in enumerate(found):
+        parts += ["## Groups", "", *_bullets(group_sentences(one)), "", *_markdown(ranks_table(one)), ""]
+        if baseline is not None:
+            parts += [f"Minus {harmless(baseline)} in percent points, paired by seed; {EACH}.", ""]
+            parts += [*_markdown(against_table(rows[place])), ""]
+    return _page(parts)
+
+
+def _page(lines: Sequence[str]) -> str:
+    """Lines as a file ends them."""
+    return "\n".join(lines).rstrip("\n") + "\n" if lines else ""
+
+
+def _bullets(sentences: Sequence[Sentence]) -> list[str]:
+    return [f"- **{harmless(topic)}**: {harmless(text)}" for topic, text in sentences]
+
+
+def _markdown(table: Table) -> list[str]:
+    titles, rows = table
+    return [
+        line(map(harmless, titles)),
+        line([":--", *["--:"] * (len(titles) - 1)]),
+        *(line(map(harmless, row)) for row in rows),
+    ]
+
+
+def effects_json(found: Sequence[Effects]) -> list[dict[str, Any]]:
+    """JSON values: every figure, and the sentences."""
+    return [_effects_json(one) for one in found]
+
+
+def _effects_json(one: Effects) -> dict[str, Any]:
+    lost = ((r, cell, end) for r, ends in one.experiment.missing.items() for cell, end in ends.items())
+    return {
+        "setting": one.experiment.setting,
+        "factors": {factor.kind: list(factor.levels) for factor in one.factors},
+        "repetitions": [_where(r) for r in one.used],
+        "not_used": [_where(r) for r in one.unused],
+        "missing": [{**_where(r), "combination": list(cell), "status": end} for r, cell, end in lost],
+        "never_tried": [list(cell) for cell in one.experiment.empty],
+        "not_part_of_it": list(one.experiment.aside),
+        "mean": one.mean,
+        "explained": one.explained,
+        "inestimable": list(one.inestimable),
+        "main": _family(one.main),
+        "differences": _family(one.differences),
+        "interactions": _family(one.interactions),
+        "variance": [vars(part) for part in one.variance],
+        "means": [{"combination": list(mean.cell), "top1": mean.top1, "n": mean.n} for mean in one.means],
+        "sentences": _said(effect_sentences(one)),
+    }
+
+
+def _family(family: Family) -> dict[str, Any]:
+    effects = [
+        {**vars(effect), "levels": list(effect.levels), "told": effect.told} for effect in family.effects
+    ]
+    return {"confidence_each": family.confidence, "effects": effects}
+
+
+def groups_json(
+    found: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
+) -> list[dict[str, Any]]:
+    """JSON values: ranks, tests of all pairs (null where there is none), bars, seeds needed, and the sentences."""
+    return [
+        {
+            "blocks": [_place(block) for block in one.blocks],
+            "complete": [_where(r) for r in one.complete],
+            "methods": [vars(method) for method in one.methods],
+            "not_ranked": list(one.apart),
+            "friedman": one.friedman and vars(one.friedman),
+            "test": one.test,
+            "pairs": list(_pairs(one)),
+            "bars": [[one.methods[place].name for place in bar] for bar in one.bars],
+            "more_bars": one.more_bars,
+            "deviation": one.deviation,
+            "seeds_needed": {"difference": one.difference, "for": [vars(need) for need in one.needs]},
+            "baseline": baseline,
+            "against": [{**vars(row), "verdict": row.verdict} for row in differences],
+            "sentences": _said(group_sentences(one)),
+        }
+        for one, differences in zip(found, rows, strict=True)
+    ]
+
+
+def _pairs(one: Groups) -> Iterable[dict[str, Any]]:
+    told = set(one.told)
+    pairs = one.pairs
+    columns = (pairs.first, pairs.second, pairs.n, pairs.mean, pairs.deviation, pairs.p, pairs.p_holm)
+    for first, second, n, *figures in zip(*(column.tolist() for column in columns), strict=True):
+        mean, deviation, p, p_holm = (
+            None if figure != figure else figure for figure in figures
+        )  # NaN isn't JSON
+        names = {"method": one.methods[first].name, "against": one.methods[second].name}
+        test = {"n": n, "difference": mean, "deviation": deviation, "p": p, "p_holm": p_holm}
+        yield {**names, **test, "told_apart": (first, second) in told}
+
+
+def _place(block: Block) -> dict[str, Any]:
+    return block._asdict()
+
+
+def _where(repetition: Repetition) -> dict[str, Any]:
+    return {**_place(repetition.block), "seed": repetition.seed}
+
+
+def _said(sentences: Sequence[Sentence]) -> list[str]:
+    return [f"{topic}: {text}" for topic, text in sentences]

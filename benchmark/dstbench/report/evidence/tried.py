@@ -1,0 +1,208 @@
+"""Trials as repetitions: which methods were tried, what each is made of, and what it gave at which seed and block.
+
+A repetition is one seed on one block (model, data set and density). Trials of one repetition share their data, its
+order, the initial weights and, where init and structure are the same, the initial masks: they aren't independent of
+each other, repetitions are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dstbench.hookspecs import STRATEGIES
+from dstbench.report.boards import is_about_speed
+from dstbench.report.values import is_missing
+from dstbench.results.record import canonical
+from dstbench.results.table import settings_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = list[dict[Any, Any]]
+Marks = Mapping[tuple[str, str, str | None], str]
+"""(kind, name, version) -> what tells it apart, where there are several; "data" is the kind of fingerprints."""
+
+
+_COLUMNS = (
+    "label", "control", *STRATEGIES, "model", "dataset", "density_requested", "seed", "trial", "versions",
+    "dataset_fingerprint", "status", "top1",
+)  # fmt: skip
+
+
+class Block(NamedTuple):
+    """What can be compared with each other: one model, data set and density."""
+
+    model: str
+    dataset: str
+    density: float
+
+    def __str__(self) -> str:
+        """``small_cnn on digits at density 0.1``."""
+        return f"{self.model} on {self.dataset} at density {self.density:g}"
+
+
+class Repetition(NamedTuple):
+    """One seed on one block."""
+
+    block: Block
+    seed: int
+
+    def __str__(self) -> str:
+        """``small_cnn on digits at density 0.1, seed 3``."""
+        return f"{self.block}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One method with what it gave; ``name`` is its alone."""
+
+    name: str
+    control: str | None
+    parts: Mapping[str, str]  # kind -> component
+    setting: str  # all that was set beside these
+    versions: Mapping[
+        str, str
+    ]  # kind -> how its part ends, where results hold several versions of that component
+    top1: dict[Repetition, float] = field(default_factory=dict)  # percent
+    missing: dict[Repetition, str] = field(default_factory=dict)  # how trials without a top-1 ended
+
+
+def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
+    """The methods of a frame from ``load_results``, controls too, in the order of their names.
+
+    What differs in settings, in a component's version or in the data's fingerprint is told apart by name, and never
+    put together. ``by_name``: what has one label is one method on all blocks, whose parameters may follow the block,
+    unless some block has several of it. Trials on noise, which was made to be timed on, are no evidence of accuracy:
+    there are none here.
+    """
+    rows: Rows = trials[list(_COLUMNS)].to_dict("records")
+    rows = [row for row in rows if not is_about_speed(row["dataset"])]
+    settings = {text: _setting(json.loads(text)) for text in dict.fromkeys(row["trial"] for row in rows)}
+    for row in rows:
+        row["setting"] = settings[row["trial"]]
+    marks = _marks(rows)
+    found = _by_identity(rows, marks)
+    if by_name:
+        found = _by_label(found, marks)
+    names = _names(found, marks)
+    methods = [_tried(names[key], group, marks) for key, group in found.items()]
+    return sorted(methods, key=lambda method: method.name)
+
+
+def _by_identity(rows: Rows, marks: Marks) -> dict[str, Rows]:
+    same: dict[tuple[Any, ...], str] = {}
+    found: dict[str, Rows] = {}
+    for row in rows:
+        parts = tuple(row[key] for key in ("setting", "label", "control", *STRATEGIES, "versions"))
+        if parts not in same:
+            same[parts] = canonical([*parts[:3], _parts(row, marks)])
+        found.setdefault(same[parts], []).append(row)
+    return found
+
+
+def _by_label(found: Mapping[str, Rows], marks: Marks) -> dict[str, Rows]:
+    labels: dict[str, list[str]] = {}
+    for key, rows in found.items():
+        labels.setdefault(
+            canonical([rows[0]["label"], rows[0]["control"], _versioned(rows[0], marks)]), []
+        ).append(key)
+    merged: dict[str, Rows] = {}
+    for label, keys in labels.items():
+        blocks = Counter(block for key in keys for block in {_block(row, marks) for row in found[key]})
+        if max(blocks.values()) == 1:
+            merged[label] = [row for key in keys for row in found[key]]
+        else:
+            merged |= {key: found[key] for key in keys}
+    return merged
+
+
+def repetitions(methods: Sequence[Tried]) -> list[Repetition]:
+    """All repetitions that any of these was tried in, in order."""
+    return sorted({repetition for method in methods for repetition in (*method.top1, *method.missing)})
+
+
+def _tried(name: str, rows: Sequence[Mapping[Any, Any]], marks: Marks) -> Tried:
+    method = Tried(
+        name, rows[0]["control"], _parts(rows[0], marks), rows[0]["setting"], _versioned(rows[0], marks)
+    )
+    for row in rows:
+        where = Repetition(_block(row, marks), row["seed"])
+        if row["status"] == "ok" and not is_missing(row["top1"]):
+            method.top1.setdefault(where, row["top1"])
+        else:
+            method.missing[where] = row["status"] if row["status"] != "ok" else "no top-1"
+    for where in method.top1:
+        method.missing.pop(where, None)
+    return method
+
+
+def _block(row: Mapping[Any, Any], marks: Marks) -> Block:
+    versions = _versions(row)
+    names = {
+        kind: row[kind] + marks.get((kind, row[kind], versions.get(kind)), "")
+        for kind in ("model", "dataset")
+    }
+    data = marks.get(("data", row["dataset"], row["dataset_fingerprint"]), "")
+    return Block(names["model"], names["dataset"] + data, row["density_requested"])
+
+
+def _setting(trial: Mapping[str, Any]) -> str:
+    """What was set beside the five choices, as text; "" for nothing."""
+    more = {name: value for name, value in trial["recipe"].items() if name not in STRATEGIES}
+    texts = (settings_text(trial), settings_text({"training": more}) if more else "")
+    return ", ".join(filter(None, texts))
+
+
+def _parts(row: Mapping[Any, Any], marks: Marks) -> dict[str, str]:
+    """Kind -> component, with its version where there are several of it."""
+    marked = _versioned(row, marks)
+    return {kind: row[kind] + marked.get(kind, "") for kind in STRATEGIES if row[kind] is not None}
+
+
+def _versioned(row: Mapping[Any, Any], marks: Marks) -> dict[str, str]:
+    """Kind -> the mark of its component's version, of those that have one."""
+    versions = _versions(row)
+    found = {kind: marks.get((kind, row[kind], versions.get(kind)), "") for kind in STRATEGIES}
+    return {kind: mark for kind, mark in found.items() if mark}
+
+
+def _versions(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Kind -> version of a trial's components; {} where it didn't get that far."""
+    parts = (part.rpartition(" v") for part in (row["versions"] or "").split(", ") if part)
+    return {kind: version for kind, _, version in parts}
+
+
+def _marks(rows: Sequence[Mapping[Any, Any]]) -> Marks:
+    """What tells several versions of one component, and several states of one data set, apart."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for kind, version in _versions(row).items():
+            if row.get(kind) is not None:
+                seen.setdefault((kind, row[kind]), set()).add(version)
+        if not is_missing(row["dataset_fingerprint"]):
+            seen.setdefault(("data", row["dataset"]), set()).add(row["dataset_fingerprint"])
+    several = {key: values for key, values in seen.items() if len(values) > 1}
+    return {
+        (kind, name, value): f" (data {value[:8]})" if kind == "data" else f" v{value}"
+        for (kind, name), values in several.items()
+        for value in values
+    }
+
+
+def _names(found: Mapping[str, Sequence[Mapping[Any, Any]]], marks: Marks) -> dict[str, str]:
+    """A name for each method: its label, with more where several have it."""
+    names = {key: str(rows[0]["label"]) for key, rows in found.items()}
+    tellers: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
+        lambda row: row["setting"],
+        lambda row: ", ".join(f"{kind} {part}" for kind, part in _parts(row, marks).items()),
+    )
+    for tell in tellers:
+        count = Counter(names.values())
+        names = {
+            key: f"{name} ({tell(found[key][0])})" if count[name] > 1 else name for key, name in names.items()
+        }
+    return names

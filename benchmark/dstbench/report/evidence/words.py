@@ -1,0 +1,306 @@
+"""What effects and groups say, in sentences: what the data support, and what they don't."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from dstbench.report.evidence.cliques import maximal_sets
+from dstbench.report.evidence.effects import Effect, Effects
+from dstbench.report.evidence.experiment import Factor
+from dstbench.report.evidence.groups import Groups, Need
+from dstbench.report.evidence.tried import Block, Repetition
+from dstbench.report.statistics import FEWEST
+from dstbench.report.values import show
+
+Sentence = tuple[str, str]  # what it is about, and what it says
+
+LOW = 0.5  # of the best combination's top-1: what reaches less has failed to train, more or less
+
+
+def joined(names: Sequence[str], last: str = "and") -> str:
+    """``a, b and c``."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
+
+
+def count(number: int, noun: str) -> str:
+    """``1 seed``, ``5 seeds``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def p_text(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    text = show("p", p)
+    return f"p {text[0]} {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def within(effect: Effect) -> str:
+    """Its size with its interval: ``6.01 points [0.67, 11.35]``."""
+    size = f"{effect.mean:.2f}".replace("-", "−")
+    if effect.low is None or effect.high is None:
+        return f"{size} points"
+    return f"{size} points [{effect.low:.2f}, {effect.high:.2f}]".replace("-", "−")
+
+
+def effect_sentences(found: Effects) -> list[Sentence]:
+    """What a factorial experiment says, a sentence for each choice and each pair of choices; then what it doesn't."""
+    said = [("Tried", _tried(found))]
+    if not found.used:
+        texts = joined(found.inestimable) or "the choices"
+        return [
+            *said,
+            ("No effects", f"With these trials the effects of {texts} can't be told from each other."),
+        ]
+    said.append(("Share", _shares(found)))
+    said += [(factor.kind, _choice(found, factor)) for factor in found.factors]
+    pairs = dict.fromkeys(effect.term for effect in found.interactions.effects)
+    said += [(term, _interplay(found, term)) for term in pairs]
+    said += [
+        (
+            term,
+            "Can't be estimated: there is no trial for some of its pairs, or too few to tell it from others.",
+        )
+        for term in found.inestimable
+    ]
+    return [*said, *_limits(found)]
+
+
+def _tried(found: Effects) -> str:
+    experiment = found.experiment
+    choices = " × ".join(f"{factor.kind} ({len(factor.levels)})" for factor in found.factors)
+    finished = sum(len(values) for values in experiment.top1.values())
+    return (
+        f"{count(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.top1))}: "
+        f"{count(finished, 'trial')} with a top-1."
+    )
+
+
+def _places(where: Sequence[Repetition]) -> str:
+    """``at 5 seeds of small_cnn on digits at density 0.1``."""
+    blocks = Counter(repetition.block for repetition in where)
+    seeds = sorted(set(blocks.values()))
+    many = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    return f"at {many} of {next(iter(blocks)) if len(blocks) == 1 else f'each of {len(blocks)} blocks'}"
+
+
+def _blocks(blocks: Sequence[Block]) -> str:
+    return (
+        str(blocks[0])
+        if len(blocks) == 1
+        else f"these {len(blocks)} blocks: {'; '.join(map(str, blocks[:6]))}{'; …' * (len(blocks) > 6)}"
+    )
+
+
+def _shares(found: Effects) -> str:
+    lines = sorted((line for line in found.variance[:-1]), key=lambda line: -line.share)
+    listed = [f"{line.term} {100 * line.share:.0f} %" for line in lines if line.share >= 0.005]
+    rest = f"{100 * found.variance[-1].share:.0f} %"
+    text = (
+        f"Of what differs between trials of a repetition, {joined(listed) or 'nothing'} can be laid to these choices "
+        f"and pairs (type II sums of squares); {rest} is left to three and more choices at once and to chance."
+    )
+    if found.explained is not None:
+        share = f"{100 * found.explained:.0f} %"
+        text += f" Choices and pairs describe {share} of what differs between the means of combinations."
+    return text
+
+
+def _choice(found: Effects, factor: Factor) -> str:
+    differences = found.differences.of(factor.kind)
+    if not differences:
+        return "Can't be told from other choices with these trials."
+    if all(effect.low is None for effect in differences):
+        return _without_interval(found, max(differences, key=lambda effect: effect.mean))
+    means = {effect.levels[0]: effect.mean for effect in found.main.of(factor.kind)}
+    order = sorted(factor.levels, key=lambda level: -means[level])
+    return f"{'; '.join([*_above(order, differences), *_alike(order, differences)])}."
+
+
+def _above(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]:
+    """Which levels are above which."""
+    told = [effect for effect in differences if effect.told]
+    below = {
+        level: [other for other in order if any(e.levels == (level, other) for e in told)] for level in order
+    }
+    for losers in dict.fromkeys(tuple(names) for names in below.values() if names):
+        winners = [level for level in order if tuple(below[level]) == losers]
+        here = [effect for effect in told if effect.levels[0] in winners and effect.levels[1] in losers]
+        sizes = sorted(effect.mean for effect in here)
+        by = within(here[0]) if len(here) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f} points"
+        yield f"{joined(winners)} {'is' if len(winners) == 1 else 'are'} above {joined(losers)} by {by}"
+
+
+def _alike(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]:
+    """Which levels can't be told apart, and how different they may still be."""
+    told = {frozenset(effect.levels) for effect in differences if effect.told}
+    apart = {(i, j) for j in range(len(order)) for i in range(j) if frozenset((order[i], order[j])) in told}
+    for places in maximal_sets(len(order), apart):
+        if len(places) > 1:
+            names = [order[place] for place in places]
+            limits = [e.largest for e in differences if set(e.levels) <= set(names) and e.largest is not None]
+            limit = f": differences of up to {max(limits):.1f} points aren't ruled out" if limits else ""
+            yield f"{joined(names)} can't be told apart{limit}"
+
+
+def _without_interval(found: Effects, largest: Effect) -> str:
+    seen = (
+        f"The largest difference is {largest.mean:.2f} points ({largest.levels[0]} above {largest.levels[1]})"
+    )
+    return f"{seen}; {_why_none(found)}."
+
+
+def _why_none(found: Effects) -> str:
+    n = len(found.used)
+    if n < FEWEST:
+        return f"with {count(n, 'repetition')} nothing says whether that is more than chance"
+    return "it is the same in every repetition, which gives no interval"
+
+
+def _interplay(found: Effects, term: str) -> str:
+    effects = found.interactions.of(term)
+    largest = max(effects, key=lambda effect: abs(effect.mean))
+    if all(effect.low is None for effect in effects):
+        return f"The largest departure from the sum of both is {abs(largest.mean):.2f} points; {_why_none(found)}."
+    told = [effect for effect in effects if effect.told]
+    limit = max(effect.largest for effect in effects if effect.largest is not None)
+    if not told:
+        return f"No interplay is seen; one of up to {limit:.1f} points isn't ruled out."
+    most = max(told, key=lambda effect: abs(effect.mean))
+    side = "more" if most.mean > 0 else "less"
+    size = within(most if most.mean > 0 else _mirrored(most))
+    pair = [f"{kind} {level}" for kind, level in zip(term.split(" × "), most.levels, strict=True)]
+    return f"What one gives depends on the other: {pair[0]} with {pair[1]} gives {size} {side} than the sum of both."
+
+
+def _mirrored(effect: Effect) -> Effect:
+    low = None if effect.high is None else -effect.high
+    high = None if effect.low is None else -effect.low
+    return Effect(effect.term, effect.levels, -effect.mean, low, high, effect.alike)
+
+
+def _limits(found: Effects) -> Iterator[Sentence]:
+    """What the numbers above don't say."""
+    yield from _missing(found)
+    best = max((mean.top1 for mean in found.means if mean.top1 is not None), default=0.0)
+    low = [mean for mean in found.means if mean.top1 is not None and mean.top1 < LOW * best]
+    if low:
+        yield (
+            "Collapsed",
+            f"{len(low)} of {found.experiment.cells} combinations reach less than half of the best one's top-1 "
+            f"({best:.1f} %). They weigh heavily in every effect.",
+        )
+    where = _blocks(list(dict.fromkeys(repetition.block for repetition in found.used)))
+    yield (
+        "Not said",
+        f"An effect is a mean over all combinations of the other choices: where choices interact, it isn't what each "
+        f"combination gains. All is about {where}, trained as here; about others it says nothing.",
+    )
+
+
+def _missing(found: Effects) -> Iterator[Sentence]:
+    experiment = found.experiment
+    ends = Counter(end for where in experiment.missing.values() for end in where.values())
+    tried = (experiment.cells - len(experiment.empty)) * len(experiment.top1)
+    if ends:
+        listed = joined([f"{n} {end}" for end, n in sorted(ends.items())])
+        yield (
+            "Missing",
+            f"{count(ends.total(), 'trial')} of {tried:,} gave no top-1 ({listed}). Effects of their repetitions "
+            f"rest on the other trials, as if three choices never acted at once.",
+        )
+    if experiment.empty:
+        cells = [" · ".join(cell) for cell in experiment.empty[:5]]
+        more = f" and {len(experiment.empty) - 5} more" if len(experiment.empty) > 5 else ""
+        yield "Never tried", f"{count(len(experiment.empty), 'combination')}: {', '.join(cells)}{more}."
+    if found.unused:
+        places = ", ".join(map(str, found.unused[:5])) + (
+            f" and {len(found.unused) - 5} more" * (len(found.unused) > 5)
+        )
+        yield "Not used", f"Too few trials for these effects: {places}."
+    if experiment.aside:
+        names = ", ".join(experiment.aside[:5]) + (
+            f" and {len(experiment.aside) - 5} more" * (len(experiment.aside) > 5)
+        )
+        yield (
+            "Not part of it",
+            f"Methods of choices that weren't crossed with the others, or of another version of one: {names}.",
+        )
+
+
+def group_sentences(found: Groups) -> list[Sentence]:
+    """Whether methods differ, which can't be told apart, and how many seeds it would take."""
+    said = [("Do any differ?", _friedman(found)), ("Which?", _which(found))]
+    said += [("The best", _best(found))] if found.told else []
+    said.append(("How many seeds?", _needed(found)))
+    if found.apart:
+        more = f"; and {len(found.apart) - 5} more" if len(found.apart) > 5 else ""
+        said.append(("Not ranked", f"{'; '.join(found.apart[:5])}{more}."))
+    where = _blocks(found.blocks)
+    return [
+        *said,
+        ("Not said", f"That two can't be told apart doesn't make them equal. All is about {where}."),
+    ]
+
+
+def _friedman(found: Groups) -> str:
+    test = found.friedman
+    n = len(found.complete)
+    if test is None:
+        ranked = sum(method.rank is not None for method in found.methods)
+        return (
+            f"Friedman's test needs three methods and two repetitions, and methods that aren't all equal; complete "
+            f"are {count(ranked, 'method')} in {count(n, 'repetition')}."
+        )
+    where = f"{count(test.methods, 'method')} over {count(n, 'complete repetition')} ({_places(found.complete)[3:]})"
+    verdict = "They differ" if test.p < 0.05 else f"No evidence that any of these {test.methods} differ"
+    return f"{verdict}: Friedman's χ²({test.freedom}) = {test.statistic:.1f}, {p_text(test.p)}; {where}."
+
+
+def _which(found: Groups) -> str:
+    tested = int((found.pairs.n >= FEWEST).sum())
+    name = "paired t-test" if found.test == "t" else "Wilcoxon signed-rank test"
+    if not tested:
+        return "No two methods have three repetitions in common: nothing is tested, and their order may be chance."
+    text = f"{len(found.told):,} of {count(tested, 'pair')} can be told apart ({name}, Holm over all)."
+    if found.friedman is not None and found.friedman.p >= 0.05:
+        text += " Where Friedman's test sees no difference, no two of its methods are."
+    if found.pairs.equal:
+        text += (
+            f" Of {count(found.pairs.equal, 'pair')} every repetition has the same difference: no p value."
+        )
+    return text
+
+
+def _best(found: Groups) -> str:
+    apart = {second for first, second in found.told if first == 0} | {f for f, s in found.told if s == 0}
+    alike = len(found.methods) - 1 - len(apart)
+    others = f"{count(alike, 'other')} can't be told from it" if alike else "all others are told from it"
+    return f"{found.methods[0].name} ranks first; {others}."
+
+
+def _needed(found: Groups) -> str:
+    if found.deviation is None:
+        return "How much seeds vary isn't known here, so neither is how many it would take."
+    needs = [f"{_seeds(need)} for {need.what}{_of(need)}" for need in found.needs]
+    among = f"the {found.shown} best" if found.shown < len(found.methods) else "all methods"
+    text = (
+        f"To see a difference of {found.difference:g} points on one block with 80 % power it takes {joined(needs)}, "
+        f"at a paired standard deviation of {found.deviation:.2f} points (pooled over "
+        f"pairs of {among} on seeds of a block)."
+    )
+    hardest = found.needs[0]
+    if hardest.critical_t is not None:
+        n = count(len(found.complete), "repetition")
+        text += (
+            f" With the {n} here, Holm over {count(hardest.comparisons, 'comparison')} first asks for |t| > "
+        )
+        text += f"{hardest.critical_t:.1f}."
+    return text
+
+
+def _seeds(need: Need) -> str:
+    return "more than 100,000 seeds" if need.seeds is None else count(need.seeds, "seed")
+
+
+def _of(need: Need) -> str:
+    return f" ({need.comparisons:,} comparisons)" if need.comparisons > 1 else ""
