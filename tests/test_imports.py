@@ -33,6 +33,7 @@ ROOMS = {  # the rooms inside a part, each with the rooms of that part that it m
         "matrix": {"failures"},
         "trial": {"failures", "matrix"},
         "execution": {"failures", "matrix", "trial"},
+        "submission": {"failures", "matrix", "trial"},
         "cluster": {"failures", "matrix", "trial", "execution"},
     },
 }

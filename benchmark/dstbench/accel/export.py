@@ -122,21 +122,37 @@ def _size(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _write_safetensors(network: Network, file: Path) -> None:
+    write_sparse(network.masked, network.masks, network.about, file)
+
+
+def write_sparse(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    about: Mapping[str, str],
+    file: Path,
+    *,
+    keep_masks: bool = False,
+) -> None:
+    """Write a model's state with the active values alone of layers with a mask, bool [*w] by layer.
+
+    about: texts for the file's metadata. keep_masks: also where all the values would take less room, so that the
+    file says which weights are active.
+    """
     from safetensors.torch import save_file
 
-    masks = {id(layer.weight): network.masks.get(n) for n, layer in maskable_layers(network.masked).items()}
+    by_weight = {id(layer.weight): masks.get(name) for name, layer in maskable_layers(model).items()}
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
-    for name, value in network.masked.state_dict(keep_vars=True).items():
-        tensor, mask = value.detach().clone(memory_format=torch.contiguous_format), masks.get(id(value))
+    for name, value in model.state_dict(keep_vars=True).items():
+        tensor, mask = value.detach().clone(memory_format=torch.contiguous_format), by_weight.get(id(value))
         parts = {} if mask is None else _sparse(tensor, mask)
-        if parts and _size(parts) < tensor.nbytes:
+        if parts and (keep_masks or _size(parts) < tensor.nbytes):
             tensors |= {f"{name}.{part}": content for part, content in parts.items()}
             shapes[name] = list(tensor.shape)
         else:
             tensors[name] = tensor
-    about = {"format": "pt", "format_version": str(VERSION), "sparse": json.dumps(shapes), **network.about}
-    save_file(tensors, file, metadata=about)
+    metadata = {"format": "pt", "format_version": str(VERSION), "sparse": json.dumps(shapes), **about}
+    save_file(tensors, file, metadata=metadata)
 
 
 def _load_safetensors(network: Network, file: Path) -> Outputs:

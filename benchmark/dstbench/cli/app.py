@@ -8,14 +8,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dstbench.cli.cite import cite
 from dstbench.cli.evidence import effects, groups
 from dstbench.cli.export import export
 from dstbench.cli.plan import plan
 from dstbench.cli.plugins import datasets, models, plugins_app
 from dstbench.cli.published import published
-from dstbench.cli.report import compare, explore, index, leaderboard, results_app
+from dstbench.cli.report import compare, explore, index, leaderboard, plots, results_app
 from dstbench.cli.run import run
 from dstbench.cli.status import status
+from dstbench.cli.submissions import ci_template, push, submit, verify
 from dstbench.cli.suites import suites
 from dstbench.cli.worker import worker
 from dstbench.errors import BadInput
@@ -95,8 +97,14 @@ app.command()(compare)
 app.command()(effects)
 app.command()(groups)
 app.command()(explore)
+app.command()(plots)
 app.command()(index)
 app.command()(export)
+app.command()(cite)
+results_app.command()(submit)
+results_app.command()(verify)
+results_app.command("ci-template")(ci_template)
+results_app.command()(push)
 app.add_typer(results_app, name="results")
 app.add_typer(plugins_app, name="plugins")
 app.command()(suites)

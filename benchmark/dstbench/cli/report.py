@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from dstbench.results.table import LoadedResults
+
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -29,6 +31,20 @@ def leaderboard(
     board: Annotated[
         str, typer.Option(metavar="NAME", help="Which table --json prints: accuracy, flops or throughput.")
     ] = "accuracy",
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="What `results verify` found: how far rows were verified; refused ones are left out.",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="csv, markdown, json, latex or parquet: print --board in it; with --out, write all boards in it.",
+        ),
+    ] = None,
     limit: Annotated[
         int, typer.Option(min=0, help="Methods to print per model, data set and density; 0: all.")
     ] = 20,
@@ -36,18 +52,21 @@ def leaderboard(
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.isolation import isolated
-    from dstbench.report.page import boards_of, write_leaderboards
+    from dstbench.report.page import boards_of, remarks, write_leaderboards
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import read
 
+    if format is not None:
+        _formatted(read(folders, verdicts), format, board, out)
+        return
     files: tuple[Path, ...] = ()
     if out is None:
-        (tables, beside), loaded = isolated(read(folders), boards_of)
-        rejected = _lines(loaded.rejected)
+        (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
+        rejected, said = _lines(loaded.rejected), remarks(loaded)
     else:
-        written = write_leaderboards(folders, out)
-        tables, beside, rejected, files = (
-            written.tables, written.beside, list(written.rejected), written.files
+        written = write_leaderboards(folders, out, verdicts)
+        tables, beside, rejected, files, said = (
+            written.tables, written.beside, list(written.rejected), written.files, written.remarks
         )  # fmt: skip
     if board not in tables:
         raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
@@ -58,7 +77,23 @@ def leaderboard(
         for file in files:
             if file.name == "index.html":
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
+    for line in said:
+        typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
     name_rejected(rejected)
+
+
+def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None) -> None:
+    """One board in a format to print, or all of them into a folder."""
+    from dstbench.report.formats import board_text, write_boards
+    from dstbench.report.isolation import isolated
+
+    if out is None:
+        text, loaded = isolated(loaded, lambda kept: board_text(kept, board, format))
+        typer.echo(text, nl=False)
+    else:
+        files, loaded = isolated(loaded, lambda kept: write_boards(kept, out, format))
+        typer.echo(f"Wrote {', '.join(str(file) for file in files)}.")
+    name_rejected(_lines(loaded.rejected))
 
 
 def index(
@@ -105,6 +140,23 @@ def explore(
     name_rejected(_lines(loaded.rejected))
 
 
+def plots(
+    folders: Folders,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.", show_default=False)
+    ],
+    png: Annotated[bool, typer.Option("--png", help="PNG as well.")] = False,
+) -> None:
+    """Every plot of the pages as a picture of its own: SVG, and PNG with --png."""
+    from dstbench.report.isolation import isolated
+    from dstbench.report.plots import write_plots
+    from dstbench.results.table import read
+
+    files, loaded = isolated(read(folders), lambda kept: write_plots(kept, out, png))
+    typer.echo(f"Wrote {len(files)} pictures to {out}.")
+    name_rejected(_lines(loaded.rejected))
+
+
 def compare(
     before: Annotated[
         Path, typer.Argument(metavar="DIR_A", help="Results to compare with.", show_default=False)
@@ -130,9 +182,11 @@ def compare(
 ) -> None:
     """Top-1 of DIR_B against DIR_A, or of one method against another in DIR_A; paired by seed, with intervals.
 
-    Exit code 1 where something of DIR_A got worse in DIR_B.
+    Of two folders also every block, and all together. Exit code 1 where something of DIR_A got worse in DIR_B, 3
+    where no trial of both can be compared, else 0.
     """
     from dstbench.report.compare import compare as compare_results
+    from dstbench.report.compare import with_blocks
     from dstbench.report.methods import compare_methods, render_methods
     from dstbench.report.text import render_comparison, to_json
 
@@ -148,12 +202,17 @@ def compare(
         else compare_results(before, after, tolerance)
     )
     if as_json:
-        typer.echo(to_json(table))
+        typer.echo(to_json(table if after is None else with_blocks(table)))
     else:
         to_terminal(render_methods(table) if after is None else render_comparison(table))
     name_rejected(table.attrs["rejected"])
     if after is not None and table["regressed"].any():
         raise typer.Exit(1)
+    if after is not None and not table["verdict"].isin(("better", "inconclusive", "identical")).any():
+        typer.secho(
+            "nothing compared: no trial is on both sides, on the same data, by the same rules", err=True
+        )
+        raise typer.Exit(3)
 
 
 @results_app.command("merge")

@@ -69,16 +69,7 @@ class Component:
         """Import the target. Raises BadInput where its module or attribute can't be had."""
         if not isinstance(self.target, str):
             return self.target
-        module, _, attribute = self.target.partition(":")
-        try:
-            target = import_module(module)
-            for part in attribute.split("."):
-                target = getattr(target, part)
-        except Exception as error:
-            raise BadInput(
-                f"{self.kind} {self.full_name!r}: can't import {self.target!r}: {_one_line(error)}"
-            ) from error
-        return target
+        return imported(self.target, f"{self.kind} {self.full_name!r}")
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Import the target and return its parameters; what an alias binds is their default."""
@@ -102,6 +93,18 @@ class Component:
             return inspect.getsourcefile(target), inspect.getsourcelines(target)[1]
         except (TypeError, OSError):
             return None, None
+
+
+def imported(target: str, whose: str) -> Any:
+    """What ``"module:attribute"`` names. Raises BadInput, with ``whose`` it is, where it can't be had."""
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise BadInput(f"{whose}: can't import {target!r}: {_one_line(error)}") from error
+    return found
 
 
 @dataclass(frozen=True)

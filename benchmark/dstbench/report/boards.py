@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = Mapping[Any, Any]
 
@@ -17,7 +20,7 @@ _FIRST = (
     "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
     "model", "dataset", "density_requested", "density", "setting", "seeds",
 )  # fmt: skip
-_LAST = ("statuses", "reason", "note")
+_LAST = ("tier", "statuses", "reason", "note")
 
 
 NOISE = "synthetic"  # the data set of random images
@@ -75,6 +78,10 @@ class Board:
         """Its columns, in order: what the row is, the leads, other measures as their table has them, the end."""
         others = (key for key, row in MEASURES.items() if self.name in row.boards)
         return tuple(COLUMNS[key] for key in dict.fromkeys((*_FIRST, *self.leads, *others, *_LAST)))
+
+    def shown(self, table: pd.DataFrame) -> tuple[Column, ...]:
+        """The columns that a table of it has: how far rows were verified only where that was asked."""
+        return tuple(column for column in self.columns if column.key in table)
 
     @property
     def higher(self) -> bool:

@@ -1,4 +1,4 @@
-"""Two sets of results against each other: what got better, what worse, what can't be told."""
+"""Two sets of results against each other: what got better, what worse, what can't be told or be compared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
+from dstbench.report.apart import MEASURED, apart
 from dstbench.report.statistics import FEWEST, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
 from dstbench.results.table import Paths, load_results
@@ -28,18 +29,22 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero; without
     such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every seed has
     the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do
-    are ``worse``; what only one side has is ``only before`` or ``only after``. ``regressed`` marks what is worse.
-    ``attrs["rejected"]`` lists the files left out. Raises BadInput where a folder doesn't exist.
+    are ``worse``; what only one side has is ``only before`` or ``only after``, and ``not comparable`` what both have
+    on other data or by other rules. ``regressed`` marks what is worse. ``attrs["rejected"]`` lists the files left
+    out, ``attrs["blocks"]`` what ``over_blocks`` says. Raises BadInput where a folder doesn't exist.
     """
     import pandas as pd
 
     results = load_results(before), load_results(after)
-    old, new = map(_groups, results)
+    old, new = map(_groups, _apart(*(table.to_dict("records") for table in results)))
     rows = [_row(old.get(key, []), new.get(key, []), tolerance) for key in sorted(old.keys() | new.keys())]
+    _mark_others(rows, old, new)
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = table["verdict"].map({"worse": 0, "better": 1, "inconclusive": 2, "identical": 3}).fillna(4)
+    places = {"worse": 0, "better": 1, "inconclusive": 2, "not comparable": 3, "identical": 4}
+    order = table["verdict"].map(places).fillna(5)
+    table.attrs["blocks"] = over_blocks(old, new, tolerance)
     table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
     table = table.assign(order=order).sort_values(
         ["order", "model", "dataset", "density", "method"], kind="stable"
@@ -47,9 +52,80 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     return table.drop(columns="order").reset_index(drop=True)
 
 
-def _groups(results: pd.DataFrame) -> dict[str, Trials]:
+def _apart(old: Trials, new: Trials) -> tuple[Trials, Trials]:
+    """Both sides, with what was measured on other data or by other rules under names of its own. Other versions of
+    components are no reason: how a change of code tells is what is asked."""
+    named = apart([{**trial, "asked": trial["trial"]} for trial in (*old, *new)], MEASURED)
+    return named[: len(old)], named[len(old) :]
+
+
+def _mark_others(rows: list[dict[str, Any]], old: Mapping[str, Trials], new: Mapping[str, Trials]) -> None:
+    """Say so of what only one side has, though the other has the same trial on other data or by other rules."""
+    sides = [{trial["asked"] for group in side.values() for trial in group} for side in (old, new)]
+    for row in rows:
+        if row["verdict"].startswith("only ") and all(row["asked"] in side for side in sides):
+            row["verdict"], row["basis"] = "not comparable", "the other side has other data or other rules"
+
+
+def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
+    """``compare``'s table with its blocks as rows of ``all methods``; the last, of no model, is of all blocks."""
+    import pandas as pd
+
+    blocks = [{"method": "all methods", **row} for row in table.attrs["blocks"]]
+    rows = [*table.to_dict("records"), *blocks]
+    return pd.DataFrame(rows, columns=[*table.columns, "of"])
+
+
+def over_blocks(
+    old: Mapping[str, Trials], new: Mapping[str, Trials], tolerance: float = TOLERANCE
+) -> list[dict[str, Any]]:
+    """The change of every block, a model on a data set at a density, and of all blocks together, which comes last.
+
+    For each seed the mean change over the methods that finished on both sides, and for all blocks the mean over
+    these; the interval is over seeds, for seeds are what was drawn at random, methods and blocks are not. A seed that
+    a method lacks is left out, so that every seed's mean is over the same methods; where none is left, all are used.
+    ``of`` says how many methods, or blocks, it is of; controls are among them.
+    """
+    blocks: dict[tuple[Any, ...], list[dict[int, float]]] = {}
+    for key in sorted(old.keys() & new.keys()):
+        first, was, now = new[key][0], top1(old[key]), top1(new[key])
+        if common := was.keys() & now.keys():
+            place = (first["model"], first["dataset"], first["density_requested"])
+            blocks.setdefault(place, []).append({seed: now[seed] - was[seed] for seed in sorted(common)})
+    ordered = sorted(blocks.items(), key=lambda item: (*item[0][:2], -item[0][2]))
+    changes = [_by_seed(members) for _, members in ordered]
+    rows = [
+        _block(place, len(members), change, tolerance)
+        for (place, members), change in zip(ordered, changes, strict=True)
+    ]
+    return [*rows, _block((None, None, None), len(rows), _by_seed(changes), tolerance)] if rows else []
+
+
+def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
+    """Seed -> mean over what has that seed: of the seeds that all have, or if there is none, of any."""
+    shared = set.intersection(*(set(change) for change in changes)) or set().union(*changes)
+    known = {seed: [change[seed] for change in changes if seed in change] for seed in sorted(shared)}
+    return {seed: sum(values) / len(values) for seed, values in known.items()}
+
+
+def _block(place: tuple[Any, ...], count: int, change: dict[int, float], tolerance: float) -> dict[str, Any]:
+    nothing = dict.fromkeys(change, 0.0)
+    effect, (verdict, basis) = paired(change, nothing), judged(change, nothing, tolerance)
+    return {
+        **dict(zip(("model", "dataset", "density"), place, strict=True)),
+        "of": count,
+        "seeds": effect.n,
+        "difference": effect.mean,
+        "difference_low": effect.low,
+        "difference_high": effect.high,
+        "verdict": verdict,
+        "basis": basis,
+    }
+
+
+def _groups(trials: Trials) -> dict[str, Trials]:
     groups: dict[str, Trials] = {}
-    for trial in results.to_dict("records"):
+    for trial in trials:
         groups.setdefault(trial["trial"], []).append(trial)
     return groups
 
@@ -75,6 +151,7 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
         "verdict": verdict,
         "basis": basis,
         "regressed": verdict == "worse",
+        "asked": first["asked"],
     }
 
 

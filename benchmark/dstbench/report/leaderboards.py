@@ -10,6 +10,7 @@ from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
+from dstbench.report.apart import apart
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.columns import COLUMNS
 from dstbench.report.statistics import (
@@ -25,6 +26,7 @@ from dstbench.report.statistics import (
 from dstbench.report.values import ITSELF, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
 from dstbench.results.table import settings_text
+from dstbench.results.verdicts import TIERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +52,10 @@ def arranged(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def shown_columns(ordered: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Of what ``in_order`` gives, each board's own columns."""
-    columns = {board.name: [key for column in board.columns for key in column.keys] for board in BOARDS}
+    columns = {
+        board.name: [key for column in board.shown(ordered[board.name]) for key in column.keys]
+        for board in BOARDS
+    }
     return {
         name: table[list(dict.fromkeys(columns[name]))].reset_index(drop=True)
         for name, table in ordered.items()
@@ -64,7 +69,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    trials = with_versions(results.to_dict("records"))
+    trials = with_versions(apart(results.to_dict("records")))
     dense = _dense_control(trials)
     groups: dict[tuple[str, str], Trials] = {}
     for trial in sorted(trials, key=lambda trial: trial["seed"]):
@@ -87,7 +92,7 @@ def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: Board) -> pd.DataFrame:
     import pandas as pd
 
-    table = summary.copy()
+    table = summary.drop(columns="tier") if summary["tier"].isna().all() else summary.copy()
     table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
     noise = [board.is_noise(row) for row in rows]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
@@ -146,9 +151,12 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         **(measures := _measures(finished)),
         **_interval("difference", paired(top1, reference)),
         "p": p_value(differences(top1, reference)),
+        "tier": _least_verified(finished),
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
-        "note": _note(measures, control),
+        "note": _note(
+            measures, control, sorted({trial["outdated"] for trial in group if trial.get("outdated")})
+        ),
     }
 
 
@@ -210,11 +218,12 @@ _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
 }
 
 
-def _note(measures: Mapping[str, Any], control: str | None) -> str | None:
+def _note(measures: Mapping[str, Any], control: str | None, outdated: Sequence[str]) -> str | None:
     notes = [ITSELF] if control == "dense" and any(measures[f"{kind}_path"] for kind in TIMED) else []
     notes += [f"unstructured in {names}" for names in (measures["fallbacks"] or "").split("; ") if names]
     if "; " in (measures["conditions"] or ""):
         notes.append("timed under different conditions: not ranked by speed")
+    notes += [f"older than this code: {which}" for which in outdated]
     return "; ".join(notes) or None
 
 
@@ -226,6 +235,11 @@ def _reasons(group: Trials) -> str | None:
         f"{trial['status']}: {_PATH.sub('…/', text)[:300]}" for trial, text in zip(failed, texts, strict=True)
     }
     return "; ".join(sorted(reasons)) or None
+
+
+def _least_verified(finished: Trials) -> str | None:
+    known = [trial["tier"] for trial in finished if trial.get("tier")]
+    return min(known, key=TIERS.index) if known else None
 
 
 def _counts(group: Trials) -> list[tuple[str, int]]:

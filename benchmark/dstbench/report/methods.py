@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
+from dstbench.report.apart import apart
 from dstbench.report.compare import TOLERANCE, Trials, judged, mean, top1
 from dstbench.report.statistics import differences, holm, p_value, paired
 from dstbench.report.values import MISSING, Column, show
@@ -34,7 +35,7 @@ def compare_methods(paths: Paths, method: str, against: str, tolerance: float = 
     import pandas as pd
 
     results = load_results(paths)
-    trials: Trials = results.to_dict("records")
+    trials: Trials = apart(results.to_dict("records"))
     ours, theirs = (_variants(trials, name) for name in (method, against))
     rows = [_row(mine, rival, tolerance) for mine, rival in _pairs(ours, theirs)]
     if not rows:

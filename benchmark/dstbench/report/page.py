@@ -6,11 +6,14 @@ give the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstbench.registration.registry import registry
+from dstbench.report.apart import mixtures, outdated
 from dstbench.report.boards import BOARDS, Board, is_about_speed
 from dstbench.report.details import details
 from dstbench.report.highlights import about, cards, facts
@@ -31,7 +34,7 @@ from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
-from dstbench.results.table import LoadedResults, Paths, read, roots
+from dstbench.results.table import LoadedResults, Paths, frame, read, roots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]
 
 
-FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested")
+FILTERS = (*METHOD_PARTS, "model", "dataset", "density_requested", "tier")
 VIEWS = (
     ("training_flops_ratio", "training FLOPs (theory)"),
     ("inference_flops_ratio", "inference FLOPs (theory)"),
@@ -77,24 +80,39 @@ class Written:
     beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
+    remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
 
 
-def write_leaderboards(results: Paths, out: str | Path) -> Written:
+def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | None = None) -> Written:
     """Write ``<board>.csv`` and ``.md``, ``index.html`` and ``leaderboard.svg`` of results folders into ``out``,
     and the page and the tables about exploration where records say how it went.
 
     Where the results are ``out/results``, as ``dstbench index`` reads boards, the page links to the index above it.
-    A record that no board can show is left out by name. Raises BadInput where a results folder doesn't exist or
-    ``out`` is a file; where the disk is full, what was in ``out`` stays.
+    verdicts: see ``results.table.read``. A record that no board can show is left out by name. Raises BadInput where a
+    folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full, what was in ``out``
+    stays.
     """
     folder = Path(out)
     folders = roots(results)
     indexed = any(path.resolve() == (folder / "results").resolve() for path in folders)
-    (tables, beside, contents), loaded = isolated(read(folders), lambda given: _contents(given, indexed))
+    (tables, beside, contents), loaded = isolated(
+        read(folders, verdicts), lambda given: _contents(given, indexed)
+    )
     write_all(folder, contents)
     return Written(
-        tables, beside, tuple(folder / name for name in contents), tuple(map(str, loaded.rejected))
+        tables,
+        beside,
+        tuple(folder / name for name in contents),
+        tuple(map(str, loaded.rejected)),
+        remarks(loaded),
     )
+
+
+def remarks(loaded: LoadedResults) -> tuple[str, ...]:
+    """What to know before a board is believed: what was kept apart, and how many trials are older than the code."""
+    older = Counter(outdated(loaded.records, registry()).values())
+    ages = [f"{count} trials are older than this code: {which}" for which, count in sorted(older.items())]
+    return (*mixtures(frame(loaded.records).to_dict("records")), *ages)
 
 
 def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
@@ -217,9 +235,9 @@ def _blocks(rows: list[Row]) -> list[tuple[str, str]]:
 
 
 def _filters(rows: list[Row]) -> list[dict[str, Any]]:
-    titles = {"density_requested": "density", "dataset": "data set"}
+    titles = {"density_requested": "density", "dataset": "data set", "tier": "verified"}
     filters = []
-    for key in FILTERS:
+    for key in (key for key in FILTERS if key != "tier" or any(row.get(key) for row in rows)):
         values = sorted({row[key] for row in rows if not is_missing(row[key])})
         choices = [
             {

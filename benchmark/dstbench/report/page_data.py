@@ -110,7 +110,7 @@ def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
     return [
         replace(column, extra=True) if column.key in constant or column.key in METHOD_PARTS else column
         for column in listed
-        if column.key not in FOLDED
+        if column.key not in FOLDED and (column.key != "tier" or any(row.get("tier") for row in rows))
     ]
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from dstbench.registration.registry import registry
+from dstbench.report.apart import apart_frame, outdated
 from dstbench.report.leaderboards import group_of, summarise, with_versions
 from dstbench.results.record import Record
 from dstbench.results.table import LoadedResults, frame
@@ -34,8 +36,11 @@ class Material:
 
 
 def material_of(loaded: LoadedResults) -> Material:
-    """Results with their tables."""
-    trials = frame(loaded.records)
+    """Results with their tables: what can't be compared is apart in both."""
+    trials = apart_frame(frame(loaded.records, loaded.tiers))
+    if older := outdated(loaded.records, registry()):
+        ages: list[Any] = [older.get(str(key)) for key in trials.index]
+        trials = trials.assign(outdated=ages)
     return Material(loaded, trials, summarise(trials))
 
 

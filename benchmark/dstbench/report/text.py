@@ -67,7 +67,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
     ``beside`` says where the published rows that ``table`` holds are from.
     """
-    columns = [column for column in board.columns if not column.extra and column.key not in _SAID]
+    columns = [column for column in board.shown(table) if not column.extra and column.key not in _SAID]
     rows = table.to_dict("records")
     lines = [
         f"# {board.title}",
@@ -135,7 +135,8 @@ def render_text(
 
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:
-    """What ``compare`` found, the worst first."""
+    """What ``compare`` found, the worst first; below it every block, and all together."""
+    from rich.console import Group
     from rich.text import Text
 
     if table.empty:
@@ -151,7 +152,23 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
         Field("model", right=False), Field("dataset", right=False), Field("density"), Field("before"),
         Field("after"), Field("change"), Field("verdict", right=False),
     )  # fmt: skip
-    return Sheet(fields, (tuple(entries),))
+    return Group(Sheet(fields, (tuple(entries),)), "", *_changes(table.attrs.get("blocks", [])))
+
+
+def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """What ``compare`` found of each block, and of all together, a line each."""
+    from rich.text import Text
+
+    lines: list[RenderableType] = []
+    for row in blocks:
+        change = Column("difference", "", "", "points", interval=True).text(row)
+        place = f"all {row['of']} methods of {row['model']} on {row['dataset']}"
+        place = (
+            f"all {row['of']} blocks" if row["model"] is None else f"{place} at density {row['density']:g}"
+        )
+        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
+        lines.append(Text(f"{row['verdict']}: {change} points, {place} ({row['basis']})", style=style))
+    return lines
 
 
 def render_trials(trials: pd.DataFrame) -> RenderableType:

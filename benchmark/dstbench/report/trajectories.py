@@ -303,6 +303,16 @@ def _page(listed: Sequence[Trajectory]) -> str:
     )
 
 
+def plotted(
+    material: Material,
+) -> list[tuple[str, list[tuple[str, str]], list[tuple[CurvePanel, LinePlot]]]]:
+    """The page's plots: of each block its title, the methods' names with their colours, and its panels."""
+    groups = _blocks(trajectories(material.loaded, material))
+    most = max(COLOURED, MOST // max(1, len(groups)))
+    blocks = [_block(title, members[:most], len(members)) for title, members in groups]
+    return [(block["title"], block["key"], block["panels"]) for block in blocks]
+
+
 def _block(title: str, members: list[Trajectory], of: int) -> Row:
     """What the page shows of one model, data set and density: the most accurate ``of`` so many methods."""
     names, colours = _names(members), _colours(members)

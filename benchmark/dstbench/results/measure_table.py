@@ -82,6 +82,14 @@ class RecordedLayer(LayerFigures):
     active: int  # weights
 
 
+class RecordedCourse(TypedDict, total=False):
+    """A few points of a training, each figure a list over them."""
+
+    step: list[int]  # 0 before the first
+    loss: list[float | None]  # of the step's last batch
+    masks: list[str | None]  # sha256, hex, of all masks after the step
+
+
 TIMED = ("train", "inference", "single")
 """What is timed of a trial: a training step, inference of a batch, and inference of one image."""
 CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
@@ -216,6 +224,8 @@ _ROWS = (
                " it after a quarter of the training. Chance: 0.3.", extra=True, boards=_ACCURACY),
     # over epochs, the first before training
     MeasureRow("exploration", "text", type=dict[str, list[float | None]], framed=False),
+    # what retraining the beginning has to give again: see runner.trial.course
+    MeasureRow("course", "text", type=RecordedCourse, within=(-LARGEST, LARGEST), framed=False),
     MeasureRow("updates", "integer", "updates", "Topology updates in one training run.", extra=True, boards=_THEORY),
     MeasureRow("churn", "fraction", "churn", "Mean share of active weights that one update replaces.",
                within=(0.0, LARGEST), extra=True, boards=_THEORY),

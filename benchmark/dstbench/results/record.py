@@ -177,6 +177,13 @@ def search(results: Path) -> Iterator[Path | Rejected]:
     return _search(results, DEEPEST, set())
 
 
+def search_files(folder: Path, suffix: str) -> Iterator[Path]:
+    """Every plain file below a folder whose name ends so, in a deterministic order; links are not followed."""
+    for path in sorted(folder.rglob(f"*{suffix}")):
+        if path.is_file() and not path.is_symlink():
+            yield path
+
+
 def _search(folder: Path, levels: int, seen: set[tuple[int, int]]) -> Iterator[Path | Rejected]:
     try:
         status = folder.stat()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
@@ -13,6 +14,7 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
 from dstbench.results.record import Record, Rejected, canonical, read_record, read_trial, record_files, search
+from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +33,17 @@ class LoadedResults:
     records: tuple[Record, ...]
     rejected: tuple[Rejected, ...]
     paths: Mapping[str, Path] = field(default_factory=dict)  # key -> its file
+    tiers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key -> how far it was verified, where that was asked
 
 
-def read(paths: Paths) -> LoadedResults:
+def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
     """Read every record under one or more folders. Raises BadInput where a folder doesn't exist.
 
-    The same record in two folders counts once. Two different records of one trial: the first folder's
-    counts, the other is rejected by name, as is what lies in another trial's folder, and what makes no row.
+    verdicts: the folder of what verifying them came to (``results verify``): records that it refused are left out,
+    the others have a tier. The same record in two folders counts once. Two different records of one trial: the first
+    folder's counts, the other is rejected by name, as is what lies in another trial's folder, and what makes no row.
     """
     records: dict[str, Record] = {}
     rejected: list[Rejected] = []
@@ -52,7 +58,27 @@ def read(paths: Paths) -> LoadedResults:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files)
+    loaded = LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files)
+    return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
+
+
+def _verified(
+    loaded: LoadedResults, verdicts: Mapping[str, Verdict], troubled: tuple[Rejected, ...]
+) -> LoadedResults:
+    """The records with their tiers, without those that were refused."""
+    known = tiers(loaded.records, verdicts)
+    refused = [key for key, tier in known.items() if tier == REFUSED]
+    reasons = {key: "; ".join(map(str, verdicts[key].findings[:3])) for key in refused}
+    return LoadedResults(
+        tuple(record for record in loaded.records if record["key"] not in reasons),
+        (
+            *loaded.rejected,
+            *troubled,
+            *(Rejected(loaded.paths[key], f"verified and refused: {why}") for key, why in reasons.items()),
+        ),
+        loaded.paths,
+        {key: tier for key, tier in known.items() if key not in reasons},
+    )
 
 
 def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
@@ -75,14 +101,14 @@ def _rowless(record: Record) -> str | None:
     return None
 
 
-def load_results(paths: Paths) -> pd.DataFrame:
+def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFrame:
     """One row a trial, indexed by its key; ``frame.attrs["rejected"]`` lists the files left out.
 
-    Measures that a trial doesn't have are missing (NaN or None), never zero. Raises BadInput where a folder
-    doesn't exist.
+    Measures that a trial doesn't have are missing (NaN or None), never zero. verdicts: a folder of them, by which
+    ``tier`` says how far a trial was verified. Raises BadInput where a folder doesn't exist.
     """
-    loaded = read(paths)
-    table = frame(loaded.records)
+    loaded = read(paths, verdicts)
+    table = frame(loaded.records, loaded.tiers)
     table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
     return table
 
@@ -108,7 +134,7 @@ def load_curves(paths: Paths) -> pd.DataFrame:
         file = folders.get(record["key"], Path()) / CURVE
         if not file.is_file():
             continue
-        points, wrong = _points(file)
+        points, wrong = curve_points(file)
         named = {"key": record["key"], "label": record["label"], "seed": record["trial"]["seed"]}
         rows += [{**named, **point} for point in points]
         rejected += wrong
@@ -117,7 +143,7 @@ def load_curves(paths: Paths) -> pd.DataFrame:
     return table
 
 
-def _points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def curve_points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a curve, and which of them are none: a trial that was killed leaves half a line."""
     points, wrong = [], []
     for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
@@ -132,12 +158,12 @@ def _points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return points, wrong
 
 
-def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Records as a table: see ``load_results``."""
+def frame(records: Iterable[Record], tiers: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Records as a table: see ``load_results``. tiers: by key."""
     import pandas as pd
 
-    rows = [_row(record) for record in records]
-    table = pd.DataFrame(rows, columns=list(_row(_NOTHING)))
+    rows = [{**_row(record), "tier": tiers.get(record["key"])} for record in records]
+    table = pd.DataFrame(rows, columns=[*_row(_NOTHING), "tier"])
     numeric = {key for key, row in MEASURES.items() if row.kind not in WORDS}
     for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
         values = table[name]
@@ -180,6 +206,8 @@ def _row(record: Record) -> dict[str, Any]:
         "versions": _versions(provenance),
         **{key: row.value(measures) for key, row in MEASURES.items() if row.framed},
         "dataset_fingerprint": provenance.get("dataset_fingerprint"),
+        # records of before the rules had a number are by the first
+        "evaluation": provenance.get("evaluation", 1 if record["status"] == "ok" else None),
     }
 
 

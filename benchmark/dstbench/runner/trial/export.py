@@ -74,9 +74,9 @@ def export(
     """
     chosen = get_format(format)
     folder = find(result, Path(results))
-    record = _finished(folder)
+    record = finished(folder)
     trained = load_trained(TrialSpec.from_json(record["trial"]), folder, registry)
-    network, path = _network(trained, _about(record, trained))
+    network, path = _network(trained, describe(record, trained))
     file = Path(out) if out is not None else Path(f"{record['key'][:12]}.{format}")
     file.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(network, file)
@@ -113,7 +113,7 @@ def find(result: str | Path, results: Path) -> Path:
     )
 
 
-def _finished(folder: Path) -> Record:
+def finished(folder: Path) -> Record:
     record = read_record(folder)
     if isinstance(record, Rejected):
         raise BadInput(f"RESULT: {record}")
@@ -146,7 +146,7 @@ def _images(count: int, trained: Trained) -> torch.Tensor:
     return torch.randn(count, *trained.input_shape, generator=torch.Generator().manual_seed(0))
 
 
-def _about(record: Mapping[str, Any], trained: Trained) -> dict[str, str]:
+def describe(record: Mapping[str, Any], trained: Trained) -> dict[str, str]:
     """The trial in a file's metadata: texts, JSON where they aren't plain."""
     trial = record["trial"]
     return {

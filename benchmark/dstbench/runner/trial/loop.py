@@ -21,14 +21,17 @@ from dstbench.runner.trial.running import CURVE, RunningTrial
 
 
 def train(running: RunningTrial) -> None:
-    """All that is left of the training, with a line of the curve after each epoch."""
+    """All that is left of the training, with a line of the curve after each epoch; or as far as its last step."""
     progress = running.progress
     if running.sparsifier.steps == progress.epoch == progress.batches == 0:
         progress.exploration.observe(0, running.sparsifier)
+        progress.course.begin(running.sparsifier)
     for epoch in range(progress.epoch, running.training.epochs):
         loss = _epoch(running, epoch)
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
+        if running.last_step is not None and running.sparsifier.steps >= running.last_step:
+            return
         _log(running, epoch, loss)
         progress.next_epoch()
 
@@ -44,6 +47,8 @@ def _epoch(running: RunningTrial, epoch: int) -> float:
     for batch in running.batches.epoch(epoch, progress.batches):
         _batch(running, batch, total)
         progress.batches += 1
+        if running.sparsifier.steps == running.last_step:
+            break
         if accelerator.sync_gradients:
             pause(running, total)
     progress.seconds += running.watch.stop()
@@ -74,6 +79,7 @@ def _batch(running: RunningTrial, batch: tuple[Tensor, Tensor], total: Tensor) -
         running.meter.add(active, running.progress.samples, sparsifier.dense_gradient)
         running.progress.samples = 0
         _observe(running)
+        running.progress.course.observe(sparsifier, loss.detach())
 
 
 def pause(running: RunningTrial, total: Tensor | None = None, *, by_clock: bool = True) -> None:

@@ -41,6 +41,7 @@ def final_measures(running: RunningTrial, top1: float, loss: float) -> dict[str,
         "seconds": running.progress.seconds,
         "epochs": running.training.epochs,
         "steps": sparsifier.steps,
+        **running.progress.course.measures(),
     }
 
 

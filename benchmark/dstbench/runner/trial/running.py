@@ -20,6 +20,7 @@ from dstbench.results.table import CURVE as CURVE
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.course import Course
 from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.tracking import Tracking
 
@@ -42,6 +43,7 @@ class TrialProgress:
     seconds: float = 0.0  # of training
     top1_validation: float | None = None  # percent, after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
+    course: Course = field(default_factory=Course)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: plain values and tensors."""
@@ -50,8 +52,9 @@ class TrialProgress:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from where ``state_dict`` was taken."""
         exploration = Exploration(**saved["exploration"])
-        fields = {name: saved[name] for name in asdict(self)}
-        vars(self).update({**fields, "exploration": exploration})
+        course = Course(**saved.get("course", {}))  # older checkpoints don't have it
+        fields = {name: saved[name] for name in asdict(self) if name != "course"}
+        vars(self).update({**fields, "exploration": exploration, "course": course})
 
     def next_epoch(self) -> None:
         """The epoch under way is over, and in the curve."""
@@ -129,6 +132,7 @@ class RunningTrial:
     readers: int | None = None  # processes that read image files; None: as Batches has it
     tracking: Tracking | None = None
     progress: TrialProgress = field(default_factory=TrialProgress)
+    last_step: int | None = None  # after which training stops; None: at its end
     pauses: Pauses = field(default_factory=Pauses)
     watch: Stopwatch = field(default_factory=Stopwatch)
     norms: AbstractContextManager[Any] = field(

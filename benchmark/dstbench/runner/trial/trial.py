@@ -17,6 +17,7 @@ from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
+from dstbench.results.rules import EVALUATION
 from dstbench.results.storage import is_full, patiently
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.config import Training
@@ -77,10 +78,11 @@ def run_trial(
         origin["plugins"] = provenance.plugins(origin["components"])
         blueprint = Blueprint(trial, source)
         running, unused = resumed(
-            lambda: _build(blueprint, folder, data_root, download, device, threads), folder
+            lambda: build_trial(blueprint, folder, data_root, download, device, threads), folder
         )
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
+        origin["evaluation"] = EVALUATION
         phase = "train"
         running.pauses = Pauses(checkpoint_seconds)
         if trial.training.sync_batch_norm:
@@ -110,13 +112,13 @@ def run_trial(
     return record
 
 
-def _build(
+def build_trial(
     blueprint: Blueprint,
     folder: Path,
-    root: Path | None,
-    download: bool,
-    device: str,
-    threads: int | None,
+    root: Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> RunningTrial:
     """Everything up to the first step."""
     training = blueprint.trial.training

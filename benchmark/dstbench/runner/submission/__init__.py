@@ -1,0 +1,1 @@
+"""Results of others: made ready to be handed in, and verified."""

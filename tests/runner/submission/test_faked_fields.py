@@ -1,0 +1,201 @@
+"""Every field of a record, changed and sealed again: which check notices, and which fields none can prove."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from dstbench.core.training.method import as_recipe
+from dstbench.registration.registry import registry
+from dstbench.results.record import FILE, checksum, folder_of, read_record, write_record
+from dstbench.results.schema import problem
+from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.key import trial_key
+from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.submission import evidence
+from dstbench.runner.submission.submit import submit
+from dstbench.runner.submission.verify import verify
+from dstbench.runner.trial.trial import run_trial
+
+RECIPE = {
+    "init": {"name": "erk"},
+    "structure": {"name": "unstructured"},
+    "prune": {"name": "magnitude"},
+    "grow": {"name": "gradient"},
+    "schedule": {"name": "cosine", "delta_t": 4},
+}
+PARTS = ("load", "recounted", "evaluated", "replayed", "reproduced")
+
+UNPROVABLE = {
+    "measures.peak_memory", "measures.throughput", "provenance.commit", "provenance.components",
+    "provenance.cores", "provenance.cpu",
+    "provenance.dstbench", "provenance.finished", "provenance.gpu", "provenance.memory", "provenance.platform",
+    "provenance.plugins", "provenance.python", "provenance.started", "provenance.threads", "provenance.timm",
+    "provenance.torch", "provenance.torchvision", "provenance.accelerate", "trial.measure",
+}  # fmt: skip
+"""What only the machine of the training knew, and how it was timed there. Of the components, their names and versions
+are in the key; the distribution's version is not."""
+
+
+def spec(seed=0, **training):
+    settings = Training(**{"epochs": 2, "batch_size": 128, "lr": 0.05, **training})
+    recipe = as_recipe(RECIPE)
+    return TrialSpec(
+        {"name": "small_cnn"}, {"name": "digits"}, 0.1, seed, recipe, settings, Measure(rounds=3)
+    )
+
+
+@pytest.fixture(scope="module")
+def submission(tmp_path_factory):
+    """The folder of a true submission."""
+    root = tmp_path_factory.mktemp("true")
+    trial = spec()
+    record = run_trial(trial, root / "trial", device="cpu", threads=1)
+    assert record["status"] == "ok", record["traceback"]
+    key = trial_key(trial, registry().choose)
+    label = "erk · unstructured · magnitude · gradient"
+    speed = {"path": "masked-dense", "images_per_second": 9.0, "dense_images_per_second": 10.0, "ratio": 0.9}
+    record["measures"]["throughput"] = {"device": "cpu", "contended": False, "train": speed}
+    folder = folder_of(root, key)
+    folder.parent.mkdir()
+    (root / "trial").rename(folder)
+    write_record({**record, "key": key, "label": label}, folder)
+    [submitted] = submit([folder], root / "submissions")
+    return submitted.folder
+
+
+@pytest.fixture
+def once(submission, monkeypatch):
+    """What checkpoint, evaluation and retraining give doesn't depend on the record: made once."""
+    for name in PARTS:
+        monkeypatch.setattr(evidence, name, remembered(name, getattr(evidence, name)))
+
+
+_made = {}
+
+
+def remembered(name, function):
+    def instead(*arguments):
+        if name not in _made:
+            _made[name] = function(*arguments)
+        return _made[name]
+
+    return instead
+
+
+@pytest.fixture
+def faked(submission, tmp_path):
+    """A function that hands in the submission with another record."""
+
+    def write(record):
+        folder = folder_of(tmp_path, record["key"])
+        folder.parent.mkdir(exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(submission, folder)
+        (folder / FILE).write_text(json.dumps({**record, "checksum": checksum(record)}))
+        return folder
+
+    return write
+
+
+def verdict(folder, **options):
+    [verified] = verify(folder, **options)
+    return verified
+
+
+def fields(record):
+    """(name, path of keys) of what a record says: its own fields, and those of its three mappings."""
+    for name, value in record.items():
+        if name in ("trial", "measures", "provenance"):
+            yield from ((f"{name}.{inner}", (name, inner)) for inner in value)
+        elif name != "checksum":
+            yield name, (name,)
+
+
+def changed(value):
+    """Another value of the same kind, as near as a cheat would choose."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.97 if value else 0.03
+    if isinstance(value, str):
+        return value[:-1] + ("0" if value[-1:] != "0" else "1")
+    if isinstance(value, dict):
+        name = next(name for name in reversed(value) if value[name] not in (None, {}, []))
+        return {**value, name: changed(value[name])}
+    if isinstance(value, list) and value:
+        return [*value[:-1], changed(value[-1])]
+    return "x"
+
+
+def edited(record, path):
+    copied = copy.deepcopy(record)
+    *above, name = path
+    inner = copied
+    for step in above:
+        inner = inner[step]
+    inner[name] = changed(inner[name])
+    return copied
+
+
+def test_a_true_submission_is_replayed_and_reproduced(submission, once):
+    assert verdict(submission).verdict.tier == "re-evaluated"
+    replayed = verdict(submission, replay=8).verdict
+    assert (replayed.tier, replayed.exact, replayed.findings) == ("replayed", True, ())
+    whole = verdict(submission, whole=True).verdict
+    assert (whole.tier, whole.findings, whole.steps) == ("reproduced elsewhere", (), 18)
+
+
+@pytest.mark.parametrize("kind", ["grow", "dataset"])
+def test_another_component_version_is_noticed(submission, once, faked, kind):
+    record = copy.deepcopy(read_record(submission))
+    record["provenance"]["components"][kind]["version"] = "0"
+    [finding] = verdict(faked(record)).verdict.findings
+    assert finding.field == f"provenance.components.{kind}.version"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"seed": 1}, "masks at step 0"),
+        ({"lr": 0.06}, "loss at step 2"),
+        ({"weight_decay": 1e-3}, "loss at step"),
+        ({"batch_size": 64}, "measures"),
+    ],
+)
+def test_a_trial_changed_together_with_its_key_is_noticed(submission, faked, settings, field):
+    """A cheat who knows how keys are made: what was trained isn't what is said to have been."""
+    trial = spec(**settings)
+    key = trial_key(trial, registry().choose)
+    record = read_record(submission) | {"key": key, "trial": trial.to_json()}
+    verified = verdict(faked(record), replay=4)
+    assert verified.verdict.tier == "refused"
+    assert any(field in finding.field for finding in verified.verdict.findings)
+
+
+def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submission, once, faked):
+    """A whole retraining decides; without one, what the trajectory came to can't be proven."""
+    record = read_record(submission)
+    unnoticed, by_check = set(), Counter()
+    names = [name for name, _ in fields(record)]
+    for name, path in fields(record):
+        fake = edited(record, path)
+        if problem(fake) or fake["schema_version"] != 1:
+            by_check["schema"] += 1
+            continue
+        verified = verdict(faked(fake), whole=True)
+        if verified.ok:
+            unnoticed.add(name)
+        else:
+            found = getattr(verified.verdict, "findings", ())
+            by_check[found[0].check if found else "folder"] += 1
+    print(f"caught {len(names) - len(unnoticed)} of {len(names)}: {dict(by_check)}")
+    assert unnoticed <= UNPROVABLE, by_check
+    assert len(names) - len(unnoticed) >= 48
