@@ -68,6 +68,7 @@ def test_wilcoxon_is_that_of_scikit_posthocs(tmp_path, put, make):
     names = [method.name for method in found.methods]
     theirs = posthocs.posthoc_wilcoxon([table[name] for name in names], p_adjust="holm")
     assert found.pairs.p_holm == pytest.approx([theirs.iloc[i, j] for i, j in combinations(range(4), 2)])
+    assert "Over 9 repetitions its p is never below 0.0039" in said(found)["Which?"]  # 2 / 2⁹
 
 
 def test_bars_join_what_cant_be_told_apart(tmp_path, put, make):

@@ -262,6 +262,9 @@ def _which(found: Groups) -> str:
     if not tested:
         return "No two methods have three repetitions in common: nothing is tested, and their order may be chance."
     text = f"{len(found.told):,} of {count(tested, 'pair')} can be told apart ({name}, Holm over all)."
+    if found.test == "wilcoxon":
+        most = int(found.pairs.n.max())
+        text += f" Over {count(most, 'repetition')} its p is never below {2.0 ** (1 - most):.2g}, before correction."
     if found.friedman is not None and found.friedman.p >= 0.05:
         text += " Where Friedman's test sees no difference, no two of its methods are."
     if found.pairs.equal:
