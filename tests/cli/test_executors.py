@@ -9,7 +9,8 @@ from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.runner.execution import run as runs
-from dstbench.runner.execution.run import Tasks, run
+from dstbench.runner.execution.jobs import Tasks
+from dstbench.runner.execution.run import run
 from dstbench.runner.matrix.config import executor_of, load_matrix
 from dstbench.runner.matrix.plan import plan
 from fakes import cluster

@@ -18,8 +18,8 @@ from dstbench.cli.app import app
 from dstbench.cli.progress import Progress
 from dstbench.recipe import Recipe
 from dstbench.runner.execution import forecast, run
+from dstbench.runner.execution.jobs import Tasks
 from dstbench.runner.execution.lease import LEASE
-from dstbench.runner.execution.run import Tasks
 from dstbench.runner.execution.worker import Event, Job
 from dstbench.runner.matrix.config import Matrix, Training
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
@@ -185,7 +185,7 @@ def test_interrupt_keeps_what_is_finished_and_says_how_to_go_on(matrix, tmp_path
     code = (
         # a shell's background jobs, which the tests may be one of, ignore Ctrl-C
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from dstbench.runner.execution import run\nfrom dstbench.runner.execution.run import Tasks\n"
+        "from dstbench.runner.execution import run\nfrom dstbench.runner.execution.jobs import Tasks\n"
         "run.Tasks = lambda: Tasks('fakes.trials:by_seed', 'fakes.trials:measure')\n"
         "from dstbench.cli import main\nmain()"
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from dstbench.runner.execution.run import Tasks
+from dstbench.runner.execution.jobs import Tasks
 from dstbench.runner.trial import interruption
 
 TASKS = Tasks("fakes.cluster:train", "fakes.trials:measure")

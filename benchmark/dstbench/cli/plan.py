@@ -47,8 +47,8 @@ def describe(
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
     from dstbench.runner.execution.forecast import forecast
+    from dstbench.runner.execution.missing import is_timed, needs_timing, state_of, trials_of_shard
     from dstbench.runner.execution.paces import machine_of
-    from dstbench.runner.execution.run import is_timed, needs_timing, state_of, trials_of_shard
     from dstbench.runner.matrix.config import load_matrix
     from dstbench.runner.matrix.outlook import Outlook
     from dstbench.runner.matrix.plan import plan as plan_of

@@ -19,7 +19,7 @@ MATRIX = {
 RUN = """
 import json, sys
 import dstbench
-from dstbench.runner.execution.run import Tasks
+from dstbench.runner.execution.jobs import Tasks
 done = dstbench.run(json.loads(sys.argv[1]), sys.argv[2], device="cpu", tasks=Tasks(train="fakes.ranked:by_seed"))
 print(json.dumps([dict(done.statuses), done.ran]))
 """

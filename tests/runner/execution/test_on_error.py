@@ -9,8 +9,9 @@ import pytest
 from dstbench.errors import BadInput
 from dstbench.runner.execution import event_log
 from dstbench.runner.execution.event_log import EventLog
+from dstbench.runner.execution.jobs import Tasks
 from dstbench.runner.execution.local import run_local
-from dstbench.runner.execution.run import Tasks, run
+from dstbench.runner.execution.run import run
 from dstbench.runner.execution.worker import Event
 from fakes.jobs import job
 

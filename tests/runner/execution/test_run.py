@@ -9,7 +9,9 @@ import pytest
 
 from dstbench.errors import BadInput
 from dstbench.results.record import read_record
-from dstbench.runner.execution.run import Tasks, run, trials_of_shard
+from dstbench.runner.execution.jobs import Tasks
+from dstbench.runner.execution.missing import trials_of_shard
+from dstbench.runner.execution.run import run
 
 pytestmark = pytest.mark.usefixtures("warm_server")
 
@@ -182,7 +184,7 @@ def test_planned_says_what_is_ahead(tmp_path):
 def test_script_without_a_main_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "print('run')\nimport dstbench\nfrom dstbench.runner.execution.run import Tasks\n"
+        "print('run')\nimport dstbench\nfrom dstbench.runner.execution.jobs import Tasks\n"
         f"done = dstbench.run({MATRIX!r}, {str(tmp_path / 'out')!r}, device='cpu', "
         f"tasks=Tasks({TASKS.train!r}, {TASKS.measure!r}))\nprint(done.counts)\n"
     )

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from dstbench.errors import BadInput
-from dstbench.runner.execution.run import Tasks, run
+from dstbench.runner.execution.jobs import Tasks
+from dstbench.runner.execution.run import run
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.trial.tracking import FOLDER, Tracking, check_trackers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,34 +15,34 @@ from typing import Any, get_args
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.results.record import FILE, STATUSES, Record, Rejected, folder_of, read_trial
+from dstbench.results.record import Rejected
 from dstbench.results.storage import check_room
 from dstbench.runner.execution.event_log import EventLog
 from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
+from dstbench.runner.execution.jobs import Tasks, modules_of, order_of, write_skips
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
-from dstbench.runner.execution.order import LOST, Executor, Order
+from dstbench.runner.execution.missing import (
+    CONTENDED,
+    INVALID,
+    State,
+    is_due,
+    is_timed,
+    needs_timing,
+    state_of,
+    states_of,
+    statuses_of,
+    trials_of_shard,
+)  # fmt: skip
+from dstbench.runner.execution.order import LOST, Executor
 from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.rank_processes import follow
-from dstbench.runner.execution.server import LAZY, run_under_way, warm_up
-from dstbench.runner.execution.worker import Event, Job, record_skip
-from dstbench.runner.matrix.config import Budget, Matrix, executor_of, load_matrix
+from dstbench.runner.execution.server import run_under_way, warm_up
+from dstbench.runner.execution.worker import Event
+from dstbench.runner.matrix.config import Matrix, executor_of, load_matrix
 from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.trial.tracking import check_trackers
-
-INVALID = "invalid"
-"""Beside the statuses in ``retry``: puts result files that can't be trusted aside and runs their trials."""
-CONTENDED = "contended"
-"""Beside the statuses in ``retry``: measures throughput again where something else was running."""
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """The functions that run and time a trial, as "module:function"."""
-
-    train: str = "dstbench.runner.trial.trial:run_trial"
-    measure: str = "dstbench.runner.trial.throughput:measure_throughput"
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def run(
     data_root = data_root or os.environ.get("DSTBENCH_DATA") or None
     _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
     check_trackers(trackers)
-    source, chosen, retried = registry or default_registry(), tasks or Tasks(), _statuses(retry)
+    source, chosen, retried = registry or default_registry(), tasks or Tasks(), statuses_of(retry)
     whole = known_plan(load_matrix(suite, settings), source, yes=yes)
     engine = executor_of(whole.matrix, executor)
     execute: Executor = source.choose("executor", engine).make()
@@ -128,9 +127,10 @@ def run(
     if launch is not None and launch.rank > 0:
         follow(launch, cores())
         return _summary(root, share, ending, time.monotonic() - start)
-    before = _states(root, share.trials, retried)
-    due = [t for t in share.trials if not t.skip and _is_due(before[t.key], retried)]
-    preload = _modules(due, source, chosen)
+    before = states_of(root, share.trials, retried)
+    write_skips(root, share.trials, before)
+    due = [t for t in share.trials if not t.skip and is_due(before[t.key], retried)]
+    preload = modules_of(due, source, chosen)
     with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
         if launch is not None:
             _check_launched(launch, engine["name"], workers, due)
@@ -151,29 +151,10 @@ def run(
         }
         if trackers:
             options["trackers"] = list(trackers)
-        said = {"tuning": budget.tuning}
-        order = Order(
-            root,
-            tuple(
-                _job(
-                    root,
-                    t,
-                    chosen.train,
-                    budget,
-                    _named(options, t),
-                    before[t.key],
-                    retry=retried,
-                    provenance=said,
-                )
-                for t in due
-            ),
-            tuple(
-                _job(root, t, chosen.measure, budget, {"device": device}, before[t.key], phase="throughput")
-                for t in timed
-            ),
-            tuple(_modules([*due, *timed], source, chosen)),
-            on_error,
-        )
+        order = order_of(
+            root, due, timed, before, budget, options,
+            source=source, tasks=chosen, retried=retried, on_error=on_error,
+        )  # fmt: skip
         left = None
         if due or timed:
             check_room(root)
@@ -183,35 +164,6 @@ def run(
             left = execute(order, workers=workers, on_event=log)
             log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
     return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
-
-
-def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
-    """The trials of shard "i/n", chosen by key: every machine finds the same split without talking."""
-    if shard is None:
-        return list(trials)
-    first, slash, second = shard.partition("/")
-    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-        raise BadInput(f"shard: expected i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
-    return [trial for trial in trials if int(trial.key[:8], 16) % int(second) == int(first) - 1]
-
-
-def state_of(root: Path, key: str) -> Record | Rejected | None:
-    """A trial's record, why its file can't be trusted, or None where there is none."""
-    folder = folder_of(root, key)
-    return read_trial(folder) if (folder / FILE).exists() else None
-
-
-def is_timed(trial: PlannedTrial) -> bool:
-    """Whether a trial's throughput is wanted."""
-    return trial.trial.measure.throughput
-
-
-def needs_timing(trial: PlannedTrial, state: Record | Rejected | None, again: bool = False) -> bool:
-    """Whether a trial is done but for its throughput; with ``again``, a contended one doesn't count."""
-    if not isinstance(state, dict) or state["status"] != "ok":
-        return False
-    measured = state["measures"].get("throughput")
-    return is_timed(trial) and (not measured or (again and bool(measured.get("contended"))))
 
 
 def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
@@ -283,29 +235,6 @@ class _Endings:
             self._progress(event)
 
 
-def _statuses(retry: Iterable[str]) -> frozenset[str]:
-    known = [*STATUSES, INVALID, CONTENDED]
-    for status in (retried := frozenset(retry)):
-        if status not in known:
-            raise BadInput(f"retry: unknown status {status!r}{nearest(status, known)}")
-    return retried
-
-
-def _is_due(state: Record | Rejected | None, retried: frozenset[str]) -> bool:
-    return state is None or (isinstance(state, dict) and state["status"] in retried)
-
-
-def _states(
-    root: Path, trials: Sequence[PlannedTrial], retried: frozenset[str]
-) -> dict[str, Record | Rejected | None]:
-    """What is there of each trial; files that can't be trusted are put aside where that was asked for."""
-    states = {trial.key: state_of(root, trial.key) for trial in trials}
-    if INVALID in retried:
-        states |= _set_aside(states)
-    _write_skips(root, [trial for trial in trials if trial.skip and states[trial.key] is None])
-    return states
-
-
 def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Run:
     after = {trial.key: state_of(root, trial.key) for trial in share.trials}
     return Run(
@@ -318,21 +247,6 @@ def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Run:
         rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
         seconds=seconds,
     )
-
-
-def _set_aside(before: Mapping[str, Record | Rejected | None]) -> dict[str, None]:
-    """Rename result files that can't be trusted; they stay beside the new ones."""
-    moved: dict[str, None] = {}
-    for key, state in before.items():
-        if isinstance(state, Rejected):
-            state.path.rename(state.path.with_name(f"{FILE}.{time.time_ns()}.{INVALID}"))
-            moved[key] = None
-    return moved
-
-
-def _write_skips(root: Path, skipped: Sequence[PlannedTrial]) -> None:
-    for trial in skipped:
-        record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
 
 
 def _check_data(
@@ -349,55 +263,7 @@ def _check_data(
         load_data(registry, spec, data_root, download)
 
 
-def _modules(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
-    """Modules that trials need: loaded once in the server instead of once a trial."""
-    modules = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
-    modules |= dict.fromkeys(LAZY)
-    for trial in trials:
-        for kind, spec in trial.trial.components.items():
-            target = registry.resolve(kind, spec["name"]).target
-            modules[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
-    return list(modules)
-
-
-def _job(
-    root: Path,
-    trial: PlannedTrial,
-    task: str,
-    budget: Budget,
-    options: Mapping[str, Any],
-    state: Record | Rejected | None = None,
-    **more: Any,
-) -> Job:
-    """A job on a trial, whose state it may change: another's, who comes in between, it leaves."""
-    return Job(
-        trial.key,
-        trial.trial,
-        trial.label,
-        trial.control,
-        folder_of(root, trial.key),
-        task,
-        limit=budget.trial_seconds,
-        memory=budget.trial_memory,
-        options=options,
-        replaces=state["checksum"] if isinstance(state, dict) else None,
-        **more,
-    )
-
-
-def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]:
-    """Options of a trial, with what trackers, if there are any, call it."""
-    if not options.get("trackers"):
-        return options
-    spec = trial.trial
-    where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
-    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
-
-
-_ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name
-
-
-def _status(state: Record | Rejected | None, event: str | None) -> str:
+def _status(state: State, event: str | None) -> str:
     if isinstance(state, dict):
         return str(state["status"])
     return INVALID if state is not None else event or "missing"

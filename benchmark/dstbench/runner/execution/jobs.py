@@ -1,0 +1,110 @@
+"""What a run asks of an executor: a job for every trial that is missing, and for every timing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dstbench.registration.registry import Registry
+from dstbench.results.record import folder_of
+from dstbench.runner.execution.halt import OnError
+from dstbench.runner.execution.missing import State
+from dstbench.runner.execution.order import Order
+from dstbench.runner.execution.server import LAZY
+from dstbench.runner.execution.worker import Job, record_skip
+from dstbench.runner.matrix.config import Budget
+from dstbench.runner.matrix.planned import PlannedTrial
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The functions that run and time a trial, as "module:function"."""
+
+    train: str = "dstbench.runner.trial.trial:run_trial"
+    measure: str = "dstbench.runner.trial.throughput:measure_throughput"
+
+
+def order_of(
+    root: Path,
+    due: Sequence[PlannedTrial],
+    timed: Sequence[PlannedTrial],
+    before: Mapping[str, State],
+    budget: Budget,
+    options: Mapping[str, Any],
+    *,
+    source: Registry,
+    tasks: Tasks,
+    retried: frozenset[str],
+    on_error: OnError,
+) -> Order:
+    """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training."""
+    said = {"tuning": budget.tuning}
+    train = [
+        _job(
+            root, t, tasks.train, budget, _named(options, t), before[t.key], retry=retried, provenance=said
+        )
+        for t in due
+    ]  # fmt: skip
+    device = {"device": options["device"]}
+    measure = [_job(root, t, tasks.measure, budget, device, before[t.key], phase="throughput") for t in timed]
+    return Order(
+        root, tuple(train), tuple(measure), tuple(modules_of([*due, *timed], source, tasks)), on_error
+    )
+
+
+def write_skips(root: Path, trials: Sequence[PlannedTrial], before: Mapping[str, State]) -> None:
+    """Records of what the plan found impossible, where there are none."""
+    for trial in trials:
+        if trial.skip and before[trial.key] is None:
+            record_skip(_job(root, trial, "", Budget(), {}), str(trial.skip))
+
+
+def modules_of(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
+    """Modules that trials need: loaded once in the server instead of once a trial."""
+    modules = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
+    modules |= dict.fromkeys(LAZY)
+    for trial in trials:
+        for kind, spec in trial.trial.components.items():
+            target = registry.resolve(kind, spec["name"]).target
+            modules[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
+    return list(modules)
+
+
+def _job(
+    root: Path,
+    trial: PlannedTrial,
+    task: str,
+    budget: Budget,
+    options: Mapping[str, Any],
+    state: State = None,
+    **more: Any,
+) -> Job:
+    """A job on a trial, whose state it may change: another's, who comes in between, it leaves."""
+    return Job(
+        trial.key,
+        trial.trial,
+        trial.label,
+        trial.control,
+        folder_of(root, trial.key),
+        task,
+        limit=budget.trial_seconds,
+        memory=budget.trial_memory,
+        options=options,
+        replaces=state["checksum"] if isinstance(state, dict) else None,
+        **more,
+    )
+
+
+def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]:
+    """Options of a trial, with what trackers, if there are any, call it."""
+    if not options.get("trackers"):
+        return options
+    spec = trial.trial
+    where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
+    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
+
+
+_ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name
