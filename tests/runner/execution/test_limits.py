@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -19,6 +20,14 @@ from dstbench.runner.matrix.quantities import bytes_of, memory_text, seconds
 from fakes.jobs import job, outcomes
 
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def cold():
+    """A server that earlier tests left has torch loaded, which counts as its children's memory."""
+    forkserver._forkserver._stop()
+
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")
 
 

@@ -287,7 +287,7 @@ def test_more_accumulation_than_batches_is_refused(tmp_path):
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(trial_module.Accelerator, "num_processes", 2)
-    assert "one process" in run(config(), tmp_path)["reason"]
+    assert "training.processes: 1, and this is one of 2" in run(config(), tmp_path)["reason"]
 
 
 def test_a_training_that_ends_above_its_density_is_refused(tmp_path, monkeypatch):
