@@ -161,8 +161,8 @@ class SlurmCluster:
         self._daemon("munge", "munged", "-F", "-f", *(f"--{o}={folder / n}" for o, n in options.items()))
         self.wait((folder / "socket").exists)
 
-    def _daemon(self, name: str, *command: str) -> None:
-        us = os.getpid()
+    def _daemon(self, name: str, program: str, *arguments: str) -> None:
+        us, command = os.getpid(), (shutil.which(program, path=_PATH) or program, *arguments)
         with (self.folder / f"{name}.log").open("ab") as log:
             self.daemons[name] = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,

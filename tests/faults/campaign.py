@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from dstbench.results.record import read_record, search
+from dstbench.results.record import Rejected, read_record, search
 from dstbench.runner.execution.lease import look
 
 PATIENCE = 120.0
@@ -118,7 +118,10 @@ def outcome(results: Path) -> dict[str, tuple[object, ...]]:
     """What came of each trial: status, measures, weights and masks; times and sizes of processes left out."""
     found = {}
     for path in search(results) if results.exists() else ():
+        assert isinstance(path, Path), path
         record = read_record(path)
+        if isinstance(record, Rejected) and not path.exists():
+            continue  # it is being tried again
         assert isinstance(record, dict), record
         assert record["key"] not in found
         measures = {name: v for name, v in record["measures"].items() if name not in _MEASURED}

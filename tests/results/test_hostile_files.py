@@ -21,6 +21,7 @@ from dstbench.results.record import (
     read_record,
     read_trial,
     seal,
+    search,
     write_record,
 )
 from dstbench.results.table import load_results, read
@@ -286,3 +287,20 @@ def test_paths_that_act_are_escaped_in_messages(tmp_path):
     [rejected] = read(tmp_path).rejected
     assert r"\x1b[31m<img>\udcff" in str(rejected)
     assert rejected.place.endswith(r"\x1b[31m<img>\udcff/result.json")
+
+
+def test_a_folder_that_goes_while_others_are_searched_is_nothing(one, monkeypatch):
+    """Leases come and go beneath trials that run; a results folder that isn't there is said, though."""
+    results, folder = one
+    gone, scandir = folder / "lease", os.scandir
+
+    def scan(folder):
+        if folder == gone:
+            raise FileNotFoundError(2, "No such file or directory")
+        return scandir(folder)
+
+    gone.mkdir(parents=True)
+    monkeypatch.setattr(os, "scandir", scan)
+    assert [path.name for path in search(results)] == ["result.json"]
+    [missing] = search(results / "nowhere")
+    assert missing.reason == "can't be searched: No such file or directory"

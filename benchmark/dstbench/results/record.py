@@ -199,7 +199,8 @@ def _search(folder: Path, levels: int, seen: set[tuple[int, int]]) -> Iterator[P
         lost = [entry for entry in below if entry.is_symlink() and not Path(entry).exists()]
         below = [entry for entry in below if entry not in lost and entry.is_dir()]
     except OSError as error:
-        yield Rejected(folder, f"can't be searched: {error.strerror}")
+        if levels == DEEPEST or not isinstance(error, FileNotFoundError):  # else it went while a trial ran
+            yield Rejected(folder, f"can't be searched: {error.strerror}")
         return
     yield from (Rejected(Path(entry), "is a link to nothing") for entry in lost)
     if below and not levels:

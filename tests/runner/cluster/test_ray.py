@@ -202,6 +202,15 @@ def test_a_worker_ends_with_the_exit_code_of_its_process(tmp_path):
     assert (tmp_path / "log").read_text() == "set\n"
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background jobs ignore SIGINT, and so would the tests that are one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_cancelled_task_tells_its_worker_to_stop_and_waits_for_it(tmp_path):
     script = (
         "import signal, sys, time\n"
