@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Iterable
 
-_OURS = re.compile(r".*[/\\\\]((?:dstbench|dstbench_plugins)[/\\\\].*)")  # a file of ours, below its package
+_OURS = re.compile(r".*[/\\](dstbench\w*[/\\].*)")  # a file of ours, below its package
 
 
 class BadInput(ValueError):
