@@ -309,7 +309,7 @@ def register_dataset(register: Register) -> None:
         target: str,
         summary: str,
         images: tuple[int, int, int],  # to train, to validate, to test
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         num_classes: int = 10,
         **metadata: Any,
     ) -> None:
@@ -348,6 +348,20 @@ def register_dataset(register: Register) -> None:
     below("folder", "own_folder:ImageFolder", "images of your own, a folder a class")
     summary = "noise with learnable labels, for throughput"
     add("synthetic", "synthetic:Synthetic", summary, (2048, 512, 512), colour)
+    add(
+        "fables",
+        "text:Fables",
+        "a made-up text by characters; ships with it",
+        (2025, 7_199, 7_999),
+        (32,),
+        35,
+    )
+    add(
+        "shakespeare-char", "text:ShakespeareChar", "tiny Shakespeare by characters, nanoGPT's split",
+        (15_685, 0, 111_539), (64,), 65,
+    )  # fmt: skip
+    below("text", "text:Text", "a text file of your own, by characters")
+    below("tokens", "text:TokenFiles", "token ids of your own: train.bin and val.bin, as nanoGPT writes them")
 
 
 @hookimpl
