@@ -268,7 +268,7 @@ def _block_aliases(alias: _Add) -> None:
 
 @hookimpl
 def register_model(register: Register) -> None:
-    """Models: built-in ones for small images and for ImageNet, and any of timm's."""
+    """Models: built-in ones for small images, for ImageNet and for text, and any of timm's."""
     add = _below(register, "models", input_shape=(1, 8, 8))
     add("small_cnn", "small_cnn:small_cnn", "three 3x3 convolutions and two linear layers")
     add = _below(register, "models", input_shape=(1, 28, 28))
@@ -296,6 +296,9 @@ def register_model(register: Register) -> None:
     add("resnet18", "resnet:resnet18", "ResNet-18 for ImageNet")
     add("resnet34", "resnet:resnet34", "ResNet-34 for ImageNet")
     add("resnet50", "resnet:resnet50", "ResNet-50 v1.5 for ImageNet")
+    add = _below(register, "models", input_shape=(64,), num_classes=65)
+    add("gpt", "gpt:gpt", "nanoGPT: 4 layers, 4 heads, 128 wide; its head is tied to the embedding")
+    add = _below(register, "models", input_shape=(3, 224, 224))
     add("timm:", "timm_models:timm_model", "any timm model, such as timm:resnet18")
 
 
