@@ -29,8 +29,7 @@ def build_optimizer(model: nn.Module, training: Training) -> Optimizer:
         return torch.optim.RMSprop(parameters, momentum=training.momentum, **settings)
     if training.optimizer in OPTIMIZERS:
         plain = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
-        betas = {} if training.betas is None else {"betas": training.betas}
-        return plain(parameters, **settings, **betas)
+        return plain(parameters, betas=training.betas or (0.9, 0.999), **settings)
     from timm.optim import create_optimizer_v2, list_optimizers
 
     known = [str(name) for name in list_optimizers()]
@@ -53,10 +52,10 @@ def _parameters(model: nn.Module, training: Training) -> Any:
     if training.decay == "all":
         return model.parameters()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2]},
-        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
+    matrices, others = (
+        [parameter for parameter in trained if (parameter.dim() >= 2) is large] for large in (True, False)
+    )
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
