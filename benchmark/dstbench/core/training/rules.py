@@ -11,6 +11,7 @@ from dstbench.api import Coupling, LayerView, Target
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, uniform_budget
 from dstbench.core.engine.books import Books
+from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
 from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
@@ -113,6 +114,7 @@ class Rules:
         with ranks.together(f"the topology update at step {step}"):
             goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
             taking = {name: view for name, view in views.items() if name in ready}
+            check_finite(taking, step)
             if len(taking) < len(views):
                 goal = goal.among(taking, books.budget, self.structures)
             draw = draws(self.seed, step)
@@ -126,6 +128,7 @@ class Rules:
         if self.method.support is None:
             return {}
         with ranks.together(f"the removal at step {step}"):
+            check_finite(views, step)
             support = shrunk(self.method.support, views, self.couplings, self.timetable.clock(step))
         ranks.check_equal({name: support.get(name, view.mask) for name, view in views.items()}, step)
         return support
