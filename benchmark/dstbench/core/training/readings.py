@@ -41,6 +41,11 @@ class Readings:
     _owned: Ownership
 
     @property
+    def unscored(self) -> dict[str, str]:
+        """Layers that a score can't rank, where weights are taken at random: which policies, and why."""
+        return dict(self.rules.unscored)
+
+    @property
     def topology(self) -> Topology:
         """Which weights are active, which ever and always were."""
         return self.masking.topology
