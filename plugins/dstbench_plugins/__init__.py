@@ -9,6 +9,7 @@ from typing import Any
 
 from dstbench import hookimpl
 from dstbench.hookspecs import Register
+from dstbench_plugins.registrations import aliases as _aliases
 from dstbench_plugins.registrations import below as _below
 from dstbench_plugins.registrations.recipes import register_recipe
 from dstbench_plugins.registrations.strategies import (
@@ -78,7 +79,7 @@ def _language_models(register: Register) -> None:
     add("llama", "llama:llama", "LLaMA of 60M parameters (CHTs): 8 layers, 8 heads, 512 wide")
     large = {"layers": 12, "heads": 12, "dim": 768, "hidden": 2048}
     summary = "LLaMA of 130M parameters (CHTs): 12 layers, 12 heads, 768 wide"
-    _alias(add)("llama-130m", "llama:llama", summary, **large)
+    _aliases(add)("llama-130m", "llama:llama", summary, **large)
 
 
 @hookimpl
