@@ -18,6 +18,10 @@ class StrategyError(ValueError):
     """A strategy broke its contract, or was asked for something it can't do. Names it and the layer."""
 
 
+class NotFinite(StrategyError):
+    """Weights or gradients are infinite or NaN, so nothing can be decided by them: the training has diverged."""
+
+
 class Infeasible(StrategyError):
     """What was asked for can't exist here, such as a budget outside all bounds; the message gives the figures.
     A trial that meets it is skipped."""
