@@ -292,14 +292,25 @@ def register_model(register: Register) -> None:
     add("resnet18-cifar", "resnet:resnet18_cifar", "ResNet-18 for 32x32 images")
     add("resnet34-cifar", "resnet:resnet34_cifar", "ResNet-34 for 32x32 images")
     add("resnet50-cifar", "resnet:resnet50_cifar", "ResNet-50 for 32x32 images")
+    add("vit", "vit:vit", "ViT-Lite 7/4: 7 layers, 4 heads, 256 wide, patches of 4x4")
+    add("deit_tiny", "vit:deit_tiny", "DeiT-tiny with patches of 4x4")
     add = _below(register, "models", input_shape=(3, 224, 224))
     add("resnet18", "resnet:resnet18", "ResNet-18 for ImageNet")
     add("resnet34", "resnet:resnet34", "ResNet-34 for ImageNet")
     add("resnet50", "resnet:resnet50", "ResNet-50 v1.5 for ImageNet")
+    add("timm:", "timm_models:timm_model", "any timm model, such as timm:resnet18")
+    _language_models(register)
+
+
+def _language_models(register: Register) -> None:
+    """Models of tokens: at the vocabulary and the length that papers have them with."""
     add = _below(register, "models", input_shape=(64,), num_classes=65)
     add("gpt", "gpt:gpt", "nanoGPT: 4 layers, 4 heads, 128 wide; its head is tied to the embedding")
-    add = _below(register, "models", input_shape=(3, 224, 224))
-    add("timm:", "timm_models:timm_model", "any timm model, such as timm:resnet18")
+    add = _below(register, "models", input_shape=(256,), num_classes=32_000)
+    add("llama", "llama:llama", "LLaMA of 60M parameters (CHTs): 8 layers, 8 heads, 512 wide")
+    large = {"layers": 12, "heads": 12, "dim": 768, "hidden": 2048}
+    summary = "LLaMA of 130M parameters (CHTs): 12 layers, 12 heads, 768 wide"
+    _alias(add)("llama-130m", "llama:llama", summary, **large)
 
 
 @hookimpl

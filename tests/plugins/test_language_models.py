@@ -13,13 +13,30 @@ from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.runner.trial.small_dense import narrow
 from dstbench_plugins.models.gpt import gpt
+from dstbench_plugins.models.llama import llama, rotation
 
+LLAMA_1B = {"layers": 24, "heads": 32, "dim": 2048, "hidden": 5461}
 BABY = {"layers": 6, "heads": 6, "dim": 384, "dropout": 0.2}
 
 # model, vocabulary, tokens: all parameters, maskable ones, their tensors, tensors that nanoGPT decays and doesn't
 COUNTS = {
     "cpu": ({"name": "gpt"}, 65, 64, (804_096, 786_432, 16), (802_944, 18, 1_152, 9)),
     "baby": ({"name": "gpt", **BABY}, 65, 256, (10_745_088, 10_616_832, 24), (10_740_096, 26, 4_992, 13)),
+    "60M": ({"name": "llama"}, 32_000, 256, (58_073_600, 25_296_896, 56), (58_064_896, 58, 8_704, 17)),
+    "130M": (
+        {"name": "llama-130m"},
+        32_000,
+        256,
+        (134_105_856, 84_934_656, 84),
+        (134_086_656, 86, 19_200, 25),
+    ),
+    "1B": (
+        {"name": "llama", **LLAMA_1B},
+        32_000,
+        256,
+        (1_339_082_752, 1_207_910_400, 168),
+        (1_338_982_400, 170, 100_352, 49),
+    ),
 }
 
 
@@ -57,7 +74,10 @@ def small(name):
     return registry().build("model", {"name": name, **SMALL[name]})(num_classes=11, input_shape=(8,))
 
 
-SMALL = {"gpt": {"layers": 2, "heads": 2, "dim": 16}}
+SMALL = {
+    "gpt": {"layers": 2, "heads": 2, "dim": 16},
+    "llama": {"layers": 2, "heads": 2, "dim": 16, "hidden": 40},
+}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -79,7 +99,7 @@ def test_sparse_training_learns_and_leaves_embeddings_dense(name):
     model = small(name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     sparsifier = Sparsifier(model, optimizer, {"name": "rigl", "delta_t": 2}, 0.5, total_steps=12)
-    assert not {"lm_head", "wte"} & set(sparsifier.masks)
+    assert not {"lm_head", "wte", "embed_tokens"} & set(sparsifier.masks)
     ids = torch.randint(0, 11, (16, 8), generator=torch.Generator().manual_seed(1))
     losses = []
     for _ in range(12):
@@ -115,6 +135,36 @@ def test_what_they_refuse(name):
 def test_gpt_sees_no_more_than_its_block():
     with pytest.raises(BadInput, match="at most 8 tokens, got 9"):
         small("gpt")(torch.zeros(1, 9, dtype=torch.int64))
+
+
+def test_rotary_positions_turn_complex_numbers():
+    x = torch.randn(3, 5, 8, dtype=torch.float64)  # 3 heads, 5 positions
+    pairs = torch.complex(x[..., :4], x[..., 4:])
+    angles = [[t / 10_000 ** (2 * i / 8) for i in range(4)] for t in range(5)]
+    expected = torch.view_as_real(pairs * torch.exp(1j * torch.tensor(angles, dtype=torch.float64)))
+    turned = rotation(5, 8, torch.device("cpu"))(x)
+    torch.testing.assert_close(turned, expected.movedim(-1, 2).flatten(2), rtol=1e-5, atol=1e-5)
+
+
+def test_llama_agrees_with_its_formula():
+    """One block of one head by matrices, as the papers write it."""
+    torch.manual_seed(0)
+    model = llama(7, (4,), layers=1, heads=1, dim=4, hidden=6).double()
+    ids, block = torch.tensor([[3, 1, 4, 1]]), model.layers[0]
+
+    def normed(x):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    x = model.embed_tokens.weight[ids[0]]
+    turn = rotation(4, 4, torch.device("cpu"))
+    q, k, v = (normed(x) @ p.weight.T for p in (block.self_attn.q_proj, block.self_attn.k_proj,
+                                                 block.self_attn.v_proj))  # fmt: skip
+    scores = turn(q) @ turn(k).T / 2 + torch.full((4, 4), -torch.inf).triu(1)
+    x = x + scores.softmax(-1) @ v @ block.self_attn.o_proj.weight.T
+    gate, up = (normed(x) @ p.weight.T for p in (block.mlp.gate_proj, block.mlp.up_proj))
+    x = x + (gate * gate.sigmoid() * up) @ block.mlp.down_proj.weight.T
+    expected = normed(x) @ model.lm_head.weight.T
+    torch.testing.assert_close(model(ids)[0], expected, rtol=1e-5, atol=1e-8)
 
 
 def test_counting_needs_no_example_of_token_ids():

@@ -59,9 +59,12 @@ class Rejected:
         return printable("/".join(self.path.parts[-3:]))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, ASCII; NaN and infinities are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def checksum(record: Mapping[str, Any]) -> str:

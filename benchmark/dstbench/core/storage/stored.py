@@ -96,7 +96,7 @@ class Weights:
 
     def __init__(self, layers: Mapping[str, Layer], states: States) -> None:
         self.states = states
-        self.stored = {name: Stored(layer.module, "weight") for name, layer in layers.items()}
+        self.stored = {name: Stored(layer.module, layer.field) for name, layer in layers.items()}
         self.floats: dict[str, Tensor] = {}  # 0/1, as the values, by layer
 
     @property
@@ -123,11 +123,14 @@ class Weights:
 
     def mask(self, model: nn.Module) -> None:
         """Zero the inactive weights of another model of the same layers. Raises BadInput for any other."""
+        fields = {stored.field for stored in self.stored.values()}
         names, weights = clean_names(model), {}
         for path, module in model.named_modules():
-            weight = getattr(module, "weight", None)
-            if names[path] in self.floats and isinstance(weight, Tensor):
-                weights[names[path]] = weight
+            for field in fields:
+                name = names[path] if field == "weight" else f"{names[path]}.{field}" if path else field
+                weight = getattr(module, field, None)
+                if name in self.floats and isinstance(weight, Tensor):
+                    weights[name] = weight
         missing = [name for name in self.floats if name not in weights]
         if missing:
             raise BadInput(f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}")

@@ -72,7 +72,7 @@ class Sparsifier(Readings):
     changes once they all have. on_update: called with the UpdateReport of every topology update, after it.
 
     Weights that are frozen, in no optimizer, shared with another kind of module or rewritten by their module before
-    it uses them stay dense, as do attention's packed projections and recurrent weights: a warning says so, and
+    it uses them stay dense, as do recurrent weights: a warning says so, and
     ``summary`` lists them with the reasons. ``density`` is of the weights in the budget, ``total_density`` of all.
 
     Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
