@@ -102,7 +102,8 @@ def owned(
 
 def patterns_of(given: object) -> tuple[str, ...]:
     """``dense_layers`` as it is given: patterns, or one alone. Raises BadInput for anything else."""
-    held = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    several = isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor)
+    held = tuple(given) if several else (given,)
     if not all(isinstance(pattern, str) for pattern in held):
         raise BadInput(f"dense_layers: expected patterns of layer names, got {given!r}")
     return held
