@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +103,9 @@ def owned(
 
 def patterns_of(given: object) -> tuple[str, ...]:
     """``dense_layers`` as it is given: patterns, or one alone. Raises BadInput for anything else."""
-    several = isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor)
-    held = tuple(given) if several else (given,)
+    held: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor):
+        held = tuple(given)
     if not all(isinstance(pattern, str) for pattern in held):
         raise BadInput(f"dense_layers: expected patterns of layer names, got {given!r}")
     return held
