@@ -14,39 +14,12 @@ import pytest
 from dstbench.registration.registry import registry
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.plan import plan
+from faults import runs
 from faults.campaign import Campaign, litter, outcome
 
 KILLS = int(os.environ.get("DSTBENCH_KILLS", "50"))
 REAL = max(3, KILLS // 16)  # of them, on trials that train
 SEED = int(os.environ.get("DSTBENCH_SEED", "0"))
-
-SHORT = """
-import sys
-from pathlib import Path
-from dataclasses import replace
-from dstbench.runner.execution.local import run_local
-from fakes.jobs import job
-jobs = [
-    job(Path(sys.argv[1]), f"{i:02x}" * 16, "count", retry=frozenset({"killed"})) for i in range(8)
-]
-run_local(jobs, workers=2, on_event=lambda event: None, grace=0.3)
-"""
-
-REAL_TRIALS = """
-import json, sys
-from pathlib import Path
-from dstbench.results.record import folder_of
-from dstbench.runner.execution.local import run_local
-from dstbench.runner.execution.worker import Job
-from dstbench.runner.matrix.trial_spec import TrialSpec
-root, task = Path(sys.argv[1]), "dstbench.runner.trial.trial:run_trial"
-jobs = [
-    Job(key, TrialSpec.from_json(trial), "label", None, folder_of(root, key), task,
-        options={"device": "cpu", "checkpoint_seconds": 0.02}, retry=frozenset({"killed"}))
-    for key, trial in json.loads(Path(sys.argv[2]).read_text())
-]
-run_local(jobs, workers=2, on_event=lambda event: None, preload=["dstbench.runner.trial.trial", "torch._dynamo"])
-"""
 
 TRAINING = {
     "schema": 1,
@@ -70,11 +43,11 @@ MANY = 25
 """Kills of one campaign at most."""
 
 
-def survive(argv, trials, root, kills, longest):
+def survive(root, kills, longest, kind, trials, *arguments):
     """Campaigns until there were so many kills; what comes of each has to be what an undisturbed run gives."""
-    reference = root / "reference"
-    Campaign(argv(reference), reference, lambda: len(outcome(reference)) == trials).run()
-    expected = outcome(reference)
+    runs.run(kind, root / "reference", *arguments)
+    expected = outcome(root / "reference")
+    assert len(expected) == trials
     assert {status for status, *_ in expected.values()} == {"ok"}
     turn = 0
     while kills > 0:
@@ -84,7 +57,8 @@ def survive(argv, trials, root, kills, longest):
             found = outcome(results)
             return len(found) == trials and {status for status, *_ in found.values()} == {"ok"}
 
-        campaign = Campaign(argv(results), results, done, min(kills, MANY), SEED + turn, longest)
+        argv = [sys.executable, "-m", "faults.runs", kind, str(results), *arguments]
+        campaign = Campaign(argv, results, done, min(kills, MANY), SEED + turn, longest)
         campaign.run()
         assert outcome(results) == expected, campaign.tally
         assert litter(results) == [], campaign.tally
@@ -94,16 +68,14 @@ def survive(argv, trials, root, kills, longest):
 
 
 @pytest.mark.slow
-def test_short_trials_survive_kills(tmp_path):
-    survive(lambda results: [sys.executable, "-c", SHORT, str(results)], 8, tmp_path, KILLS - REAL, 0.4)
+def test_short_trials_survive_kills(warm_server, tmp_path):
+    survive(tmp_path, KILLS - REAL, 0.4, "count", 8)
 
 
 @pytest.mark.slow
-def test_trainings_survive_kills(tmp_path):
+def test_trainings_survive_kills(warm_server, tmp_path):
     planned = plan(load_matrix(TRAINING), registry())
     trials = tmp_path / "trials.json"
     trials.write_text(json.dumps([[trial.key, trial.trial.to_json()] for trial in planned.trials]))
-    expected = survive(
-        lambda results: [sys.executable, "-c", REAL_TRIALS, str(results), str(trials)], 2, tmp_path, REAL, 3.0
-    )
+    expected = survive(tmp_path, REAL, 3.0, "train", 2, str(trials))
     assert all(weights for *_, weights in expected.values())
