@@ -223,11 +223,16 @@ class Coupling:
     multiplied, or where a depthwise convolution follows; a depthwise producer's groups go with its rows.
 
     Behind a flatten each channel feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
+
+    A ``stream`` is normalised over its channels, or parameters are added to it, as position embeddings are: whatever
+    adds to a channel that is gone from all producers is held at zero. ``compact`` cuts it out; storage ``compact``
+    keeps it, silent, while the network trains.
     """
 
     producers: tuple[str, ...]  # layer names
     norms: tuple[str, ...]  # module paths: affine and running statistics are by channel
     consumers: tuple[str, ...]  # layer names
+    stream: bool = False
 
 
 @runtime_checkable

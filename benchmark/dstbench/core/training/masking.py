@@ -28,10 +28,10 @@ class Masking:
 
     topology: Topology
 
-    def __init__(self, model: nn.Module, rules: Rules, states: States) -> None:
-        """All weights are active."""
+    def __init__(self, model: nn.Module, rules: Rules, states: States, example: Inputs | None) -> None:
+        """All weights are active. example: an input, for models that can't be traced without one."""
         self._rules, self.states, self._watch = rules, states, Watch()
-        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
+        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures, rules.couplings, example)
         self._turn = 0  # which layer is masked whole next
         self._still = False  # whether the optimizers leave zeros alone
         self._known = states.known
@@ -96,7 +96,7 @@ class Masking:
     def mask(self, gradients: Mapping[str, Tensor], silent: bool) -> None:
         """Zero the gradients of inactive weights, in place."""
         pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
-        pairs += self._dead.gradients() if silent else []
+        pairs += self._dead.gradients(silent)
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
 
@@ -104,8 +104,7 @@ class Masking:
     def zero(self, survivors: Mapping[str, Tensor], silent: bool) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         self.weights.zero(survivors)
-        if silent:
-            self._dead.zero(self.states)
+        self._dead.zero(self.states, silent)
         self._watch.look(self.weights.values)
 
     @torch.no_grad()
@@ -147,7 +146,7 @@ class Masking:
         self.arrangement.follow(self.topology.masks, self.topology.support)
         self.weights.hold(self.topology.masks)
         self._watch.hold(self.weights.floats)
-        self._dead.hold(self.topology.masks, self.arrangement.rows)
+        self._dead.hold(self.topology.masks, self.arrangement.rows, self.topology.support)
 
     def _follow(self, change: Change, silent: bool) -> Change:
         self.states.forget()

@@ -120,12 +120,12 @@ class Sparsifier(Readings):
         )
         self.layers, self.dense_layers = self._owned.sparse, self._owned.dense
 
-        self.rules = Rules.of(model, self.timetable, self.layers, seed)
+        self.rules = Rules.of(model, self.timetable, self.layers, seed, example_input)
         self.structures, self.fallbacks = self.rules.structures, self.rules.fallbacks
         changes = self.timetable.last_update > 0 or self.method.support is not None
         weights = {name: layer.weight for name, layer in self.layers.items()}
         self.states.check(weights, model.parameters(), storage, changes)
-        self.masking = Masking(model, self.rules, self.states)
+        self.masking = Masking(model, self.rules, self.states, example_input)
         self.weights, self.signals = self.masking.weights, Signals()
         self._presence = Presence(model, self.weights)
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
