@@ -55,8 +55,12 @@ def register_init(register: Register) -> None:
 @hookimpl
 def register_structure(register: Register) -> None:
     """Structure: which masks are legal."""
-    register("unstructured", "dstbench.accel.kernels.compiled.csr:Unstructured", summary="any mask")
     add = _below(register, "structure")
+    add(
+        "unstructured",
+        "unstructured:unstructured",
+        "any mask; heads=quota: equally many in each attention head",
+    )
     add("channel", "channel:Channel", "whole output channels (rows of a linear layer)")
     summary = "weak channels go for good, one after another; the rest is unstructured (Chase)"
     add("emergent_channel", "emergent_channel:EmergentChannel", summary, bibtex=_cited("CHASE"))

@@ -16,6 +16,7 @@ from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.select import kth_largest, take_top
 from dstbench.api.strategies import (
     Coupling,
+    Heads,
     InPlace,
     LayerInfo,
     LayerView,
@@ -40,6 +41,7 @@ __all__ = [
     "DatasetFactory",
     "Execution",
     "Files",
+    "Heads",
     "ImageData",
     "InPlace",
     "Infeasible",
