@@ -24,6 +24,7 @@ from dstbench.core.network.couplings import additions, stream_channels
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import maskable_layers, unwrap
 from dstbench.core.network.ledger import Flow
+from dstbench.core.storage.bits import bits_of, keep
 from dstbench.core.storage.states import States
 
 
@@ -59,7 +60,7 @@ class DeadRows:
             network = channels(unwrap(model), None, example)
         self.vectors = [] if network is None else row_vectors(model, silenced, network.flow)
         self._stream = None if network is None else Stream(unwrap(model), network, silenced)
-        self._alive: dict[str, Tensor] = {}  # 1 or 0 for each row, float [out as stored], by layer
+        self._alive: dict[str, Tensor] = {}  # bool [out as stored], by layer
 
     def hold(
         self, masks: Mapping[str, Tensor], left: Mapping[str, Tensor], support: Mapping[str, Tensor]
@@ -72,17 +73,23 @@ class DeadRows:
             self._stream.hold(masks, support)
 
     def gradients(self, silent: bool) -> list[tuple[Tensor, Tensor]]:
-        """Every gradient with what to multiply it by."""
-        held = [(vector.values, self._alive[vector.layer]) for vector in self.vectors] if silent else []
-        held += [] if self._stream is None else self._stream.held(silent)
-        return [(values.grad, alive) for values, alive in held if values.grad is not None]
+        """Every gradient with the bits to keep of it."""
+        held = ((values.grad, alive) for values, alive in self._held(silent))
+        return [(gradient, bits_of(alive, gradient)) for gradient, alive in held if gradient is not None]
+
+    def enforce(self, silent: bool) -> None:
+        """Silence the dead rows again, in case someone wrote there."""
+        keep((values.data, bits_of(alive, values)) for values, alive in self._held(silent))
 
     def zero(self, states: States, silent: bool) -> None:
         """Silence the dead rows: values and their optimizer state, in place."""
-        held = [(vector.values, self._alive[vector.layer]) for vector in self.vectors] if silent else []
-        held += [] if self._stream is None else self._stream.held(silent)
-        for values, alive in held:
-            states.clear(values, (alive != 0).expand_as(values))
+        for values, alive in self._held(silent):
+            states.clear(values, alive.expand_as(values))
+
+    def _held(self, silent: bool) -> list[tuple[Tensor, Tensor]]:
+        """Values, and which of them are alive: bool, broadcasting to them."""
+        rows = [(vector.values, self._alive[vector.layer]) for vector in self.vectors] if silent else []
+        return rows if self._stream is None else rows + self._stream.held(silent)
 
 
 class Stream:
@@ -94,7 +101,7 @@ class Stream:
         every = additions(model, network)
         firm = {channel for each in every if not each.yields for channel in each.channels.tolist()}
         self._additions = [each for each in every if firm.isdisjoint(each.channels.tolist())]
-        # By whether silenced rows are: 1 or 0 for each entry, broadcasting to the values.
+        # By whether silenced rows are: bool, broadcasting to the values.
         self._held: dict[bool, list[tuple[int, Tensor]]] = {False: [], True: []}
 
     def hold(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
@@ -107,10 +114,10 @@ class Stream:
                 if not bool(entries.all()):
                     values = each.values
                     along = [-1 if axis == each.axis else 1 for axis in range(values.dim())]
-                    self._held[silent].append((index, entries.view(along).to(values)))
+                    self._held[silent].append((index, entries.view(along).to(values.device)))
 
     def held(self, silent: bool) -> list[tuple[Tensor, Tensor]]:
-        """The values that have dead entries, each with what to multiply it by."""
+        """The values that have dead entries, and which of them are alive: bool, broadcasting to the values."""
         return [(self._additions[index].values, alive) for index, alive in self._held[silent]]
 
     def _written(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Tensor:
@@ -150,6 +157,5 @@ def _frozen(values: Tensor) -> bool:
 
 
 def alive_rows(masks: Mapping[str, Tensor], vectors: Iterable[RowVector]) -> dict[str, Tensor]:
-    """1 for every row with an active weight, else 0: float [out] by layer."""
-    dtypes = {vector.layer: vector.values.dtype for vector in vectors}
-    return {name: masks[name].flatten(1).any(1).to(dtype) for name, dtype in dtypes.items()}
+    """Whether a row has an active weight: bool [out] by layer."""
+    return {vector.layer: masks[vector.layer].flatten(1).any(1) for vector in vectors}
