@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from dstbench.results.ranking import ranking_of
+
 Kind = Literal[
-    "text", "integer", "rank", "percent", "accuracy", "points", "fraction", "ratio", "cost", "speed", "si", "bytes",
-    "seconds", "p", "flag", "method", "trials", "note",
+    "text", "integer", "rank", "percent", "accuracy", "score", "points", "fraction", "ratio", "cost", "speed", "si",
+    "bytes", "seconds", "p", "flag", "method", "trials", "note",
 ]  # fmt: skip
 """How a value is written, and what its cell looks like. ``cost`` and ``speed`` are ratios to dense: of FLOPs in
 theory, of images per second as measured."""
@@ -80,6 +82,14 @@ class RecordedLayer(LayerFigures):
     name: str
     shape: list[int]  # of its weight
     active: int  # weights
+
+
+class RecordedMetric(TypedDict):
+    """What a trial is ranked by, where that isn't top-1."""
+
+    key: str
+    title: str
+    better: Literal["higher", "lower"]
 
 
 class RecordedCourse(TypedDict, total=False):
@@ -190,6 +200,14 @@ _ROWS = (
     MeasureRow("top1", "accuracy", "top-1 %", "Test accuracy of the final epoch in percent: mean over seeds, with "
                "its 95 % t-interval from two seeds on. Nothing is selected on test data.",
                over_seeds="interval", interval=True, better="higher", boards=_ALL),
+    # of tasks other than classification; a record without ``metric`` is ranked by top-1
+    MeasureRow("task", "text", type=str, read=lambda m: m.get("task") or "classification"),
+    MeasureRow("metric", "text", type=RecordedMetric, read=lambda m: ranking_of(m).key),
+    MeasureRow("score", "score", read=lambda m: m.get("score", m.get("top1")), within=(-LARGEST, LARGEST),
+               over_seeds="interval"),
+    MeasureRow("score_validation", "score", within=(-LARGEST, LARGEST),
+               read=lambda m: m.get("score_validation", m.get("top1_validation"))),
+    MeasureRow("metrics", "text", type=dict[str, float], within=(-LARGEST, LARGEST), framed=False),
     MeasureRow("top1_validation", "percent", "validation %", "Validation accuracy of the final epoch in percent.",
                extra=True, boards=_ACCURACY),
     MeasureRow("loss", "fraction", "loss", "Mean cross-entropy of the final epoch on the test split.",
@@ -235,6 +253,8 @@ _ROWS = (
                extra=True, boards=_ACCURACY),
     MeasureRow("fallbacks", "text", type=list[str], over_seeds="union",
                read=lambda m: ", ".join(m.get("fallbacks") or ()) or None),
+    MeasureRow("unscored", "text", type=list[str], over_seeds="union",  # layers that a score couldn't rank
+               read=lambda m: ", ".join(m.get("unscored") or ()) or None),
     # theoretical cost against dense, and measured speed beside it
     MeasureRow("training_flops_ratio", "cost", "train FLOPs",
                "Theoretical training FLOPs against dense, integrated over the real mask trajectory, "

@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dstbench.api import LayerInfo
-from dstbench.core.network.layers import Layer, clean_names, maskable_layers, unwrap
+from dstbench.core.network.layers import PACKED, Layer, clean_names, maskable_layers, unwrap
 from dstbench.core.network.probe import rewrites
 from dstbench.errors import BadInput, nearest
 
@@ -75,7 +75,8 @@ _UNEMBEDS = "the model's output embedding, a row for each token"
 def owned(
     model: nn.Module, dense_layers: Sequence[str] = (), held: Collection[int] | None = None
 ) -> Ownership:
-    """Split a model's matrix weights: convolutions and linear layers, and parameters of two or more dimensions.
+    """Split a model's matrix weights: convolutions, linear layers, attention's packed projections, and all other
+    parameters of two or more dimensions.
 
     dense_layers: globs on layer names, ``"@first_conv"`` and ``"@classifier"``; these two name nothing in a
     model that has no such layer. held: the ids of the parameters that are trained; None: all of them.
@@ -142,7 +143,9 @@ class _Use:
 
     @property
     def plain(self) -> bool:
-        """Whether it is the weight of a convolution or linear layer."""
+        """Whether it is the weight of a convolution or linear layer, or such a one that attention packs."""
+        if isinstance(self.module, nn.MultiheadAttention):
+            return self.field in PACKED
         return self.field == "weight" and isinstance(self.module, _ConvNd | nn.Linear)
 
     @property
@@ -187,7 +190,8 @@ def _reason(
         return f"the memory of its weight is that of {doubled[id(weight)]}, too"
     if held is not None and id(weight) not in held:
         return "no optimizer that was given holds it"
-    return next((reason for use in uses if (reason := rewrites(use.module)) is not None), None)  # type: ignore[arg-type]
+    tried = (rewrites(use.module, use.field) for use in uses)  # type: ignore[arg-type]
+    return next((reason for reason in tried if reason is not None), None)
 
 
 def _doubled(uses: Mapping[int, Sequence[_Use]]) -> dict[int, str]:
@@ -238,8 +242,6 @@ def _kind(use: _Use) -> str:
     module = use.module
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "an embedding, which is looked up"
-    if isinstance(module, nn.MultiheadAttention):
-        return "packed projections of attention"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return "recurrent weights"
     if isinstance(module, ParametrizationList):

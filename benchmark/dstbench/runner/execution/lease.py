@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from dstbench.results.files import read_plain
+from dstbench.runner.execution import losses
 
 LEASE = "lease"
 """In a trial's folder, while it runs."""
@@ -78,6 +79,10 @@ class Lease:
         """End it, if nobody else did."""
         end(self.folder, self.token)
 
+    def lose(self) -> None:
+        """End it as another does that finds its holder lost."""
+        end(self.folder, self.token, lost=True)
+
     @staticmethod
     def _reached(look: Callable[[], Any]) -> bool:
         try:
@@ -105,8 +110,7 @@ class Holder:
     @property
     def name(self) -> str:
         """Its node, as people know it."""
-        known = self.said.get("node") or self.said.get("host")
-        return known if isinstance(known, str) else "unknown"
+        return losses.name_of(self.said)
 
 
 def acquire(folder: Path, token: str | None = None) -> Lease | None:
@@ -145,9 +149,10 @@ def look(folder: Path, now: float | None = None) -> Holder | None:
     return min(found, key=lambda holder: (holder.is_lost, holder.age))
 
 
-def end(folder: Path, token: str) -> None:
-    """End a trial's lease, if it is still this one's: for the process that started its holder and saw it end."""
-    _remove(folder / LEASE / token, folder)
+def end(folder: Path, token: str, lost: bool = False) -> None:
+    """End a trial's lease, if it is still this one's: for the process that started its holder and saw it end. lost:
+    whether that was lost."""
+    _remove(folder / LEASE / token, folder, lost)
     with suppress(OSError):
         (folder / LEASE).rmdir()  # not empty: it is another's by now
 
@@ -232,15 +237,15 @@ def _modified(file: Path) -> float:
 def _pass_over(holder: Holder, folder: Path) -> None:
     """Remove a lost holder's lease. One from the future, which no clock would ever end, is of now from now on."""
     if holder.is_lost:
-        _remove(holder.path, folder)
+        _remove(holder.path, folder, lost=True)
     elif holder.age < -BEAT:
         for path in (holder.path / HOLDER, holder.path):
             with suppress(OSError):
                 os.utime(path, follow_symlinks=False)
 
 
-def _remove(path: Path, folder: Path) -> None:
-    """Take a lease away, with what is in it, if it is still there."""
+def _remove(path: Path, folder: Path, lost: bool = False) -> None:
+    """Take a lease away, with what is in it, if it is still there; of a lost one it is noted whose it was."""
     aside = folder / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
         if path.name == LEASE or not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -250,6 +255,8 @@ def _remove(path: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno not in (*_GONE, errno.EISDIR, errno.EPERM):
             raise
+    if lost:
+        losses.note(aside / HOLDER, folder, path.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 

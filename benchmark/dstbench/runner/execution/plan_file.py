@@ -158,5 +158,6 @@ def _job(values: Mapping[str, Any], results: Path, phase: Any) -> Job:
         "options": options,
         "retry": frozenset(values.get("retry", ())),
         "control": values.get("control"),
+        "stops_with": None if (word := values.get("stops_with")) is None else str(word),
     }
     return Job(**{**values, **own})
