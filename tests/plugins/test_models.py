@@ -11,7 +11,8 @@ from torch import nn
 
 from dstbench.accel.compact import compact
 from dstbench.core.cost.cost import cost
-from dstbench.core.network.channels import channels, couplings
+from dstbench.core.network.channels import channels
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput

@@ -14,7 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
-from dstbench.runner.matrix.matching import listed
+from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
 from dstbench.runner.matrix.quantities import bytes_of, seconds
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
@@ -37,6 +37,8 @@ RULES = Field(default=(), max_length=1_000)
 """Every cell is held against every one of them."""
 
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Beta, Beta]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Where = dict[str, Any]
 
@@ -61,10 +63,9 @@ class Training(Frozen):
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
     min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where schedule cosine ends
-    betas: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None,
-        BeforeValidator(listed),
-    ] = None  # of adam and adamw; None: (0.9, 0.999)
+    betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
+        None  # of adam and adamw; None: (0.9, 0.999)
+    )
     decay: Literal["all", "matrices"] = "all"  # matrices: two dimensions or more
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from dstbench.core.cost.layers import layer_costs
+from dstbench.core.cost.layers import workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
@@ -129,7 +129,8 @@ def build_trial(
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
     sample = blueprint.sample(data.input_shape, data.num_classes)
-    meter = TrainingMeter(layer_costs(model, data.input_shape, example_input=sample))
+    work = workload(model, data.input_shape, example_input=sample)
+    meter = TrainingMeter(work.costs, products=work.products)
     model.to(accelerator.device).to(memory_format=memory_format(training))
     batches = training_batches(
         data,
