@@ -50,7 +50,8 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     places = {"worse": 0, "better": 1, "inconclusive": 2, "not comparable": 3, "identical": 4}
     order = table["verdict"].map(places).fillna(5)
     table.attrs["blocks"] = over_blocks(old, new, tolerance)
-    table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
+    for which in ("rejected", "faults"):
+        table.attrs[which] = [line for part in results for line in part.attrs[which]]
     table = table.assign(order=order).sort_values(
         ["order", "model", "dataset", "density", "method"], kind="stable"
     )

@@ -234,6 +234,7 @@ _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
 def _note(measures: Mapping[str, Any], control: str | None, outdated: Sequence[str]) -> str | None:
     notes = [ITSELF] if control == "dense" and any(measures[f"{kind}_path"] for kind in TIMED) else []
     notes += [f"unstructured in {names}" for names in (measures["fallbacks"] or "").split("; ") if names]
+    notes += [f"taken at random in {names}" for names in (measures["unscored"] or "").split("; ") if names]
     if "; " in (measures["conditions"] or ""):
         notes.append("timed under different conditions: not ranked by speed")
     notes += [f"older than this code: {which}" for which in outdated]

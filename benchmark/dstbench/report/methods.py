@@ -47,7 +47,7 @@ def compare_methods(paths: Paths, method: str, against: str, tolerance: float = 
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table.attrs["rejected"] = results.attrs["rejected"]
+    table.attrs |= {which: results.attrs[which] for which in ("rejected", "faults")}
     return table.sort_values(["model", "dataset", "density", "setting"], kind="stable").reset_index(drop=True)
 
 

@@ -275,6 +275,8 @@ _ROWS = (
                extra=True, boards=_ACCURACY),
     MeasureRow("fallbacks", "text", type=list[str], over_seeds="union",
                read=lambda m: ", ".join(m.get("fallbacks") or ()) or None),
+    MeasureRow("unscored", "text", type=list[str], over_seeds="union",  # layers that a score couldn't rank
+               read=lambda m: ", ".join(m.get("unscored") or ()) or None),
     # theoretical cost against dense, and measured speed beside it
     MeasureRow("training_flops_ratio", "cost", "train FLOPs",
                "Theoretical training FLOPs against dense, integrated over the real mask trajectory, "

@@ -131,6 +131,9 @@ class Training(Frozen):
         return self.model_copy(update=scaled)
 
 
+OnError = Literal["continue", "stop"]
+
+
 class Measure(Frozen):
     """What is timed once a trial is trained."""
 
@@ -178,6 +181,7 @@ class Matrix(Frozen):
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
     executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
+    on_error: OnError = "continue"  # or "stop": no trial is started after one that fails. Not part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES

@@ -104,6 +104,7 @@ def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full:
         "channels_removed": sum(row["removed"] for row in rows),
         "collapsed": len(sparsifier.collapsed),
         "fallbacks": sorted(sparsifier.fallbacks),
+        **({"unscored": sorted(sparsifier.unscored)} if sparsifier.unscored else {}),
     }
 
 
