@@ -121,10 +121,11 @@ class _Looks:
         held = passes * (self._outlook.declared(trial, "validation_images") or 0)
         tested = self._outlook.declared(trial, "test_images") or 0
         steps = training.epochs * max(1, images // training.batch_size)
-        return float(START + pace.start + steps * pace.step + (held + tested) * pace.image)
+        evaluated = (held + tested) / self._outlook.samples_per_entry(trial)
+        return float(START + pace.start + steps * pace.step + evaluated * pace.image)
 
     def timing(self, trial: TrialSpec) -> float | None:
-        """Seconds of measuring a trial's throughput: a step, inference of a batch and of an image."""
+        """Seconds of measuring a trial's throughput: a step, inference of a batch and of an input."""
         pace = self._of(trial, alone=True) or self._of(trial)
         if pace is None:
             return None
