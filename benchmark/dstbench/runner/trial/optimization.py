@@ -65,9 +65,11 @@ def _factor(training: Training, epoch: float) -> float:
     """The learning rate at a fractional epoch, relative to ``lr``: a linear warm-up, then the schedule."""
     if epoch < training.warmup_epochs:
         return (epoch + 1e-8) / training.warmup_epochs
-    if training.schedule == "cosine":
+    if training.schedule in ("cosine", "linear"):
         length = max(1e-8, training.epochs - training.warmup_epochs)
-        return (1 + cos(pi * (epoch - training.warmup_epochs) / length)) / 2
+        done, least = (epoch - training.warmup_epochs) / length, training.min_lr / training.lr
+        falling = (1 + cos(pi * done)) / 2 if training.schedule == "cosine" else max(0.0, 1 - done)
+        return least + (1 - least) * falling
     if training.schedule == "step":
         return float(training.gamma ** (int(epoch) // training.step_epochs))
     if training.schedule == "multistep":
