@@ -63,7 +63,6 @@ class Training(Frozen):
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
-    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where schedule cosine ends
     betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
         None  # of adam and adamw; None: (0.9, 0.999)
     )
