@@ -25,7 +25,7 @@ from faults.outcomes import boards, outcome
 
 KILLS = int(os.environ.get("DSTBENCH_KILLS", "50"))
 REAL = max(3, KILLS // 16)  # of them, on trials that train
-SHARED = (KILLS - REAL) // 3  # of the others, where two workers share a folder
+SHARED = (KILLS - REAL) // 4  # of the others, where two workers share a folder
 SEED = int(os.environ.get("DSTBENCH_SEED", "0"))
 
 RUN = """
