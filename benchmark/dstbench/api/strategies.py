@@ -10,8 +10,22 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api.abilities import declared
+from dstbench.api.abilities import declared, method
 from dstbench.recipe import Clock, Signal, Target
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the output rows of a projection are divided among attention's heads: into ``parts`` of equally many rows,
+    queries, keys and values where they are packed, and each of these into ``count`` heads."""
+
+    count: int
+    parts: int = 1
+
+    def of_rows(self, rows: int) -> Tensor:
+        """The head of each row: int64 [rows]."""
+        within = torch.arange(rows) % (rows // self.parts)
+        return within // (rows // self.parts // self.count)
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class LayerInfo:
     kind: Literal["conv", "conv_transpose", "linear"]
     classifier: bool = False  # the layer that makes the logits: its output rows are classes
     first_conv: bool = False  # the convolution that sees the images
+    heads: Heads | None = None  # whose rows the output rows are, in attention's projections
 
     @property
     def numel(self) -> int:
@@ -68,9 +83,10 @@ class Score(Protocol):
     another shape or a non-float dtype is refused by name. Draws come from ``rng``, a CPU generator made
     from (seed, layer name, step).
 
-    Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks) and, of an init, ``full = True``
-    (training starts as dense as the structure allows, whatever the schedule says, and falls to its density at the
-    first topology update).
+    Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks), ``misfit(layer) -> str | None``
+    (why it can't rank the weights of a layer: they are taken at random there, and the layer is listed) and, of an
+    init, ``full = True`` (training starts as dense as the structure allows, whatever the schedule says, and falls to
+    its density at the first topology update).
     """
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
@@ -136,7 +152,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Read every declaration once, so that a wrong one is refused here."""
-        _ = self.needs, self.full, self.uses_candidates
+        _ = self.needs, self.full, self.uses_candidates, method(self.score, "misfit")
 
     @property
     def needs(self) -> Signal:
@@ -148,6 +164,15 @@ class Policy:
         """Of an init: whether training starts as dense as the structure allows."""
         return declared(self.score, "full", False)
 
+    def misfit(self, layer: LayerInfo) -> str | None:
+        """Why the score can't rank a layer; None where it can."""
+        reason = method(self.score, "misfit")
+        return None if reason is None else reason(layer)
+
+    def score_for(self, layer: LayerInfo) -> Score:
+        """The score, or a random one for a layer that it can't rank."""
+        return self.score if self.misfit(layer) is None else Random()
+
     @property
     def uses_candidates(self) -> bool:
         """Whether the share reads the scores of eligible positions."""
@@ -156,10 +181,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Quota:
-    """Groups of units of which at most ``quota`` may be active (N:M: groups of m, quota n)."""
+    """Groups of units of which at most ``quota`` may be active (N:M: groups of m, quota n).
+
+    None: equally many in each, whatever the layer's budget is; groups differ by one unit at most.
+    """
 
     group: Tensor  # int64 [units]: the group of each unit
-    quota: int
+    quota: int | None
 
 
 @runtime_checkable
@@ -223,11 +251,16 @@ class Coupling:
     multiplied, or where a depthwise convolution follows; a depthwise producer's groups go with its rows.
 
     Behind a flatten each channel feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
+
+    A ``stream`` is normalised over its channels, or parameters are added to it, as position embeddings are: whatever
+    adds to a channel that is gone from all producers is held at zero. ``compact`` cuts it out; storage ``compact``
+    keeps it, silent, while the network trains.
     """
 
     producers: tuple[str, ...]  # layer names
     norms: tuple[str, ...]  # module paths: affine and running statistics are by channel
     consumers: tuple[str, ...]  # layer names
+    stream: bool = False
 
 
 @runtime_checkable

@@ -44,8 +44,12 @@ def initial_masks(
     StrategyError if a strategy breaks its contract.
     """
     views, lower, upper = _blank(layers, structures, n, fields or {})
+    if by_shape(init.share):  # then a score can fix what depends on the number of weights, such as degrees
+        planned = apportion(check_shares(init.share, init.share(views, {}, n), views), n, lower, upper)
+        views = {name: replace(view, allocation=planned[name]) for name, view in views.items()}
     scores = {
-        name: score_layer(init.score, view, generator(seed, name, 0, "init")) for name, view in views.items()
+        name: score_layer(init.score_for(view.info), view, generator(seed, name, 0, "init"))
+        for name, view in views.items()
     }
     upper = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
     lower = {name: min(lower[name], upper[name]) for name in views}
@@ -125,7 +129,7 @@ def _prune(
 
     def keep_scores(name: str) -> Tensor:
         if name not in scores:
-            scores[name] = score_layer(prune.score, views[name], draw(name, "prune"))
+            scores[name] = score_layer(prune.score_for(views[name].info), views[name], draw(name, "prune"))
         return scores[name]
 
     active = {name: view.active for name, view in views.items()}
@@ -167,7 +171,8 @@ def _grow(
     if additions <= 0 and not any(structures[name].retiles for name in views):
         return kept, budget
     scores = {
-        name: _within(view, score_layer(grow.score, view, draw(name, "grow"))) for name, view in views.items()
+        name: _within(view, score_layer(grow.score_for(view.info), view, draw(name, "grow")))
+        for name, view in views.items()
     }
     lower, upper = supported_bounds(views, structures)
     room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}

@@ -97,7 +97,7 @@ class Weights:
 
     def __init__(self, layers: Mapping[str, Layer], states: States) -> None:
         self.states = states
-        self.stored = {name: Stored(layer.module, "weight") for name, layer in layers.items()}
+        self.stored = {name: Stored(layer.module, layer.field) for name, layer in layers.items()}
         self.bits: dict[str, Tensor] = {}  # the masks, for each of the values, by layer
         self._held: dict[str, tuple[torch.dtype, torch.device]] = {}  # of the values when the masks were set
 
@@ -128,11 +128,14 @@ class Weights:
             raise BadInput(
                 f"model: expected a torch.nn.Module with this one's layers, got {type(model).__name__}"
             )
+        fields = {stored.field for stored in self.stored.values()}
         names, weights = clean_names(model), {}
         for path, module in model.named_modules():
-            weight = module._parameters.get("weight")  # not one that is computed at each call
-            if names[path] in self.bits and weight is not None:
-                weights[names[path]] = weight
+            for field in fields:
+                name = names[path] if field == "weight" else f"{names[path]}.{field}" if path else field
+                weight = module._parameters.get(field)  # not one that is computed at each call
+                if name in self.bits and weight is not None:
+                    weights[name] = weight
         missing = [name for name in self.bits if name not in weights]
         if missing:
             near = nearest(missing[0], [name for name in names.values() if name not in self.bits and name])

@@ -105,6 +105,11 @@ class Readings:
         return Identity(self.seed, self.total_steps, self.target_density, identify(*self._named), shapes)
 
     @property
+    def unscored(self) -> dict[str, str]:
+        """Layers that a score can't rank, where weights are taken at random: which policies, and why."""
+        return dict(self.rules.unscored)
+
+    @property
     def topology(self) -> Topology:
         """Which weights are active, which ever and always were."""
         return self.masking.topology

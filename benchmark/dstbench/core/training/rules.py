@@ -15,7 +15,8 @@ from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
 from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, unwrap
 from dstbench.core.storage.stored import Weights
 from dstbench.core.training.method import Method
@@ -35,18 +36,27 @@ class Rules:
     layers: Mapping[str, Layer]  # those in the budget
     structures: Mapping[str, EngineStructure]  # of each layer
     fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, unstructured instead, and why
+    unscored: Mapping[str, str]  # layers that a score can't rank, taken at random there, and why
     couplings: tuple[Coupling, ...]  # the channels that a structure may remove
     seed: int
 
     @classmethod
-    def of(cls, model: nn.Module, timetable: Timetable, layers: Mapping[str, Layer], seed: int) -> Rules:
-        """Fit the method to the layers of a model."""
+    def of(
+        cls,
+        model: nn.Module,
+        timetable: Timetable,
+        layers: Mapping[str, Layer],
+        seed: int,
+        example: Inputs | None = None,
+    ) -> Rules:
+        """Fit the method to the layers of a model. example: an input, for models that can't be traced without one."""
         method = timetable.method
         fits = {name: fitted(method.structure, layer.info) for name, layer in layers.items()}
         structures = {name: structure for name, (structure, _) in fits.items()}
         fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
-        coupled = couplings(unwrap(model), layers) if method.support else ()
-        return cls(timetable, layers, structures, fallbacks, coupled, seed)
+        coupled = couplings(unwrap(model), layers, example) if method.support else ()
+        unscored = _unscored(method, layers, updates=timetable.last_update > 0)
+        return cls(timetable, layers, structures, fallbacks, unscored, coupled, seed)
 
     @property
     def method(self) -> Method:
@@ -138,3 +148,15 @@ class Rules:
         if self.method.support is not None:
             check_support(self.method.support, self.timetable.clock, self.timetable.last_update)
             shrunk(self.method.support, views, self.couplings, self.timetable.clock(0))
+
+
+def _unscored(method: Method, layers: Mapping[str, Layer], updates: bool) -> dict[str, str]:
+    """Layer -> such as "grow: a convolution is no network of links", for the policies that come to be used."""
+    policies = {"init": method.init, **({"prune": method.prune, "grow": method.grow} if updates else {})}
+    reasons = {
+        name: {kind: why for kind, policy in policies.items() if (why := policy.misfit(layer.info))}
+        for name, layer in layers.items()
+    }
+    return {
+        name: "; ".join(f"{kind}: {why}" for kind, why in of.items()) for name, of in reasons.items() if of
+    }

@@ -64,7 +64,7 @@ class Sparsifier(Readings):
     changes once they all have. on_update: called with the UpdateReport of every topology update, after it.
 
     Weights that are frozen, in no optimizer, shared with another kind of module or rewritten by their module before
-    it uses them stay dense, as do attention's packed projections and recurrent weights: a warning says so, and
+    it uses them stay dense, as do recurrent weights: a warning says so, and
     ``summary`` lists them with the reasons. ``density`` is of the weights in the budget, ``total_density`` of all.
 
     Raises BadInput for a bad density, an unknown recipe or a ``dense_layers`` pattern that matches nothing,
@@ -112,12 +112,12 @@ class Sparsifier(Readings):
         )
         self.layers, self.dense_layers = self._owned.sparse, self._owned.dense
 
-        rules = Rules.of(model, self.timetable, self.layers, seed)
+        rules = Rules.of(model, self.timetable, self.layers, seed, example_input)
         self.structures, self.fallbacks = rules.structures, rules.fallbacks
         changes = self.timetable.last_update > 0 or self.method.support is not None
         weights = {name: layer.weight for name, layer in self.layers.items()}
         self.states.check(weights, model.parameters(), storage, changes)
-        self.evolution = Evolution(rules, Masking(model, rules, self.states))
+        self.evolution = Evolution(rules, Masking(model, rules, self.states, example_input))
         self.presence = Presence(model, self.weights)
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step
