@@ -52,7 +52,7 @@ def leaderboard(
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.isolation import isolated
-    from dstbench.report.page import boards_of, remarks, write_leaderboards
+    from dstbench.report.page import boards_of, write_leaderboards
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import read
 
@@ -61,8 +61,10 @@ def leaderboard(
         return
     files: tuple[Path, ...] = ()
     if out is None:
-        (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
-        rejected, said = _lines(loaded.rejected), remarks(loaded)
+        boards, loaded = isolated(read(folders, verdicts), boards_of)
+        tables, beside, rejected, said = (
+            boards.tables, boards.beside, _lines(loaded.rejected), boards.remarks
+        )  # fmt: skip
     else:
         written = write_leaderboards(folders, out, verdicts)
         tables, beside, rejected, files, said = (

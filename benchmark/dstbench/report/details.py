@@ -8,10 +8,11 @@ letters a point, 4,095 steps between these; where a page would become too large,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import fsum, isfinite, prod
+from math import fsum, prod
 from pathlib import Path
 from typing import Any
 
@@ -177,23 +178,27 @@ def _beside(file: Path) -> Curve:
         lines = read_plain(file, LARGEST_CURVE).decode("utf-8", "replace").splitlines()
     except (OSError, ValueError):
         return curve
-    for line in lines:
-        try:
-            point = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    for point in _points(lines):
         if isinstance(point, dict) and "epoch" in point and _is_number(point["epoch"]):
             curve[point["epoch"]] = {name: point[name] for name in FIGURES if _is_number(point.get(name))}
     return curve
 
 
+def _points(lines: Sequence[str]) -> Iterator[Any]:
+    """The lines' JSON values, without those that have none; all at once where there is nothing to leave out."""
+    if all(line.startswith('{"epoch": ') and line.endswith("}") for line in lines):
+        with suppress(ValueError, RecursionError):
+            points = json.loads(f"[{','.join(lines)}]")
+            if len(points) == len(lines):
+                yield from points
+                return
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
+
+
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and isfinite(value)
-        and abs(value) < 1e30
-    )
+    return (type(value) is float or type(value) is int) and -1e30 < value < 1e30
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -6,14 +6,11 @@ give the same bytes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.registration.registry import registry
-from dstbench.report.apart import mixtures, outdated
 from dstbench.report.boards import BOARDS, Board, is_about_speed
 from dstbench.report.details import details
 from dstbench.report.highlights import about, cards, facts
@@ -34,7 +31,8 @@ from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
-from dstbench.results.table import LoadedResults, Paths, frame, read, roots
+from dstbench.results.spread import uncollected
+from dstbench.results.table import LoadedResults, Paths, read, roots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +78,7 @@ class Written:
     beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
-    remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
+    remarks: tuple[str, ...] = ()  # as in ``Material``
 
 
 def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | None = None) -> Written:
@@ -95,34 +93,38 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     folder = Path(out)
     folders = roots(results)
     indexed = any(path.resolve() == (folder / "results").resolve() for path in folders)
-    (tables, beside, contents), loaded = isolated(
-        read(folders, verdicts), lambda given: _contents(given, indexed)
-    )
+    with uncollected():
+        (boards, contents), loaded = isolated(
+            read(folders, verdicts), lambda given: _contents(given, indexed)
+        )
     write_all(folder, contents)
     return Written(
-        tables,
-        beside,
+        boards.tables,
+        boards.beside,
         tuple(folder / name for name in contents),
         tuple(map(str, loaded.rejected)),
-        remarks(loaded),
+        boards.remarks,
     )
 
 
-def remarks(loaded: LoadedResults) -> tuple[str, ...]:
-    """What to know before a board is believed: what was kept apart, and how many trials are older than the code."""
-    older = Counter(outdated(loaded.records, registry()).values())
-    ages = [f"{count} trials are older than this code: {which}" for which, count in sorted(older.items())]
-    return (*mixtures(frame(loaded.records).to_dict("records")), *ages)
+@dataclass(frozen=True)
+class Boards:
+    """The boards' tables, of our rows alone, what was published beside them, and what to know before they are
+    believed."""
+
+    tables: dict[str, pd.DataFrame]
+    beside: Beside
+    remarks: tuple[str, ...]
 
 
-def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
-    """The boards' tables, and what was published beside them."""
-    summary = material_of(loaded).summary
-    return arranged(summary), stand_beside(summary)
+def boards_of(loaded: LoadedResults) -> Boards:
+    """The boards of results."""
+    material = material_of(loaded)
+    return Boards(arranged(material.summary), stand_beside(material.summary), material.remarks)
 
 
-def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
-    """The tables, what was published beside them, and the texts of all files by name."""
+def _contents(loaded: LoadedResults, indexed: bool) -> tuple[Boards, dict[str, str]]:
+    """The boards, and the texts of all files by name."""
     material = material_of(loaded)
     ordered, beside = in_order(material.summary), stand_beside(material.summary)
     tables, listed = shown_columns(ordered), listing(ordered, beside)
@@ -135,7 +137,7 @@ def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFr
         contents[f"{board.name}.csv"] = to_csv(whole)
         contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
     contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)
-    return tables, beside, contents
+    return Boards(tables, beside, material.remarks), contents
 
 
 def render_page(

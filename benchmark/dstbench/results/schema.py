@@ -129,7 +129,9 @@ def _is_letter(escape: str) -> bool:
 
 def _is_printable(text: str) -> bool:
     """Whether all but line feeds is; of ASCII, as json.dumps writes, without a look at each character."""
-    return not text.encode().translate(None, _SHOWN) if text.isascii() else text.replace("\n", "").isprintable()
+    return (
+        not text.encode().translate(None, _SHOWN) if text.isascii() else text.replace("\n", "").isprintable()
+    )
 
 
 def _may_be_extreme(rest: bytes) -> bool:

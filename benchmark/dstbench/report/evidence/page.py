@@ -22,7 +22,6 @@ from dstbench.report.evidence.show import (
     title_of,
     variance_table,
 )
-from dstbench.report.evidence.tried import tried_methods
 from dstbench.report.evidence.words import effect_sentences, group_sentences
 from dstbench.report.jinja import part, templates
 from dstbench.report.section import Material, Section
@@ -33,7 +32,7 @@ PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell
 
 def effects_section(material: Material) -> Section | None:
     """Which choice matters; None where choices weren't crossed."""
-    found = effects_of(experiments(tried_methods(material.trials)))
+    found = effects_of(experiments(material.tried()))
     if not found:
         return None
     html = (
@@ -175,7 +174,7 @@ def diagram(found: Groups, layout: Layout) -> Diagram:
 
 def groups_section(material: Material) -> Section | None:
     """Which methods differ; None where no two can be compared."""
-    found = groups_of(tried_methods(material.trials, by_name=True))
+    found = groups_of(material.tried(by_name=True))
     if not found:
         return None
     shown = [_groups(one) for one in found]

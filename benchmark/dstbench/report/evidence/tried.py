@@ -79,13 +79,25 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
     unless some block has several of it. Trials on noise, which was made to be timed on, are no evidence of accuracy:
     there are none here.
     """
+    return named_methods(*identified(trials), by_name)
+
+
+Identified = tuple[Mapping[str, "Rows"], "Marks"]
+
+
+def identified(trials: pd.DataFrame) -> Identified:
+    """The trials by method, and what tells versions apart."""
     rows: Rows = trials[list(_COLUMNS)].to_dict("records")
     rows = [row for row in rows if not is_about_speed(row["dataset"])]
     settings = {text: _setting(json.loads(text)) for text in dict.fromkeys(row["trial"] for row in rows)}
     for row in rows:
         row["setting"] = settings[row["trial"]]
     marks = _marks(rows)
-    found = _by_identity(rows, marks)
+    return _by_identity(rows, marks), marks
+
+
+def named_methods(found: Mapping[str, Rows], marks: Marks, by_name: bool = False) -> list[Tried]:
+    """``tried_methods`` of what was ``identified``."""
     if by_name:
         found = _by_label(found, marks)
     names = _names(found, marks)
