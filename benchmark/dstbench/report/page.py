@@ -6,13 +6,13 @@ give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import BOARDS, Board, is_about_speed
-from dstbench.report.details import details
+from dstbench.report.details import curves_of, details
 from dstbench.report.highlights import about, cards, facts
 from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
@@ -31,7 +31,7 @@ from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
-from dstbench.results.spread import uncollected
+from dstbench.results.spread import alongside, is_many, uncollected
 from dstbench.results.table import LoadedResults, Paths, read, roots
 
 if TYPE_CHECKING:
@@ -125,33 +125,47 @@ def boards_of(loaded: LoadedResults) -> Boards:
 
 def _contents(loaded: LoadedResults, indexed: bool) -> tuple[Boards, dict[str, str]]:
     """The boards, and the texts of all files by name."""
+    many = is_many(loaded.records)
+    curves = alongside(lambda: curves_of(loaded), many)
     material = material_of(loaded)
     ordered, beside = in_order(material.summary), stand_beside(material.summary)
     tables, listed = shown_columns(ordered), listing(ordered, beside)
-    explored = exploration_files(loaded, material)
-    below = sections(material)
-    page = render_page(listed, material, beside, bool(explored), indexed, below)
-    contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
-    for board in BOARDS:
-        whole = beside.within(board.name, tables[board.name])
-        contents[f"{board.name}.csv"] = to_csv(whole)
-        contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
+    others = alongside(
+        lambda: (sections(material), exploration_files(loaded, material), _texts(tables, beside)),
+        many,
+    )
+    groups = [None if row.get("published") else row["group"] for row in listed.rows]
+    made = details(material, groups, curves())
+    below, exploration, texts = others()
+    page = render_page(listed, material, beside, made, bool(exploration), indexed, below)
+    contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **exploration, **texts}
     contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)
     return Boards(tables, beside, material.remarks), contents
+
+
+def _texts(tables: Mapping[str, pd.DataFrame], beside: Beside) -> dict[str, str]:
+    """Each board as CSV and Markdown."""
+    texts = {}
+    for board in BOARDS:
+        whole = beside.within(board.name, tables[board.name])
+        texts[f"{board.name}.csv"] = to_csv(whole)
+        texts[f"{board.name}.md"] = to_markdown(whole, board, beside)
+    return texts
 
 
 def render_page(
     listed: Listing,
     material: Material,
     beside: Beside,
+    made: Mapping[str, Any],
     explored: bool = False,
     indexed: bool = False,
     below: Sequence[Section] = (),
 ) -> str:
     """The HTML page: its data once, and the scripts that show them; small boards also as plain tables.
 
-    explored: whether there is a page about exploration beside it, to link to; indexed: whether one of all boards is
-    above it; below: what follows the tables.
+    made: ``details`` of each row; explored: whether there is a page about exploration beside it, to link to; indexed:
+    whether one of all boards is above it; below: what follows the tables.
     """
     loaded, rows = material.loaded, listed.rows
     ours = [row for row in rows if not row.get("published")]  # what summaries, filters and axes go by
@@ -159,7 +173,6 @@ def render_page(
     questions = [cards(rows, model, dataset) for model, dataset in blocks]
     speed_alone = bool(blocks) and all(is_about_speed(dataset) for _, dataset in blocks)
     boards = sorted(BOARDS, key=lambda board: speed_alone and board.name != "throughput")
-    groups = [None if row.get("published") else row["group"] for row in rows]
     return (
         templates()
         .get_template("page.html.j2")
@@ -172,7 +185,7 @@ def render_page(
             libraries=[part(f"vendored/{name}") for name in LIBRARIES],
             license=part("vendored/dataTables-LICENSE.txt"),
             scripts=[part(f"page/{name}.js") for name in SCRIPTS],
-            data=embedded(page_data(listed, blocks, questions, details(material, groups))),
+            data=embedded(page_data(listed, blocks, questions, made)),
             logo=_LOGO,
             about=about(ours),
             speed_alone=speed_alone,

@@ -1,57 +1,76 @@
-"""A function of many things, over the processors of this machine. Torch-free."""
+"""Work over the processors of this machine, by copies of this process. Torch-free."""
 
 from __future__ import annotations
 
 import gc
-import io
 import os
 import pickle
-import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection
+from typing import TypeVar
 
 MOST = 4  # processes, this one among them
-FEWEST = 1500
-"""Of things for each process: with fewer, starting one takes longer than it saves."""
-_BATCH = 500
-_COMMAND = "from dstbench.results.spread import serve; serve()"
+FEWEST = 1000
+"""Of things, such as records, for each process: with fewer it isn't worth one."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 def spread(function: Callable[[_T], _R], things: Sequence[_T]) -> list[_R]:
-    """``[function(thing) for thing in things]``; where they are many, with the help of other processes.
+    """``[function(thing) for thing in things]``; where they are many, by several processes.
 
-    function: of a module, free of effects; what it takes and gives can be pickled. The helpers are plain Python
-    processes: a fork would copy threads' locks, and multiprocessing's would run the caller's script again. What one
-    of them fails at is done here.
+    function: free of effects; what it gives can be pickled.
     """
-    processes = max(1, min(MOST, _processors(), len(things) // FEWEST))
-    share = -(-len(things) // processes)
-    first, *others = [things[start : start + share] for start in range(0, len(things), share)] or [things]
-    with (
-        ThreadPoolExecutor(max(1, len(others))) as waiting,
-        uncollected(),
-    ):  # a thread waits for a process each
-        helped = [waiting.submit(_help, function, part) for part in others]
-        made = [function(thing) for thing in first]
-        for part, answer in zip(others, helped, strict=True):
-            made += _unpickled(answer.result(), len(part)) or map(function, part)
+    share = -(-len(things) // max(1, min(MOST, _processors(), len(things) // FEWEST)))
+    parts = [things[start : start + share] for start in range(0, len(things), share or 1)]
+    with uncollected():
+        later = [alongside(lambda part=part: [function(thing) for thing in part]) for part in parts[1:]]  # type: ignore[misc]
+        made = [function(thing) for thing in things[:share]]
+        for answer in later:
+            made += answer()
     return made
 
 
-def serve() -> None:
-    """In a helper: from a pickled function and its things on stdin to batches of what it made of them on stdout."""
-    function, things = pickle.load(sys.stdin.buffer)
-    out, sys.stdout = sys.stdout.buffer, sys.stderr  # what is printed is no answer
-    with uncollected():
-        for start in range(0, len(things), _BATCH):
-            made = [function(thing) for thing in things[start : start + _BATCH]]
-            pickle.dump(made, out, pickle.HIGHEST_PROTOCOL)
+def is_many(things: Sequence[object]) -> bool:
+    """Whether so many things are worth another process."""
+    return len(things) > FEWEST
+
+
+def alongside(task: Callable[[], _R], worth: bool = True) -> Callable[[], _R]:
+    """Start ``task``, which has no effects, in a copy of this process; calling what is returned waits for its answer.
+
+    Only then, and here, is it done where there is no second processor, it isn't ``worth`` it, this process can't be
+    copied safely, or the copy fails: what the task raises is raised here.
+    """
+    if not (worth and _processors() > 1 and _may_fork()):
+        return task
+    answers, ours = get_context("fork").Pipe(duplex=False)
+    process = get_context("fork").Process(target=_work, args=(task, ours), daemon=True)
+    process.start()
+    ours.close()
+
+    def answer() -> _R:
+        content = b""
+        with answers, suppress(EOFError):
+            content = answers.recv_bytes()
+        process.join()
+        if not content:
+            return task()
+        made: _R = pickle.loads(content)
+        return made
+
+    return answer
+
+
+def _work(task: Callable[[], object], answers: Connection) -> None:
+    """In the copy: nothing is said where the task fails, for then it is done again where it can be told."""
+    with suppress(Exception), uncollected():
+        answers.send_bytes(pickle.dumps(task(), pickle.HIGHEST_PROTOCOL))
 
 
 @contextmanager
@@ -67,32 +86,15 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _help(function: Callable[[_T], _R], things: Sequence[_T]) -> bytes:
-    """What a helper answers; nothing where it can't start or fails."""
-    path = os.pathsep.join(filter(None, sys.path))
-    with suppress(OSError):
-        helper = subprocess.run(
-            [sys.executable, "-c", _COMMAND],
-            input=pickle.dumps((function, things)),
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": path},
-            check=False,
-        )
-        if helper.returncode == 0:
-            return helper.stdout
-    return b""
-
-
-def _unpickled(answer: bytes, count: int) -> list[Any]:
-    """The batches of an answer as one list; [] where it isn't whole."""
-    made: list[Any] = []
-    batches = io.BytesIO(answer)
-    try:
-        while len(made) < count:
-            made += pickle.load(batches)
-    except EOFError:
-        return []
-    return made
+def _may_fork() -> bool:
+    """A copy has none of the other threads and all of their locks: only what has no threads is copied. torch has
+    some that Python doesn't know of, and macOS's own libraries don't allow it."""
+    return (
+        sys.platform == "linux"
+        and threading.active_count() == 1
+        and "torch" not in sys.modules
+        and not current_process().daemon
+    )
 
 
 def _processors() -> int:

@@ -277,8 +277,8 @@ def against_each(found: Sequence[Groups], baseline: str | None) -> list[list[Aga
     ]
 
 
-def against(found: Groups, baseline: str) -> list[Against]:
-    """Every method minus a baseline, which may be a control, paired by repetition; the best first.
+def against(found: Groups, baseline: str, most: int | None = None) -> list[Against]:
+    """Every method minus a baseline, which may be a control, paired by repetition; the best first, ``most`` of them.
 
     Dense stands beside every density. Raises BadInput for a baseline that isn't there.
     """
@@ -300,7 +300,7 @@ def against(found: Groups, baseline: str) -> list[Against]:
     p = TESTS[found.test](table)[3]
     return [
         _against(name, values, float(one), float(corrected))
-        for (name, values), one, corrected in zip(rows, p, holm(p), strict=True)
+        for (name, values), one, corrected in list(zip(rows, p, holm(p), strict=True))[:most]
     ]
 
 

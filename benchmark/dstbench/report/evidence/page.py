@@ -193,7 +193,7 @@ def groups_section(material: Material) -> Section | None:
 def _groups(one: Groups) -> dict[str, Any]:
     controls = [method.name for method in one.tried if method.control and method.top1]
     baselines = [*controls, *(method.name for method in one.methods[: one.shown])]
-    tables = {name: _against_rows(one, against(one, name)) for name in baselines}
+    tables = {name: _against_rows(one, against(one, name, one.shown)) for name in baselines}
     first = one.methods[0].name
     titles, rows = against_table(())[0], tables[first]
     return {
