@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1.0
+UNTOLD = "can't tell"
 COLUMNS = (
     "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "seeds", "before", "after",
     "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
@@ -28,7 +29,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
 
     ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero; without
     such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every seed has
-    the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do
+    the same top-1; else ``can't tell`` (``basis`` says what was used). Trials that finished before and no longer do
     are ``worse``; what only one side has is ``only before`` or ``only after``, and ``not comparable`` what both have
     on other data or by other rules. ``regressed`` marks what is worse. ``attrs["rejected"]`` lists the files left
     out, ``attrs["blocks"]`` what ``over_blocks`` says. Raises BadInput where a folder doesn't exist.
@@ -42,7 +43,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    places = {"worse": 0, "better": 1, "inconclusive": 2, "not comparable": 3, "identical": 4}
+    places = {"worse": 0, "better": 1, UNTOLD: 2, "not comparable": 3, "identical": 4}
     order = table["verdict"].map(places).fillna(5)
     table.attrs["blocks"] = over_blocks(old, new, tolerance)
     table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
@@ -98,7 +99,17 @@ def over_blocks(
         _block(place, len(members), change, tolerance)
         for (place, members), change in zip(ordered, changes, strict=True)
     ]
-    return [*rows, _block((None, None, None), len(rows), _by_seed(changes), tolerance)] if rows else []
+    return [*rows, all_together(changes, tolerance)] if rows else []
+
+
+def all_together(changes: list[dict[int, float]], tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """The change, by seed, of several blocks as one: the last row of ``over_blocks``."""
+    return _block((None, None, None), len(changes), _by_seed(changes), tolerance)
+
+
+def is_judged(verdicts: Iterable[str]) -> bool:
+    """Whether any of these says something of trials that both sides have."""
+    return not {"better", "worse", UNTOLD, "identical"}.isdisjoint(verdicts)
 
 
 def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
@@ -178,7 +189,7 @@ def judged(now: Mapping[int, float], was: Mapping[int, float], tolerance: float)
     """Whether ``now`` is better than ``was``, top-1 by seed, on the seeds that both have; and what that rests on."""
     change = paired(now, was)
     if change.mean is None:
-        return "inconclusive", "no seed finished on both sides"
+        return UNTOLD, "no seed finished on both sides"
     if not any(differences(now, was)):
         return "identical", f"the same top-1 at {change.n} seed{'s' if change.n > 1 else ''}"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
@@ -195,4 +206,4 @@ def _lost(old: Trials, new: Trials) -> str:
 
 
 def _side(low: float, high: float, margin: float) -> str:
-    return "better" if low > margin else "worse" if high < -margin else "inconclusive"
+    return "better" if low > margin else "worse" if high < -margin else UNTOLD

@@ -23,6 +23,7 @@ from dstbench.report.page_data import Listing, embedded, listing, page_columns, 
 from dstbench.report.picture import render_picture
 from dstbench.report.published.below import COMPARED, LEAD, compared
 from dstbench.report.published.beside import Beside, stand_beside
+from dstbench.report.ranking_rules import rules_digest
 from dstbench.report.section import Material, Section, material_of
 from dstbench.report.sections import sections
 from dstbench.report.speedup import speedups
@@ -91,20 +92,35 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     stays.
     """
     folder = Path(out)
+    made = make_boards(results, folder, verdicts)
+    write_all(folder, made.contents)
+    return Written(
+        made.boards.tables,
+        made.boards.beside,
+        tuple(folder / name for name in made.contents),
+        tuple(map(str, made.loaded.rejected)),
+        made.boards.remarks,
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    """Boards that aren't written yet."""
+
+    boards: Boards
+    contents: Mapping[str, str]  # file name -> its text
+    loaded: LoadedResults  # without what could not be shown
+
+
+def make_boards(results: Paths, out: Path, verdicts: str | Path | None = None) -> Made:
+    """What ``write_leaderboards`` writes into ``out``."""
     folders = roots(results)
-    indexed = any(path.resolve() == (folder / "results").resolve() for path in folders)
+    indexed = any(path.resolve() == (out / "results").resolve() for path in folders)
     with uncollected():
         (boards, contents), loaded = isolated(
             read(folders, verdicts), lambda given: _contents(given, indexed)
         )
-    write_all(folder, contents)
-    return Written(
-        boards.tables,
-        boards.beside,
-        tuple(folder / name for name in contents),
-        tuple(map(str, loaded.rejected)),
-        boards.remarks,
-    )
+    return Made(boards, contents, loaded)
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,7 @@ def render_page(
         .render(
             explored=explored,
             index=INDEX if indexed else "",
+            rules=rules_digest(),
             sections=below,
             embedded=embedded,
             css=part("page.css"),
