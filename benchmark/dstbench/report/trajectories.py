@@ -133,6 +133,8 @@ def trajectories(loaded: LoadedResults, material: Material | None = None) -> lis
 
     material: that of the same results, where it is there already.
     """
+    import pandas as pd
+
     whole = material or material_of(loaded)
     known = {name: [r for r in records if _is_known(r)] for name, records in whole.members.items()}
     groups: dict[str, Records] = {name: records for name, records in known.items() if records}
@@ -140,10 +142,11 @@ def trajectories(loaded: LoadedResults, material: Material | None = None) -> lis
         return []
     summary = whole.summary[whole.summary["group"].isin(groups)]
     with_one = [groups[group] for group in summary["group"]]  # seeds without one don't count here
+    top1 = [_average([record["measures"].get("top1") for record in records]) for records in with_one]
     summary = summary.assign(
         seeds=[float(len(records)) for records in with_one],
-        top1=[_average([record["measures"].get("top1") for record in records]) for records in with_one],
-    ).astype({"top1": "float64"})
+        top1=pd.Series(top1, summary.index, dtype="float64"),
+    )
     order = ["model", "dataset", "density_requested", "top1", "method", "group"]
     summary = summary.sort_values(order, ascending=[True, True, False, False, True, True])
     return [

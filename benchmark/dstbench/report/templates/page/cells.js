@@ -8,7 +8,7 @@ const interval = (what, column, row) => {
 };
 const around = (column, row) => { // of an interval, below the figure: a finger has no tooltip
   const [mean, low, high] = column.keys.map((key) => row[key]);
-  return isMissing(low) ? "" : small(column.kind === "speed" ? `${low.toFixed(2)}–${high.toFixed(2)}` : `±${(high - mean).toFixed(2)}`);
+  return isMissing(low) ? "" : ` <small class="around">${column.kind === "speed" ? `${low.toFixed(2)}–${high.toFixed(2)}` : `±${(high - mean).toFixed(2)}`}</small>`;
 };
 const CELLS = {
   method(text, column, row) { // its parts, or why it has no result; a published one with where it was printed
