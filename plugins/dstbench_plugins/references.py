@@ -118,3 +118,36 @@ N_OF_M = """@misc{mishra2021accelerating,
   eprint = {2104.08378},
   archiveprefix = {arXiv},
 }"""
+CHTS = """@misc{zhang2025chts,
+  title = {Brain network science modelling of sparse neural networks enables Transformers and {LLMs} to perform as
+           fully connected},
+  author = {Zhang, Yingtao and Cerretti, Diego and Zhao, Jialin and Wu, Wenjing and Liao, Ziheng and Michieli, Umberto
+            and Cannistraci, Carlo Vittorio},
+  year = {2025},
+  eprint = {2501.19107},
+  archiveprefix = {arXiv},
+}"""
+LAMP = """@inproceedings{lee2021lamp,
+  title = {Layer-adaptive Sparsity for the Magnitude-based Pruning},
+  author = {Lee, Jaeho and Park, Sejun and Mo, Sangwoo and Ahn, Sungsoo and Shin, Jinwoo},
+  booktitle = {International Conference on Learning Representations},
+  year = {2021},
+  eprint = {2010.07611},
+  archiveprefix = {arXiv},
+}"""
+ACDC = """@inproceedings{peste2021acdc,
+  title = {{AC/DC}: Alternating Compressed/DeCompressed Training of Deep Neural Networks},
+  author = {Peste, Alexandra and Iofinova, Eugenia and Vladu, Adrian and Alistarh, Dan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021},
+  eprint = {2106.12379},
+  archiveprefix = {arXiv},
+}"""
+TAYLOR = """@inproceedings{molchanov2019importance,
+  title = {Importance Estimation for Neural Network Pruning},
+  author = {Molchanov, Pavlo and Mallya, Arun and Tyree, Stephen and Frosio, Iuri and Kautz, Jan},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year = {2019},
+  eprint = {1906.10771},
+  archiveprefix = {arXiv},
+}"""

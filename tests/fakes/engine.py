@@ -135,9 +135,9 @@ def bits(*rows: str) -> Tensor:
 def recipe(
     schedule: str | dict[str, object] = "cosine", delta_t: int = 3, **parts: object
 ) -> dict[str, object]:
-    """Kinds to names with random growth and a short period; the schedule ``never`` has none."""
+    """Kinds to names with random growth and a short period; ``never`` and ``alternating`` have none."""
     if isinstance(schedule, str):
-        schedule = {"name": schedule} | ({} if schedule == "never" else {"delta_t": delta_t})
+        schedule = {"name": schedule} | ({} if schedule in ("never", "alternating") else {"delta_t": delta_t})
     return {"grow": "random", "schedule": schedule} | parts
 
 

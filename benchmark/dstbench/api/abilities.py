@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from dstbench.errors import BadInput
 
 ABILITIES = {
-    "score": ("needs", "full"),
+    "score": ("needs", "full", "misfit"),
     "share": ("needs", "uses_candidates"),
     "structure": (
         *("misfit", "accelerate", "whole_rows"),  # of a Layout, too

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api.abilities import declared
+from dstbench.api.abilities import declared, method
 from dstbench.recipe import Clock, Signal, Target
 
 
@@ -68,9 +68,10 @@ class Score(Protocol):
     another shape or a non-float dtype is refused by name. Draws come from ``rng``, a CPU generator made
     from (seed, layer name, step).
 
-    Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks) and, of an init, ``full = True``
-    (training starts as dense as the structure allows, whatever the schedule says, and falls to its density at the
-    first topology update).
+    Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks), ``misfit(layer) -> str | None``
+    (why it can't rank the weights of a layer: they are taken at random there, and the layer is listed) and, of an
+    init, ``full = True`` (training starts as dense as the structure allows, whatever the schedule says, and falls to
+    its density at the first topology update).
     """
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
@@ -136,7 +137,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Read every declaration once, so that a wrong one is refused here."""
-        _ = self.needs, self.full, self.uses_candidates
+        _ = self.needs, self.full, self.uses_candidates, method(self.score, "misfit")
 
     @property
     def needs(self) -> Signal:
@@ -147,6 +148,15 @@ class Policy:
     def full(self) -> bool:
         """Of an init: whether training starts as dense as the structure allows."""
         return declared(self.score, "full", False)
+
+    def misfit(self, layer: LayerInfo) -> str | None:
+        """Why the score can't rank a layer; None where it can."""
+        reason = method(self.score, "misfit")
+        return None if reason is None else reason(layer)
+
+    def score_for(self, layer: LayerInfo) -> Score:
+        """The score, or a random one for a layer that it can't rank."""
+        return self.score if self.misfit(layer) is None else Random()
 
     @property
     def uses_candidates(self) -> bool:

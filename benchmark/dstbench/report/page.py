@@ -79,6 +79,7 @@ class Written:
     beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
+    faults: tuple[str, ...] = ()  # of those rejected, that are so by an error of ours
     remarks: tuple[str, ...] = ()  # as in ``Material``
 
 
@@ -87,9 +88,9 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     and the page and the tables about exploration where records say how it went.
 
     Where the results are ``out/results``, as ``dstbench index`` reads boards, the page links to the index above it.
-    verdicts: see ``results.table.read``. A record that no board can show is left out by name. Raises BadInput where a
-    folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full, what was in ``out``
-    stays.
+    verdicts: see ``results.table.read``. A record that no board can show is left out by name, as a fault of ours.
+    Raises BadInput where a folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full,
+    what was in ``out`` stays.
     """
     folder = Path(out)
     made = make_boards(results, folder, verdicts)
@@ -99,6 +100,7 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
         made.boards.beside,
         tuple(folder / name for name in made.contents),
         tuple(map(str, made.loaded.rejected)),
+        made.loaded.faults,
         made.boards.remarks,
     )
 

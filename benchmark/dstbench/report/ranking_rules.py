@@ -22,7 +22,9 @@ def rules_digest() -> str:
         "ranking": RANKING,
         "evaluation": EVALUATION,
         "statistics": [CONFIDENCE, EVIDENCE, FEWEST, CLOSE],
-        "boards": [[board.name, board.by, board.higher] for board in BOARDS],
-        "over seeds": {board.by: MEASURES[board.by].over_seeds for board in BOARDS},
+        "boards": [[board.name, board.by, board.by_metric] for board in BOARDS],
+        "measures": {
+            board.by: [MEASURES[board.by].better, MEASURES[board.by].over_seeds] for board in BOARDS
+        },
     }
     return hashlib.sha256(canonical(rules).encode()).hexdigest()[:8]

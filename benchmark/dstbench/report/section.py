@@ -38,7 +38,7 @@ class Material:
 
     def tried(self, by_name: bool = False) -> list[Tried]:
         """The methods as repetitions: see ``tried_methods``."""
-        return named_methods(*self._identified, by_name)
+        return named_methods(self._identified, by_name)
 
     @cached_property
     def _identified(self) -> Identified:

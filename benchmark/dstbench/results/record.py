@@ -49,6 +49,7 @@ class Rejected:
 
     path: Path
     reason: str
+    fault: bool = False  # whether that is an error of ours, which nothing in the file explains
 
     def __str__(self) -> str:
         return printable(f"{self.path}: {self.reason}")

@@ -310,6 +310,8 @@ def _ranged(hint: Any, number: Any) -> Any:
 
     if hint in (float, int):
         return number if hint is float else Annotated[int, Field(ge=0)]
+    if get_origin(hint) is Literal:
+        return hint
     if is_typeddict(hint):
         fields = {name: _ranged(inner, number) for name, inner in get_type_hints(hint).items()}
         optional = {name: NotRequired[fields[name]] for name in hint.__optional_keys__}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dstbench.api import Infeasible, LayerView, Policy, Score, Share, Signal
+from dstbench.api import Infeasible, LayerInfo, LayerView, Policy, Score, Share, Signal
 from dstbench.errors import BadInput
 from dstbench.testing.abilities import misspelt
 from dstbench.testing.layers import LAYERS, STATES, on_device, rng, tensors, view
@@ -59,7 +59,8 @@ def _score_findings(score: Score, signals: bool) -> Findings:
     if needs is None:
         return
     states = STATES if signals else ("empty",)
-    for info in LAYERS:
+    fitting = yield from _fitting(score)
+    for info in fitting:
         for state in states:
             layer = view(info, state, needs)
             where = f"layer {info.name!r} {list(info.shape)}, {state}"
@@ -70,13 +71,34 @@ def _score_findings(score: Score, signals: bool) -> Findings:
                 continue
             yield from impure
             yield from _score_result(result, layer, where)
-    yield from _elsewhere(score, needs, states[0])
+    yield from _elsewhere(score, needs, states[0], fitting)
 
 
-def _elsewhere(score: Score, needs: Signal, state: str) -> Findings:
+def _fitting(score: Score) -> Generator[tuple[str, str], None, list[LayerInfo]]:
+    """Yield what is wrong with the reasons of a score that can't rank some layers; return those that it can."""
+    fitting = []
+    for info in LAYERS:
+        try:
+            reason = Policy(score=score).misfit(info)
+        except Exception as error:
+            yield "misfit", f"layer {info.name!r} {list(info.shape)}: {describe(error)}"
+            continue
+        if reason is None:
+            fitting.append(info)
+        elif not (isinstance(reason, str) and reason):
+            yield (
+                "misfit",
+                f"layer {info.name!r} {list(info.shape)}: expected None or a reason, got {reason!r}",
+            )
+    if not fitting:
+        yield "misfit", f"fits none of the {len(LAYERS)} layers it was tried on"
+    return fitting
+
+
+def _elsewhere(score: Score, needs: Signal, state: str, fitting: list[LayerInfo]) -> Findings:
     """Scores belong on the weight's device. The meta device shows it without a GPU, if a score runs there."""
     for device in ("meta", "cuda") if torch.cuda.is_available() else ("meta",):
-        for info in LAYERS:
+        for info in fitting:
             layer = on_device(view(info, state, needs), device)
             try:
                 with global_seed(1):

@@ -1,6 +1,7 @@
 """Networks that lose weights while they train."""
 
 from dstbench.api import Recipe
+from dstbench_plugins.schedule.alternating import RESNET50
 
 
 def gmp(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125) -> Recipe:
@@ -17,3 +18,27 @@ def gmp(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125) -> Rec
 def granet(initial: float = 0.5, regrow: float = 0.5, delta_t: int = 100) -> Recipe:
     """GraNet (arXiv 2106.10404): gradual pruning from half dense, with gradient regrowth at every update."""
     return Recipe(schedule={"name": "cubic", "initial": initial, "regrow": regrow, "delta_t": delta_t})
+
+
+def lamp(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125) -> Recipe:
+    """LAMP (arXiv 2010.07611): gradual pruning from dense by layer-adaptive magnitude, ranked over all layers.
+
+    The paper prunes a trained network, 20 % of what is left a round, and trains on after each; here the density falls
+    cubically within one training, as ``gmp``'s does, with its start and stop.
+    """
+    return gmp(delta_t, start, stop).but(prune={"name": "lamp", "share": "global"})
+
+
+def acdc(phases: tuple[float, ...] = RESNET50) -> Recipe:
+    """AC/DC (arXiv 2106.12379): sparse and dense phases by turns; a compression keeps the network's largest |w|.
+
+    Half of the training is dense, and its FLOPs are charged so. As in the authors' configuration for ResNet-50 all
+    layers take part, and nothing says how sparse each gets. Departure: at a decompression the momentum of what comes
+    back is cleared, where they clear all of it.
+    """
+    return Recipe(
+        init="dense",
+        prune={"name": "magnitude", "share": "global"},
+        grow="random",
+        schedule={"name": "alternating", "phases": list(phases)},
+    )

@@ -16,6 +16,14 @@ def is_due(clock: Clock, delta_t: int, unit: Unit = "steps") -> bool:
     return clock.epoch > 0 and clock.epoch % delta_t == 0
 
 
+def period_of(clock: Clock, delta_t: int, unit: Unit = "steps") -> int:
+    """ΔT in steps. Raises StrategyError if an epoch's length is unknown."""
+    if unit == "steps":
+        return delta_t
+    clock.epoch  # noqa: B018 (refuses a clock without epochs)
+    return delta_t * (clock.steps_per_epoch or 1)
+
+
 def check_period(delta_t: int, unit: str = "steps") -> None:
     """Steps or epochs between updates: an integer >= 1."""
     check_integer("delta_t", delta_t)

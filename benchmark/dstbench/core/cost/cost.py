@@ -31,8 +31,7 @@ class Cost:
     macs: int  # dense multiply-accumulates
     weights: int  # of all convolutions and linear layers
     layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each weight
-    # Of ``layers``, weights of no maskable layer, such as packed projections and recurrent weights: dense unless a
-    # density is given for them.
+    # Of ``layers``, weights of no maskable layer, such as recurrent ones: dense unless a density is given for them.
     others: tuple[str, ...] = ()
     # Operator -> multiply-accumulates of two activations, as in attention: in no other figure here.
     products: Mapping[str, int] = field(repr=False, default_factory=dict)

@@ -18,6 +18,7 @@ from dstbench.api.select import count
 from dstbench.core.engine.allocation import blank_view, bounds, by_shape, supported_bounds, uniform_budget
 from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
+from dstbench.core.engine.finiteness import not_finite
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.defaults import usual_defaults
@@ -43,8 +44,12 @@ def initial_masks(
     StrategyError if a strategy breaks its contract.
     """
     views, lower, upper = _blank(layers, structures, n, fields or {})
+    if by_shape(init.share):  # then a score can fix what depends on the number of weights, such as degrees
+        planned = apportion(check_shares(init.share, init.share(views, {}, n), views), n, lower, upper)
+        views = {name: replace(view, allocation=planned[name]) for name, view in views.items()}
     scores = {
-        name: score_layer(init.score, view, generator(seed, name, 0, "init")) for name, view in views.items()
+        name: score_layer(init.score_for(view.info), view, generator(seed, name, 0, "init"))
+        for name, view in views.items()
     }
     upper = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
     lower = {name: min(lower[name], upper[name]) for name in views}
@@ -124,7 +129,7 @@ def _prune(
 
     def keep_scores(name: str) -> Tensor:
         if name not in scores:
-            scores[name] = score_layer(prune.score, views[name], draw(name, "prune"))
+            scores[name] = score_layer(prune.score_for(views[name].info), views[name], draw(name, "prune"))
         return scores[name]
 
     active = {name: view.active for name, view in views.items()}
@@ -166,7 +171,8 @@ def _grow(
     if additions <= 0 and not any(structures[name].retiles for name in views):
         return kept, budget
     scores = {
-        name: _within(view, score_layer(grow.score, view, draw(name, "grow"))) for name, view in views.items()
+        name: _within(view, score_layer(grow.score_for(view.info), view, draw(name, "grow")))
+        for name, view in views.items()
     }
     lower, upper = supported_bounds(views, structures)
     room = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
@@ -232,7 +238,8 @@ def score_layer(score: Score, layer: LayerView, rng: Generator) -> Tensor:
     if values.device != layer.weight.device:
         raise StrategyError(f"{where}: expected device {layer.weight.device}, got {values.device}")
     if bool(values.aminmax().max.isnan()):
-        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN")
+        why = f": {odd}" if (odd := not_finite(layer)) else ""
+        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN{why}")
     return values
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.flow import follow
 from dstbench.core.network.layers import maskable_layers, unwrap
+from dstbench.core.storage.bits import bits_of, keep
 from dstbench.core.storage.states import States
 
 
@@ -39,7 +40,7 @@ class DeadRows:
 
     def __init__(self, model: nn.Module, structures: Mapping[str, EngineStructure]) -> None:
         self.vectors = row_vectors(model, [name for name, each in structures.items() if each.silences])
-        self._alive: dict[str, Tensor] = {}  # 1 or 0 for each row, float [out as stored], by layer
+        self._alive: dict[str, Tensor] = {}  # bool [out as stored], by layer
 
     def hold(self, masks: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> None:
         """Take the rows without a weight for dead; ``left``: the rows that are still stored, where some aren't."""
@@ -47,14 +48,19 @@ class DeadRows:
         self._alive = {name: rows[left[name]] if name in left else rows for name, rows in alive.items()}
 
     def gradients(self) -> list[tuple[Tensor, Tensor]]:
-        """Every gradient with what to multiply it by."""
+        """Every gradient with the bits to keep of it."""
         pairs = ((vector.values.grad, self._alive[vector.layer]) for vector in self.vectors)
-        return [(gradient, alive) for gradient, alive in pairs if gradient is not None]
+        return [(gradient, bits_of(alive, gradient)) for gradient, alive in pairs if gradient is not None]
+
+    def enforce(self) -> None:
+        """Silence the dead rows again, in case someone wrote there."""
+        values = ((vector.values.data, self._alive[vector.layer]) for vector in self.vectors)
+        keep((value, bits_of(alive, value)) for value, alive in values)
 
     def zero(self, states: States) -> None:
         """Silence the dead rows: values and their optimizer state, in place."""
         for vector in self.vectors:
-            states.clear(vector.values, self._alive[vector.layer] != 0)
+            states.clear(vector.values, self._alive[vector.layer])
 
 
 def row_vectors(model: nn.Module, names: Iterable[str]) -> list[RowVector]:
@@ -86,6 +92,5 @@ def _frozen(values: Tensor) -> bool:
 
 
 def alive_rows(masks: Mapping[str, Tensor], vectors: Iterable[RowVector]) -> dict[str, Tensor]:
-    """1 for every row with an active weight, else 0: float [out] by layer."""
-    dtypes = {vector.layer: vector.values.dtype for vector in vectors}
-    return {name: masks[name].flatten(1).any(1).to(dtype) for name, dtype in dtypes.items()}
+    """Whether a row has an active weight: bool [out] by layer."""
+    return {vector.layer: masks[vector.layer].flatten(1).any(1) for vector in vectors}

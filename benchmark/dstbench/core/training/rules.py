@@ -11,6 +11,7 @@ from dstbench.api import Coupling, LayerView, Target
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, uniform_budget
 from dstbench.core.engine.books import Books
+from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
 from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
@@ -34,6 +35,7 @@ class Rules:
     layers: Mapping[str, Layer]  # those in the budget
     structures: Mapping[str, EngineStructure]  # of each layer
     fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, unstructured instead, and why
+    unscored: Mapping[str, str]  # layers that a score can't rank, taken at random there, and why
     couplings: tuple[Coupling, ...]  # the channels that a structure may remove
     seed: int
 
@@ -45,7 +47,8 @@ class Rules:
         structures = {name: structure for name, (structure, _) in fits.items()}
         fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
         coupled = couplings(unwrap(model), layers) if method.support else ()
-        return cls(timetable, layers, structures, fallbacks, coupled, seed)
+        unscored = _unscored(method, layers, updates=timetable.last_update > 0)
+        return cls(timetable, layers, structures, fallbacks, unscored, coupled, seed)
 
     @property
     def method(self) -> Method:
@@ -113,6 +116,7 @@ class Rules:
         with ranks.together(f"the topology update at step {step}"):
             goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
             taking = {name: view for name, view in views.items() if name in ready}
+            check_finite(taking, step)
             if len(taking) < len(views):
                 goal = goal.among(taking, books.budget, self.structures)
             draw = draws(self.seed, step)
@@ -126,6 +130,7 @@ class Rules:
         if self.method.support is None:
             return {}
         with ranks.together(f"the removal at step {step}"):
+            check_finite(views, step)
             support = shrunk(self.method.support, views, self.couplings, self.timetable.clock(step))
         ranks.check_equal({name: support.get(name, view.mask) for name, view in views.items()}, step)
         return support
@@ -135,3 +140,15 @@ class Rules:
         if self.method.support is not None:
             check_support(self.method.support, self.timetable.clock, self.timetable.last_update)
             shrunk(self.method.support, views, self.couplings, self.timetable.clock(0))
+
+
+def _unscored(method: Method, layers: Mapping[str, Layer], updates: bool) -> dict[str, str]:
+    """Layer -> such as "grow: a convolution is no network of links", for the policies that come to be used."""
+    policies = {"init": method.init, **({"prune": method.prune, "grow": method.grow} if updates else {})}
+    reasons = {
+        name: {kind: why for kind, policy in policies.items() if (why := policy.misfit(layer.info))}
+        for name, layer in layers.items()
+    }
+    return {
+        name: "; ".join(f"{kind}: {why}" for kind, why in of.items()) for name, of in reasons.items() if of
+    }

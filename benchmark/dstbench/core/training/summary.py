@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def summarise(readings: Readings) -> DataFrame:
-    """One row a layer: shape, structure, target and measured density, exploration, rows without a weight.
+    """One row a layer: shape, structure, what is taken at random since a score can't rank it, target and measured
+    density, exploration, rows without a weight.
 
     Matrix weights outside the budget follow, all active, with the reason in place of the structure.
     """
@@ -28,6 +29,7 @@ def summarise(readings: Readings) -> DataFrame:
             "shape": layer.info.shape,
             "weights": layer.info.numel,
             "structure": _structure(readings, name),
+            "at_random": readings.rules.unscored.get(name, ""),
             "target": readings.budget[name] / layer.info.numel,
             "measured": (topology.active[name] + stray[name]) / layer.info.numel,
             "active": topology.active[name],
@@ -53,6 +55,7 @@ def _dense(name: str, shape: tuple[int, ...], reason: str) -> dict[str, Any]:
         "shape": shape,
         "weights": weights,
         "structure": f"dense: {reason}",
+        "at_random": "",
         **dict.fromkeys(("target", "measured", "r_s", "never_dropped"), 1.0),
         "active": weights,
         "dead_rows": 0,

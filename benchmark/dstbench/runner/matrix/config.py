@@ -29,6 +29,7 @@ LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
 MOST_EPOCHS = 1_000_000
 MOST_IMAGES = 1_000_000
 """Of one batch."""
+MOST_STEPS = 10**9
 LARGEST = 1e6
 """Of learning rates, weight decay and the like: what is larger is a typing error."""
 YEAR = 366 * 24 * 3600
@@ -58,6 +59,13 @@ class Training(Frozen):
     ] = ()  # schedule multistep: at these epochs
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where schedule cosine ends
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None,
+        BeforeValidator(listed),
+    ] = None  # of adam and adamw; None: (0.9, 0.999)
+    decay: Literal["all", "matrices"] = "all"  # matrices: two dimensions or more
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_accumulation: int = Field(default=1, ge=1, le=10_000)  # batches of batch_size per applied step
@@ -89,6 +97,16 @@ class Training(Frozen):
                 "storage: 'compact' changes the shapes of parameters, which several processes can't follow; "
                 "use 'masked' or 'condensed'"
             )
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_steps: a warm-up is given in steps or in epochs, got both")
+        if self.warmup_steps and self.schedule not in LR_SCHEDULES:
+            raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
+        if self.min_lr and self.schedule != "cosine":
+            raise ValueError(f"min_lr: only schedule 'cosine' ends at one, got {self.schedule!r}")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")
+        if self.betas is not None and self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f"betas: adam and adamw have some, {self.optimizer!r} doesn't")
         if self.schedule == "multistep" and not self.milestones:
             raise ValueError("schedule multistep needs `milestones`")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -110,6 +128,9 @@ class Training(Frozen):
             "milestones": tuple(round(epoch * multiplier) for epoch in self.milestones),
         }
         return self.model_copy(update=scaled)
+
+
+OnError = Literal["continue", "stop"]
 
 
 class Measure(Frozen):
@@ -159,6 +180,7 @@ class Matrix(Frozen):
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
     executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
+    on_error: OnError = "continue"  # or "stop": no trial is started after one that fails. Not part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES

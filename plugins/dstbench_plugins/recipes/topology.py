@@ -1,0 +1,70 @@
+"""Cannistraci-Hebb training: which links come is decided by the network's topology alone."""
+
+from typing import Any, Literal
+
+from dstbench.api import Recipe
+
+
+def chts(
+    alpha: float = 0.1,
+    delta_t: int = 100,
+    stop: float = 0.75,
+    unit: Literal["steps", "epochs"] = "steps",
+    decay: bool = True,
+    variant: Literal["ch2", "ch3"] = "ch2",
+    soft: bool = True,
+    end: float = 9.0,
+    r: float = 0.3,
+    degrees: Literal["fixed", "uniform"] = "uniform",
+) -> Recipe:
+    """CHTs (arXiv 2501.19107): local receptive fields at uniform density, soft removal by magnitude, soft growth
+    where the local communities of the bipartite network promise links.
+
+    Defaults are those of the authors' command for LLaMA: α = 0.1 falling as a cosine until 0.75, every 100 steps,
+    temperatures 1 to 9, r = 0.3. Their perceptrons move a constant 0.3 (``decay`` off) after every epoch and have
+    temperatures to 3. Sampled growth is the paper's; the released command for LLaMA takes the best scores instead:
+    ``soft`` off does so, and leaves removal by chance. The classifier stays dense, as the heads and last layers
+    of the paper. Departures are told at ``brf``, ``soft-magnitude`` and ``ch2-l3n``.
+    """
+    schedule: dict[str, Any] = (
+        {"name": "cosine", "alpha": alpha} if decay else {"name": "constant", "zeta": alpha}
+    )
+    return Recipe(
+        init={"name": "brf", "r": r, "degrees": degrees},
+        prune={"name": "soft-magnitude", "end": end, "stop": stop},
+        grow={"name": "ch3-l3n", "variant": variant, "soft": soft},
+        schedule={**schedule, "delta_t": delta_t, "unit": unit, "stop": stop},
+        dense_layers=("@classifier",),
+    )
+
+
+def chtss(
+    initial: float = 0.5,
+    zeta: float = 0.1,
+    k: float = 6.0,
+    delta_t: int = 100,
+    stop: float = 0.8,
+    unit: Literal["steps", "epochs"] = "steps",
+    prune: Literal["soft-magnitude", "soft-ri", "magnitude", "ri"] = "soft-magnitude",
+    variant: Literal["ch2", "ch3"] = "ch2",
+    r: float = 0.3,
+    degrees: Literal["fixed", "uniform"] = "uniform",
+) -> Recipe:
+    """CHTss (arXiv 2501.19107): CHTs while the density falls along a sigmoid from ``initial``.
+
+    Defaults are those of the authors' command for LLaMA. In the paper a first pass prunes to the new density by
+    relative importance and a second removes and regrows, by chance; here one update does both, by one score. Of its
+    four ``prune`` scores soft magnitude does best on Multi30k (32.79 BLEU; soft RI 31.86, RI 32.20, magnitude 31.15).
+    """
+    return chts(variant=variant, r=r, degrees=degrees).but(
+        prune={"name": prune},
+        schedule={
+            "name": "sigmoid",
+            "initial": initial,
+            "k": k,
+            "delta_t": delta_t,
+            "stop": stop,
+            "unit": unit,
+            "regrow": zeta,
+        },
+    )

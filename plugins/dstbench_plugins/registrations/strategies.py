@@ -1,0 +1,129 @@
+"""The strategies: one choice of each kind makes a method."""
+
+from __future__ import annotations
+
+from dstbench import hookimpl
+from dstbench.hookspecs import Register
+from dstbench_plugins.registrations import aliases, below, cited
+
+
+@hookimpl
+def register_init(register: Register) -> None:
+    """Init: how dense each layer starts, and where."""
+    add = below(register, "init")
+    add("erk", "erk:ERK", "Erdős–Rényi-kernel allocation, random positions", bibtex=cited("RIGL"))
+    add("uniform", "uniform:Uniform", "the same density in every layer, random positions")
+    add("er", "er:ER", "Erdős–Rényi allocation, kernels ignored (SET)", bibtex=cited("SET"))
+    summary = "first convolution dense, classifier at least 0.2, the rest uniform"
+    add("uniform_plus", "uniform_plus:UniformPlus", summary, bibtex=cited("STATE_OF_SPARSITY"))
+    add("dense", "dense:dense_init", "all weights, until the first update")
+    add("magnitude", "magnitude:magnitude_init", "ERK allocation, largest initial |w|")
+    add("snip", "saliency:snip", "largest |g·w| of the first batch, over all layers", bibtex=cited("SNIP"))
+    summary = "bipartite receptive fields: links around a node's place, r from nearest to random (CHTs)"
+    add("brf", "receptive_fields:receptive_fields", summary, bibtex=cited("CHTS"))
+    summary = "bipartite small world: a lattice, of whose links a share moves (CHTs)"
+    add("small-world", "receptive_fields:small_world", summary, bibtex=cited("CHTS"))
+
+
+@hookimpl
+def register_structure(register: Register) -> None:
+    """Structure: which masks are legal."""
+    register("unstructured", "dstbench.accel.kernels.compiled.csr:Unstructured", summary="any mask")
+    add = below(register, "structure")
+    add("channel", "channel:Channel", "whole output channels (rows of a linear layer)")
+    summary = "weak channels go for good, one after another; the rest is unstructured (Chase)"
+    add("emergent_channel", "emergent_channel:EmergentChannel", summary, bibtex=cited("CHASE"))
+    summary = "dense blocks over scattered rows and columns (DSB/SSB)"
+    add("shuffled_block", "shuffled_block:ShuffledBlock", summary, bibtex=cited("SHUFFLED_BLOCK"))
+    add("n_of_m", "n_of_m:NOfM", "at most n of every m inputs (2:4)", bibtex=cited("N_OF_M"))
+    add("block", "block:Block", "contiguous tiles of the weight matrix")
+    add(
+        "fan_in",
+        "fan_in:FanIn",
+        "equally many weights in every row, poor rows ablated (SRigL)",
+        bibtex=cited("SRIGL"),
+    )
+
+
+@hookimpl
+def register_prune(register: Register) -> None:
+    """Prune: which active weights stay."""
+    add = below(register, "prune")
+    add("magnitude", "magnitude:Magnitude", "keep the largest |w|")
+    add("set", "set:WithinSign", "keep the largest |w| of each sign (SET)", bibtex=cited("SET"))
+    add("mest", "mest:Mest", "keep the largest |w| + λ|g| (MEST)", bibtex=cited("MEST"))
+    register("random", "dstbench.api:Random", summary="keep random weights")
+    summary = "sample by |w|^T, T rising: nearly greedy in the end (CHTs)"
+    add("soft-magnitude", "soft:Soft", summary, bibtex=cited("CHTS"))
+    summary = "sample by relative importance^T, T rising (CHTs)"
+    aliases(add)("soft-ri", "soft:Soft", summary, of="ri")
+    summary = "keep the largest share of row plus share of column (CHTss)"
+    add("ri", "importance:RelativeImportance", summary, bibtex=cited("CHTS"))
+    add(
+        "taylor", "taylor:Taylor", "keep the largest (g·w)²: what the loss would miss", bibtex=cited("TAYLOR")
+    )
+    summary = "keep the largest w² / the squares of all larger ones in the layer (LAMP)"
+    add("lamp", "lamp:Lamp", summary, bibtex=cited("LAMP"))
+
+
+@hookimpl
+def register_grow(register: Register) -> None:
+    """Grow: which inactive weights come to life."""
+    register("random", "dstbench.api:Random", summary="random positions (SET)")
+    add = below(register, "grow")
+    add("gradient", "gradient:Gradient", "largest |dense gradient| (RigL)", bibtex=cited("RIGL"))
+    add("momentum", "momentum:Momentum", "largest |dense momentum| (SNFS)", bibtex=cited("SNFS"))
+    summary = "where local communities of the bipartite network promise links (CHTs)"
+    add("ch3-l3n", "cannistraci_hebb:CannistraciHebb", summary, bibtex=cited("CHTS"))
+    summary = "the same, links within the community counted for it (CHTs)"
+    aliases(add)("ch2-l3n", "cannistraci_hebb:CannistraciHebb", summary, variant="ch2")
+
+
+@hookimpl
+def register_share(register: Register) -> None:
+    """Share: how many weights in which layer."""
+    add = below(register, "init")  # an init without a score of its own
+    add("erk", "erk:ERK", "by Σ shape: Erdős–Rényi-kernel", bibtex=cited("RIGL"))
+    add("uniform", "uniform:Uniform", "by the number of weights")
+    add("er", "er:ER", "by (in + out) · kernel: Erdős–Rényi", bibtex=cited("SET"))
+    register("in_place", "dstbench.api:InPlace", summary="each layer goes back to its own allocation")
+    add = below(register, "share")
+    add("global", "rank:Global", "by rank among the scores of all layers")
+    add(
+        "momentum",
+        "momentum:MeanMomentum",
+        "by mean |momentum| of active weights (SNFS)",
+        bibtex=cited("SNFS"),
+    )
+    add("survivors", "survivors:Survivors", "by the weights that survived pruning (DSR)", bibtex=cited("DSR"))
+
+
+@hookimpl
+def register_schedule(register: Register) -> None:
+    """Schedule: when the topology changes, and to which densities."""
+    add = below(register, "schedule")
+    add("cosine", "dst:Cosine", "drop fraction falls as a cosine until T_end (RigL)", bibtex=cited("RIGL"))
+    add("constant", "dst:Constant", "constant drop fraction ζ (SET)", bibtex=cited("SET"))
+    add("cubic", "dense_to_sparse:Cubic", "density falls cubically (GMP, GraNet)", bibtex=cited("GMP"))
+    add(
+        "soft_memory",
+        "soft_memory:SoftMemory",
+        "prune to d, then grow above it, ever less (MEST, Chase)",
+        bibtex=cited("MEST"),
+    )
+    add("elastic", "elastic:Elastic", "exploration falls in steps (MEST EM, EM&S)", bibtex=cited("MEST"))
+    add(
+        "lengthening",
+        "lengthening:Lengthening",
+        "constant fraction, rewiring ever more rarely (DSR)",
+        bibtex=cited("DSR"),
+    )
+    summary = "above the density until T_A, then exactly at it (Chase)"
+    add("soft_then_hard", "soft_then_hard:SoftThenHard", summary, bibtex=cited("CHASE"))
+    summary = "drop fraction falls as (1 - t/T_end)^k"
+    add("inverse_power", "dst:InversePower", summary, bibtex=cited("RIGL"))
+    add("sigmoid", "dense_to_sparse:Sigmoid", "density falls along a sigmoid (CHTss)", bibtex=cited("CHTS"))
+    summary = "sparse and dense phases by turns (AC/DC)"
+    add("alternating", "alternating:Alternating", summary, bibtex=cited("ACDC"))
+    add("cyclic", "cyclic:Cyclic", "density rises and falls in cycles, then plain DST (EAST)")
+    add("never", "dst:Never", "static: the mask of the start")
