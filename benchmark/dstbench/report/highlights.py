@@ -12,7 +12,7 @@ from typing import Any
 
 from dstbench.report.boards import CLOSE, is_about_speed, is_close
 from dstbench.report.page_cells import gained
-from dstbench.report.scores import change, figure, gain, keeps, ranking_of_row, unit
+from dstbench.report.scores import change, figure, gain, keeps, ranking_of_row, score_of, unit
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import is_missing, show
 from dstbench.results.ranking import TOP1
@@ -89,8 +89,8 @@ def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:
         for place, row in enumerate(rows)
         if (row["model"], row["dataset"]) == (model, dataset) and not row.get("published")
     ]
-    sparse = [(place, row) for place, row in here if not row["control"] and not is_missing(row["score"])]
-    small = [row for _, row in here if row["control"] == "small-dense" and not is_missing(row["score"])]
+    sparse = [(place, row) for place, row in here if not row["control"] and not is_missing(score_of(row))]
+    small = [row for _, row in here if row["control"] == "small-dense" and not is_missing(score_of(row))]
     if not sparse:
         return []
     if is_about_speed(dataset):
@@ -147,9 +147,9 @@ def _fastest(
 def _best(sparse: Iterable[tuple[int, Row]]) -> Card:
     """The most accurate, with evidence where there is any."""
     order = _in_order(sparse, gain)
-    level = Counter((row["score"], row["seeds"] < EVIDENCE) for _, row in order)
+    level = Counter((score_of(row), row["seeds"] < EVIDENCE) for _, row in order)
     candidates = (
-        Candidate(place, _alone(row), _accurate(row, level[row["score"], row["seeds"] < EVIDENCE] - 1))
+        Candidate(place, _alone(row), _accurate(row, level[score_of(row), row["seeds"] < EVIDENCE] - 1))
         for place, row in order
     )
     ranking = ranking_of_row(order[0][1])
@@ -228,7 +228,7 @@ def _cost(row: Row) -> str:
 
 def _alone(row: Row) -> str:
     """The figure of a row whose metric is in the title."""
-    return figure(row) if ranking_of_row(row) is TOP1 else show("score", row["score"])
+    return figure(row) if ranking_of_row(row) is TOP1 else show("score", score_of(row))
 
 
 def _points(row: Row) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.evidence.tried import Repetition, Tried, repetitions
-from dstbench.results.ranking import Ranking
+from dstbench.results.ranking import TOP1, Ranking
 
 CROSSED = (
     0.5  # a level is part of an experiment where it was tried with this share of the others' combinations
@@ -39,7 +39,7 @@ class Experiment:
     missing: dict[Repetition, dict[Cell, str]]  # how trials without one ended
     empty: tuple[Cell, ...]  # combinations that no repetition tried
     aside: tuple[str, ...]  # methods of the same setting that aren't part of it
-    metric: Ranking
+    metric: Ranking = TOP1  # of all its methods
 
     @property
     def cells(self) -> int:
