@@ -30,7 +30,11 @@ _CONVENTIONS = {
 def reading(records: Sequence[Record]) -> list[Entry]:
     """How means, intervals, ranks, FLOPs and speeds on the page came about, and what wasn't measured."""
     return [
-        ("top-1", "Test accuracy of the final epoch, mean over seeds. Nothing is selected on test data."),
+        (
+            "top-1",
+            "Test accuracy of the final epoch, mean over seeds; other tasks have a metric of their own. Nothing is "
+            "selected on test data.",
+        ),
         (
             "intervals",
             "95 % Student-t intervals of the mean over seeds (n − 1 degrees of freedom); none for one seed. "
@@ -49,7 +53,7 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         ),
         (
             "one seed",
-            "Rows with n = 1 stand in order of top-1 but have no rank: differences between single seeds are no "
+            "Rows with n = 1 stand in order of the metric but have no rank: differences between single seeds are no "
             "evidence that one method is better.",
         ),
         (

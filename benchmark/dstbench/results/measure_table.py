@@ -14,11 +14,11 @@ from typing_extensions import TypedDict
 from dstbench.results.ranking import ranking_of
 
 Kind = Literal[
-    "text", "integer", "rank", "percent", "accuracy", "score", "points", "fraction", "ratio", "cost", "speed", "si",
-    "bytes", "seconds", "p", "flag", "method", "trials", "note",
+    "text", "integer", "rank", "percent", "accuracy", "score", "change", "points", "fraction", "ratio", "cost",
+    "speed", "si", "bytes", "seconds", "p", "flag", "method", "trials", "note",
 ]  # fmt: skip
 """How a value is written, and what its cell looks like. ``cost`` and ``speed`` are ratios to dense: of FLOPs in
-theory, of images per second as measured."""
+theory, of samples per second as measured."""
 WORDS: tuple[Kind, ...] = ("text", "flag", "method", "trials", "note")
 """The kinds that aren't numbers."""
 RATIOS: tuple[Kind, ...] = ("ratio", "cost", "speed")
@@ -29,8 +29,9 @@ _RANGES: Mapping[Kind, tuple[float, float]] = {
     "fraction": (0.0, 1.01),  # room for rounding
     "points": (-100.0, 100.0),
 }
-Aggregate = Literal["mean", "interval", "union", "any"]
-"""Over seeds: the mean, the mean with its t-interval, the different values, whether one is true."""
+Aggregate = Literal["mean", "geometric", "interval", "union", "any"]
+"""Over seeds: the mean, the geometric mean, the mean with its t-interval, the different values, whether one is
+true."""
 
 
 class RecordedSpeed(TypedDict, total=False):
@@ -39,7 +40,7 @@ class RecordedSpeed(TypedDict, total=False):
     path: str  # execution path: "masked-dense", "compacted", …
     layout: str  # memory format of images and convolutions: "contiguous" or "channels_last"
     dense_layout: str
-    images_per_second: float | None
+    images_per_second: float | None  # samples: tokens where a task counts those
     dense_images_per_second: float | None
     latency_median: float | None  # seconds of one call on one batch
     latency_low: float | None  # 10 % and 90 % quantiles over the timing rounds
@@ -63,7 +64,7 @@ class RecordedThroughput(TypedDict, total=False):
     contended: bool  # something else ran at the same time: shown, not ranked
     train: RecordedSpeed | None
     inference: RecordedSpeed | None
-    single: RecordedSpeed | None  # inference of one image
+    single: RecordedSpeed | None  # inference of one input
 
 
 class LayerFigures(TypedDict, total=False):
@@ -101,7 +102,7 @@ class RecordedCourse(TypedDict, total=False):
 
 
 TIMED = ("train", "inference", "single")
-"""What is timed of a trial: a training step, inference of a batch, and inference of one image."""
+"""What is timed of a trial: a training step, inference of a batch, and inference of one input."""
 CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
 
 
@@ -133,6 +134,16 @@ class MeasureRow:
     def value(self, measures: Mapping[str, Any]) -> Any:
         """What a record's measures say, None where they don't."""
         return self.read(measures) if self.read else measures.get(self.key)
+
+
+def _metric(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """One of the figures of a task other than classification."""
+
+    def read(measures: Mapping[str, Any]) -> float | None:
+        value: float | None = (measures.get("metrics") or {}).get(key)
+        return value
+
+    return read
 
 
 def _speed(
@@ -201,17 +212,28 @@ _ROWS = (
                "its 95 % t-interval from two seeds on. Nothing is selected on test data.",
                over_seeds="interval", interval=True, better="higher", boards=_ALL),
     # of tasks other than classification; a record without ``metric`` is ranked by top-1
-    MeasureRow("task", "text", type=str, read=lambda m: m.get("task") or "classification"),
-    MeasureRow("metric", "text", type=RecordedMetric, read=lambda m: ranking_of(m).key),
-    MeasureRow("score", "score", read=lambda m: m.get("score", m.get("top1")), within=(-LARGEST, LARGEST),
-               over_seeds="interval"),
-    MeasureRow("score_validation", "score", within=(-LARGEST, LARGEST),
-               read=lambda m: m.get("score_validation", m.get("top1_validation"))),
+    MeasureRow("task", "text", type=str, framed=False),
+    MeasureRow("score", "score", "score", "The task's own metric over the whole test split after the final epoch: "
+               "mean over seeds, with its 95 % t-interval from two seeds on. Nothing is selected on test data.",
+               read=lambda m: m.get("score", m.get("top1")), within=(-LARGEST, LARGEST), over_seeds="interval",
+               interval=True, better="higher", boards=_ALL),
+    MeasureRow("metric", "text", "metric", "What is ranked by; blocks of different metrics share no ranking.",
+               type=RecordedMetric, read=lambda m: ranking_of(m).title if m else None, over_seeds="union",
+               boards=_ALL),
+    MeasureRow("better", "text", "better", "Which way the metric is better.", type=None,
+               read=lambda m: ranking_of(m).better if m else None, over_seeds="union", boards=_ALL),
+    MeasureRow("score_validation", "score", "validation", "The metric on the validation split after the final epoch.",
+               within=(-LARGEST, LARGEST), read=lambda m: m.get("score_validation", m.get("top1_validation")),
+               extra=True, boards=_ACCURACY),
+    MeasureRow("perplexity", "score", "perplexity", "e to the mean loss per token.", type=None,
+               read=_metric("perplexity"), over_seeds="geometric", boards=_ACCURACY),
+    MeasureRow("bits_per_character", "score", "bits/char", "Bits that a character of the test split takes.",
+               type=None, read=_metric("bits_per_character"), boards=_ACCURACY),
     MeasureRow("metrics", "text", type=dict[str, float], within=(-LARGEST, LARGEST), framed=False),
     MeasureRow("top1_validation", "percent", "validation %", "Validation accuracy of the final epoch in percent.",
                extra=True, boards=_ACCURACY),
     MeasureRow("loss", "fraction", "loss", "Mean cross-entropy of the final epoch on the test split.",
-               within=(0.0, LARGEST), extra=True, boards=_ACCURACY),
+               read=lambda m: m.get("loss", _metric("loss")(m)), within=(0.0, LARGEST), extra=True, boards=_ACCURACY),
     # sparsity and exploration
     MeasureRow("density_requested", "fraction", framed=False),  # in the table of trials it is the trial's own
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",
@@ -270,15 +292,16 @@ _ROWS = (
            f"{_ROUNDS} Above 1 is faster than dense.",
            interval=True, better="higher", boards=_ACCURACY + _THROUGHPUT),
     _speed("single", "ratio", "speed", "batch-1 speed",
-           "Measured speed of inference of one image against dense, timed side by side in one process; "
+           "Measured speed of inference of one input against dense, timed side by side in one process; "
            f"{_ROUNDS} Above 1 is faster than dense.", interval=True, boards=_THROUGHPUT),
     _speed("single", "latency_median", "seconds", "batch-1 latency",
-           "Measured time of inference of one image: the median over timing rounds.", boards=_THROUGHPUT),
-    _speed("train", "images_per_second", "si", "train img/s",
-           "Measured training throughput between topology updates, images per second.",
+           "Measured time of inference of one input: the median over timing rounds.", boards=_THROUGHPUT),
+    _speed("train", "images_per_second", "si", "train samples/s",
+           "Measured training throughput between topology updates: images, or tokens of a text, per"
+           " second.",
            extra=True, boards=_THROUGHPUT),
-    _speed("inference", "images_per_second", "si", "infer img/s",
-           "Measured inference throughput, images per second.", extra=True, boards=_THROUGHPUT),
+    _speed("inference", "images_per_second", "si", "infer samples/s",
+           "Measured inference throughput: images, or tokens of a text, per second.", extra=True, boards=_THROUGHPUT),
     *(_speed(timed, f"ratio_{end}") for timed in TIMED for end in ("low", "high")),
     *(_speed(timed, "dense_images_per_second", "si") for timed in TIMED),
     _speed("train", "latency_median", "seconds"),
@@ -299,7 +322,7 @@ _ROWS = (
     _path("train", "train path", f"{_EXECUTED} training was timed. {_AT_MOST_DENSE}", boards=_ACCURACY + _THROUGHPUT),
     _path("inference", "infer path", f"{_EXECUTED} inference was timed. {_AT_MOST_DENSE}",
           boards=_ACCURACY + _THROUGHPUT),
-    _path("single", "batch-1 path", "How the sparse network was executed when inference of one image was timed.",
+    _path("single", "batch-1 path", "How the sparse network was executed when inference of one input was timed.",
           extra=True, boards=_THROUGHPUT),
     MeasureRow("conditions", "text", "conditions",
                "Device, threads, batch size, precision and compile mode of the timing.", type=None, read=_conditions,
@@ -311,7 +334,7 @@ _ROWS = (
     # totals and sizes
     MeasureRow("training_flops", "si", "train FLOPs total", "Theoretical FLOPs of the whole training run.",
                extra=True, boards=_FLOPS),
-    MeasureRow("inference_flops", "si", "infer FLOPs total", "Theoretical FLOPs of one inference of one image.",
+    MeasureRow("inference_flops", "si", "infer FLOPs total", "Theoretical FLOPs of one inference of one input.",
                extra=True, boards=_FLOPS),
     MeasureRow("dense_training_flops", "si"),
     MeasureRow("dense_inference_flops", "si"),

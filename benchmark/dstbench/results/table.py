@@ -122,8 +122,8 @@ def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFra
 
 def load_curves(paths: Paths) -> pd.DataFrame:
     """One row an epoch of every trial, in the order of keys and epochs: ``key``, ``label``, ``seed``, ``epoch``, and
-    what ``curve.jsonl`` beside a record holds, such as ``step``, ``loss``, ``top1_validation`` in percent,
-    ``density``, ``r_s`` and ``seconds`` of training.
+    what ``curve.jsonl`` beside a record holds, such as ``step``, ``loss``, ``top1_validation`` in percent (of other
+    tasks ``score_validation``), ``density``, ``r_s`` and ``seconds`` of training.
 
     Of trials that were read in ``load_results`` (whose index ``key`` joins to), failed ones as far as they got;
     those without a curve have no row. ``frame.attrs["rejected"]`` lists what was left out, lines of a curve

@@ -42,12 +42,21 @@ def age(path, seconds):
     os.utime(path, (when, when))
 
 
-def worker(root, number=1):
+WORKER = """
+import sys
+from pathlib import Path
+from dstbench.runner.execution.claim import claim
+claim(Path(sys.argv[1]), workers=2, on_event=lambda event: None)
+"""
+
+
+def worker(root):
     """A worker in processes of its own; returns its exit code."""
-    command = [sys.executable, "-m", "dstbench", "worker", str(root), "--claim", "--workers", str(number)]
     return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False, capture_output=True,
-    ).returncode  # fmt: skip
+        [sys.executable, "-c", WORKER, str(root)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    ).returncode
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a dead holder is waited for")
@@ -56,7 +65,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_the_others_are_not(tmp_p
     planned(tmp_path, [bad, good])
     codes = []
     while 0 not in codes:
-        codes.append(worker(tmp_path, 2))
+        codes.append(worker(tmp_path))
         assert len(codes) < 8
     # both are lost twice, side by side; then one runs by itself and ends well, and the other takes one more worker
     assert codes == [-9, -9, -9, 0]

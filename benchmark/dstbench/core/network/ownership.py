@@ -118,7 +118,9 @@ def _output_embedding(model: nn.Module) -> nn.Module | None:
 
 def patterns_of(given: object) -> tuple[str, ...]:
     """``dense_layers`` as it is given: patterns, or one alone. Raises BadInput for anything else."""
-    held = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    held: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor):
+        held = tuple(given)
     if not all(isinstance(pattern, str) for pattern in held):
         raise BadInput(f"dense_layers: expected patterns of layer names, got {given!r}")
     return held

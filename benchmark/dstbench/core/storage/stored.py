@@ -124,17 +124,24 @@ class Weights:
 
     def mask(self, model: nn.Module) -> None:
         """Zero the inactive weights of another model of the same layers. Raises BadInput for any other."""
+        if not isinstance(model, nn.Module):
+            raise BadInput(
+                f"model: expected a torch.nn.Module with this one's layers, got {type(model).__name__}"
+            )
         fields = {stored.field for stored in self.stored.values()}
         names, weights = clean_names(model), {}
         for path, module in model.named_modules():
             for field in fields:
                 name = names[path] if field == "weight" else f"{names[path]}.{field}" if path else field
-                weight = getattr(module, field, None)
-                if name in self.bits and isinstance(weight, Tensor):
+                weight = module._parameters.get(field)  # not one that is computed at each call
+                if name in self.bits and weight is not None:
                     weights[name] = weight
         missing = [name for name in self.bits if name not in weights]
         if missing:
-            raise BadInput(f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}")
+            near = nearest(missing[0], [name for name in names.values() if name not in self.bits and name])
+            raise BadInput(
+                f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}{near}"
+            )
         bits = {name: self._like(name, weight) for name, weight in weights.items()}
         for name, weight in weights.items():
             weight.masked_fill_(bits[name].to(weight.device) == 0, 0)
@@ -215,9 +222,8 @@ def check_storage(storage: str, model: nn.Module, example_input: Inputs | None) 
     """Refuse what this model can't be stored as. Raises BadInput with the reason."""
     known = get_args(Storage)
     if storage not in known:
-        raise BadInput(
-            f"storage: expected one of {', '.join(known)}, got {storage!r}{nearest(storage, known)}"
-        )
+        near = nearest(storage, known) if isinstance(storage, str) else ""
+        raise BadInput(f"storage: expected one of {', '.join(known)}, got {storage!r}{near}")
     if storage == "masked":
         return
     if unwrap(model) is not model:

@@ -88,7 +88,11 @@ def joined(optimizers: Sequence[Optimizer]) -> Optimizer:
 
 
 def step_all(optimizers: Sequence[Any], closure: Callable[[], Any] | None) -> Any:
-    """Step optimizers, in their wrappers perhaps; several on one evaluation of the closure, which is returned."""
+    """Step optimizers, in their wrappers perhaps; several on one evaluation of the closure, which is returned.
+
+    Raises BadInput, before anything is stepped, for a closure that can't be called."""
+    if closure is not None and not callable(closure):
+        raise BadInput(f"closure: expected a function without arguments, got {type(closure).__name__}")
     if len(optimizers) == 1:
         return optimizers[0].step() if closure is None else optimizers[0].step(closure)
     with torch.enable_grad():

@@ -21,6 +21,7 @@ from dstbench.core.storage.stored import Weights
 from dstbench.core.training.checkpoint import Identity
 from dstbench.core.training.evolution import Evolution
 from dstbench.core.training.identity import identify
+from dstbench.core.training.imposing import checked_fields
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.method import Method
 from dstbench.core.training.presence import Presence
@@ -234,5 +235,6 @@ class Readings:
         return summarise(self)
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
-        """What strategies see of each layer now, with the signals of ``fields``."""
-        return self.evolution.views(fields)
+        """What strategies see of each layer now, with the signals of ``fields``: float [*w] by LayerView's field and
+        layer name. Raises BadInput for any other."""
+        return self.evolution.views(checked_fields(fields, self.layers))

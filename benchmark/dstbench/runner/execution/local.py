@@ -21,6 +21,7 @@ import psutil
 
 from dstbench.errors import BadInput
 from dstbench.results.record import FILE, read_record
+from dstbench.results.steady import steadily
 from dstbench.results.storage import is_full
 from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
@@ -176,7 +177,7 @@ def visible_gpus() -> list[str]:
 
 
 def _start(job: Job, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
-    job.folder.mkdir(parents=True, exist_ok=True)
+    steadily(lambda: job.folder.mkdir(parents=True, exist_ok=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith("DSTBENCH_")}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
@@ -369,7 +370,7 @@ def _process(pid: int | None) -> psutil.Process | None:
 def _stamp(folder: Path) -> tuple[int, int] | None:
     """Changes whenever a record is written."""
     try:
-        found = (folder / FILE).stat()
-    except OSError:
+        record = steadily((folder / FILE).stat)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_ino, found.st_mtime_ns
+    return record.st_ino, record.st_mtime_ns

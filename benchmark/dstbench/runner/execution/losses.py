@@ -17,6 +17,7 @@ from typing import Any
 from dstbench.results.files import read_plain
 from dstbench.results.printable import printable
 from dstbench.results.record import FILE
+from dstbench.results.steady import entries, is_there, modified, steadily
 
 FOLDER = "losses"
 """In a trial's folder."""
@@ -28,17 +29,18 @@ _LARGEST = 2**16  # bytes of what a holder says
 def note(said: Path, folder: Path, token: str) -> None:
     """Keep what a lost holder of a trial said of itself; nothing where that can't be."""
     with suppress(OSError):
-        (folder / FOLDER).mkdir(exist_ok=True)
-        said.rename(folder / FOLDER / f"{token}.json")
+        steadily(lambda: (folder / FOLDER).mkdir(exist_ok=True))
+        steadily(lambda: said.rename(folder / FOLDER / f"{token}.json"))
 
 
 def lost_on(folder: Path) -> list[str]:
     """The nodes on which a trial lost its worker since it last got on, in order."""
-    since = max(map(_time, (folder / FILE, *folder.glob("checkpoint*"))), default=0.0)
-    lost = [
-        (when, path.name, path) for path in (folder / FOLDER).glob("*.json") if (when := _time(path)) > since
-    ]
-    return [_node(path) for _, _, path in sorted(lost)]
+    if not (lost := entries(folder / FOLDER)):
+        return []
+    kept = [folder / FILE, *(path for path in entries(folder) if path.name.startswith("checkpoint"))]
+    since = max(modified(path) or 0.0 for path in kept)
+    later = [(when, path) for path in lost if (when := modified(path) or 0.0) > since]
+    return [_node(path) for _, path in sorted(later)]
 
 
 def given_up(folder: Path) -> str | None:
@@ -51,7 +53,7 @@ def given_up(folder: Path) -> str | None:
 
 def forget(folder: Path) -> None:
     """A trial begins anew, or has ended."""
-    if (folder / FOLDER).exists():
+    if is_there(folder / FOLDER):
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
@@ -67,9 +69,3 @@ def _node(path: Path) -> str:
         if isinstance(said, dict):
             return name_of(said)
     return "unknown"
-
-
-def _time(path: Path) -> float:
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0

@@ -105,6 +105,7 @@ def _running(job: Job, holder: Holder) -> dict[str, Any]:
         "lost_on": lost_on(job.folder),
         "epochs": job.trial.training.epochs,
         **{name: point.get(name) for name in ("epoch", "loss", "top1_validation", "seconds")},
+        "score_validation": point.get("score_validation", point.get("top1_validation")),
     }
 
 

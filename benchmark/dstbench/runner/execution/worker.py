@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
+from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
@@ -115,10 +116,10 @@ def _do(job: Job, threads: int) -> None:
     if job.phase == "throughput":
         _measure(job, threads)
         return
-    fence.check(job.folder)
-    if (job.folder / FILE).exists():
+    steadily(lambda: fence.check(job.folder))
+    if is_there(job.folder / FILE):
         forget(job.folder)
-        (job.folder / FILE).unlink(missing_ok=True)
+        steadily(lambda: (job.folder / FILE).unlink(missing_ok=True))
     _publish(_attempt(job, threads), job.folder)
     forget(job.folder)
 
@@ -134,7 +135,7 @@ def _publish(record: Mapping[str, Any], folder: Path) -> None:
 def is_open(job: Job) -> bool:
     """Whether a job is left to do: its trial has no result, or only one that is to be replaced; or a good one that
     lacks its throughput, which no worker was lost to again and again. A result that can't be trusted stands."""
-    if not (job.folder / FILE).exists():
+    if not is_there(job.folder / FILE):
         return job.phase == "train"
     record = read_record(job.folder)
     if not isinstance(record, dict):

@@ -14,7 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
-from dstbench.runner.matrix.matching import listed
+from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
 from dstbench.runner.matrix.quantities import bytes_of, seconds
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
@@ -22,7 +22,7 @@ from dstbench.runner.matrix.yaml import read_document
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 """Built from torch.optim; any other name is timm's."""
-LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
+LR_SCHEDULES = ("cosine", "linear", "step", "multistep", "constant")
 """Built in; any other name is timm's."""
 
 
@@ -37,6 +37,8 @@ RULES = Field(default=(), max_length=1_000)
 """Every cell is held against every one of them."""
 
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Beta, Beta]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Where = dict[str, Any]
 
@@ -52,7 +54,8 @@ class Training(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0, le=LARGEST)
-    schedule: str = "cosine"  # cosine, step, multistep, constant, or any of timm's; counted in epochs
+    schedule: str = "cosine"  # cosine, linear, step, multistep, constant, or any of timm's; counted in epochs
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
     step_epochs: Epochs = 30  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
         tuple[Annotated[int, Field(le=MOST_EPOCHS)], ...], BeforeValidator(listed)
@@ -60,11 +63,9 @@ class Training(Frozen):
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
-    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where schedule cosine ends
-    betas: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None,
-        BeforeValidator(listed),
-    ] = None  # of adam and adamw; None: (0.9, 0.999)
+    betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
+        None  # of adam and adamw; None: (0.9, 0.999)
+    )
     decay: Literal["all", "matrices"] = "all"  # matrices: two dimensions or more
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
@@ -101,8 +102,10 @@ class Training(Frozen):
             raise ValueError("warmup_steps: a warm-up is given in steps or in epochs, got both")
         if self.warmup_steps and self.schedule not in LR_SCHEDULES:
             raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
-        if self.min_lr and self.schedule != "cosine":
-            raise ValueError(f"min_lr: only schedule 'cosine' ends at one, got {self.schedule!r}")
+        if self.min_lr and self.schedule not in ("cosine", "linear"):
+            raise ValueError(
+                f"min_lr: cosine and linear schedules end there, {self.schedule} knows no such end"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")
         if self.betas is not None and self.optimizer not in ("adam", "adamw"):
