@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
+import traceback
 from collections.abc import Iterable
+
+_OURS = re.compile(r".*[/\\](dstbench\w*[/\\].*)")  # a file of ours, below its package
 
 
 class BadInput(ValueError):
@@ -12,6 +16,10 @@ class BadInput(ValueError):
 
 class StrategyError(ValueError):
     """A strategy broke its contract, or was asked for something it can't do. Names it and the layer."""
+
+
+class NotFinite(StrategyError):
+    """Weights or gradients are infinite or NaN, so nothing can be decided by them: the training has diverged."""
 
 
 class Infeasible(StrategyError):
@@ -23,6 +31,17 @@ def in_a_line(error: BaseException) -> str:
     """An exception's name and the first line of what it says: torch's may go on with frames of C++."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def fault(error: BaseException) -> str:
+    """An exception that nothing a user wrote explains, in a line, with the place where it was raised."""
+    frames = [
+        (path, frame)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if (path := _OURS.search(frame.filename)) is not None
+    ]
+    place = "".join(f" ({path[1]}:{frame.lineno}, in {frame.name})" for path, frame in frames[-1:])
+    return f"{in_a_line(error)}{place}: a fault of dstbench, not of the record"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -82,7 +82,7 @@ def register_recipe(register: Register) -> None:
 
 @hookspec
 def register_model(register: Register) -> None:
-    """Models: ``(num_classes, input_shape, **parameters) -> nn.Module``. Metadata ``input_shape``.
+    """Models: ``(num_classes, input_shape, **parameters) -> nn.Module``. Metadata ``input_shape``, ``num_classes``.
 
     A name that ends in a colon is a family: ``timm:`` gets what follows the colon as its parameter ``variant``.
     """

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstbench import hookimpl
 from dstbench.hookspecs import Register
+from dstbench_plugins.registrations import aliases as _aliases
 from dstbench_plugins.registrations import below as _below
 from dstbench_plugins.registrations.recipes import register_recipe
 from dstbench_plugins.registrations.strategies import (
@@ -36,7 +37,7 @@ __all__ = [
 
 @hookimpl
 def register_model(register: Register) -> None:
-    """Models: built-in ones for small images and for ImageNet, and any of timm's."""
+    """Models: built-in ones for small images, for ImageNet and for text, and any of timm's."""
     add = _below(register, "models", input_shape=(1, 8, 8))
     add("small_cnn", "small_cnn:small_cnn", "three 3x3 convolutions and two linear layers")
     add = _below(register, "models", input_shape=(1, 28, 28))
@@ -61,11 +62,25 @@ def register_model(register: Register) -> None:
     add("resnet18-cifar", "resnet:resnet18_cifar", "ResNet-18 for 32x32 images")
     add("resnet34-cifar", "resnet:resnet34_cifar", "ResNet-34 for 32x32 images")
     add("resnet50-cifar", "resnet:resnet50_cifar", "ResNet-50 for 32x32 images")
+    add("vit", "vit:vit", "ViT-Lite 7/4: 7 layers, 4 heads, 256 wide, patches of 4x4")
+    add("deit_tiny", "vit:deit_tiny", "DeiT-tiny with patches of 4x4")
     add = _below(register, "models", input_shape=(3, 224, 224))
     add("resnet18", "resnet:resnet18", "ResNet-18 for ImageNet")
     add("resnet34", "resnet:resnet34", "ResNet-34 for ImageNet")
     add("resnet50", "resnet:resnet50", "ResNet-50 v1.5 for ImageNet")
     add("timm:", "timm_models:timm_model", "any timm model, such as timm:resnet18")
+    _language_models(register)
+
+
+def _language_models(register: Register) -> None:
+    """Models of tokens: at the vocabulary and the length that papers have them with."""
+    add = _below(register, "models", input_shape=(64,), num_classes=65)
+    add("gpt", "gpt:gpt", "nanoGPT: 4 layers, 4 heads, 128 wide; its head is tied to the embedding")
+    add = _below(register, "models", input_shape=(256,), num_classes=32_000)
+    add("llama", "llama:llama", "LLaMA of 60M parameters (CHTs): 8 layers, 8 heads, 512 wide")
+    large = {"layers": 12, "heads": 12, "dim": 768, "hidden": 2048}
+    summary = "LLaMA of 130M parameters (CHTs): 12 layers, 12 heads, 768 wide"
+    _aliases(add)("llama-130m", "llama:llama", summary, **large)
 
 
 @hookimpl
@@ -78,7 +93,7 @@ def register_dataset(register: Register) -> None:
         target: str,
         summary: str,
         images: tuple[int, int, int],  # to train, to validate, to test
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         num_classes: int = 10,
         **metadata: Any,
     ) -> None:
@@ -117,6 +132,20 @@ def register_dataset(register: Register) -> None:
     below("folder", "own_folder:ImageFolder", "images of your own, a folder a class")
     summary = "noise with learnable labels, for throughput"
     add("synthetic", "synthetic:Synthetic", summary, (2048, 512, 512), colour)
+    add(
+        "fables",
+        "text:Fables",
+        "a made-up text by characters; ships with it",
+        (2025, 7_199, 7_999),
+        (32,),
+        35,
+    )
+    add(
+        "shakespeare-char", "text:ShakespeareChar", "tiny Shakespeare by characters, nanoGPT's split",
+        (15_685, 0, 111_539), (64,), 65,
+    )  # fmt: skip
+    below("text", "text:Text", "a text file of your own, by characters")
+    below("tokens", "text:TokenFiles", "token ids of your own: train.bin and val.bin, as nanoGPT writes them")
 
 
 @hookimpl

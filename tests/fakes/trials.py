@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from dstbench.runner.trial import interruption
 
 
@@ -223,6 +225,29 @@ def hang_in_native_code(trial, folder, threads):
     ctypes.PyDLL(None).sleep(60)
 
 
+def raise_beside_another(trial, folder, threads):
+    """Fail once another trial of the results folder runs."""
+    while len([*folder.parent.parent.glob("*/*/lease")]) < 2:
+        time.sleep(0.01)
+    raise ValueError("a wrong value")
+
+
+def kill_its_worker(trial, folder, threads):
+    """Take the supervisor and the scheduler along, as a machine that runs out of memory does."""
+    supervisor = psutil.Process(os.getppid())
+    server = supervisor.parent()
+    for process in (server.parent(), server, supervisor, psutil.Process()):
+        process.kill()
+
+
+def kill_its_worker_unless_alone(trial, folder, threads):
+    """Needs what another that runs beside it takes."""
+    time.sleep(0.5)  # in which another may come
+    if len(psutil.Process(os.getppid()).parent().children()) > 1:
+        kill_its_worker(trial, folder, threads)
+    return succeed(trial, folder, threads)
+
+
 def change_everything(trial, folder, threads):
     """Leave the process another one: folder, environment, seeds, warnings, the very function that writes records."""
     import random
@@ -261,6 +286,7 @@ ACTIONS = {
     "allocate in children": take_memory_in_children, "allocate, ignore": take_memory_regardless,
     "BaseException": raise_base_exception, "native": hang_in_native_code, "change": change_everything,
     "describe": describe_process, "fill the disk": fill_the_disk, "count": count,
+    "raise beside": raise_beside_another, "kill worker": kill_its_worker, "alone": kill_its_worker_unless_alone,
 }  # fmt: skip
 
 

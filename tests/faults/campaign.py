@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import random
 import signal
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from dstbench.results.record import Rejected, read_record, search
+from dstbench.results.record import search
 from dstbench.runner.execution.lease import look
 
 PATIENCE = 120.0
@@ -25,7 +23,8 @@ PATIENCE = 120.0
 
 
 class Campaign:
-    """Kills runs of ``argv`` on a results folder, at most ``kills`` of them, until ``done`` says that all is."""
+    """Kills runs of ``argv`` on a results folder, ``width`` of them side by side, or what they started, at most
+    ``kills`` times, until ``done`` says that all is."""
 
     def __init__(
         self,
@@ -35,8 +34,10 @@ class Campaign:
         kills: int = 0,
         seed: int = 0,
         longest: float = 1,
+        width: int = 1,
     ) -> None:
-        self.argv, self.results, self.done, self.left, self.longest = argv, results, done, kills, longest
+        self.argv, self.results, self.done, self.left = argv, results, done, kills
+        self.longest, self.width = longest, width
         self.rng = random.Random(seed)
         self.tally: Counter[str] = Counter()
 
@@ -46,27 +47,35 @@ class Campaign:
         while not self.done():
             undisturbed += not self.left
             assert undisturbed < 20, self.results.with_suffix(".log").read_text()[-3000:]
-            self._one()
+            self._round()
 
-    def _one(self) -> None:
-        """One run, until it ends or is killed."""
-        log = self.results.with_suffix(".log").open("ab")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        scheduler = subprocess.Popen(
-            self.argv, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    def _round(self) -> None:
+        """Schedulers side by side, each of which is replaced when it is killed, until all ended by themselves."""
+        running = [self._start() for _ in range(self.width)]
         try:
-            while self.left:
-                self._await(scheduler, lambda: bool(self._trials(scheduler.pid)))
-                self._await(scheduler, _after(self.rng.uniform(0, self.longest)))
-                if scheduler.poll() is not None or self._kill(scheduler):
-                    break
-            scheduler.wait(PATIENCE)
+            while self.left and running:
+                one = self.rng.choice(running)
+                self._await(one, lambda one=one: bool(self._trials(one.pid)))
+                self._await(one, _after(self.rng.uniform(0, self.longest)))
+                if one.poll() is not None or self._kill(one):
+                    one.wait(PATIENCE)
+                    running.remove(one)
+                    if self.left and not self.done():
+                        running.append(self._start())
+            for one in running:
+                one.wait(PATIENCE)
         finally:
-            log.close()
-            if scheduler.poll() is None:
-                os.killpg(scheduler.pid, signal.SIGKILL)
-                scheduler.wait()
+            for one in running:
+                if one.poll() is None:
+                    os.killpg(one.pid, signal.SIGKILL)
+                    one.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        with self.results.with_suffix(".log").open("ab") as log:
+            return subprocess.Popen(
+                self.argv, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     def _kill(self, scheduler: subprocess.Popen[bytes]) -> bool:
         """Kill something; returns whether the scheduler was in it."""
@@ -112,38 +121,6 @@ class Campaign:
 def _after(seconds: float) -> Callable[[], bool]:
     until = time.monotonic() + seconds
     return lambda: time.monotonic() >= until
-
-
-def outcome(results: Path) -> dict[str, tuple[object, ...]]:
-    """What came of each trial: status, measures, weights and masks; times and sizes of processes left out."""
-    found = {}
-    for path in search(results) if results.exists() else ():
-        assert isinstance(path, Path), path
-        record = read_record(path)
-        if isinstance(record, Rejected) and not path.exists():
-            continue  # it is being tried again
-        assert isinstance(record, dict), record
-        assert record["key"] not in found
-        measures = {name: v for name, v in record["measures"].items() if name not in _MEASURED}
-        state = path.parent / "state.pt"
-        weights = _content(state) if state.exists() else None
-        found[record["key"]] = record["status"], json.dumps(measures, sort_keys=True), weights
-    return found
-
-
-_MEASURED = {"seconds", "peak_memory", "throughput"}
-
-
-def _content(state: Path) -> str:
-    """A hash of the tensors in a file."""
-    import torch
-
-    saved, digest = torch.load(state, weights_only=True), hashlib.sha256()
-    for part in ("model", "masks"):
-        for name, value in sorted(saved[part].items()):
-            digest.update(name.encode())
-            digest.update(value.numpy().tobytes() if hasattr(value, "numpy") else repr(value).encode())
-    return digest.hexdigest()
 
 
 def litter(results: Path) -> list[Path]:

@@ -1,51 +1,39 @@
-"""Processes are killed at random moments: once all is done, the records are those of an undisturbed run.
+"""Processes are killed at random moments: once all is done, records, weights, curves and boards are those of an
+undisturbed run.
 
 50 kills by default; ``DSTBENCH_KILLS=500 pytest tests/faults/test_kills.py`` for more.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 import pytest
 
 from dstbench.registration.registry import registry
+from dstbench.results.record import folder_of
+from dstbench.runner.execution.order import Order
+from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.plan import plan
-from faults.campaign import Campaign, litter, outcome
+from fakes.jobs import job
+from faults.campaign import Campaign, litter
+from faults.outcomes import boards, outcome
 
 KILLS = int(os.environ.get("DSTBENCH_KILLS", "50"))
 REAL = max(3, KILLS // 16)  # of them, on trials that train
+SHARED = (KILLS - REAL) // 3  # of the others, where two workers share a folder
 SEED = int(os.environ.get("DSTBENCH_SEED", "0"))
 
-SHORT = """
+RUN = """
 import sys
 from pathlib import Path
-from dataclasses import replace
 from dstbench.runner.execution.local import run_local
-from fakes.jobs import job
-jobs = [
-    job(Path(sys.argv[1]), f"{i:02x}" * 16, "count", retry=frozenset({"killed"})) for i in range(8)
-]
-run_local(jobs, workers=2, on_event=lambda event: None, grace=0.3)
-"""
-
-REAL_TRIALS = """
-import json, sys
-from pathlib import Path
-from dstbench.results.record import folder_of
-from dstbench.runner.execution.local import run_local
-from dstbench.runner.execution.worker import Job
-from dstbench.runner.matrix.trial_spec import TrialSpec
-root, task = Path(sys.argv[1]), "dstbench.runner.trial.trial:run_trial"
-jobs = [
-    Job(key, TrialSpec.from_json(trial), "label", None, folder_of(root, key), task,
-        options={"device": "cpu", "checkpoint_seconds": 0.02}, retry=frozenset({"killed"}))
-    for key, trial in json.loads(Path(sys.argv[2]).read_text())
-]
-run_local(jobs, workers=2, on_event=lambda event: None, preload=["dstbench.runner.trial.trial", "torch._dynamo"])
+from dstbench.runner.execution.plan_file import read_plans
+order, _ = read_plans(Path(sys.argv[1]))
+run_local(order.train, workers=2, on_event=lambda event: None, grace=0.3)
 """
 
 TRAINING = {
@@ -64,46 +52,94 @@ TRAINING = {
     "training": {"epochs": 12, "batch_size": 32},
     "measure": {"throughput": False},
 }
+AGAIN = frozenset({"killed"})
 
 
 MANY = 25
 """Kills of one campaign at most."""
 
 
-def survive(argv, trials, root, kills, longest):
-    """Campaigns until there were so many kills; what comes of each has to be what an undisturbed run gives."""
-    reference = root / "reference"
-    Campaign(argv(reference), reference, lambda: len(outcome(reference)) == trials).run()
-    expected = outcome(reference)
-    assert {status for status, *_ in expected.values()} == {"ok"}
-    turn = 0
-    while kills > 0:
-        results = root / f"campaign-{turn}"
+def alone(results):
+    """A scheduler with two trials at a time."""
+    return [sys.executable, "-c", RUN, str(results)]
 
-        def done(results=results):
-            found = outcome(results)
-            return len(found) == trials and {status for status, *_ in found.values()} == {"ok"}
 
-        campaign = Campaign(argv(results), results, done, min(kills, MANY), SEED + turn, longest)
+def worker(results):
+    """A worker that takes one trial after another, and shares them with others."""
+    return [sys.executable, "-m", "dstbench", "worker", str(results), "--claim", "--workers", "1"]
+
+
+def survive(argv, planned, root, kills, longest, width=1):
+    """Campaigns until there were so many kills; what comes of each has to be what an undisturbed run gives. Returns
+    the folders, that of the undisturbed run first.
+
+    planned: given a results folder, puts a plan there and returns how many trials it has.
+    """
+    folders, expected, turn = [], None, 0
+    while expected is None or kills > 0:
+        results = root / ("reference" if expected is None else f"campaign-{turn}")
+        trials = planned(results)
+
+        def done(results=results, trials=trials):
+            came = outcome(results)
+            return len(came) == trials and {status for status, *_ in came.values()} == {"ok"}
+
+        left = 0 if expected is None else min(kills, MANY)
+        campaign = Campaign(argv(results), results, done, left, SEED + turn, longest, width)
         campaign.run()
-        assert outcome(results) == expected, campaign.tally
+        print(f"{results.name}: {dict(campaign.tally)}", flush=True)
+        came = outcome(results)
+        assert came == (expected or came), campaign.tally
         assert litter(results) == [], campaign.tally
-        kills, turn = kills - sum(campaign.tally.values()), turn + 1
+        expected, kills, turn = came, kills - sum(campaign.tally.values()), turn + 1
+        folders.append(results)
         assert turn < 20 + KILLS, "hardly a kill hit anything"
-    return expected
+    return folders
+
+
+def short_trials(results):
+    jobs = [job(results, f"{i:02x}" * 16, "count", retry=AGAIN) for i in range(8)]
+    write_plan(Order(results, tuple(jobs), (), ("fakes.trials",)), "kills")
+    return len(jobs)
+
+
+def trainings(results):
+    task = "dstbench.runner.trial.trial:run_trial"
+    trials = plan(load_matrix(TRAINING), registry()).trials
+    jobs = [
+        Job(
+            trial.key, trial.trial, trial.label, None, folder_of(results, trial.key), task,
+            options={"device": "cpu", "checkpoint_seconds": 0.02}, retry=AGAIN,
+        )
+        for trial in trials
+    ]  # fmt: skip
+    write_plan(Order(results, tuple(jobs), (), ("dstbench.runner.trial.trial", "torch._dynamo")), "kills")
+    return len(jobs)
 
 
 @pytest.mark.slow
-def test_short_trials_survive_kills(tmp_path):
-    survive(lambda results: [sys.executable, "-c", SHORT, str(results)], 8, tmp_path, KILLS - REAL, 0.4)
+@pytest.mark.parametrize(
+    ("argv", "kills", "width"),
+    [(alone, KILLS - REAL - SHARED, 1), (worker, SHARED, 2)],
+    ids=["alone", "shared"],
+)
+def test_short_trials_survive_kills(tmp_path, argv, kills, width):
+    survive(argv, short_trials, tmp_path, kills, 0.4, width)
 
 
 @pytest.mark.slow
 def test_trainings_survive_kills(tmp_path):
-    planned = plan(load_matrix(TRAINING), registry())
-    trials = tmp_path / "trials.json"
-    trials.write_text(json.dumps([[trial.key, trial.trial.to_json()] for trial in planned.trials]))
-    expected = survive(
-        lambda results: [sys.executable, "-c", REAL_TRIALS, str(results), str(trials)], 2, tmp_path, REAL, 3.0
-    )
-    assert all(weights for *_, weights in expected.values())
+    reference, *others = survive(worker, trainings, tmp_path, REAL, 3.0, width=2)
+    assert all(curve and weights for _, _, curve, weights in outcome(reference).values())
+    expected = boards(reference, tmp_path / "boards-reference")
+    assert {
+        "index.html",
+        "accuracy.csv",
+        "accuracy.md",
+        "accuracy.json",
+        "leaderboard.svg",
+    } <= expected.keys()
+    for results in others:
+        came = boards(results, tmp_path / f"boards-{results.name}")
+        assert came.keys() == expected.keys()
+        assert [name for name in came if came[name] != expected[name]] == []

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
-from dstbench.report import page, trajectories
+from dstbench.report import leaderboards, page, trajectories
 from dstbench.report.compare import compare
 from dstbench.report.isolation import isolated
 from dstbench.report.markdown import harmless
 from dstbench.report.page import write_leaderboards
 from dstbench.report.text import render_comparison, render_text, render_trials
 from dstbench.report.trajectories import render_exploration
-from dstbench.results import files
+from dstbench.results import files, table
 from dstbench.results.record import FILE, checksum, folder_of, seal
 from dstbench.results.table import frame, read
 
@@ -188,8 +188,53 @@ def test_a_record_that_cannot_be_shown_is_left_out_by_name(tmp_path, make, put, 
     assert list(done.tables["accuracy"]["method"]) == ["rigl"]
     [rejected] = done.rejected
     assert make("set", seed=1)["key"] in rejected
-    assert "can't be shown: ZeroDivisionError: no card" in rejected
+    assert "can't be shown: ZeroDivisionError: no card (dstbench/report/page.py:" in rejected
+    assert rejected.endswith(": a fault of dstbench, not of the record")
+    assert done.faults == done.rejected
     assert "ZeroDivisionError: no card" in (tmp_path / "boards" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "commands"),
+    [
+        (page, "cards", [["leaderboard", "RESULTS", "--out", "OUT"]]),
+        (leaderboards, "in_order", [["leaderboard", "RESULTS", "--out", "OUT", "--format", "csv"]]),
+        (
+            table,
+            "_row",
+            [["leaderboard", "RESULTS"], ["groups", "RESULTS"], ["compare", "RESULTS", "RESULTS"]],
+        ),
+    ],
+)
+def test_where_an_error_of_ours_leaves_a_record_out_the_board_is_no_success(
+    module, name, commands, tmp_path, make, put, monkeypatch
+):
+    put(tmp_path / "RESULTS", [make(seed=0), make("set", seed=1)])
+    whole = getattr(module, name)
+
+    def fails(*arguments):
+        if "'set'" in repr([a.to_dict() if hasattr(a, "to_dict") else a for a in arguments]):
+            raise KeyError("no such thing")
+        return whole(*arguments)
+
+    monkeypatch.setattr(module, name, fails)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 70, done.output
+        assert "left out: " in done.stderr
+        assert "KeyError: 'no such thing' (dstbench/" in done.stderr
+        assert "please report it" in done.stderr
+
+
+def test_what_the_system_refuses_is_no_fault_of_a_record(tmp_path, make, put):
+    loaded = read(put(tmp_path, [make(seed=0), make(seed=1)]))
+
+    def full_disk(given):
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        isolated(loaded, full_disk)
 
 
 def test_an_error_of_ours_is_raised(tmp_path, make, put):

@@ -17,7 +17,7 @@ from dstbench.report import page as page_module
 from dstbench.report.columns import COLUMNS
 from dstbench.report.leaderboards import leaderboards
 from dstbench.report.page import write_leaderboards
-from dstbench.report.page_cells import accuracy_axis, gained
+from dstbench.report.page_cells import gained, metric_axis
 from dstbench.report.page_data import encoded
 from dstbench.report.picture import AXIS
 from dstbench.report.text import render_text, to_json
@@ -312,10 +312,10 @@ def test_a_far_outlier_does_not_flatten_the_interval_bars():
     accuracy = [
         {"top1": top1, "top1_low": None, "top1_high": None} for top1 in (10.0, 90.0, 91.0, 92.0, 93.0, 94.0)
     ]
-    low, high = accuracy_axis(accuracy)
+    low, high = metric_axis(accuracy)
     assert 10 < low < 90
     assert high == 94
-    assert accuracy_axis([]) == (0.0, 1.0)
+    assert metric_axis([]) == (0.0, 1.0)
 
 
 def test_what_others_wrote_is_as_they_published_it_and_brings_its_license():

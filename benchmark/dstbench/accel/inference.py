@@ -16,7 +16,7 @@ from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.core.network.inputs import Inputs, each_tensor, tensors
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.network.outputs import Comparison, compare
-from dstbench.core.storage.condensed_layer import execute, gather, layer_call
+from dstbench.core.storage.condensed_layer import execute, gather, have_called, layer_call
 from dstbench.core.storage.fastest import MASKED_DENSE, Measurements, choose, inputs_of
 
 _TOLERANCE = 1e-3  # in float32: kernels add in another order
@@ -32,6 +32,7 @@ class Packed(nn.Module):
             packed = execution.pack(gather(layer.weight.detach(), execution.positions))
         self.register_buffer("weight", packed)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        have_called(self)
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's output. Raises StrategyError for a shape that the layer doesn't take."""
@@ -111,16 +112,18 @@ def pack(
         example_input = each_tensor(example_input, _channels_last)
     paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
     measured = Measurements() if measured is None else measured
-    inputs = inputs_of(model, {name: layers[name].module for name in masks}, example_input)
+    inputs = inputs_of(
+        model, {name: layers[name].module for name in masks if not layers[name].packed}, example_input
+    )
     for name, x in inputs.items():
         layer = layers[name]
         call = layer_call(layer.module, layer.info, device=x.device, dtype=x.dtype, training=False)
         if call is None:
             continue
-        choice = choose(layer.module, call, structure.accelerate(call, masks[name]), x, measured)
+        choice = choose(layer.called, call, structure.accelerate(call, masks[name]), x, measured)
         paths[name] = choice.path
         if choice.execution is not None:
-            fast = Packed(layer.module, call, choice.execution)
+            fast = Packed(layer.called, call, choice.execution)
             if layer.module is model:
                 return fast, paths
             model.set_submodule(name, fast)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -169,10 +169,11 @@ def inference_call(
 def training_call(
     model: nn.Module,
     optimizer: Steps,
-    images: Tensor,
-    labels: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
     precision: str = "no",
     compile: str | None = None,
+    loss_of: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
 ) -> Call:
     """One training step: forward, backward, ``optimizer.step()``. Trains the model."""
     parameters = list(model.parameters())
@@ -180,8 +181,8 @@ def training_call(
 
     def call() -> object:
         model.train()
-        with autocast(images.device, precision):
-            loss = nn.functional.cross_entropy(compiled(images), labels)
+        with autocast(inputs.device, precision):
+            loss = loss_of(compiled(inputs), targets)
         for parameter in parameters:
             parameter.grad = None
         torch.autograd.backward(loss)

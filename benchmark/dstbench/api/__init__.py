@@ -1,6 +1,6 @@
 """All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``
-and, where torch isn't needed, ``dstbench.recipe``), those of data sets and models (``data``), exact top-k
-(``select``), and fast paths (``execution``).
+and, where torch isn't needed, ``dstbench.recipe``), those of data sets and models (``data``, ``samples``), what is
+asked of them (``tasks``), exact top-k (``select``), and fast paths (``execution``).
 
 A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
 label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
 from dstbench.api.execution import Execution, LayerCall
+from dstbench.api.samples import Examples, Samples, TaskData, Tokens
 from dstbench.api.select import kth_largest, take_top
 from dstbench.api.strategies import (
     Coupling,
+    Heads,
     InPlace,
     LayerInfo,
     LayerView,
@@ -29,17 +31,22 @@ from dstbench.api.strategies import (
     Structure,
     Support,
 )
+from dstbench.api.tasks import CLASSIFICATION, Batch, Metric, Task, next_token
 from dstbench.errors import Infeasible, StrategyError
 from dstbench.recipe import Clock, Recipe, Signal, Spec, Target
 
 __all__ = [
+    "CLASSIFICATION",
     "Augment",
+    "Batch",
     "Clock",
     "Coupling",
     "DataUnavailable",
     "DatasetFactory",
+    "Examples",
     "Execution",
     "Files",
+    "Heads",
     "ImageData",
     "InPlace",
     "Infeasible",
@@ -47,11 +54,13 @@ __all__ = [
     "LayerInfo",
     "LayerView",
     "Layout",
+    "Metric",
     "ModelFactory",
     "Policy",
     "Quota",
     "Random",
     "Recipe",
+    "Samples",
     "Schedule",
     "Score",
     "Share",
@@ -62,6 +71,10 @@ __all__ = [
     "Structure",
     "Support",
     "Target",
+    "Task",
+    "TaskData",
+    "Tokens",
     "kth_largest",
+    "next_token",
     "take_top",
 ]

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from dstbench.api.samples import TaskData
+
 
 class DataUnavailable(FileNotFoundError):
     """A data set's files aren't there: what was looked for, where, and how to get them."""
@@ -109,10 +111,12 @@ class DatasetFactory(Protocol):
 
     What it is registered with (``train_images``, ``input_shape``, ``num_classes``) holds at its defaults. A
     property ``declared`` with the same keys, optional, says it at other parameters, so that a plan can count
-    before there is any data.
+    before there is any data. An attribute or property ``task``, optional, is the ``Task``: what is asked, known
+    without data. Without one it is classification; what asks for something else returns ``TaskData``, and its
+    ``train_images`` are the entries of an epoch.
     """
 
-    def __call__(self, root: Path | None, download: bool) -> ImageData:
+    def __call__(self, root: Path | None, download: bool) -> ImageData | TaskData:
         """Load. Raises DataUnavailable, naming what was looked for, where, and what would fetch it."""
         ...
 

@@ -12,19 +12,25 @@ from dstbench.errors import BadInput
 from dstbench.registration.registry import Component, Registry, registry
 
 _SPLITS = ("train", "validation", "test")
-_INPUT = (3, 224, 224)  # where a model was registered without a shape of its own
+_INPUT, _CLASSES = (3, 224, 224), 10  # where a model was registered without its own
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Only this one, such as: timm:resnet18")] = None,
-    num_classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 10,
-    input_shape: Annotated[str | None, typer.Option(help="Such as 3,32,32; its own by default.")] = None,
-    convention: Annotated[str, typer.Option(help="Of FLOPs: mac, rigl or rigl-notebook.")] = "mac",
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="Outputs of the classifier; its own, or 10, by default.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Such as 3,32,32, or 64 of tokens; its own by default.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="Of FLOPs: mac, mac-attention, rigl or rigl-notebook.")
+    ] = "mac",
     as_json: Json = False,
 ) -> None:
-    """List the models with their parameters, maskable weights and multiply-accumulates an image."""
+    """List the models with their parameters, maskable weights and multiply-accumulates a sample."""
     installed = registry()
     shape = None if input_shape is None else _shape(input_shape)
     names = [name] if name else [model for model in installed["model"] if not model.endswith(":")]
@@ -42,25 +48,26 @@ def models(
 def model_row(
     installed: Registry,
     name: str,
-    num_classes: int,
-    shape: tuple[int, int, int] | None,
+    num_classes: int | None,
+    shape: tuple[int, ...] | None,
     convention: str = "mac",
 ) -> dict[str, Any]:
-    """Build a model and count: parameters, weights of convolutions and linear layers, MACs and FLOPs of an image."""
+    """Build a model and count: parameters, weights that can be masked, MACs and FLOPs of a sample."""
     import torch
 
     from dstbench.core.cost.cost import cost
-    from dstbench.core.network.layers import maskable_layers
+    from dstbench.core.network.ownership import owned
 
     component = installed.resolve("model", name)
     shape = shape or tuple(component.metadata.get("input_shape", _INPUT))
     with torch.random.fork_rng(devices=[]):
+        num_classes = num_classes or component.metadata.get("num_classes", _CLASSES)
         model = installed.build("model", name)(num_classes=num_classes, input_shape=shape)
     totals = cost(model, None, shape, convention)
     return {
         "name": name,
         "parameters": totals.parameters,
-        "maskable": sum(layer.info.numel for layer in maskable_layers(model).values()),
+        "maskable": sum(layer.info.numel for layer in owned(model).sparse.values()),
         "macs": totals.macs,
         "flops": int(totals.inference_flops),
         "convention": convention,
@@ -118,10 +125,11 @@ def _dataset_row(name: str, component: Component) -> dict[str, Any]:
     }
 
 
-def _shape(text: str) -> tuple[int, int, int]:
-    """Parse channels, height, width. Raises BadInput."""
+def _shape(text: str) -> tuple[int, ...]:
+    """Parse channels, height, width, or a number of tokens. Raises BadInput."""
     parts = text.replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise BadInput(f"--input-shape: expected channels,height,width such as 3,32,32, got {text!r}")
-    channels, height, width = (int(part) for part in parts)
-    return channels, height, width
+    if len(parts) not in (1, 3) or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise BadInput(
+            f"--input-shape: expected channels,height,width such as 3,32,32, or tokens, got {text!r}"
+        )
+    return tuple(int(part) for part in parts)

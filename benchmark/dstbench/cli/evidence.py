@@ -33,7 +33,7 @@ def effects(folders: Folders, output: Format = "text") -> None:
     _print(
         output, render_effects(found), effects_markdown(found) or f"{NO_EXPERIMENT}\n", effects_json(found)
     )
-    name_rejected(map(str, loaded.rejected))
+    name_rejected(map(str, loaded.rejected), loaded.faults)
 
 
 def groups(
@@ -63,7 +63,7 @@ def groups(
     rows = against_each(found, baseline)
     markdown = groups_markdown(found, rows, baseline) or f"{NO_GROUPS}\n"
     _print(output, render_groups(found, rows, baseline), markdown, groups_json(found, rows, baseline))
-    name_rejected(map(str, loaded.rejected))
+    name_rejected(map(str, loaded.rejected), loaded.faults)
 
 
 def _known(output: str) -> None:

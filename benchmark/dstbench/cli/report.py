@@ -11,12 +11,14 @@ import typer
 from dstbench.errors import BadInput, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from rich.console import RenderableType
 
     from dstbench.results.table import LoadedResults
 
+FAULT = 70
+"""The exit code where something was left out by an error of ours: that of sysexits.h for one of the software."""
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -62,12 +64,11 @@ def leaderboard(
     files: tuple[Path, ...] = ()
     if out is None:
         (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
-        rejected, said = _lines(loaded.rejected), remarks(loaded)
+        rejected, faults, said = _lines(loaded.rejected), loaded.faults, remarks(loaded)
     else:
         written = write_leaderboards(folders, out, verdicts)
-        tables, beside, rejected, files, said = (
-            written.tables, written.beside, list(written.rejected), written.files, written.remarks
-        )  # fmt: skip
+        tables, beside, files, said = written.tables, written.beside, written.files, written.remarks
+        rejected, faults = list(written.rejected), written.faults
     if board not in tables:
         raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
     if as_json:
@@ -79,7 +80,7 @@ def leaderboard(
                 typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
     for line in said:
         typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
-    name_rejected(rejected)
+    name_rejected(rejected, faults)
 
 
 def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None) -> None:
@@ -93,7 +94,7 @@ def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None)
     else:
         files, loaded = isolated(loaded, lambda kept: write_boards(kept, out, format))
         typer.echo(f"Wrote {', '.join(str(file) for file in files)}.")
-    name_rejected(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected), loaded.faults)
 
 
 def index(
@@ -137,7 +138,7 @@ def explore(
         to_terminal(render_exploration(listed, layers))
         for file in files[:1]:
             typer.echo(f"Wrote {file} and {len(files) - 1} more files beside it.")
-    name_rejected(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected), loaded.faults)
 
 
 def plots(
@@ -154,7 +155,7 @@ def plots(
 
     files, loaded = isolated(read(folders), lambda kept: write_plots(kept, out, png))
     typer.echo(f"Wrote {len(files)} pictures to {out}.")
-    name_rejected(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected), loaded.faults)
 
 
 def compare(
@@ -205,7 +206,7 @@ def compare(
         typer.echo(to_json(table if after is None else with_blocks(table)))
     else:
         to_terminal(render_methods(table) if after is None else render_comparison(table))
-    name_rejected(table.attrs["rejected"])
+    name_rejected(table.attrs["rejected"], table.attrs["faults"])
     if after is not None and table["regressed"].any():
         raise typer.Exit(1)
     if after is not None and not table["verdict"].isin(("better", "inconclusive", "identical")).any():
@@ -281,7 +282,7 @@ def show(
         typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
     else:
         to_terminal(render_trials(trials))
-    name_rejected(_lines(loaded.rejected))
+    name_rejected(_lines(loaded.rejected), loaded.faults)
 
 
 def to_terminal(renderable: RenderableType) -> None:
@@ -302,7 +303,15 @@ def _lines(items: Iterable[Any]) -> list[str]:
     return [str(item) for item in items]
 
 
-def name_rejected(rejected: Iterable[str]) -> None:
-    """Name the files that were left out, where they don't disturb what is printed."""
+def name_rejected(rejected: Iterable[str], faults: Collection[str] = ()) -> None:
+    """Name the files that were left out, where they don't disturb what is printed. Ends with FAULT where some are so
+    by an error of ours."""
     for line in rejected:
         typer.secho(f"left out: {line}", fg=typer.colors.YELLOW, err=True)
+    if faults:
+        typer.secho(
+            f"{len(faults)} records are left out by an error of dstbench itself: please report it.",
+            fg=typer.colors.RED,
+            err=True,
+        )
+        raise typer.Exit(FAULT)

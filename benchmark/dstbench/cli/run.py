@@ -134,9 +134,12 @@ def run(
     device: DeviceOption = Device.auto,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     on_error: Annotated[
-        ErrorChoice,
-        typer.Option(help="stop: start no more trials after the first that fails; those that run go on."),
-    ] = ErrorChoice.go_on,
+        ErrorChoice | None,
+        typer.Option(
+            help="stop: start no more trials, on any machine, after the first that fails; those that run go on. "
+            "By default as the matrix says, else continue."
+        ),
+    ] = None,
     tracker: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A tracker of Accelerate, such as tensorboard; repeatable."),
@@ -175,7 +178,11 @@ def run(
                     progress=progress,
                     planned=planned,
                     yes=yes,
-                    on_error=on_error.value,
+                    on_error=None
+                    if on_error is None
+                    else "stop"
+                    if on_error == ErrorChoice.stop
+                    else "continue",
                     trackers=tracker or (),
                 )
             if is_follower():
@@ -238,6 +245,7 @@ def _split(text: str) -> Iterable[str]:
 
 def _report(done: Run, *, as_json: bool) -> None:
     """Write the leaderboards, print the first, and say where everything is."""
+    from dstbench.cli.report import name_rejected
     from dstbench.report.page import write_leaderboards
 
     for rejected in done.rejected:
@@ -260,6 +268,7 @@ def _report(done: Run, *, as_json: bool) -> None:
         err=True,
     )
     typer.echo(f"results: {done.out}   leaderboards: {done.out / 'leaderboards' / 'index.html'}", err=True)
+    name_rejected(written.faults, written.faults)
 
 
 def _print(written: Written) -> None:

@@ -97,7 +97,9 @@ def _name(trial: Mapping[str, Any]) -> str:
 def _line(trial: Mapping[str, Any]) -> str:
     if "status" in trial:
         return f"{trial['status']} {_name(trial)}: {trial['reason'] or 'no reason given'}"
-    return f"{_name(trial)}{', to time' if trial['phase'] == 'throughput' else ''}"
+    lost = f", lost its worker on {', '.join(trial['lost_on'])}" if trial["lost_on"] else ""
+    stopped = ", not started after a failure" if trial["stopped"] else ""
+    return f"{_name(trial)}{', to time' if trial['phase'] == 'throughput' else ''}{lost}{stopped}"
 
 
 def _queue(engine: Mapping[str, Any]) -> str:

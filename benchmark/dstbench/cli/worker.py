@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LEFT = 75
 """Exit code where something is left open: EX_TEMPFAIL."""
+STOPPED = 1
+"""Exit code where trials aren't started any more, for another has failed."""
 
 
 def worker(
@@ -47,7 +49,8 @@ def worker(
     """Take part in what was planned in RESULTS: run what is open, one trial after another, until nothing is.
 
     Any number of workers on any number of machines share a folder; trials of a machine that is lost are taken over.
-    Exit code 0: nothing is left open; 75: it ended before its time was up, and something is.
+    Exit code 0: nothing is left open; 75: it ended before its time was up, and something is; 1: a trial failed, and
+    its plan stops there (`--on-error stop`): what is left of it isn't started.
     """
     from dstbench.runner.execution.claim import claim as take_part
     from dstbench.runner.execution.claim import find_open
@@ -58,14 +61,14 @@ def worker(
         typer.secho(f"not used: {rejected}", fg=typer.colors.YELLOW, err=True)
     typer.echo(_said(results, left), err=claim)
     if not claim:
-        raise typer.Exit(LEFT if left else 0)
+        raise typer.Exit(_code(left))
     from dstbench.cli.progress import Progress
     from dstbench.runner.execution.stop import Stop, listening
 
     stop = Stop(seconds)
     with Progress() as progress, listening(stop):
         progress.expect(len(left.order.train), len(left.order.throughput))
-        done = take_part(
+        left = take_part(
             results,
             plans=plan or (),
             workers=workers,
@@ -74,12 +77,23 @@ def worker(
             on_event=progress,
             stop=stop,
         )
-    if not done:
+    if left:
         typer.echo(f"Stopped. What is finished is kept in {results}; the same command continues.", err=True)
-    raise typer.Exit(0 if done else INTERRUPTED if stop.signal == signal.SIGINT else LEFT)
+    elif left.stopped:
+        typer.echo(_said(results, left), err=True)
+    raise typer.Exit(INTERRUPTED if left and stop.signal == signal.SIGINT else _code(left))
+
+
+def _code(left: Open) -> int:
+    return LEFT if left else STOPPED if left.stopped else 0
 
 
 def _said(results: Path, left: Open) -> str:
+    stopped = (
+        f"; {left.stopped} are not started any more, for a trial of their plan failed" if left.stopped else ""
+    )
     if not left:
-        return f"{results}: nothing is open"
-    return f"{results}: {len(left.order.train)} trials to train, {len(left.order.throughput)} to time"
+        return f"{results}: nothing is open{stopped}"
+    return (
+        f"{results}: {len(left.order.train)} trials to train, {len(left.order.throughput)} to time{stopped}"
+    )

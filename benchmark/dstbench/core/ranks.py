@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dstbench.api import StrategyError
-from dstbench.errors import BadInput, Infeasible
+from dstbench.errors import BadInput, Infeasible, NotFinite
 
 _MAKING = "a Sparsifier being made"
 _PLACE = re.compile(r" at 0x[0-9a-f]+|:\d+(?=\")|, index=\d+")
@@ -197,7 +197,9 @@ def _meet(what: str, error: Exception | None, shared: Any = None) -> list[Any]:
     if failed:
         summary = f"{what}: {'; '.join(failed)}"
         if error is None or isinstance(error, StrategyError):
-            raise (Infeasible if isinstance(error, Infeasible) else StrategyError)(summary) from error
+            raise (type(error) if isinstance(error, Infeasible | NotFinite) else StrategyError)(
+                summary
+            ) from error
         error.add_note(summary)
         raise error
     for rank, (other, _, _) in enumerate(held):

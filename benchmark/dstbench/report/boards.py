@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
+from dstbench.report.scores import gain, keeps, ranking_of_row, shows
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES
@@ -31,13 +32,15 @@ def is_about_speed(dataset: str) -> bool:
     return dataset.partition("(")[0] == NOISE
 
 
-CLOSE = 1.0  # percent points below dense that count as its accuracy
+CLOSE = 1.0  # points of top-1, or percent of another metric, behind dense that count as its accuracy
 
 
 def is_close(row: Row) -> bool:
     """Whether a row keeps dense's accuracy; without a dense control none does."""
     difference: float | None = row.get("difference")
-    return difference is not None and bool(round(difference, 9) >= -CLOSE)  # NaN is not
+    if difference is None or is_missing(difference):
+        return False
+    return keeps(row, difference * ranking_of_row(row).sign, CLOSE)
 
 
 def may_gain(path: Any) -> bool:
@@ -80,13 +83,23 @@ class Board:
         return tuple(COLUMNS[key] for key in dict.fromkeys((*_FIRST, *self.leads, *others, *_LAST)))
 
     def shown(self, table: pd.DataFrame) -> tuple[Column, ...]:
-        """The columns that a table of it has: how far rows were verified only where that was asked."""
-        return tuple(column for column in self.columns if column.key in table)
+        """The columns that a table of it has: how far rows were verified only where that was asked, and of metrics
+        those by which some row is ranked."""
+        metrics = set(table["metric"]) if "metric" in table else set()
+        return tuple(column for column in self.columns if column.key in table and shows(column.key, metrics))
 
     @property
-    def higher(self) -> bool:
-        """Whether more is better."""
-        return MEASURES[self.by].better == "higher"
+    def by_metric(self) -> bool:
+        """Whether it is ranked by each row's own metric."""
+        return self.by == "score"
+
+    def gain(self, row: Row) -> float:
+        """What it is ranked by, turned so that more is better."""
+        return gain(row) if self.by_metric else float(row[self.by]) * self._sign
+
+    @property
+    def _sign(self) -> int:
+        return 1 if MEASURES[self.by].better == "higher" else -1
 
     def ranks(self, row: Row) -> bool:
         """Whether a row has a rank here: methods with a value do, where it says something."""
@@ -96,14 +109,16 @@ class Board:
 BOARDS = (
     Board(
         "accuracy", "Accuracy",
-        "Test accuracy of the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
-        "top1", ("top1", "difference", "p_holm"), says_something=_has_evidence,
+        "Top-1, or the task's own metric, on the test split after the final epoch: mean over seeds with its 95 % "
+        "interval, beside what it costs.",
+        "score", ("top1", "score", "difference", "p_holm"), says_something=_has_evidence,
     ),
     Board(
         "flops", "FLOPs",
         "Theoretical cost against dense. Theory, not time: what is really faster is on the throughput board.",
         "training_flops_ratio",
-        ("training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio", "pareto", "top1", "difference"),
+        ("training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio", "pareto", "top1", "score",
+         "difference"),
     ),
     Board(
         "throughput", "Throughput",
@@ -113,7 +128,7 @@ BOARDS = (
         ("inference_theory", "inference_hardware", "inference_throughput_ratio", "inference_path",
          "single_throughput_ratio", "single_latency_median", "single_path", "inference_images_per_second",
          "train_theory", "train_hardware", "train_throughput_ratio", "train_path", "train_images_per_second",
-         "conditions", "contended", "top1", "difference"),
+         "conditions", "contended", "top1", "score", "difference"),
         says_something=_is_comparable, is_noise=_is_noise, drawing="speedup.svg.j2",
     ),
 )  # fmt: skip

@@ -28,7 +28,8 @@ _COLUMNS = (
            interval=True),
     Column("p_holm", "p (Holm)", "Paired t-test against dense, corrected over all methods of the same model and "
            "dataset (Holm). Not given below three seeds.", "p", extra=True),
-    Column("pareto", "Pareto", "On the front of top-1 against training FLOPs within its model and dataset.", "flag"),
+    Column("pareto", "Pareto", "On the front of the metric against training FLOPs within its model and "
+           "dataset.", "flag"),
     Column("tier", "verified", "How far the least verified of its seeds was: reported, its checkpoint evaluated "
            "again, its first steps retrained, or all of it by others."),
     Column("statuses", "trials", "How the trials of this row ended.", "trials"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.apart import MEASURED, apart
+from dstbench.report.scores import ranking_of_row
 from dstbench.report.statistics import FEWEST, differences, holm, p_value, paired
 from dstbench.report.values import is_missing
+from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, load_results
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1.0
 COLUMNS = (
-    "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "seeds", "before", "after",
+    "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "metric", "seeds", "before", "after",
     "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
 )  # fmt: skip
 
@@ -24,14 +27,16 @@ Trials = list[dict[Any, Any]]
 
 
 def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.DataFrame:
-    """Top-1 of ``after`` minus ``before`` in percent points, paired by seed: a row per trial apart from its seed.
+    """Top-1 of ``after`` minus ``before`` in percent points, or another task's metric in its own unit, paired by
+    seed: a row per trial apart from its seed.
 
-    ``verdict`` is ``better`` or ``worse`` where the 95 % t-interval of at least three seeds excludes zero; without
-    such an interval, where the difference exceeds ``tolerance`` percent points; ``identical`` where every seed has
-    the same top-1; else ``inconclusive`` (``basis`` says what was used). Trials that finished before and no longer do
-    are ``worse``; what only one side has is ``only before`` or ``only after``, and ``not comparable`` what both have
-    on other data or by other rules. ``regressed`` marks what is worse. ``attrs["rejected"]`` lists the files left
-    out, ``attrs["blocks"]`` what ``over_blocks`` says. Raises BadInput where a folder doesn't exist.
+    ``verdict`` is ``better`` or ``worse``, by the metric's direction, where the 95 % t-interval of at least three
+    seeds excludes zero; without such an interval, where the difference exceeds ``tolerance`` percent points, or
+    percent of any other metric; ``identical`` where every seed has the same figure; else ``inconclusive`` (``basis``
+    says what was used). Trials that finished before and no longer do are ``worse``; what only one side has is ``only
+    before`` or ``only after``, and ``not comparable`` what both have on other data or by other rules. ``regressed``
+    marks what is worse. ``attrs["rejected"]`` lists the files left out, ``attrs["blocks"]`` what
+    ``over_blocks`` says. Raises BadInput where a folder doesn't exist.
     """
     import pandas as pd
 
@@ -45,7 +50,8 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     places = {"worse": 0, "better": 1, "inconclusive": 2, "not comparable": 3, "identical": 4}
     order = table["verdict"].map(places).fillna(5)
     table.attrs["blocks"] = over_blocks(old, new, tolerance)
-    table.attrs["rejected"] = [line for part in results for line in part.attrs["rejected"]]
+    for which in ("rejected", "faults"):
+        table.attrs[which] = [line for part in results for line in part.attrs[which]]
     table = table.assign(order=order).sort_values(
         ["order", "model", "dataset", "density", "method"], kind="stable"
     )
@@ -84,21 +90,44 @@ def over_blocks(
     For each seed the mean change over the methods that finished on both sides, and for all blocks the mean over
     these; the interval is over seeds, for seeds are what was drawn at random, methods and blocks are not. A seed that
     a method lacks is left out, so that every seed's mean is over the same methods; where none is left, all are used.
-    ``of`` says how many methods, or blocks, it is of; controls are among them.
+    ``of`` says how many methods, or blocks, it is of; controls are among them. Blocks of different metrics are never
+    put together: there is a row of all blocks for each.
     """
-    blocks: dict[tuple[Any, ...], list[dict[int, float]]] = {}
+    blocks: dict[tuple[Any, ...], list[_Change]] = {}
+    metrics: dict[tuple[Any, ...], Ranking] = {}
     for key in sorted(old.keys() & new.keys()):
-        first, was, now = new[key][0], top1(old[key]), top1(new[key])
+        first, was, now = new[key][0], scores(old[key]), scores(new[key])
         if common := was.keys() & now.keys():
             place = (first["model"], first["dataset"], first["density_requested"])
-            blocks.setdefault(place, []).append({seed: now[seed] - was[seed] for seed in sorted(common)})
+            metrics[place] = metric_of(new[key])
+            seeds = sorted(common)
+            change = _Change(
+                {seed: now[seed] - was[seed] for seed in seeds}, {seed: was[seed] for seed in seeds}
+            )
+            blocks.setdefault(place, []).append(change)
     ordered = sorted(blocks.items(), key=lambda item: (*item[0][:2], -item[0][2]))
-    changes = [_by_seed(members) for _, members in ordered]
+    changes = {place: _together(members) for place, members in ordered}
     rows = [
-        _block(place, len(members), change, tolerance)
-        for (place, members), change in zip(ordered, changes, strict=True)
+        _block(place, len(members), changes[place], tolerance, metrics[place]) for place, members in ordered
     ]
-    return [*rows, _block((None, None, None), len(rows), _by_seed(changes), tolerance)] if rows else []
+    for metric in dict.fromkeys(metrics[place] for place in changes):
+        alike = [change for place, change in changes.items() if metrics[place] == metric]
+        rows.append(_block((None, None, None), len(alike), _together(alike), tolerance, metric))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Of one method, or of several together: by seed, the difference, and what there was before."""
+
+    difference: dict[int, float]
+    before: dict[int, float]
+
+
+def _together(changes: list[_Change]) -> _Change:
+    return _Change(
+        *(_by_seed([getattr(change, name) for change in changes]) for name in ("difference", "before"))
+    )
 
 
 def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
@@ -108,12 +137,19 @@ def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
     return {seed: sum(values) / len(values) for seed, values in known.items()}
 
 
-def _block(place: tuple[Any, ...], count: int, change: dict[int, float], tolerance: float) -> dict[str, Any]:
-    nothing = dict.fromkeys(change, 0.0)
-    effect, (verdict, basis) = paired(change, nothing), judged(change, nothing, tolerance)
+def _block(
+    place: tuple[Any, ...], count: int, change: _Change, tolerance: float, metric: Ranking
+) -> dict[str, Any]:
+    was = dict.fromkeys(change.difference, 0.0) if metric is TOP1 else change.before
+    now = {seed: was[seed] + value for seed, value in change.difference.items()}
+    effect, (verdict, basis) = (
+        paired(change.difference, dict.fromkeys(now, 0.0)),
+        judged(now, was, tolerance, metric),
+    )
     return {
         **dict(zip(("model", "dataset", "density"), place, strict=True)),
         "of": count,
+        "metric": metric.title,
         "seeds": effect.n,
         "difference": effect.mean,
         "difference_low": effect.low,
@@ -132,7 +168,7 @@ def _groups(trials: Trials) -> dict[str, Trials]:
 
 def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
     first = (new or old)[0]
-    was, now = top1(old), top1(new)
+    was, now = scores(old), scores(new)
     common = was.keys() & now.keys()
     change = paired(now, was)
     verdict, basis = _verdict(old, new, tolerance)
@@ -141,6 +177,7 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
         **{name: first[name] for name in (*STRATEGIES, "model", "dataset", "control")},
         "density": first["density_requested"],
         "setting": first["training"] or None,
+        "metric": metric_of([*new, *old]).title,
         "seeds": len(common),
         "before": mean(was, common),
         "after": mean(now, common),
@@ -155,9 +192,14 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
     }
 
 
-def top1(trials: Trials) -> dict[int, float]:
-    """Seed -> top-1 in percent of the trials that finished."""
-    return {t["seed"]: t["top1"] for t in trials if t["status"] == "ok" and not is_missing(t["top1"])}
+def scores(trials: Trials) -> dict[int, float]:
+    """Seed -> the metric of the trials that finished."""
+    return {t["seed"]: t["score"] for t in trials if t["status"] == "ok" and not is_missing(t["score"])}
+
+
+def metric_of(trials: Trials) -> Ranking:
+    """What trials are ranked by: those that finished say it."""
+    return next((ranking_of_row(t) for t in trials if t["status"] == "ok"), TOP1)
 
 
 def mean(values: Mapping[int, float], seeds: set[int]) -> float | None:
@@ -171,25 +213,35 @@ def _verdict(old: Trials, new: Trials, tolerance: float) -> tuple[str, str]:
         return ("only after", "no trial before") if new else ("only before", "no trial after")
     if lost := _lost(old, new):
         return "worse", f"no result any more: {lost}"
-    return judged(top1(new), top1(old), tolerance)
+    return judged(scores(new), scores(old), tolerance, metric_of([*new, *old]))
 
 
-def judged(now: Mapping[int, float], was: Mapping[int, float], tolerance: float) -> tuple[str, str]:
-    """Whether ``now`` is better than ``was``, top-1 by seed, on the seeds that both have; and what that rests on."""
+def judged(
+    now: Mapping[int, float], was: Mapping[int, float], tolerance: float, metric: Ranking = TOP1
+) -> tuple[str, str]:
+    """Whether ``now`` is better than ``was``, the metric by seed, on the seeds that both have; and what that rests
+    on. tolerance: points of top-1, percent of any other metric."""
     change = paired(now, was)
     if change.mean is None:
         return "inconclusive", "no seed finished on both sides"
     if not any(differences(now, was)):
-        return "identical", f"the same top-1 at {change.n} seed{'s' if change.n > 1 else ''}"
+        name = "top-1" if metric is TOP1 else metric.title
+        return "identical", f"the same {name} at {change.n} seed{'s' if change.n > 1 else ''}"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
-        return _side(change.low, change.high, 0.0), f"95 % interval over {change.n} seeds"
-    basis = f"tolerance of {tolerance:g} points: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"
-    return _side(change.mean, change.mean, tolerance), basis
+        low, high = sorted((metric.sign * change.low, metric.sign * change.high))
+        return _side(low, high, 0.0), f"95 % interval over {change.n} seeds"
+    unit, margin = " points", tolerance
+    if metric is not TOP1:
+        common = was.keys() & now.keys()
+        unit, margin = " %", tolerance / 100 * abs(sum(was[seed] for seed in common) / len(common))
+    basis = f"tolerance of {tolerance:g}{unit}: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"
+    change_for_better = metric.sign * change.mean
+    return _side(change_for_better, change_for_better, margin), basis
 
 
 def _lost(old: Trials, new: Trials) -> str:
     """How trials ended that had a result before, and their seeds; "" where none was lost."""
-    lost = sorted(top1(old).keys() & {trial["seed"] for trial in new} - top1(new).keys())
+    lost = sorted(scores(old).keys() & {trial["seed"] for trial in new} - scores(new).keys())
     ended = sorted({f"{trial['status']}" for trial in new if trial["seed"] in lost})
     return f"{', '.join(ended)} (seed {', '.join(map(str, lost))})" if lost else ""
 

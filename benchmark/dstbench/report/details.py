@@ -19,6 +19,7 @@ from dstbench.report.notes import provenance_of
 from dstbench.report.page_data import encoded
 from dstbench.report.section import Material
 from dstbench.results.files import read_plain
+from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import Record
 from dstbench.results.table import CURVE
 
@@ -27,6 +28,7 @@ Curve = dict[float, dict[str, float]]  # epoch -> figure -> value
 FIGURES = {
     "loss": "training loss",
     "top1_validation": "validation top-1 %",
+    "score_validation": "validation metric",
     "density": "density",
     "r_s": "R_s",
     "never_dropped": "never dropped",
@@ -75,8 +77,13 @@ def _trials(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
         "key": "".join(record["key"][:KEY].ljust(KEY) for record in flat),
         "seed": encoded([record["trial"]["seed"] for record in flat]),
         "status": encoded([record["status"] for record in flat]),
-        "top1": encoded(  # of a row with one trial it is the row's own
-            [record["measures"].get("top1") if len(of) > 1 else None for of in rows for record in of], 7
+        "score": encoded(  # of a row with one trial it is the row's own
+            [
+                MEASURES["score"].value(record["measures"]) if len(of) > 1 else None
+                for of in rows
+                for record in of
+            ],
+            7,
         ),
         **_times(flat),
         "made": encoded([json.dumps(entries, ensure_ascii=False) for entries in made]),

@@ -12,8 +12,10 @@ from typing import Any
 
 from dstbench.report.boards import CLOSE, is_about_speed, is_close
 from dstbench.report.page_cells import gained
+from dstbench.report.scores import change, figure, gain, keeps, ranking_of_row, score_of, unit
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import is_missing, show
+from dstbench.results.ranking import TOP1
 from dstbench.results.table import LoadedResults
 
 Row = dict[Any, Any]
@@ -39,7 +41,7 @@ class Card:
     what: str
     candidates: tuple[Candidate, ...]
     nothing: Candidate
-    key: str = "top1"  # the measure that it shows
+    key: str = "top1"  # the column that it shows
 
     @property
     def first(self) -> Candidate:
@@ -87,8 +89,8 @@ def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:
         for place, row in enumerate(rows)
         if (row["model"], row["dataset"]) == (model, dataset) and not row.get("published")
     ]
-    sparse = [(place, row) for place, row in here if not row["control"] and not is_missing(row["top1"])]
-    small = [row for _, row in here if row["control"] == "small-dense" and not is_missing(row["top1"])]
+    sparse = [(place, row) for place, row in here if not row["control"] and not is_missing(score_of(row))]
+    small = [row for _, row in here if row["control"] == "small-dense" and not is_missing(score_of(row))]
     if not sparse:
         return []
     if is_about_speed(dataset):
@@ -114,8 +116,8 @@ def _standard(sparse: Sequence[tuple[int, Row]]) -> _Standard:
     """Dense, or where there is none the best sparse network that has evidence."""
     if not all(is_missing(row["difference"]) for _, row in sparse):
         return _Standard("dense", is_close)
-    best = _in_order(sparse, lambda row: row["top1"])[0][1]["top1"]
-    return _Standard("the best", lambda row: bool(round(row["top1"] - best, 9) >= -CLOSE))
+    best = gain(_in_order(sparse, gain)[0][1])
+    return _Standard("the best", lambda row: keeps(row, gain(row) - best, CLOSE))
 
 
 def _fastest(
@@ -132,7 +134,7 @@ def _fastest(
         )
         for place, row in _in_order(faster, lambda row: row[key])
     )
-    what = f"{_SPEEDS[kind]}{f' within {CLOSE:g} point of {standard.whose}' if standard else ', measured'}"
+    what = f"{_SPEEDS[kind]}{f' within {_margin(sparse)} of {standard.whose}' if standard else ', measured'}"
     beside = _beside(None, small, key, accurate)
     if gains or not timed:
         why = f"all {len(gains)} that are faster lose more" if gains else "no sparse network was timed"
@@ -144,17 +146,16 @@ def _fastest(
 
 def _best(sparse: Iterable[tuple[int, Row]]) -> Card:
     """The most accurate, with evidence where there is any."""
-    order = _in_order(sparse, lambda row: row["top1"])
-    level = Counter((row["top1"], row["seeds"] < EVIDENCE) for _, row in order)
+    order = _in_order(sparse, gain)
+    level = Counter((score_of(row), row["seeds"] < EVIDENCE) for _, row in order)
     candidates = (
-        Candidate(
-            place, f"{row['top1']:.2f} %", _accurate(row, level[row["top1"], row["seeds"] < EVIDENCE] - 1)
-        )
+        Candidate(place, _alone(row), _accurate(row, level[score_of(row), row["seeds"] < EVIDENCE] - 1))
         for place, row in order
     )
-    return Card(
-        "Best sparse top-1", tuple(candidates), Candidate(-1, "none", "no sparse network has finished")
-    )
+    ranking = ranking_of_row(order[0][1])
+    title = "top-1" if ranking is TOP1 else ranking.title
+    nothing = Candidate(-1, "none", "no sparse network has finished")
+    return Card(f"Best sparse {title}", tuple(candidates), nothing, ranking.key)
 
 
 def _cheapest(sparse: Iterable[tuple[int, Row]], standard: _Standard) -> Card:
@@ -164,7 +165,7 @@ def _cheapest(sparse: Iterable[tuple[int, Row]], standard: _Standard) -> Card:
         Candidate(place, f"{show('ratio', row[key])} FLOPs", f"{_who(row)}: {_cost(row)}; in theory")
         for place, row in _in_order(close, lambda row: -row[key])
     )
-    what = f"Cheapest training within {CLOSE:g} point of {standard.whose}"
+    what = f"Cheapest training within {_margin(sparse)} of {standard.whose}"
     return Card(
         what,
         tuple(candidates),
@@ -206,10 +207,10 @@ def _accurate(row: Row, level: int) -> str:
     if is_missing(row["difference"]):
         beyond = ""
     elif is_missing(row["difference_low"]):
-        beyond = f": {show('points', row['difference'])} points against dense"
+        beyond = f": {change(row)}{_points(row)} against dense"
     else:
-        low, high = (show("points", row[f"difference_{end}"]) for end in ("low", "high"))
-        beyond = f": {show('points', row['difference'])} points against dense, 95 % interval {low} to {high}"
+        low, high = (change(row, f"_{end}") for end in ("low", "high"))
+        beyond = f": {change(row)}{_points(row)} against dense, 95 % interval {low} to {high}"
     alone = (
         "one seed: no evidence that it is the best"
         if row["seeds"] < EVIDENCE
@@ -220,9 +221,23 @@ def _accurate(row: Row, level: int) -> str:
 
 
 def _cost(row: Row) -> str:
-    """An accuracy and what it costs against dense."""
-    points = "" if is_missing(row["difference"]) else f" ({show('points', row['difference'])} points)"
-    return f"{show('percent', row['top1'])} %{points}{', one seed' if row['seeds'] < EVIDENCE else ''}"
+    """A row's figure and what it costs against dense."""
+    points = "" if is_missing(row["difference"]) else f" ({change(row)}{_points(row)})"
+    return f"{figure(row)}{points}{', one seed' if row['seeds'] < EVIDENCE else ''}"
+
+
+def _alone(row: Row) -> str:
+    """The figure of a row whose metric is in the title."""
+    return figure(row) if ranking_of_row(row) is TOP1 else show("score", score_of(row))
+
+
+def _points(row: Row) -> str:
+    return " points" if ranking_of_row(row) is TOP1 else ""
+
+
+def _margin(rows: Iterable[tuple[int, Row]]) -> str:
+    """What counts as as good, in the words of the block's metric."""
+    return next((unit(row, CLOSE) for _, row in rows), f"{CLOSE:g} point")
 
 
 def _who(row: Row) -> str:

@@ -19,8 +19,9 @@ from dstbench.report.boards import is_about_speed
 from dstbench.report.highlights import about, cards
 from dstbench.report.jinja import part as text_of
 from dstbench.report.jinja import templates
-from dstbench.report.leaderboards import arranged, summarise
+from dstbench.report.leaderboards import in_order, summarise
 from dstbench.report.notes import provenance
+from dstbench.report.scores import shows
 from dstbench.report.values import Column, is_missing
 from dstbench.results.table import frame, read
 
@@ -33,6 +34,8 @@ STANDING = (
     Column("rank", "#", "Mean rank by accuracy over the board's blocks.", "rank"),
     Column("seeds", "n", "Seeds in the means.", "integer"),
     Column("top1", "top-1 %", "Mean over seeds, with its 95 % interval.", "accuracy", interval=True),
+    Column("score", "other metric", "Mean over seeds, with its 95 % interval.", "score", interval=True),
+    Column("metric", "metric", "What it is ranked by, where that isn't top-1."),
     Column("difference", "Δ dense", "Percent points, paired by seed.", "points", interval=True),
     Column("training_flops_ratio", "train FLOPs", "In theory, against dense.", "cost"),
     Column("inference_throughput_ratio", "infer speed", "Measured, against dense.", "speed"),
@@ -89,7 +92,8 @@ def write_index(folder: str | Path, installed: Registry) -> Path:
 
 def render_index(boards: Sequence[BoardEntry], installed: Registry) -> str:
     """The page."""
-    methods = _methods(boards, installed)
+    standing = _standing(boards)
+    methods = _methods(boards, installed, standing)
     parts = _used(methods, installed)
     return (
         templates()
@@ -100,10 +104,16 @@ def render_index(boards: Sequence[BoardEntry], installed: Registry) -> str:
             methods=methods,
             parts=parts,
             known={slug(part.kind, part.name) for part in parts},
-            standing=STANDING,
+            standing=standing,
             slug=slug,
         )
     )
+
+
+def _standing(boards: Sequence[BoardEntry]) -> tuple[Column, ...]:
+    """The columns that say something of some row."""
+    metrics = {row["metric"] for board in boards for row in board.rows}
+    return tuple(column for column in STANDING if shows(column.key, metrics))
 
 
 def slug(*words: str) -> str:
@@ -113,7 +123,7 @@ def slug(*words: str) -> str:
 
 def _board(folder: Path) -> BoardEntry:
     loaded = read([folder / "results"])
-    rows = arranged(summarise(frame(loaded.records)))["accuracy"].to_dict("records")
+    rows = in_order(summarise(frame(loaded.records)))["accuracy"].to_dict("records")
     blocks = dict.fromkeys((row["model"], row["dataset"]) for row in rows)
     several = len(blocks) > 1
     answers = [
@@ -130,21 +140,25 @@ def _board(folder: Path) -> BoardEntry:
     return BoardEntry(folder.name, about(rows), tuple(answers), counts, tuple(rows))
 
 
-def _methods(boards: Iterable[BoardEntry], installed: Registry) -> list[MethodEntry]:
+def _methods(
+    boards: Iterable[BoardEntry], installed: Registry, standing: Sequence[Column]
+) -> list[MethodEntry]:
     """Every method on a board, recipes and controls before combinations of parts."""
     found: dict[str, list[tuple[str, Row]]] = {}
     for board in boards:
         for row in board.rows:
             found.setdefault(row["method"], []).append((board.name, row))
-    entries = [_method(name, rows, installed) for name, rows in found.items()]
+    entries = [_method(name, rows, installed, standing) for name, rows in found.items()]
     return sorted(entries, key=lambda entry: (entry.recipe is None, entry.name))
 
 
-def _method(name: str, rows: Sequence[tuple[str, Row]], installed: Registry) -> MethodEntry:
+def _method(
+    name: str, rows: Sequence[tuple[str, Row]], installed: Registry, standing: Sequence[Column]
+) -> MethodEntry:
     _, first = rows[0]
     parts = tuple((kind, str(first[kind])) for kind in STRATEGIES if not is_missing(first[kind]))
     standings = tuple(
-        tuple(column.text(_said(board, row, column)) for column in STANDING) for board, row in rows
+        tuple(column.text(_said(board, row, column)) for column in standing) for board, row in rows
     )
     return MethodEntry(name, _part(installed, "recipe", _name(name)), parts, standings)
 
@@ -152,7 +166,7 @@ def _method(name: str, rows: Sequence[tuple[str, Row]], installed: Registry) -> 
 def _said(board: str, row: Row, column: Column) -> Row:
     """A row with its place in words; an accuracy on noise says nothing."""
     said = {**row, "board": board, "place": f"{row['model']} on {row['dataset']}"}
-    if is_about_speed(row["dataset"]) and column.key in ("rank", "top1", "difference"):
+    if is_about_speed(row["dataset"]) and column.key in ("rank", "top1", "score", "difference"):
         said[column.key] = None
     return said
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.apart import apart
 from dstbench.report.boards import Board
 from dstbench.report.leaderboards import group_of, in_order, summarise, with_versions
+from dstbench.report.scores import ranking_of_row, shows
 from dstbench.report.statistics import FEWEST, differences, holm, p_value
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, RATIOS
+from dstbench.results.ranking import TOP1
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,13 +29,14 @@ Seeds = Mapping[str, Mapping[int, float]]  # a row's group -> seed -> its value
 
 SIGNIFICANCE = 0.05
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "accuracy": ("seeds", "density", "top1", "difference", "training_flops_ratio", "inference_flops_ratio"),
-    "flops": ("seeds", "density", "training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio", "top1"),
+    "accuracy": ("seeds", "density", "top1", "score", "difference", "training_flops_ratio", "inference_flops_ratio"),
+    "flops": ("seeds", "density", "training_flops_ratio", "inference_flops_ratio", "hardware_flops_ratio", "top1",
+              "score"),
     "throughput": ("seeds", "inference_throughput_ratio", "inference_path", "train_throughput_ratio", "train_path",
-                   "top1"),
+                   "top1", "score"),
 }  # fmt: skip
 _TITLES = {
-    "seeds": r"$n$", "density": "density", "top1": r"top-1 (\%)", "difference": r"$\Delta$ dense",
+    "seeds": r"$n$", "density": "density", "top1": r"top-1 (\%)", "score": "score", "difference": r"$\Delta$ dense",
     "training_flops_ratio": "train FLOPs", "inference_flops_ratio": "infer FLOPs",
     "hardware_flops_ratio": "hardware FLOPs", "inference_throughput_ratio": "infer speed",
     "train_throughput_ratio": "train speed", "inference_path": "infer path", "train_path": "train path",
@@ -71,7 +74,10 @@ def _letter(character: str) -> str:
 def to_latex(trials: pd.DataFrame, board: Board) -> str:
     """A board of what ``load_results`` gives, our rows alone, as a ``table`` that needs the package booktabs."""
     rows: list[Row] = in_order(summarise(trials))[board.name].to_dict("records")
-    columns = [column for column in board.columns if column.key in COLUMNS[board.name]]
+    metrics = {row["metric"] for row in rows}
+    columns = [
+        column for column in board.columns if column.key in COLUMNS[board.name] and shows(column.key, metrics)
+    ]
     columns.sort(key=lambda column: COLUMNS[board.name].index(column.key))
     seeds = _by_row(trials, board.by)
     tested: list[bool] = []
@@ -96,7 +102,7 @@ def to_latex(trials: pd.DataFrame, board: Board) -> str:
             rf"\label{{tab:dstbench-{board.name}}}",
             rf"\begin{{tabular}}{{@{{}}l{numbers}@{{}}}}",
             r"\toprule",
-            " & ".join(["method", *(_TITLES[column.key] for column in columns)]) + r" \\",
+            " & ".join(["method", *(_heading(column, metrics) for column in columns)]) + r" \\",
             *(lines or [r"\midrule", r"\multicolumn{1}{@{}l}{no results} \\"]),
             r"\bottomrule",
             r"\end{tabular}",
@@ -104,6 +110,12 @@ def to_latex(trials: pd.DataFrame, board: Board) -> str:
             "",
         ]
     )
+
+
+def _heading(column: Column, metrics: set[Any]) -> str:
+    """A column's title; that of the score is the metric, where all rows have the same."""
+    known = {metric for metric in metrics if not is_missing(metric)}
+    return escaped(str(*known)) if column.key == "score" and len(known) == 1 else _TITLES[column.key]
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -139,8 +151,13 @@ def _line(row: Row, columns: Sequence[Column], bold: bool, board: Board) -> str:
     cells = [rf"\textit{{{name}}}" if row["control"] else name]
     for column in columns:
         text = _cell(row, column)
-        cells.append(rf"\textbf{{\boldmath {text}}}" if bold and column.key == board.by else text)
+        cells.append(rf"\textbf{{\boldmath {text}}}" if bold and _leads(column, row, board) else text)
     return " & ".join(cells) + r" \\"
+
+
+def _leads(column: Column, row: Row, board: Board) -> bool:
+    """Whether a column is the one that the row is ranked by."""
+    return column.key == (ranking_of_row(row).key if board.by_metric else board.by)
 
 
 def _cell(row: Row, column: Column) -> str:
@@ -153,7 +170,9 @@ def _cell(row: Row, column: Column) -> str:
     if column.kind in RATIOS or column.kind in ("cost", "fraction"):
         text = f"{value:.3g}"
     elif column.kind == "points":
-        text = f"{value:+.2f}"
+        text = f"{value:+.2f}" if ranking_of_row(row) is TOP1 else f"{value:+.4f}"
+    elif column.kind == "score":
+        text = f"{value:.4f}"
     else:
         text = f"{value:.2f}" if column.kind == "accuracy" else f"{value:.0f}"
     if not column.interval or any(is_missing(row[key]) for key in column.keys[1:]):
@@ -161,7 +180,8 @@ def _cell(row: Row, column: Column) -> str:
     low, high = (row[key] for key in column.keys[1:])
     if column.kind in RATIOS:
         return rf"${text}\;[{low:.3g}, {high:.3g}]$"
-    return rf"${text} \pm {high - value:.2f}$"
+    digits = 4 if "." in text and len(text.rpartition(".")[2]) == 4 else 2
+    return rf"${text} \pm {high - value:.{digits}f}$"
 
 
 def _by_row(trials: pd.DataFrame, measure: str) -> Seeds:
@@ -195,7 +215,7 @@ def _bold(block: Sequence[Row], board: Board, seeds: Seeds) -> set[int]:
     ]
     if not known:
         return set()
-    best = (max if board.higher else min)(known, key=lambda place: block[place][board.by])
+    best = max(known, key=lambda place: board.gain(block[place]))
     others = [place for place in known if place != best]
     mine = seeds[block[best]["group"]]
     p = holm([p_value(differences(mine, seeds[block[place]["group"]])) for place in others])

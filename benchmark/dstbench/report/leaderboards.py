@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.report.apart import apart
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.columns import COLUMNS
+from dstbench.report.scores import gain
 from dstbench.report.statistics import (
     MeanInterval,
     differences,
@@ -96,12 +98,17 @@ def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: B
     table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
     noise = [board.is_noise(row) for row in rows]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
-    table["tie"] = table["top1"]
+    table["gain"] = pd.Series(
+        [math.nan if is_missing(row[board.by]) else board.gain(row) for row in rows], summary.index, "float64"
+    )
+    table["tie"] = pd.Series(
+        [math.nan if is_missing(row["score"]) else gain(row) for row in rows], summary.index, "float64"
+    )
     return table.sort_values(
-        ["model", "dataset", "density_requested", "last", board.by, "tie", "method", "group"],
-        ascending=[True, True, False, True, not board.higher, False, True, True],
+        ["model", "dataset", "density_requested", "last", "gain", "tie", "method", "group"],
+        ascending=[True, True, False, True, False, False, True, True],
         kind="stable",
-    ).drop(columns=["last", "tie"])
+    ).drop(columns=["last", "gain", "tie"])
 
 
 def with_versions(trials: Trials) -> Trials:
@@ -124,12 +131,12 @@ def _course(trial: Mapping[Any, Any]) -> Course:
 
 
 def _dense_control(trials: Trials) -> dict[Course, dict[int, float]]:
-    """Top-1 of the dense control: course -> seed -> percent."""
+    """The metric of the dense control: course -> seed -> figure."""
     by_place: dict[Course, dict[int, float]] = {}
     for trial in trials:
-        if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["top1"]):
+        if trial["control"] == "dense" and trial["status"] == "ok" and not is_missing(trial["score"]):
             seeds = by_place.setdefault(_course(trial), {})
-            seeds.setdefault(trial["seed"], trial["top1"])
+            seeds.setdefault(trial["seed"], trial["score"])
     return by_place
 
 
@@ -137,7 +144,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
     """One row of the boards. ``named``: the component versions have to be told apart."""
     first = group[0]
     finished = [trial for trial in group if trial["status"] == "ok"]
-    top1 = {trial["seed"]: trial["top1"] for trial in finished if not is_missing(trial["top1"])}
+    scores = {trial["seed"]: trial["score"] for trial in finished if not is_missing(trial["score"])}
     control = next((trial["control"] for trial in group if trial["control"]), None)
     reference = {} if control == "dense" else dense.get(_course(first), {})
     return {
@@ -149,8 +156,8 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         "setting": _setting(first, named),
         "seeds": len(finished),
         **(measures := _measures(finished)),
-        **_interval("difference", paired(top1, reference)),
-        "p": p_value(differences(top1, reference)),
+        **_interval("difference", paired(scores, reference)),
+        "p": p_value(differences(scores, reference)),
         "tier": _least_verified(finished),
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
@@ -194,6 +201,11 @@ def _mean(trials: Trials, name: str) -> dict[str, float | None]:
     return {name: fsum(known) / len(known) if known else None}
 
 
+def _geometric(trials: Trials, name: str) -> dict[str, float | None]:
+    known = _known(trials, name)
+    return {name: math.exp(fsum(map(math.log, known)) / len(known)) if known and min(known) > 0 else None}
+
+
 def _union(trials: Trials, name: str) -> dict[str, str | None]:
     return {name: "; ".join(sorted({str(trial[name]) for trial in trials if trial[name]})) or None}
 
@@ -212,6 +224,7 @@ def _inverse(ratio: float | None) -> float | None:
 
 _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
     "mean": _mean,
+    "geometric": _geometric,
     "interval": lambda trials, name: _interval(name, mean_interval(_known(trials, name))),
     "union": _union,
     "any": _any,
@@ -259,25 +272,29 @@ def _correct(rows: list[dict[str, Any]]) -> None:
 
 
 def _mark_front(rows: list[dict[str, Any]]) -> None:
-    """Mark what is on the front of top-1 against training FLOPs within its model and data set."""
-    known = [row for row in rows if not (is_missing(row["training_flops_ratio"]) or is_missing(row["top1"]))]
+    """Mark what is on the front of the metric against training FLOPs within its model and data set."""
+    known = [row for row in rows if not (is_missing(row["training_flops_ratio"]) or is_missing(row["score"]))]
     for place in {(row["model"], row["dataset"]) for row in known}:
         here = [row for row in known if (row["model"], row["dataset"]) == place]
-        front = pareto([(row["training_flops_ratio"], row["top1"]) for row in here])
+        front = pareto([(row["training_flops_ratio"], gain(row)) for row in here])
         for row, on_front in zip(here, front, strict=True):
             row["pareto"] = on_front
 
 
 def _ranks(rows: Sequence[Mapping[Any, Any]], board: Board) -> list[float | None]:
-    """The mean rank of each row's method over complete blocks; None for what isn't ranked."""
+    """The mean rank of each row's method over complete blocks of its metric; None for what isn't ranked."""
     ranked = [board.ranks(row) for row in rows]
-    blocks: dict[str, dict[str, float]] = {}
+    blocks: dict[Any, dict[str, dict[str, float]]] = {}
     for row, counts in zip(rows, ranked, strict=True):
         if counts:
-            value = float(f"{row[board.by]:.9g}") * (1 if board.higher else -1)  # sums' last bits part no tie
-            blocks.setdefault(str([row[name] for name in PLACE]), {})[_identity(row)] = value
-    means = mean_ranks(blocks)
-    return [means.get(_identity(row)) if counts else None for row, counts in zip(rows, ranked, strict=True)]
+            value = float(f"{board.gain(row):.9g}")  # sums' last bits part no tie
+            here = blocks.setdefault(row["metric"], {}).setdefault(str([row[name] for name in PLACE]), {})
+            here[_identity(row)] = value
+    means = {metric: mean_ranks(of_metric) for metric, of_metric in blocks.items()}
+    return [
+        means[row["metric"]].get(_identity(row)) if counts else None
+        for row, counts in zip(rows, ranked, strict=True)
+    ]
 
 
 def _identity(row: Mapping[Any, Any]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.report.apart import apart
-from dstbench.report.compare import TOLERANCE, Trials, judged, mean, top1
+from dstbench.report.compare import TOLERANCE, Trials, judged, mean, metric_of, scores
 from dstbench.report.statistics import differences, holm, p_value, paired
 from dstbench.report.values import MISSING, Column, show
+from dstbench.results.measure_table import Kind
+from dstbench.results.ranking import TOP1
 from dstbench.results.table import Paths, load_results
 
 if TYPE_CHECKING:
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 COLUMNS = (
-    "method", "against", "model", "dataset", "density", "setting", "seeds", "top1", "top1_against",
+    "method", "against", "model", "dataset", "density", "setting", "seeds", "metric", "score", "score_against",
+    "top1", "top1_against",
     "difference", "difference_low", "difference_high", "p", "p_holm", "verdict", "basis",
 )  # fmt: skip
 
 
 def compare_methods(paths: Paths, method: str, against: str, tolerance: float = TOLERANCE) -> pd.DataFrame:
-    """Top-1 of ``method`` minus that of ``against`` in percent points: a row per model, data set and density.
+    """Top-1 of ``method`` minus that of ``against`` in percent points, or another task's metric in its own unit: a
+    row per model, data set and density.
 
     Both by the names that boards give them. What differs in other settings, such as ``training.storage``, is
     compared apart; a method that is there in other settings only is compared with these, and ``setting`` says so.
@@ -43,7 +47,7 @@ def compare_methods(paths: Paths, method: str, against: str, tolerance: float = 
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table.attrs["rejected"] = results.attrs["rejected"]
+    table.attrs |= {which: results.attrs[which] for which in ("rejected", "faults")}
     return table.sort_values(["model", "dataset", "density", "setting"], kind="stable").reset_index(drop=True)
 
 
@@ -80,10 +84,11 @@ def _alike(rival: dict[Any, Any], other: dict[Any, Any]) -> bool:
 
 
 def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
-    first, other, now, was = mine[0], rival[0], top1(mine), top1(rival)
+    first, other, now, was = mine[0], rival[0], scores(mine), scores(rival)
     settings = dict.fromkeys(trial["training"] or "as set" for trial in (first, other))
     effect, common = paired(now, was), now.keys() & was.keys()
-    verdict, basis = judged(now, was, tolerance)
+    metric = metric_of([*mine, *rival])
+    verdict, basis = judged(now, was, tolerance, metric)
     return {
         "method": first["label"],
         "against": other["label"],
@@ -92,8 +97,11 @@ def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
         "density": min(first["density_requested"], other["density_requested"]),
         "setting": " against ".join(settings),
         "seeds": effect.n,
-        "top1": mean(now, common),
-        "top1_against": mean(was, common),
+        "metric": metric.title,
+        "score": mean(now, common),
+        "score_against": mean(was, common),
+        "top1": mean(now, common) if metric is TOP1 else None,
+        "top1_against": mean(was, common) if metric is TOP1 else None,
         "difference": effect.mean,
         "difference_low": effect.low,
         "difference_high": effect.high,
@@ -103,24 +111,32 @@ def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
     }
 
 
+def _said(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """The metrics of the rows."""
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    return ", ".join("top-1 in percent" if metric == TOP1.title else str(metric) for metric in metrics)
+
+
 def render_methods(table: pd.DataFrame) -> RenderableType:
     """What ``compare_methods`` found, a few lines a row: no width of a terminal hides a figure."""
     from rich.text import Text
 
     rows = table.to_dict("records")
-    lines = [(f"{rows[0]['method']} against {rows[0]['against']}, top-1 in percent, paired by seed", "bold")]
+    lines = [(f"{rows[0]['method']} against {rows[0]['against']}, {_said(rows)}, paired by seed", "bold")]
     several = len({(row["model"], row["dataset"], row["density"]) for row in rows}) < len(rows)
     for row in rows:
-        effect = Column("difference", "", "", "points", interval=True).text(row)
+        of_top1 = row["metric"] == TOP1.title
+        effect = Column("difference", "", "", "points", interval=True).text(row) + " points" * of_top1
         place = f"{row['model']} on {row['dataset']} at density {row['density']:g}"
         lines.append(("", ""))
         lines.append((f"{place} ({row['setting']})" if several or "against" in row["setting"] else place, ""))
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        lines.append((f"  {row['verdict']}: {effect} points ({row['basis']})", style))
+        lines.append((f"  {row['verdict']}: {effect} ({row['basis']})", style))
         p = "" if show("p", row["p"]) == MISSING else f", p = {show('p', row['p'])}".replace("= <", "< ")
         corrected = (
             f" (Holm over {len(rows)} rows: {show('p', row['p_holm'])})" if p and len(rows) > 1 else ""
         )
-        means = f"{show('percent', row['top1'])} against {show('percent', row['top1_against'])}"
+        kind: Kind = "percent" if of_top1 else "score"
+        means = f"{show(kind, row['score'])} against {show(kind, row['score_against'])}"
         lines.append((f"  {means} over {row['seeds']} seed{'s' * (row['seeds'] != 1)}{p}{corrected}", ""))
     return Text("\n").join(Text(line, style=style) for line, style in lines)

@@ -20,14 +20,21 @@ _NONE: tuple[Any, ...] = (None, "", {}, [])
 
 _CONVENTIONS = {
     "mac": "mac: multiply–accumulates of convolutions and linear layers; norms, activations, biases and "
-    "pooling left out"
+    "pooling left out",
+    "mac-attention": "mac-attention: multiply–accumulates of convolutions, linear layers and attention, whose "
+    "products are counted for all pairs of tokens and are never sparse; norms, activations, biases, pooling and "
+    "embeddings left out",
 }
 
 
 def reading(records: Sequence[Record]) -> list[Entry]:
     """How means, intervals, ranks, FLOPs and speeds on the page came about, and what wasn't measured."""
     return [
-        ("top-1", "Test accuracy of the final epoch, mean over seeds. Nothing is selected on test data."),
+        (
+            "top-1",
+            "Test accuracy of the final epoch, mean over seeds; other tasks have a metric of their own. Nothing is "
+            "selected on test data.",
+        ),
         (
             "intervals",
             "95 % Student-t intervals of the mean over seeds (n − 1 degrees of freedom); none for one seed. "
@@ -46,7 +53,7 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         ),
         (
             "one seed",
-            "Rows with n = 1 stand in order of top-1 but have no rank: differences between single seeds are no "
+            "Rows with n = 1 stand in order of the metric but have no rank: differences between single seeds are no "
             "evidence that one method is better.",
         ),
         (

@@ -80,6 +80,7 @@ class Written:
     beside: Beside
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
+    faults: tuple[str, ...] = ()  # of those rejected, that are so by an error of ours
     remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
 
 
@@ -88,9 +89,9 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     and the page and the tables about exploration where records say how it went.
 
     Where the results are ``out/results``, as ``dstbench index`` reads boards, the page links to the index above it.
-    verdicts: see ``results.table.read``. A record that no board can show is left out by name. Raises BadInput where a
-    folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full, what was in ``out``
-    stays.
+    verdicts: see ``results.table.read``. A record that no board can show is left out by name, as a fault of ours.
+    Raises BadInput where a folder of results or verdicts doesn't exist or ``out`` is a file; where the disk is full,
+    what was in ``out`` stays.
     """
     folder = Path(out)
     folders = roots(results)
@@ -104,6 +105,7 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
         beside,
         tuple(folder / name for name in contents),
         tuple(map(str, loaded.rejected)),
+        loaded.faults,
         remarks(loaded),
     )
 

@@ -6,6 +6,7 @@ from statistics import quantiles
 from typing import Any
 
 from dstbench.report.boards import may_gain
+from dstbench.report.scores import score_of
 from dstbench.report.values import is_missing
 
 Row = dict[Any, Any]
@@ -15,10 +16,12 @@ NOTICEABLE = 1.05  # a speed-up worth pointing at: timings of equal networks dif
 METHOD_PARTS = ("init", "structure", "prune", "grow")  # said in the cell of the method
 
 
-def accuracy_axis(rows: list[Row]) -> Axis:
-    """Lowest and highest top-1 worth showing, intervals included; far outliers below (Tukey's fence) fall off."""
-    keys = ("top1", "top1_low", "top1_high")
-    values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
+def metric_axis(rows: list[Row]) -> Axis:
+    """The least and the most worth showing, intervals included, of top-1, or of another metric where no row has one;
+    far outliers below (Tukey's fence) fall off."""
+    of_top1 = [row for row in rows if not is_missing(row["top1"])]
+    ends = [score_of(row, end) for row in of_top1 or rows for end in ("", "_low", "_high")]
+    values = [value for value in ends if not is_missing(value)]
     if len(values) < 2:
         return (values[0] - 1, values[0] + 1) if values else (0.0, 1.0)
     first, _, third = quantiles(values, n=4)

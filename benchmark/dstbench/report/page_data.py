@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.columns import COLUMNS
 from dstbench.report.highlights import Card
-from dstbench.report.page_cells import METHOD_PARTS, accuracy_axis, gained
+from dstbench.report.page_cells import METHOD_PARTS, gained, metric_axis
 from dstbench.report.published.beside import COLUMNS as PUBLISHED
 from dstbench.report.published.beside import Beside
+from dstbench.report.scores import ranking_of_row, shows
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED
+from dstbench.results.ranking import TOP1
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +33,9 @@ Encoded = dict[str, Any]
 
 FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 MORE = (*FOLDED, "bits", "p", *PUBLISHED)  # no column of a board's own, but read by plots, panels and cells
-_DIGITS = {"accuracy": 7, "points": 7}  # significant ones; else 5, which is more than is shown
+_DIGITS = {"accuracy": 7, "points": 7, "score": 7}  # significant ones; else 5, which is more than is shown
 SAID = 100  # candidates of a card whose words are in the page
-_AHEAD = ("rank", "method", "", "top1", "difference")  # "": what the board is ranked by
+_AHEAD = ("rank", "method", "", "top1", "score", "difference")  # "": what the board is ranked by
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def page_data(
         ],
         "values": values,
         "boards": [_board(board, listed, rows) for board in BOARDS],
-        "axis": accuracy_axis([row for row in rows if not row.get("published")]),
-        "blocks": [{"model": model, "dataset": dataset} for model, dataset in blocks],
+        "axis": metric_axis([row for row in rows if not row.get("published")]),
+        "blocks": [
+            {"model": model, "dataset": dataset, **_metric(rows, model, dataset)} for model, dataset in blocks
+        ],
         "cards": [[_card(card) for card in asked] for asked in questions],
         "details": details,
     }  # fmt: skip
@@ -106,11 +110,14 @@ def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
     ahead = [key or board.by for key in _AHEAD]
     places = {key: place for place, key in reversed(list(enumerate(ahead)))}
     listed = sorted(board.columns, key=lambda column: places.get(column.key, len(ahead)))
+    metrics = {row.get("metric") for row in rows}
     constant = {key for key in ("model", "dataset") if len({row[key] for row in rows}) < 2}
     return [
         replace(column, extra=True) if column.key in constant or column.key in METHOD_PARTS else column
         for column in listed
-        if column.key not in FOLDED and (column.key != "tier" or any(row.get("tier") for row in rows))
+        if column.key not in FOLDED
+        and shows(column.key, metrics)
+        and (column.key != "tier" or any(row.get("tier") for row in rows))
     ]
 
 
@@ -143,6 +150,13 @@ def _card(card: Card) -> dict[str, Any]:
         "first": [astuple(candidate) for candidate in card.candidates[:SAID]],
         "then": [candidate.row for candidate in card.candidates[SAID:]],
     }
+
+
+def _metric(rows: Sequence[Row], model: str, dataset: str) -> dict[str, Any]:
+    """What a block is ranked by, where that isn't top-1."""
+    here = (row for row in rows if (row["model"], row["dataset"]) == (model, dataset) and row["seeds"])
+    ranking = next((ranking_of_row(row) for row in here if not row.get("published")), TOP1)
+    return {} if ranking is TOP1 else {"metric": ranking.title, "lower": ranking.sign < 0}
 
 
 def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]:

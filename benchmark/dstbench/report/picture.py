@@ -13,7 +13,9 @@ from dstbench.report.axes import Axis, round_numbers
 from dstbench.report.boards import is_about_speed
 from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
+from dstbench.report.scores import gain, ranking_of_row, score_of
 from dstbench.report.values import is_missing, shortened, show
+from dstbench.results.ranking import TOP1
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ class Plotted:
     title: str
     least: float  # what the axis never goes below, and above
     most: float
+    pad: float = 0.1  # at least, around what is shown
 
     def limits(self, rows: Sequence[Row]) -> tuple[float, float]:
         """The axis, also where the interval of few seeds reaches far beyond."""
@@ -40,7 +43,7 @@ class Plotted:
         values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
         if not values:
             return self.least, min(self.most, self.least + 1)
-        pad = max(0.05 * (max(values) - min(values)), 0.1)
+        pad = max(0.05 * (max(values) - min(values)), self.pad)
         return max(self.least, min(values) - pad), min(self.most, max(values) + pad)
 
 
@@ -51,9 +54,10 @@ SPEED = Plotted("inference_throughput_ratio", "inference speed", 0.0, inf)
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
     rows = _block(tables["accuracy"].to_dict("records"))
-    measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else ACCURACY
+    measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else _metric(rows)
     rows = [row for row in rows if not is_missing(row[measure.key])]
-    order = sorted(rows, key=lambda row: (-row[measure.key], row["method"]))
+    best = (lambda row: row[measure.key]) if measure is SPEED else gain
+    order = sorted(rows, key=lambda row: (-best(row), row["method"]))
     ranked = [row for row in order if not row["control"]]
     shown = [*ranked[:methods], *(row for row in order if row["control"])]
     low, high = measure.limits(shown)
@@ -69,6 +73,7 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             axis=AXIS,
             title=about(rows),
             measure=measure,
+            mean=measure is not SPEED,
             total=len(ranked),
             ticks=axis.ticks(tick for tick in round_numbers(low, high, most=7) if tick > low),
             rows=[
@@ -77,6 +82,12 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             ],
         )
     )
+
+
+def _metric(rows: Sequence[Row]) -> Plotted:
+    """Of a block: top-1, or its own metric."""
+    ranking = next(map(ranking_of_row, rows), TOP1)
+    return ACCURACY if ranking is TOP1 else Plotted("score", f"{ranking.title}, test", -inf, inf, 1e-3)
 
 
 def _names(rows: list[Row]) -> list[str]:
@@ -88,7 +99,7 @@ def _names(rows: list[Row]) -> list[str]:
 
 def _block(rows: list[Row]) -> list[Row]:
     """Rows with a result of the block that has most methods, at its lowest density; dense comes along."""
-    measured = [row for row in rows if not is_missing(row["top1"])]
+    measured = [row for row in rows if not is_missing(score_of(row))]
     sizes: dict[tuple[str, str, float], int] = {}
     for row in measured:
         place = (row["model"], row["dataset"], row["density_requested"])
@@ -110,8 +121,7 @@ def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
         "x": axis.at(row[measure.key]),
         "low": axis.at(low) if interval else None,
         "high": axis.at(high) if interval else None,
-        "value": f"{row[measure.key]:.2f}"
-        + (f" ±{high - row[measure.key]:.2f}" if interval and measure is ACCURACY else ""),
+        "value": _value(row[measure.key], high if interval and measure is not SPEED else None, measure),
         "cost": show("ratio", row["training_flops_ratio"]),
         "bar": 0
         if is_missing(row["training_flops_ratio"])
@@ -120,3 +130,8 @@ def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
         + (" *" if row["contended"] is True else ""),
         "path": shortened(row["inference_path"] or "", PATH),
     }
+
+
+def _value(value: float, high: float | None, measure: Plotted) -> str:
+    digits = 4 if measure.key == "score" else 2
+    return f"{value:.{digits}f}" + ("" if high is None else f" ±{high - value:.{digits}f}")

@@ -14,12 +14,14 @@ from dstbench.report.axes import Axis, Frame, Ticks, round_numbers
 from dstbench.report.jinja import templates
 from dstbench.report.leaderboards import in_order, shown_columns
 from dstbench.report.picture import render_picture
+from dstbench.report.scores import gain, ranking_of_row, score_of
 from dstbench.report.section import Material, material_of
 from dstbench.report.speedup import CIRCLE, DENSE, speedups
 from dstbench.report.statistics import pareto
 from dstbench.report.trajectories import plotted
 from dstbench.report.values import is_missing, shortened
 from dstbench.results.files import make_folder, write_all
+from dstbench.results.ranking import TOP1
 from dstbench.results.table import LoadedResults
 
 Row = dict[Any, Any]
@@ -29,7 +31,9 @@ COLOURS = {
     "control": "#6d4bc3", "rest": "#c3c9d2", "ink": "#333a45",
 }  # fmt: skip
 FRAME = Frame(640, 420, left=56, right=20, top=44, bottom=48)
-MEASURES: Mapping[str, tuple[str, bool]] = {  # what top-1 is drawn against: title, whether less is better
+MEASURES: Mapping[
+    str, tuple[str, bool]
+] = {  # what the metric is drawn against: title, whether less is better
     "training_flops_ratio": ("training FLOPs against dense (theory)", True),
     "inference_flops_ratio": ("inference FLOPs against dense (theory)", True),
     "train_throughput_ratio": ("training speed against dense (measured)", False),
@@ -124,11 +128,11 @@ def plots(loaded: LoadedResults) -> dict[str, str]:
     structures = sorted({row["structure"] for row in rows if not is_missing(row["structure"])})
     for place in dict.fromkeys((row["model"], row["dataset"]) for row in rows):
         here = [
-            row for row in rows if (row["model"], row["dataset"]) == place and not is_missing(row["top1"])
+            row for row in rows if (row["model"], row["dataset"]) == place and not is_missing(row["score"])
         ]
         for key in MEASURES:
             if drawing := _scatter(here, key, " on ".join(place), structures):
-                pictures[_slug("top1", key, *place)] = drawing.svg()
+                pictures[_slug(ranking_of_row(here[0]).key, key, *place)] = drawing.svg()
     timed = ordered["throughput"].to_dict("records")
     pictures |= {_slug("speedup", drawing.title): drawing.svg() for drawing in _speedups(timed, structures)}
     return pictures | dict(_trajectories(material))
@@ -139,36 +143,45 @@ def _slug(*words: str) -> str:
 
 
 def _scatter(rows: Sequence[Row], key: str, place: str, structures: Sequence[str]) -> Drawing | None:
-    """Top-1 against a measure on a logarithmic axis, with the front of what nothing beats in both."""
+    """The metric against a measure on a logarithmic axis, with the front of what nothing beats in both."""
     known = [row for row in rows if not is_missing(row.get(key)) and row[key] > 0]
     if not [row for row in known if not row["control"]]:
         return None
     title, less = MEASURES[key]
     xs = [row[key] for row in known]
-    ys = [row[end] for row in known for end in ("top1", "top1_low", "top1_high") if not is_missing(row[end])]
-    pad = max(0.05 * (max(ys) - min(ys)), 0.1)
-    low, high = max(0.0, min(ys) - pad), min(100.0, max(ys) + pad)
+    ranking = ranking_of_row(known[0])
+    ends = [score_of(row, end) for row in known for end in ("", "_low", "_high")]
+    ys = [value for value in ends if not is_missing(value)]
+    if ranking is TOP1:
+        pad = max(0.05 * (max(ys) - min(ys)), 0.1)
+        low, high = max(0.0, min(ys) - pad), min(100.0, max(ys) + pad)
+    else:
+        pad = 0.05 * (max(ys) - min(ys)) or 0.05 * abs(ys[0]) or 1.0
+        low, high = min(ys) - pad, max(ys) + pad
     across, up = FRAME.x(min(xs) / 1.1, max(xs) * 1.1, logarithmic=True), FRAME.y(low, high)
     dots = [_dot(row, key, across, up, structures) for row in known]
     calm = [row for row in known if not (key.endswith("throughput_ratio") and row["contended"] is True)]
-    front = pareto([(row[key] if less else 1 / row[key], row["top1"]) for row in calm])
-    best = sorted((row[key], row["top1"]) for row, on in zip(calm, front, strict=True) if on)
+    front = pareto([(row[key] if less else 1 / row[key], gain(row)) for row in calm])
+    best = sorted((row[key], score_of(row)) for row, on in zip(calm, front, strict=True) if on)
     line = Stroke(" ".join(f"{across.at(x)},{up.at(y)}" for x, y in best), "front")
     legend = [(COLOURS[f"s{min(i, 5)}"], name) for i, name in enumerate(structures)]
     return Drawing(
-        place, f"{title} →", "↑ top-1 %, test; bars: 95 % t-interval; dotted: Pareto front",
+        place, f"{title} →",
+        f"{'↑' if ranking.sign > 0 else '↓'} {ranking.title}, test; bars: 95 % t-interval; dotted: Pareto front",
         across.ticks(_decades(across.low, across.high)), up.ticks(round_numbers(low, high, most=8)),
         dots=dots, lines=[line], legend=[*legend, (COLOURS["control"], "controls")],
     )  # fmt: skip
 
 
 def _dot(row: Row, key: str, across: Axis, up: Axis, structures: Sequence[str]) -> Dot:
-    ends = (row["top1"] if is_missing(row[end]) else row[end] for end in ("top1_low", "top1_high"))
+    ends = (
+        score_of(row) if is_missing(score_of(row, end)) else score_of(row, end) for end in ("_low", "_high")
+    )
     low, high = (up.at(end) for end in ends)
     place = min(structures.index(row["structure"]), 5) if row["structure"] in structures else 5
     colour = COLOURS["control" if row["control"] else f"s{place}"]
     shape = DENSE if row["control"] else CIRCLE
-    return Dot(across.at(row[key]), up.at(row["top1"]), low, high, colour, row["method"], shape)
+    return Dot(across.at(row[key]), up.at(score_of(row)), low, high, colour, row["method"], shape)
 
 
 def _decades(low: float, high: float) -> Iterator[float]:

@@ -16,10 +16,12 @@ from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
+from dstbench.report.scores import ranking_of_row, score_of
 from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 from dstbench.results.printable import cell
+from dstbench.results.ranking import TOP1, Ranking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +83,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
     if len(rows) > LONGEST:
         lines += ["", f"The first {LONGEST:,} of {len(rows):,} rows: the CSV beside this file has all."]
     if "published" in table:
-        lines += published_markdown(beside, compare=board.by == "top1")
+        lines += published_markdown(beside, compare=board.by_metric)
     return "\n".join(lines) + "\n"
 
 
@@ -116,7 +118,8 @@ def render_text(
     ]
     legend = (
         "◂ control · # mean rank over models, data sets and densities, shared where equal\n"
-        "top-1: test, mean ± 95 % t-interval over n seeds · Δ dense: percent points, paired by seed\n"
+        f"{_said_of_metrics(table)}, mean ± 95 % t-interval over n seeds · "
+        f"Δ dense: {_said_of_changes(table)}, paired by seed\n"
         "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
         "in brackets where something else ran"
     )
@@ -127,11 +130,30 @@ def render_text(
             "\nsynthetic: noise to be timed on, in order of inference speed; its accuracies mean nothing"
         )
     if (table["seeds"] == 1).any():
-        legend += (
-            "\none seed (n = 1): in order of top-1 but not numbered, for such differences are no evidence"
-        )
+        legend += "\none seed (n = 1): in order of the metric but not numbered, for such differences are no evidence"
     parts = [*blocks, Text(legend, style="dim")]
     return Group(*parts, *render_published(beside)) if beside.rows else Group(*parts)
+
+
+def _metrics(table: pd.DataFrame) -> list[Ranking]:
+    return list(dict.fromkeys(ranking_of_row(row) for row in table.to_dict("records") if row["seeds"])) or [
+        TOP1
+    ]
+
+
+def _said_of_metrics(table: pd.DataFrame) -> str:
+    named = (
+        "top-1: test" if one is TOP1 else f"{one.title}: test, {one.better} is better"
+        for one in _metrics(table)
+    )
+    return " · ".join(named)
+
+
+def _said_of_changes(table: pd.DataFrame) -> str:
+    metrics = _metrics(table)
+    if metrics == [TOP1]:
+        return "percent points"
+    return "in the metric's unit" + (", percent points of top-1" if TOP1 in metrics else "")
 
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:
@@ -144,7 +166,8 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
     entries = []
     for row in table.to_dict("records"):
         change = Column("difference", "", "", "points", interval=True).text(row)
-        numbers = (show("percent", row["before"]), show("percent", row["after"]), change, row["verdict"])
+        kind: Kind = "percent" if row["metric"] == TOP1.title else "score"
+        numbers = (show(kind, row["before"]), show(kind, row["after"]), change, row["verdict"])
         places = (row["model"], row["dataset"], f"{row['density']:g}")
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
         entries.append(Entry(row["method"], (*places, *numbers), remark=row["basis"], style=style))
@@ -162,27 +185,32 @@ def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in blocks:
         change = Column("difference", "", "", "points", interval=True).text(row)
+        change += " points" if row["metric"] == TOP1.title else f" of {row['metric']}"
         place = f"all {row['of']} methods of {row['model']} on {row['dataset']}"
         place = (
             f"all {row['of']} blocks" if row["model"] is None else f"{place} at density {row['density']:g}"
         )
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        lines.append(Text(f"{row['verdict']}: {change} points, {place} ({row['basis']})", style=style))
+        lines.append(Text(f"{row['verdict']}: {change}, {place} ({row['basis']})", style=style))
     return lines
 
 
 def render_trials(trials: pd.DataFrame) -> RenderableType:
     """One line a trial, as ``results show`` lists them, with the reason below where one is missing."""
-    entries = []
+    entries, metrics = [], _metrics(trials.assign(seeds=trials["status"] == "ok"))
     for key, row in trials.to_dict("index").items():
         cells = (row["model"], row["dataset"], f"{row['density_requested']:g}", str(row["seed"]),
-                 show("percent", row["top1"]), row["status"])  # fmt: skip
+                 _figure(row), row["status"])  # fmt: skip
         entries.append(Entry(row["label"], cells, lead=str(key)[:12], remark=row["reason"] or ""))
     fields = (
         Field("model", right=False), Field("dataset", right=False), Field("density"), Field("seed"),
-        Field("top-1 %"), Field("status", right=False),
+        Field(" or ".join(one.title for one in metrics)), Field("status", right=False),
     )  # fmt: skip
     return Sheet(fields, (tuple(entries),), lead="key")
+
+
+def _figure(row: Mapping[Any, Any]) -> str:
+    return show("percent" if ranking_of_row(row) is TOP1 else "score", score_of(row))
 
 
 def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | None) -> RenderableType:
@@ -202,7 +230,10 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
             entries += [_entry(row, style) for row in shown]
             left_out[part] += len(listed) - len(shown)
         sections.append(tuple(entries))
-    table = Sheet(_fields(sections), tuple(filter(None, sections)), title=f"{model} on {dataset}", lead="#")
+    ranking = next((ranking_of_row(row) for row in rows if row["seeds"]), TOP1)
+    table = Sheet(
+        _fields(sections, ranking), tuple(filter(None, sections)), title=f"{model} on {dataset}", lead="#"
+    )
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
@@ -246,12 +277,16 @@ def _ordered(
     return [*({**row, "rank": speeds[_identity(row)][1]} for row in ours), *others]
 
 
-def _fields(sections: Sequence[Sequence[Entry]]) -> tuple[Field, ...]:
-    """The columns; one in which nothing was measured is the first to go."""
+def _fields(sections: Sequence[Sequence[Entry]], ranking: Ranking) -> tuple[Field, ...]:
+    """The columns of a block, whose metric has the name it goes by there; one in which nothing was measured is the
+    first to go."""
     cells = list(zip(*(entry.cells for section in sections for entry in section), strict=True))
+    named = [
+        Field(ranking.title, field.spare) if column.key == "top1" else field for column, field in TERMINAL
+    ]
     return tuple(
         replace(field, spare=9) if cells and set(cells[i]) == {MISSING} else field
-        for i, (_, field) in enumerate(TERMINAL)
+        for i, field in enumerate(named)
     )
 
 
@@ -262,7 +297,8 @@ def _entry(row: dict[Any, Any], style: str) -> Entry:
     if row.get("published"):
         method += f" published {row['published']}"
         row = {**row, "density": row["density_requested"]}
-    cells = tuple(_compact(column, row) for column, _ in TERMINAL)
+    own = COLUMNS["top1" if ranking_of_row(row) is TOP1 else "score"]
+    cells = tuple(_compact(own if column.key == "top1" else column, row) for column, _ in TERMINAL)
     return Entry(method, cells, lead="" if outside else show("rank", row["rank"]), style=style)
 
 
@@ -275,7 +311,8 @@ def _compact(column: Column, row: Mapping[Any, Any]) -> str:
 
 def _with_spread(text: str, column: Column, row: Mapping[Any, Any]) -> str:
     high = row[column.keys[-1]]
-    interval = "" if is_missing(high) else f" ±{high - row[column.key]:.2f}"
+    digits = 2 if column.kind == "accuracy" else 4
+    interval = "" if is_missing(high) else f" ±{high - row[column.key]:.{digits}f}"
     return f"{text}{interval} {row['spread']}" if row.get("spread") else f"{text}{interval}"
 
 
@@ -285,6 +322,7 @@ def _in_brackets(text: str, column: Column, row: Mapping[Any, Any]) -> str:
 
 _COMPACT: dict[Kind, Callable[[str, Column, Mapping[Any, Any]], str]] = {
     "accuracy": _with_spread,
+    "score": _with_spread,
     "speed": _in_brackets,
 }
 _SAID = ("control", "contended")  # Markdown says these with italics and beside the speed

@@ -10,17 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from math import fsum, prod
+from math import fsum, nan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.jinja import part, templates
 from dstbench.report.leaderboards import PLACE, summarise
 from dstbench.report.lines import Line, LinePlot, plot
+from dstbench.report.scores import gain
 from dstbench.report.section import Material, material_of
 from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.text import csv_text
-from dstbench.report.values import Column
+from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.table import LoadedResults
 
@@ -139,7 +140,7 @@ class Trajectory:
 
 
 def trajectories(loaded: LoadedResults, material: Material | None = None) -> list[Trajectory]:
-    """What has a trajectory, by model, data set and density, the most accurate first; rows as on the boards.
+    """What has a trajectory, by model, data set and density, the best first; rows as on the boards.
 
     material: that of the same results, where it is there already.
     """
@@ -152,7 +153,9 @@ def trajectories(loaded: LoadedResults, material: Material | None = None) -> lis
     if list(summary["seeds"]) != [len(groups[group]) for group in summary["group"]]:
         table = whole.trials.loc[[record["key"] for records in groups.values() for record in records]]
         summary = summarise(table)  # of the seeds that have one alone
-    order = ["model", "dataset", "density_requested", "top1", "method", "group"]
+    order = ["model", "dataset", "density_requested", "gain", "method", "group"]
+    gains = [nan if is_missing(row["score"]) else gain(row) for row in summary.to_dict("records")]
+    summary = summary.assign(gain=gains)
     summary = summary.sort_values(order, ascending=[True, True, False, False, True, True])
     return [
         Trajectory({name: row[name] for name in IDENTITY}, groups[row["group"]])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstbench.results.measure_table import RATIOS, WORDS, Kind
+from dstbench.results.ranking import TOP1
 
 MISSING = "–"
 ITSELF = "its speed is dense against dense: the distance from 1× is timing noise"
@@ -39,14 +40,19 @@ class Column:
         """A row's value for people, without its interval; published ratios have the two digits of print."""
         if row.get("published") and self.kind == "cost" and not is_missing(row[self.key]):
             return f"{row[self.key]:.2f}×"
-        return show(self.kind, row[self.key])
+        return show(self._kind(row), row[self.key])
+
+    def _kind(self, row: Mapping[Any, Any]) -> Kind:
+        """Differences are in points of top-1, or in the unit of the row's own metric."""
+        own = self.kind == "points" and not is_missing(row.get("metric")) and row["metric"] != TOP1.title
+        return "change" if own else self.kind
 
     def text(self, row: Mapping[Any, Any]) -> str:
         """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
         main = self.main(row)
         if main == MISSING or not self.interval:
             return main
-        low, high = (show(self.kind, row[key]).removesuffix("×") for key in self.keys[1:])
+        low, high = (show(self._kind(row), row[key]).removesuffix("×") for key in self.keys[1:])
         return main if MISSING in (low, high) else f"{main} [{low}, {high}]"
 
 
@@ -99,6 +105,8 @@ _SHOW: dict[Kind, Callable[[Any], str]] = {
     "percent": lambda value: f"{value:.2f}",
     "accuracy": lambda value: f"{value:.2f}",
     "points": _signed,
+    "score": lambda value: f"{value:#.4g}".rstrip(".").replace("-", "−"),
+    "change": lambda value: f"{value:+.4f}".replace("-", "−") if round(value, 4) else "0",
     "fraction": lambda value: f"{round(value, 3) + 0.0:.3f}".replace("-", "−"),
     **dict.fromkeys(RATIOS, _ratio),
     "si": _si,

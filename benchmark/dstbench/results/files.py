@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dstbench.errors import BadInput
+from dstbench.results.steady import steadily
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -25,6 +26,10 @@ def read_plain(path: Path, most: int) -> bytes:
     Raises OSError where it can't be read, and ValueError, saying what it is, where it isn't a plain file or is
     larger: reading a pipe would wait, and reading a device or a file of terabytes never end.
     """
+    return steadily(lambda: _read_plain(path, most))
+
+
+def _read_plain(path: Path, most: int) -> bytes:
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(handle)
@@ -54,6 +59,10 @@ def write_all(folder: Path, contents: Mapping[str, str], scratch: Path | None = 
     they are made ready, if not in their own. Raises BadInput where ``folder`` is a file, and OSError where the disk
     is full or read-only, or ``scratch`` is gone; what was there stays.
     """
+    steadily(lambda: _write_all(folder, contents, scratch))
+
+
+def _write_all(folder: Path, contents: Mapping[str, str], scratch: Path | None) -> None:
     make_folder(folder)
     ready: dict[str, str] = {}
     try:

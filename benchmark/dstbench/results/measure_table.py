@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from dstbench.results.ranking import ranking_of
+
 Kind = Literal[
-    "text", "integer", "rank", "percent", "accuracy", "points", "fraction", "ratio", "cost", "speed", "si", "bytes",
-    "seconds", "p", "flag", "method", "trials", "note",
+    "text", "integer", "rank", "percent", "accuracy", "score", "change", "points", "fraction", "ratio", "cost",
+    "speed", "si", "bytes", "seconds", "p", "flag", "method", "trials", "note",
 ]  # fmt: skip
 """How a value is written, and what its cell looks like. ``cost`` and ``speed`` are ratios to dense: of FLOPs in
 theory, of images per second as measured."""
@@ -27,8 +29,9 @@ _RANGES: Mapping[Kind, tuple[float, float]] = {
     "fraction": (0.0, 1.01),  # room for rounding
     "points": (-100.0, 100.0),
 }
-Aggregate = Literal["mean", "interval", "union", "any"]
-"""Over seeds: the mean, the mean with its t-interval, the different values, whether one is true."""
+Aggregate = Literal["mean", "geometric", "interval", "union", "any"]
+"""Over seeds: the mean, the geometric mean, the mean with its t-interval, the different values, whether one is
+true."""
 
 
 class RecordedSpeed(TypedDict, total=False):
@@ -82,6 +85,14 @@ class RecordedLayer(LayerFigures):
     active: int  # weights
 
 
+class RecordedMetric(TypedDict):
+    """What a trial is ranked by, where that isn't top-1."""
+
+    key: str
+    title: str
+    better: Literal["higher", "lower"]
+
+
 class RecordedCourse(TypedDict, total=False):
     """A few points of a training, each figure a list over them."""
 
@@ -123,6 +134,16 @@ class MeasureRow:
     def value(self, measures: Mapping[str, Any]) -> Any:
         """What a record's measures say, None where they don't."""
         return self.read(measures) if self.read else measures.get(self.key)
+
+
+def _metric(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """One of the figures of a task other than classification."""
+
+    def read(measures: Mapping[str, Any]) -> float | None:
+        value: float | None = (measures.get("metrics") or {}).get(key)
+        return value
+
+    return read
 
 
 def _speed(
@@ -190,10 +211,29 @@ _ROWS = (
     MeasureRow("top1", "accuracy", "top-1 %", "Test accuracy of the final epoch in percent: mean over seeds, with "
                "its 95 % t-interval from two seeds on. Nothing is selected on test data.",
                over_seeds="interval", interval=True, better="higher", boards=_ALL),
+    # of tasks other than classification; a record without ``metric`` is ranked by top-1
+    MeasureRow("task", "text", type=str, framed=False),
+    MeasureRow("score", "score", "score", "The task's own metric over the whole test split after the final epoch: "
+               "mean over seeds, with its 95 % t-interval from two seeds on. Nothing is selected on test data.",
+               read=lambda m: m.get("score", m.get("top1")), within=(-LARGEST, LARGEST), over_seeds="interval",
+               interval=True, better="higher", boards=_ALL),
+    MeasureRow("metric", "text", "metric", "What is ranked by; blocks of different metrics share no ranking.",
+               type=RecordedMetric, read=lambda m: ranking_of(m).title if m else None, over_seeds="union",
+               boards=_ALL),
+    MeasureRow("better", "text", "better", "Which way the metric is better.", type=None,
+               read=lambda m: ranking_of(m).better if m else None, over_seeds="union", boards=_ALL),
+    MeasureRow("score_validation", "score", "validation", "The metric on the validation split after the final epoch.",
+               within=(-LARGEST, LARGEST), read=lambda m: m.get("score_validation", m.get("top1_validation")),
+               extra=True, boards=_ACCURACY),
+    MeasureRow("perplexity", "score", "perplexity", "e to the mean loss per token.", type=None,
+               read=_metric("perplexity"), over_seeds="geometric", boards=_ACCURACY),
+    MeasureRow("bits_per_character", "score", "bits/char", "Bits that a character of the test split takes.",
+               type=None, read=_metric("bits_per_character"), boards=_ACCURACY),
+    MeasureRow("metrics", "text", type=dict[str, float], within=(-LARGEST, LARGEST), framed=False),
     MeasureRow("top1_validation", "percent", "validation %", "Validation accuracy of the final epoch in percent.",
                extra=True, boards=_ACCURACY),
     MeasureRow("loss", "fraction", "loss", "Mean cross-entropy of the final epoch on the test split.",
-               within=(0.0, LARGEST), extra=True, boards=_ACCURACY),
+               read=lambda m: m.get("loss", _metric("loss")(m)), within=(0.0, LARGEST), extra=True, boards=_ACCURACY),
     # sparsity and exploration
     MeasureRow("density_requested", "fraction", framed=False),  # in the table of trials it is the trial's own
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",

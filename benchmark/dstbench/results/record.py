@@ -49,6 +49,7 @@ class Rejected:
 
     path: Path
     reason: str
+    fault: bool = False  # whether that is an error of ours, which nothing in the file explains
 
     def __str__(self) -> str:
         return printable(f"{self.path}: {self.reason}")
@@ -59,9 +60,12 @@ class Rejected:
         return printable("/".join(self.path.parts[-3:]))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, ASCII; NaN and infinities are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def checksum(record: Mapping[str, Any]) -> str:

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 EVALUATION = 1
-"""Of the evaluation: top-1 of the final epoch over the whole test split, nothing chosen on it. A change of what
-``top1`` means is a new number here. Records that name none are by the first."""
+"""Of the evaluation: the task's metrics of the final epoch over the whole test split, nothing chosen on it. A change
+of what ``top1`` means is a new number here. Records that name none are by the first."""

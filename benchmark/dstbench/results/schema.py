@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, reduce
 from math import prod
 from operator import or_
@@ -30,10 +31,11 @@ TRIAL = 65_536
 """Characters of a trial as JSON: all of it may end up in one cell of a table."""
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else may get through
-_ESCAPE = re.compile(r"\\u(?!00[0-7])([0-9a-f]{4})")  # beyond ASCII, as json.dumps writes it
+_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.?)", re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_LONG = re.compile(r"\d{70}")
-_GREAT = re.compile(r"\+?0*(?:[3-9]\d|\d{3})")  # an exponent
+_SHOWN = bytes((*range(32, 127), 10))  # of ASCII
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_GREAT = re.compile(rb"[+-]?0*(?:[3-9]\d|\d{3})")  # an exponent
 
 
 class Trial(TypedDict):
@@ -66,17 +68,10 @@ class Schema(TypedDict):
 def problem(record: Mapping[str, Any], plain: bool = False) -> str | None:
     """The first thing that doesn't fit the schema: field, what was expected, what came; None where all does.
 
-    plain: ``is_plain`` of its text, which says that nothing anywhere in it is too long or too large.
+    plain: ``is_plain`` of its text, which says that nothing anywhere in it is too long, too large or too small.
     """
-    from pydantic import ValidationError
-
-    try:
-        _schema().validate_python(record, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = shortened(printable(".".join(map(str, first["loc"]))), 200) or "record"
-        message = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {message}, got {shown(first['input'])}"
+    if misfit := _misfit(record, plain):
+        return misfit
     if not _KEY.fullmatch(record["key"]):
         return f"key: expected 8 to 64 hexadecimal digits, got {shown(record['key'])}"
     measures = record["measures"]
@@ -87,32 +82,64 @@ def problem(record: Mapping[str, Any], plain: bool = False) -> str | None:
     )
 
 
+def _misfit(record: Mapping[str, Any], plain: bool) -> str | None:
+    """The first thing that isn't of its type, or out of its range."""
+    from pydantic import ValidationError
+
+    if plain:
+        with suppress(ValidationError):  # the other schema has the words for it
+            _schema(swift=True).validate_python(record, strict=True)
+            return None
+    try:
+        _schema().validate_python(record, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = shortened(printable(".".join(map(str, first["loc"]))), 200) or "record"
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}, got {shown(first['input'])}"
+    return None
+
+
 def is_plain(text: str) -> bool:
     """Whether a valid JSON text can be seen as a whole to be printable, and to have no text longer than TEXT, no
-    number beyond LARGEST and no more than DEPTH levels: what is looked for value by value where it can't.
+    number beyond LARGEST or, but for 0, below SMALLEST, and no more than DEPTH levels: what is looked for value by
+    value where it can't.
 
     Never true where one of these is there; false also where it takes a closer look, as with an escaped quote.
     """
-    text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
-    if "\\" in text or not text.replace("\n", "").isprintable():
+    if not all(map(_is_letter, set(_ESCAPE.findall(text)))) or not _is_printable(text):
         return False
-    parts = text.split('"')  # without backslashes every quote begins or ends a text
+    parts = text.split('"')  # none is escaped: every quote begins or ends a text
     if max(map(len, parts[1::2]), default=0) > TEXT:
         return False
-    rest = "".join(parts[::2])
-    brackets = rest.encode().translate(None, _NO_BRACKETS).decode()
+    rest = "".join(parts[::2]).encode()
+    brackets = rest.translate(None, _NO_BRACKETS).decode()
     for _ in range(DEPTH // 2):  # each turn takes the innermost one or two levels away
+        if not brackets:
+            break
         brackets = brackets.replace("[]", "").replace("{}", "")
-    return not brackets and not _may_be_large(rest)
+    return not brackets and not _may_be_extreme(rest)
 
 
-def _may_be_large(rest: str) -> bool:
-    """Whether JSON without its texts may hold a number of 1e100 or more: seventy digits in a row, or e30."""
-    digits = rest.replace("\n", "").replace(" ", "")
-    if max(map(len, digits.split(","))) >= 70 and _LONG.search(digits):
+@cache
+def _is_letter(escape: str) -> bool:
+    """Whether an escape of JSON is a printable character beyond ASCII, as json.dumps writes these."""
+    return len(escape) == 6 and int(escape[2:], 16) >= 0x80 and chr(int(escape[2:], 16)).isprintable()
+
+
+def _is_printable(text: str) -> bool:
+    """Whether all but line feeds is; of ASCII, as json.dumps writes, without a look at each character."""
+    return (
+        not text.encode().translate(None, _SHOWN) if text.isascii() else text.replace("\n", "").isprintable()
+    )
+
+
+def _may_be_extreme(rest: bytes) -> bool:
+    """Whether JSON without its texts may hold a number of 1e100 or more, or of 1e-100 or less: seventy digits in a
+    row, or e30, or e-30."""
+    if b"0" * 70 in rest.translate(_DIGITS) or b"E" in rest:  # what json.dumps writes has no E
         return True
-    _, *exponents = rest.replace("true", "").replace("false", "").replace("E", "e").split("e")
-    return any(_GREAT.match(exponent) for exponent in exponents)
+    return any(map(_GREAT.match, rest.split(b"e")[1:]))
 
 
 def escaped(value: Any, path: str = "", depth: int = 0) -> Any:
@@ -224,8 +251,11 @@ def _trajectory_problem(exploration: Mapping[str, Sequence[Any]]) -> str | None:
 
 
 @cache
-def _schema() -> TypeAdapter[Any]:
-    """``Schema`` with the types and ranges of a trial and of the measures, each of which may be missing or None."""
+def _schema(swift: bool = False) -> TypeAdapter[Any]:
+    """``Schema`` with the types and ranges of a trial and of the measures, each of which may be missing or None.
+
+    swift: without a look at numbers below SMALLEST, and so without a call of ours for each number.
+    """
     from pydantic import AfterValidator, Field, TypeAdapter
 
     spec = Annotated[dict[str, Any], AfterValidator(_with_name)]
@@ -243,7 +273,7 @@ def _schema() -> TypeAdapter[Any]:
         "recipe": _typed_dict("Recipe", parts, total=False),
         **dict.fromkeys(("training", "measure"), NotRequired[dict[str, Any]]),
     }
-    fields = {row.key: _ranged(row.type, _number(row)) | None for row in MEASURES.values() if row.type}
+    fields = {row.key: _ranged(row.type, _number(row, swift)) | None for row in MEASURES.values() if row.type}
     measures = _typed_dict("Measures", fields, total=False)
     deep = {"trial": _typed_dict("Trial", trial), "measures": measures}
     return TypeAdapter(_typed_dict("Schema", get_type_hints(Schema) | deep))
@@ -258,11 +288,13 @@ def _with_name(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def _number(row: MeasureRow) -> Any:
+def _number(row: MeasureRow, swift: bool) -> Any:
     """A float in the range of a measure."""
-    from pydantic import AfterValidator
+    from pydantic import AfterValidator, Field
 
     least, most = row.range
+    if swift:
+        return Annotated[float, Field(ge=least, le=most)]
 
     def within(value: float) -> float:
         if not least <= value <= most or 0 < abs(value) < SMALLEST:
@@ -278,6 +310,8 @@ def _ranged(hint: Any, number: Any) -> Any:
 
     if hint in (float, int):
         return number if hint is float else Annotated[int, Field(ge=0)]
+    if get_origin(hint) is Literal:
+        return hint
     if is_typeddict(hint):
         fields = {name: _ranged(inner, number) for name, inner in get_type_hints(hint).items()}
         optional = {name: NotRequired[fields[name]] for name in hint.__optional_keys__}

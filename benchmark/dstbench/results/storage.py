@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dstbench.errors import BadInput
 from dstbench.results.files import make_folder
+from dstbench.results.steady import is_passing
 
 PATIENCE = 60.0
 """Seconds for which a write is tried again, if $DSTBENCH_PATIENCE says nothing else: space is made meanwhile."""
@@ -28,7 +29,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def patiently(write: Callable[[], _T], seconds: float | None = None) -> _T:
-    """What ``write`` returns, tried again for ``seconds`` (PATIENCE) while the disk is full; then raises."""
+    """What ``write`` returns, tried again for ``seconds`` (PATIENCE) while the disk is full or the file server fails;
+    then raises."""
     if seconds is None:
         seconds = _patience()
     until, pause = time.monotonic() + seconds, 0.1
@@ -36,7 +38,7 @@ def patiently(write: Callable[[], _T], seconds: float | None = None) -> _T:
         try:
             return write()
         except OSError as error:
-            if not is_full(error) or time.monotonic() >= until:
+            if not (is_full(error) or is_passing(error)) or time.monotonic() >= until:
                 raise
         time.sleep(min(pause, max(0.0, until - time.monotonic())))
         pause = min(2 * pause, 5.0)

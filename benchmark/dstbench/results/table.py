@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, fault
 from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
@@ -36,6 +36,11 @@ class LoadedResults:
     tiers: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> how far it was verified, where that was asked
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Of what is left out, that which is so by an error of ours."""
+        return tuple(str(one) for one in self.rejected if one.fault)
 
 
 def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
@@ -89,7 +94,7 @@ def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
         else:
             record = read_trial(found)
             trouble = _rowless(record) if isinstance(record, dict) else None
-            yield found, Rejected(found, trouble) if trouble else record
+            yield found, Rejected(found, trouble, fault=True) if trouble else record
 
 
 def _rowless(record: Record) -> str | None:
@@ -97,12 +102,13 @@ def _rowless(record: Record) -> str | None:
     try:
         _row(record)
     except Exception as error:  # what the schema has no rule for
-        return f"makes no row: {type(error).__name__}: {error}"
+        return f"makes no row: {fault(error)}"
     return None
 
 
 def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFrame:
-    """One row a trial, indexed by its key; ``frame.attrs["rejected"]`` lists the files left out.
+    """One row a trial, indexed by its key; ``frame.attrs["rejected"]`` lists the files left out,
+    ``frame.attrs["faults"]`` those that are so by an error of ours.
 
     Measures that a trial doesn't have are missing (NaN or None), never zero. verdicts: a folder of them, by which
     ``tier`` says how far a trial was verified. Raises BadInput where a folder doesn't exist.
@@ -110,13 +116,14 @@ def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFra
     loaded = read(paths, verdicts)
     table = frame(loaded.records, loaded.tiers)
     table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
+    table.attrs["faults"] = list(loaded.faults)
     return table
 
 
 def load_curves(paths: Paths) -> pd.DataFrame:
     """One row an epoch of every trial, in the order of keys and epochs: ``key``, ``label``, ``seed``, ``epoch``, and
-    what ``curve.jsonl`` beside a record holds, such as ``step``, ``loss``, ``top1_validation`` in percent,
-    ``density``, ``r_s`` and ``seconds`` of training.
+    what ``curve.jsonl`` beside a record holds, such as ``step``, ``loss``, ``top1_validation`` in percent (of other
+    tasks ``score_validation``), ``density``, ``r_s`` and ``seconds`` of training.
 
     Of trials that were read in ``load_results`` (whose index ``key`` joins to), failed ones as far as they got;
     those without a curve have no row. ``frame.attrs["rejected"]`` lists what was left out, lines of a curve

@@ -8,7 +8,7 @@ import signal
 import traceback
 from typing import Any
 
-from dstbench.errors import Infeasible, in_a_line
+from dstbench.errors import Infeasible, NotFinite, in_a_line
 
 LOG = "log.txt"
 """In a trial's folder: what it printed."""
@@ -34,7 +34,7 @@ def failure(error: BaseException, phase: str | None = None) -> dict[str, Any]:
         return ending("oom", in_a_line(error), phase, text)
     if isinstance(error, Infeasible):  # what was asked for can't exist: a density that empties a layer, say
         return ending("skipped", str(error), phase, text)
-    if isinstance(error, Diverged):
+    if isinstance(error, Diverged | NotFinite):
         return ending("diverged", str(error), phase, text)
     return ending("failed", in_a_line(error), phase, text)
 

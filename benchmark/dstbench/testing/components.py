@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
+from dstbench.core.network.inputs import zero_input
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS, STRATEGIES
@@ -129,12 +130,15 @@ def _model_findings(factory: Callable[..., Any], component: Component) -> Findin
         try:
             with torch.random.fork_rng(devices=[]):
                 model = factory(num_classes=classes, input_shape=shape)
-                output = model(torch.zeros(2, *shape))
+                x = zero_input(model, shape)
+                output = model(x.expand(2, *shape))
         except Exception as error:
             yield "runs", f"{classes} classes, input {list(shape)}: {describe(error)}"
             continue
-        if tuple(output.shape) != (2, classes):
-            yield "output", f"expected [2, {classes}] for two images, got {list(output.shape)}"
+        images = x.is_floating_point()
+        expected, samples = ([2, classes], "images") if images else ([2, *shape, classes], "texts")
+        if list(output.shape) != expected:
+            yield "output", f"expected {expected} for two {samples}, got {list(output.shape)}"
         if not maskable_layers(model):
             yield "maskable", "has no convolution or linear layer"
         sizes[classes] = sum(p.numel() for p in model.parameters())

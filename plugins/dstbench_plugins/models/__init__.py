@@ -24,3 +24,21 @@ def at_least(model: str, pixels: int, input_shape: tuple[int, int, int]) -> None
         raise BadInput(
             f"{model}: expected images of at least {pixels}x{pixels} pixels, got {height}x{across}"
         )
+
+
+def sequence_length(model: str, input_shape: tuple[int, ...]) -> int:
+    """The tokens of an input. Raises BadInput, naming ``model``, where the input isn't one of tokens."""
+    if len(input_shape) != 1 or input_shape[0] < 1:
+        raise BadInput(f"{model}: expected token ids of shape [tokens], got an input of {list(input_shape)}")
+    return input_shape[0]
+
+
+def widen_heads(model: str, dim: int, heads: int, width: float, multiple: int = 1) -> int:
+    """``dim`` times ``width``, to the nearest multiple of ``heads`` times ``multiple``, at least one.
+
+    Raises BadInput, naming ``model``, where ``dim`` isn't such a multiple itself.
+    """
+    step = heads * multiple
+    if heads < 1 or dim < 1 or dim % step:
+        raise BadInput(f"{model}: dim: expected a multiple of heads ({heads}) times {multiple}, got {dim}")
+    return widen(dim // step, width) * step

@@ -30,8 +30,9 @@ def register_init(register: Register) -> None:
 @hookimpl
 def register_structure(register: Register) -> None:
     """Structure: which masks are legal."""
-    register("unstructured", "dstbench.accel.kernels.compiled.csr:Unstructured", summary="any mask")
     add = below(register, "structure")
+    summary = "any mask; heads=quota: equally many in each attention head"
+    add("unstructured", "unstructured:unstructured", summary)
     add("channel", "channel:Channel", "whole output channels (rows of a linear layer)")
     summary = "weak channels go for good, one after another; the rest is unstructured (Chase)"
     add("emergent_channel", "emergent_channel:EmergentChannel", summary, bibtex=cited("CHASE"))

@@ -252,7 +252,7 @@ def test_weights_cast_after_construction_are_followed():
         sparsifier.step()
         model.zero_grad()
     assert sparsifier.steps == 9
-    assert {mask.dtype for mask in sparsifier.weights.floats.values()} == {torch.float64}
+    assert {bits.dtype for bits in sparsifier.weights.bits.values()} == {torch.int64}
     assert {average.dtype for average in sparsifier.signals.momentum.values()} == {torch.float64}
     dead = ~sparsifier.masks["0"].flatten(1).any(1)
     assert dead.any()

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 
 import dstbench
 from dstbench.errors import BadInput
@@ -47,23 +48,117 @@ def test_a_parameter_that_the_optimizer_was_given_takes_its_place():
     assert_masked(sparsifier)
 
 
-@pytest.mark.parametrize(
-    ("method", "to_none"), [("static", True), (recipe(delta_t=2), True), (recipe(delta_t=2), False)]
-)
-def test_a_layer_that_left_the_model_is_refused(method, to_none):
-    """Where gradients stay as zeros, at the next topology update."""
+def go_on(model, optimizer, sparsifier, steps=1, to_none=True):
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=to_none)
+        model(torch.randn(8, model[0].in_features)).square().sum().backward()
+        sparsifier.step()
+
+
+def replaced(method="static"):
     model, optimizer, sparsifier = trained(method=method)
     model[4] = nn.Linear(model[4].in_features, model[4].out_features)
     optimizer.add_param_group({"params": model[4].parameters()})
+    return model, optimizer, sparsifier
 
-    def go_on():
-        for _ in range(3):
-            optimizer.zero_grad(set_to_none=to_none)
-            model(torch.randn(8, model[0].in_features)).square().sum().backward()
-            sparsifier.step()
 
+@pytest.mark.parametrize("to_none", [True, False])
+@pytest.mark.parametrize("method", ["static", recipe(delta_t=2)], ids=["static", "set"])
+def test_a_layer_that_left_the_model_is_refused_in_the_same_step(method, to_none):
+    """Also where its gradients stay, as zeros."""
     with pytest.raises(BadInput, match="layer 4 has left the model"):
-        go_on()
+        go_on(*replaced(method), to_none=to_none)
+
+
+@pytest.mark.parametrize("ask", ["enforce", "summary", "state_dict"])
+def test_a_layer_that_left_the_model_is_refused_where_its_masks_are_asked_for(ask):
+    _, _, sparsifier = replaced()
+    with pytest.raises(BadInput, match="layer 4 has left the model"):
+        getattr(sparsifier, ask)()
+
+
+def test_a_block_that_left_with_its_layers_is_refused():
+    model = nn.Sequential(mlp(), nn.Linear(4, 4))
+    optimizer = sgd(model)
+    sparsifier = dstbench.Sparsifier(model, optimizer, "static", 0.2, total_steps=40)
+    model[0] = copy.deepcopy(model[0])
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(BadInput, match=r"layers 0.0, 0.2, 0.4 have left the model"):
+        sparsifier.step()
+
+
+def test_a_wrapper_around_a_layer_is_none_of_its_business():
+    """As adapters are put on: the layer inside goes on."""
+    model, optimizer, sparsifier = trained()
+
+    class Adapted(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.more = layer, nn.Linear(layer.in_features, layer.out_features)
+
+        def forward(self, x):
+            return self.layer(x) + self.more(x)
+
+    model[4] = Adapted(model[4])
+    optimizer.add_param_group({"params": model[4].more.parameters()})
+    go_on(model, optimizer, sparsifier, 9)
+    assert sparsifier.steps == 12
+    assert_masked(sparsifier)
+
+
+def tie(model):
+    model[2].weight = model[0].weight
+
+
+def tie_another_kind(model):
+    model[1] = nn.Embedding(4, 4)
+    model[1].weight = model[0].weight
+
+
+@pytest.mark.parametrize(("join", "said"), [(tie, "layer 0 .* 2"), (tie_another_kind, "layer 0 .* 1")])
+def test_weights_that_are_tied_later_are_refused(join, said):
+    """One weight can't have two masks, and an embedding none."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    sparsifier = dstbench.Sparsifier(model, sgd(model), "static", 0.5, total_steps=40)
+    join(model)
+    with pytest.raises(BadInput, match=f"{said} since the Sparsifier was made"):
+        sparsifier.enforce()
+
+
+def prune(layer):
+    l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        prune,
+    ],
+)
+def test_a_weight_that_is_computed_from_others_later_is_refused(change):
+    model, optimizer, sparsifier = trained()
+    change(model[2])
+    with pytest.raises(BadInput, match="layer 2 has a weight that is computed since the Sparsifier was made"):
+        go_on(model, optimizer, sparsifier)
+    with pytest.raises(BadInput, match="computed"):
+        sparsifier.summary()
+
+
+def test_a_layer_that_is_frozen_later_sits_updates_out():
+    model, optimizer, sparsifier = trained(method=recipe("constant", 2))
+    model[2].weight.requires_grad_(False)
+    weight, mask = model[2].weight.clone(), sparsifier.masks["2"].clone()
+    go_on(model, optimizer, sparsifier, 4)
+    assert sparsifier.updates == 3
+    assert torch.equal(model[2].weight, weight)
+    assert torch.equal(sparsifier.masks["2"], mask)
+    model[2].weight.requires_grad_(True)
+    go_on(model, optimizer, sparsifier, 2)
+    assert not torch.equal(sparsifier.masks["2"], mask)
+    assert sum(sparsifier.active.values()) == round(0.2 * sparsifier.size)
 
 
 def test_a_layer_that_is_only_unused_may_stay():

@@ -117,7 +117,7 @@ def test_a_combination_that_was_never_tried_is_named(tmp_path, put, factorial):
     assert said(found)["Never tried"] == "1 combination: erk · set · random."
     assert found.main.of("init")[0].mean == pytest.approx(1.0)
     [mean] = [mean for mean in found.means if mean.cell == ("erk", "set", "random")]
-    assert (mean.top1, mean.n) == (None, 0)
+    assert (mean.gain, mean.n) == (None, 0)
 
 
 def test_a_pair_of_levels_without_any_trial_has_no_interaction(tmp_path, put, factorial):

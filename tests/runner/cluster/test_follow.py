@@ -8,6 +8,7 @@ from dstbench.errors import BadInput
 from dstbench.results.record import read_record, write_record
 from dstbench.runner.cluster import follow as following
 from dstbench.runner.cluster.follow import Census, follow, open_jobs
+from dstbench.runner.execution.lease import acquire
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.worker import record_death, record_skip, work
 from fakes.jobs import job
@@ -175,22 +176,31 @@ def test_what_the_last_worker_wrote_counts_though_it_comes_late(tmp_path, monkey
     assert ends(order, Script([lambda: Census(0)])) == {("train", KEYS[0]): ("ok", None)}
 
 
-@pytest.mark.parametrize(("on_error", "told"), [("stop", 1), ("continue", 3)])
-def test_a_failed_trial_ends_the_following_where_that_is_asked_for(tmp_path, on_error, told):
-    order = replace(order_of(tmp_path), on_error=on_error)
+@pytest.mark.parametrize(("word", "told"), [("run", ["killed", "ok"]), (None, ["killed", "ok", "ok"])])
+def test_after_a_failure_only_what_runs_is_waited_for_where_that_is_asked_for(tmp_path, word, told):
+    order = order_of(tmp_path)
+    order = replace(order, train=tuple(replace(job, stops_with=word) for job in order.train))
+    failed, running, waiting = order.train
+    lease = acquire(running.folder)
 
     def fails():
-        record_death(order.train[0], "killed", "killed by SIGKILL", 1.0)
+        record_death(failed, "killed", "killed by SIGKILL", 1.0)
         return Census(1)
+
+    def goes_on():
+        return Census(0, died=1)  # a worker that sees the failure ends
 
     def finished():
-        for one in order.train[1:]:
-            work(one, 1)
+        work(running, 1, lease)
+        lease.release()
+        if word is None:
+            work(waiting, 1)
         return Census(1)
 
-    events = []
-    assert follow(order, Script([fails, finished]), events.append) == (on_error == "continue")
-    assert len([e for e in events if e.kind == "finished"]) == told
+    events, script = [], Script([fails, goes_on, goes_on, finished])
+    follow(order, script, events.append)
+    assert [event.status for event in events if event.kind == "finished"] == told
+    assert script.started == ([] if word else [1, 1])
 
 
 def test_a_result_that_can_not_be_trusted_is_told(tmp_path):

@@ -145,12 +145,13 @@ def test_jobs_that_still_wait_at_the_end_are_cancelled(tmp_path, commands):
     assert json.loads((commands / "cancelled").read_text()) == ["--state=PENDING", "1"]
 
 
-def test_where_a_failure_stops_all_the_jobs_are_cancelled(tmp_path, commands, monkeypatch):
-    order = replace(order_of(tmp_path / "out", 2), on_error="stop")
+def test_where_a_failure_stops_all_jobs_that_wait_are_cancelled(tmp_path, commands, monkeypatch):
+    order = order_of(tmp_path / "out", 2)
+    order = replace(order, train=tuple(replace(job, stops_with="run") for job in order.train))
     monkeypatch.setattr(follow, "_pause", lambda _: record_death(order.train[0], "killed", "so", 1.0))
     told = ends(order, Slurm(python=program(tmp_path, "exec sleep 60")), workers=2)
     assert told == (None, [("killed", "so")])
-    assert json.loads((commands / "cancelled").read_text()) == ["1"]
+    assert json.loads((commands / "cancelled").read_text()) == ["--state=PENDING", "1"]
 
 
 def test_workers_that_end_at_once_end_the_run_with_what_they_said(tmp_path, commands):

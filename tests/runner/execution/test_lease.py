@@ -12,6 +12,7 @@ import pytest
 
 from dstbench.results.record import read_record
 from dstbench.runner.execution import lease as module
+from dstbench.runner.execution import losses
 from dstbench.runner.execution.lease import BEAT, EXPIRY, HOLDER, LEASE, Lease, acquire, clock, end, look
 from dstbench.runner.execution.worker import ELSEWHERE, record_death, work
 from dstbench.runner.trial import fence
@@ -72,7 +73,7 @@ def test_another_machine_is_believed_for_so_long_after_its_last_beat(tmp_path, s
     left_behind(tmp_path, seconds)
     assert look(tmp_path).is_lost == free
     assert (acquire(tmp_path) is not None) == free
-    assert [path.name for path in tmp_path.iterdir()] == [LEASE]
+    assert {path.name for path in tmp_path.iterdir()} == {LEASE} | ({losses.FOLDER} if free else set())
 
 
 def test_no_machines_clock_counts(tmp_path, monkeypatch):
@@ -180,10 +181,10 @@ def test_of_two_that_take_one_lost_lease_one_gets_it(tmp_path, monkeypatch):
         left_behind(folder, EXPIRY + 1)
         plain, second = getattr(module, step), []
 
-        def late(*arguments, plain=plain, second=second, folder=folder, step=step):
+        def late(*arguments, plain=plain, second=second, folder=folder, step=step, **options):
             monkeypatch.setattr(module, step, plain)
             second.append(acquire(folder))
-            return plain(*arguments)
+            return plain(*arguments, **options)
 
         monkeypatch.setattr(module, step, late)
         assert acquire(folder) is None
@@ -207,7 +208,8 @@ def test_of_many_that_take_one_lost_lease_one_gets_it(tmp_path):
             thread.join()
         [lease] = filter(None, got)
         assert lease.is_held()
-        assert [path.name for path in folder.iterdir()] == [LEASE]
+        assert sorted(path.name for path in folder.iterdir()) == [LEASE, losses.FOLDER]
+        assert len([*(folder / losses.FOLDER).iterdir()]) == 1
 
 
 def test_a_holder_that_lost_it_neither_renews_nor_ends_the_next_ones(tmp_path):
@@ -274,7 +276,7 @@ def test_a_record_of_a_holder_that_was_paused_too_long_is_not_written(tmp_path, 
     taken = taken_when(monkeypatch, os, step, one.folder)
     assert work(one, 1) == ELSEWHERE
     assert taken[0].is_held()
-    assert [path.name for path in one.folder.iterdir()] == [LEASE]
+    assert {path.name for path in one.folder.iterdir()} == {LEASE, losses.FOLDER}
 
 
 def test_nor_is_that_of_its_death(tmp_path):
@@ -282,7 +284,7 @@ def test_nor_is_that_of_its_death(tmp_path):
     lost = left_behind(one.folder, EXPIRY + 1)
     acquire(one.folder)
     assert record_death(one, "killed", "killed by SIGSEGV", 1.0, lease=lost) is None
-    assert [path.name for path in one.folder.iterdir()] == [LEASE]
+    assert {path.name for path in one.folder.iterdir()} == {LEASE, losses.FOLDER}
     mine = Lease(one.folder, next((one.folder / LEASE).iterdir()).name)
     assert record_death(one, "killed", "killed by SIGSEGV", 1.0, lease=mine)["status"] == "killed"
     assert read_record(one.folder)["status"] == "killed"

@@ -23,9 +23,13 @@ def check_density(density: float) -> float:
 
 
 def check_count(field: str, value: object, expected: str, least: int = 1) -> None:
-    """Refuse what isn't an integer of at least ``least``."""
+    """Refuse what isn't an integer of at least ``least`` that 64 bits hold."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadInput(f"{field}: expected {expected}, got {value!r}")
+    if value >= 2**63:
+        raise BadInput(
+            f"{field}: expected {expected}, below 2**63, got a number of {value.bit_length()} bits"
+        )
 
 
 def blank_view(layer: Layer, allocation: int = 0, signals: Mapping[str, Tensor] | None = None) -> LayerView:

@@ -18,6 +18,7 @@ from dstbench.api.select import count
 from dstbench.core.engine.allocation import blank_view, bounds, by_shape, supported_bounds, uniform_budget
 from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
+from dstbench.core.engine.finiteness import not_finite
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.defaults import usual_defaults
@@ -237,7 +238,8 @@ def score_layer(score: Score, layer: LayerView, rng: Generator) -> Tensor:
     if values.device != layer.weight.device:
         raise StrategyError(f"{where}: expected device {layer.weight.device}, got {values.device}")
     if bool(values.aminmax().max.isnan()):
-        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN")
+        why = f": {odd}" if (odd := not_finite(layer)) else ""
+        raise StrategyError(f"{where}: {int(values.isnan().sum())} of {values.numel()} scores are NaN{why}")
     return values
 
 

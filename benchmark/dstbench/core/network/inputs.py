@@ -66,17 +66,26 @@ def first_sample(inputs: Inputs) -> Inputs:
 
 
 def zero_input(model: nn.Module, shape: Sequence[int]) -> Tensor:
-    """One zero sample, [1, *shape], of the dtype and on the device of the model's first floating weight.
+    """One zero sample, [1, *shape], of the dtype and on the device of the model's first floating weight; token ids,
+    int64, where the model says that it looks its input up (``get_input_embeddings``, as Hugging Face's have it).
 
     Raises BadInput for a shape that is none.
     """
     sizes = list(shape) if isinstance(shape, Sequence) else None
     if sizes is None or not all(isinstance(size, Integral) and size >= 0 for size in sizes):
-        raise BadInput(f"input_shape: expected channels, height and width, got {shape!r}")
+        raise BadInput(
+            f"input_shape: expected channels, height and width, or a number of tokens, got {shape!r}"
+        )
     weight = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
     if weight is None:
         return torch.zeros(1, *sizes, dtype=torch.float32)
-    return torch.zeros(1, *sizes, dtype=weight.dtype, device=weight.device)
+    dtype = torch.int64 if _reads_tokens(model) else weight.dtype
+    return torch.zeros(1, *sizes, dtype=dtype, device=weight.device)
+
+
+def _reads_tokens(model: nn.Module) -> bool:
+    named: Any = getattr(model, "get_input_embeddings", None)
+    return callable(named) and isinstance(named(), nn.Embedding)
 
 
 def described(inputs: Inputs) -> str:

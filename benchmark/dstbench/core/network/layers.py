@@ -14,8 +14,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
-from dstbench.api import LayerInfo
+from dstbench.api import Heads, LayerInfo
+from dstbench.core.network.heads import heads_of
 from dstbench.errors import BadInput
+
+PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+"""The projections that torch's attention holds itself: queries, keys and values in one, or each its own."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,30 @@ class Layer:
     """A maskable weight and the module that owns it."""
 
     info: LayerInfo
-    module: nn.Linear | _ConvNd
+    module: nn.Linear | _ConvNd | nn.MultiheadAttention
+    field: str = "weight"  # of the module; else one of PACKED
 
     @property
     def weight(self) -> nn.Parameter:
         """Whichever the module holds now."""
-        weight: nn.Parameter = self.module._parameters["weight"]  # type: ignore[assignment]
+        weight: nn.Parameter = self.module._parameters[self.field]  # type: ignore[assignment]
         return weight
+
+    @property
+    def packed(self) -> bool:
+        """Whether the weight is one of several that a module of attention holds, and calls no layer with."""
+        return self.field in PACKED
+
+    @property
+    def called(self) -> nn.Linear | _ConvNd:
+        """The module, which multiplies with the weight when it is called: not of what is packed."""
+        assert not isinstance(self.module, nn.MultiheadAttention)
+        return self.module
+
+    @property
+    def parameter(self) -> str:
+        """The weight's name in the model's state dict."""
+        return self.info.name if self.packed else f"{self.info.name}.weight"
 
 
 def wrapped(module: nn.Module) -> nn.Module | None:
@@ -61,33 +82,43 @@ def clean_names(model: nn.Module) -> dict[str, str]:
 
 
 def maskable_layers(model: nn.Module) -> dict[str, Layer]:
-    """Every convolution and linear layer with a weight of its own, by module type, in definition order.
+    """Every convolution and linear layer with a weight of its own, and the projections that torch's attention packs
+    into weights of its own, by module type, in definition order. The latter are called as their parameters are.
 
     A weight that two modules share appears once, under its first name. Biases, norms, embeddings and
     weights that a parametrization computes are none. Which of them may be masked: see ``owned``.
     """
-    owned: dict[
-        str, tuple[nn.Linear | _ConvNd, nn.Parameter, Literal["conv", "conv_transpose", "linear"]]
-    ] = {}
+    owned: dict[str, tuple[nn.Linear | _ConvNd | nn.MultiheadAttention, str]] = {}
+    heads: dict[str, Heads] = {}
+    modules = dict(model.named_modules())
     seen: set[int] = set()
     names = clean_names(model)
-    for path, module in model.named_modules():
-        if not isinstance(module, _ConvNd | nn.Linear):
+    for path, module in modules.items():
+        if not isinstance(module, _ConvNd | nn.Linear | nn.MultiheadAttention):
             continue
-        weight = module._parameters.get("weight")
-        if weight is None or id(weight) in seen:
-            continue
-        name = names[path]
-        if isinstance(weight, UninitializedParameter):
-            raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
-        seen.add(id(weight))
-        owned[name] = (module, weight, _kind(module))
-    modules = {name: module for name, (module, _, _) in owned.items()}
-    classifier, first = _classifier(model, modules), _first_conv(model, modules)
-    return {
-        name: Layer(LayerInfo(name, tuple(weight.shape), kind, name == classifier, name == first), module)
-        for name, (module, weight, kind) in owned.items()
-    }
+        for field in PACKED if isinstance(module, nn.MultiheadAttention) else ("weight",):
+            weight = module._parameters.get(field)
+            if weight is None or id(weight) in seen:
+                continue
+            name = names[path] if field == "weight" else f"{names[path]}.{field}" if path else field
+            if isinstance(weight, UninitializedParameter):
+                raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
+            seen.add(id(weight))
+            owned[name] = (module, field)
+            if not isinstance(module, _ConvNd):
+                parent, _, own = path.rpartition(".")
+                attention, own = (module, field) if field in PACKED else (modules.get(parent), own)
+                found = None if attention is None else heads_of(attention, own, len(weight))
+                heads |= {} if found is None else {name: found}
+    held = {name: module for name, (module, _) in owned.items()}
+    classifier, first = _classifier(model, held), _first_conv(model, held)
+    layers = {}
+    for name, (module, field) in owned.items():
+        shape = tuple(module._parameters[field].shape)  # type: ignore[union-attr]
+        flags = name == classifier, name == first
+        info = LayerInfo(name, shape, _kind(module), *flags, heads.get(name))
+        layers[name] = Layer(info, module, field)
+    return layers
 
 
 @torch.no_grad()
@@ -101,9 +132,9 @@ def impose(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _kind(module: nn.Module) -> Literal["conv", "conv_transpose", "linear"]:
-    if isinstance(module, nn.Linear):
-        return "linear"
-    return "conv_transpose" if isinstance(module, _ConvTransposeNd) else "conv"
+    if isinstance(module, _ConvTransposeNd):
+        return "conv_transpose"
+    return "conv" if isinstance(module, _ConvNd) else "linear"
 
 
 def _classifier(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | None:

@@ -70,7 +70,11 @@ class Ledger:
 
     def result(self, default: str) -> Flow:
         """The result; layers that were never met get the default reason."""
-        missing = {name: default for name in self.layers if name not in self.rows}
+        missing = {
+            name: "torch's attention packs it" if layer.packed else default
+            for name, layer in self.layers.items()
+            if name not in self.rows
+        }
         behind = {name: tuple(norms) for name, norms in self.behind.items()}
         return Flow(
             self.layers, self.size, self.rows, self.reads, self.norms, self.responses, self.across,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dstbench.api import LayerInfo
-from dstbench.core.network.layers import Layer, clean_names, maskable_layers
+from dstbench.core.network.layers import PACKED, Layer, clean_names, maskable_layers, unwrap
 from dstbench.core.network.probe import rewrites
 from dstbench.errors import BadInput, nearest
 
@@ -68,26 +69,34 @@ class Ownership:
 
 
 _NAMED = 4  # of a warning's parameters, by name
+_UNEMBEDS = "the model's output embedding, a row for each token"
 
 
 def owned(
     model: nn.Module, dense_layers: Sequence[str] = (), held: Collection[int] | None = None
 ) -> Ownership:
-    """Split a model's matrix weights: convolutions and linear layers, and parameters of two or more dimensions.
+    """Split a model's matrix weights: convolutions, linear layers, attention's packed projections, and all other
+    parameters of two or more dimensions.
 
     dense_layers: globs on layer names, ``"@first_conv"`` and ``"@classifier"``; these two name nothing in a
     model that has no such layer. held: the ids of the parameters that are trained; None: all of them.
 
     A weight may be masked where it is a plain tensor that is trained, that no other kind of module shares, and that
-    its module multiplies with as it is. Raises BadInput for a glob that matches nothing, for a sharded weight, or if
-    nothing is left to mask.
+    its module multiplies with as it is. The layer that a language model names as its output embedding
+    (``get_output_embeddings``, as Hugging Face's have it) stays dense: as in the papers, tied or not.
+
+    Raises BadInput for a glob that matches nothing, for a sharded weight, or if nothing is left to mask.
     """
     layers = maskable_layers(model)
     uses = _uses(model)
     doubled = _doubled(uses)
+    embedding = _output_embedding(model)
     why = {name: _reason(layer, uses[id(layer.weight)], doubled, held) for name, layer in layers.items()}
+    why |= {name: why[name] or _UNEMBEDS for name, layer in layers.items() if layer.module is embedding}
     left_out = {
-        name: LeftOut(layers[name].info.shape, reason) for name, reason in why.items() if reason is not None
+        name: LeftOut(layers[name].info.shape, reason, layers[name].module is embedding)
+        for name, reason in why.items()
+        if reason is not None
     }
     able = {name: layer for name, layer in layers.items() if name not in left_out}
     chosen = _chosen(layers, dense_layers)
@@ -96,13 +105,22 @@ def owned(
         reasons = "".join(f"; {name}: {each.reason}" for name, each in list(left_out.items())[:_NAMED])
         raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask{reasons}")
     dense = {name: layer for name, layer in able.items() if name in chosen}
-    left_out = {n: LeftOut(each.shape, each.reason, n in chosen) for n, each in left_out.items()}
+    left_out = {n: replace(left, expected=left.expected or n in chosen) for n, left in left_out.items()}
     return Ownership(sparse, dense, left_out | _others(uses, {id(layer.weight) for layer in layers.values()}))
+
+
+def _output_embedding(model: nn.Module) -> nn.Module | None:
+    """The layer that a language model says makes its logits; None of any other model."""
+    named: Any = getattr(unwrap(model), "get_output_embeddings", None)
+    embedding = named() if callable(named) else None
+    return embedding if isinstance(embedding, nn.Module) else None
 
 
 def patterns_of(given: object) -> tuple[str, ...]:
     """``dense_layers`` as it is given: patterns, or one alone. Raises BadInput for anything else."""
-    held = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    held: tuple[Any, ...] = (given,)
+    if isinstance(given, Iterable) and not isinstance(given, str | torch.Tensor):
+        held = tuple(given)
     if not all(isinstance(pattern, str) for pattern in held):
         raise BadInput(f"dense_layers: expected patterns of layer names, got {given!r}")
     return held
@@ -127,7 +145,9 @@ class _Use:
 
     @property
     def plain(self) -> bool:
-        """Whether it is the weight of a convolution or linear layer."""
+        """Whether it is the weight of a convolution or linear layer, or such a one that attention packs."""
+        if isinstance(self.module, nn.MultiheadAttention):
+            return self.field in PACKED
         return self.field == "weight" and isinstance(self.module, _ConvNd | nn.Linear)
 
     @property
@@ -172,7 +192,8 @@ def _reason(
         return f"the memory of its weight is that of {doubled[id(weight)]}, too"
     if held is not None and id(weight) not in held:
         return "no optimizer that was given holds it"
-    return next((reason for use in uses if (reason := rewrites(use.module)) is not None), None)  # type: ignore[arg-type]
+    tried = (rewrites(use.module, use.field) for use in uses)  # type: ignore[arg-type]
+    return next((reason for reason in tried if reason is not None), None)
 
 
 def _doubled(uses: Mapping[int, Sequence[_Use]]) -> dict[int, str]:
@@ -223,8 +244,6 @@ def _kind(use: _Use) -> str:
     module = use.module
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "an embedding, which is looked up"
-    if isinstance(module, nn.MultiheadAttention):
-        return "packed projections of attention"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return "recurrent weights"
     if isinstance(module, ParametrizationList):

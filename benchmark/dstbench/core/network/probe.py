@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dstbench.errors import in_a_line
 
 _PLAIN = {
-    nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.MultiheadAttention, nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 }  # fmt: skip
+Module = TypeVar("Module", bound=nn.Module)
 _aten = torch.ops.aten
 _PRODUCTS = {
     _aten.convolution, _aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.mv, _aten.addmv,
 }  # fmt: skip
 
 
-def rewrites(module: nn.Linear | _ConvNd) -> str | None:
+def rewrites(module: nn.Linear | _ConvNd | nn.MultiheadAttention, field: str = "weight") -> str | None:
     """Why zeros of the module's weight needn't be zeros in what it multiplies with; None where they are.
 
     torch's own layers do nothing else. Any other, such as weight standardisation or fake quantisation, runs on a
@@ -35,22 +37,26 @@ def rewrites(module: nn.Linear | _ConvNd) -> str | None:
     name = type(module).__name__
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.autocast("cpu", enabled=False):
-            return _try(_tame(module), name)
+            if isinstance(module, nn.MultiheadAttention):
+                return _try_attention(_tame(module, field), field, name)
+            return _try(_tame(module, field), name)
     except Exception as error:  # anyone's forward may raise anything
         return f"{name} couldn't be tried with a masked weight: {in_a_line(error)}"
 
 
-def _tame(module: nn.Linear | _ConvNd) -> nn.Linear | _ConvNd:
+def _tame(module: Module, field: str) -> Module:
     """A copy in float32 on the CPU, without zeros that would hide a parameter's part."""
+    weight = module._parameters[field]
+    assert weight is not None
     copied = copy.deepcopy(module)
-    copied = copied.to_empty(device="cpu") if module.weight.is_meta else copied.cpu()
+    copied = copied.to_empty(device="cpu") if weight.is_meta else copied.cpu()
     copied = copied.float()
     rng = torch.Generator("cpu").manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
-            if parameter.numel() and (module.weight.is_meta or not bool(parameter.any())):
+            if parameter.numel() and (weight.is_meta or not bool(parameter.any())):
                 parameter.copy_(_draw(parameter.shape, rng))
-        copied.weight.copy_(_draw(copied.weight.shape, rng))
+        getattr(copied, field).copy_(_draw(weight.shape, rng))
     return copied
 
 
@@ -80,6 +86,24 @@ def _try(module: nn.Linear | _ConvNd, name: str) -> str | None:
             any(not bool(view[zero].any()) for view in _views(operand, weight)) for operand in operands
         ):
             return f"{name} rewrites its weight: zeros of it aren't zeros in what it multiplies with"
+    return None
+
+
+def _try_attention(module: nn.MultiheadAttention, field: str, name: str) -> str | None:
+    """Run it with queries, keys and values of their own, in both modes: products alone may read the weight."""
+    weight: Tensor = getattr(module, field)
+    before, shape = weight.detach().clone(), [2, 3]
+    inputs = [torch.ones([*shape, width]) for width in (module.embed_dim, module.kdim, module.vdim)]
+    for training in (True, False):
+        module.train(training)
+        with _Readers(weight) as seen:
+            module(*inputs)
+        if module._parameters.get(field) is not weight or not torch.equal(weight.detach(), before):
+            return f"{name} writes to {field} when it runs"
+        if seen.others:
+            return f"{name} doesn't multiply with {field} as it is: {seen.others[0]} reads it"
+        if not seen.products:
+            return f"{name} multiplies with something else than {field}"
     return None
 
 
@@ -120,3 +144,25 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensors = [argument for argument in may if isinstance(argument, Tensor)]
             self.operands += [tensor.detach().clone() for tensor in tensors if tensor.numel() == self._size]
         return func(*args, **(kwargs or {}))
+
+
+class _Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the products that read a weight or a part of it, and names what else does but to look at a part."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storage = weight.untyped_storage()._cdata
+        self.products, self.others = 0, list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(self._reads(tensor) for tensor in tree_leaves((args, kwargs))):
+            made = tree_leaves(out)
+            if func.overloadpacket in _PRODUCTS:
+                self.products += 1
+            elif not made or not all(self._reads(tensor) for tensor in made):
+                self.others.append(str(func))
+        return out
+
+    def _reads(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata == self._storage

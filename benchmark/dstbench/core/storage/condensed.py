@@ -26,7 +26,7 @@ class CondensedArrangement:
     """Swaps layers for condensed ones, in a model and its optimizer, and has them follow the masks.
 
     A layer stays masked dense where its structure offers nothing faster, or where it is not one module of its own:
-    the model itself, used under two names, tied to another's weight, or listened to by hooks.
+    the model itself, used under two names, tied to another's weight, listened to by hooks, or packed by attention.
     """
 
     rows: Mapping[str, Tensor] = MappingProxyType({})
@@ -39,7 +39,9 @@ class CondensedArrangement:
         weights: Weights,
     ) -> None:
         self._model, self._layers, self._offers, self._weights = model, layers, offers, weights
-        self._places = _own_places(model, {name: layer.module for name, layer in layers.items()})
+        self._places = _own_places(
+            model, {name: layer.module for name, layer in layers.items() if not layer.packed}
+        )
         self._condensed: dict[str, CondensedLayer] = {}
         self._ran = dict.fromkeys(layers, MASKED_DENSE)  # how each layer runs
 
@@ -54,7 +56,7 @@ class CondensedArrangement:
 
     def choose(self, masks: Masks, example_input: Inputs) -> None:
         """Condense each layer that has an execution measured to be faster than masked dense on such a batch."""
-        modules = {name: self._layers[name].module for name in self._places}
+        modules = {name: self._layers[name].called for name in self._places}
         chosen, measured = dict(self._ran), Measurements()
         for name, example in inputs_of(self._model, modules, example_input).items():
             call = self._call(name)
@@ -151,7 +153,7 @@ class CondensedArrangement:
         else:
             call = self._call(name)
             assert call is not None
-            self._condensed[name] = CondensedLayer(layer.module, call, execution)
+            self._condensed[name] = CondensedLayer(layer.called, call, execution)
             self._put(name, self._condensed[name], execution.positions)
 
     def _put(self, name: str, module: nn.Module, positions: Tensor | None) -> None:

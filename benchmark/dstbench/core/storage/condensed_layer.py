@@ -34,6 +34,7 @@ class CondensedLayer(nn.Module):
         stored = gather(layer.weight.detach(), execution.positions)
         self.weight = nn.Parameter(stored, requires_grad=layer.weight.requires_grad)
         self.bias = layer.bias
+        have_called(self)
         self.train(layer.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -101,12 +102,26 @@ class CondensedLayer(nn.Module):
             state_dict[key] = dense
 
 
+def have_called(module: nn.Module) -> None:
+    """Have a layer that stores another weight than it stands for be called: torch's transformer encoder reads its
+    layers' weights itself, unless one has a hook."""
+    module.register_forward_pre_hook(_nothing)
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
 def execute(execution: Execution, call: LayerCall, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     """A layer's output from an execution, which only ever sees a batch that isn't empty.
 
-    x: [..., in] or [batch, in, *space], or [in, *space] of one sample, as PyTorch's own layers take it. Raises
-    StrategyError for another shape or dtype.
+    x: [..., in] or [batch, in, *space], or [in, *space] of one sample, as PyTorch's own layers take it; or nested,
+    as torch's transformer encoder drops padded tokens. Raises StrategyError for another shape or dtype.
     """
+    if x.is_nested:
+        samples = x.unbind()
+        out = execute(execution, call, torch.cat(samples), packed, bias)
+        return torch.nested.as_nested_tensor(list(torch.split(out, [len(sample) for sample in samples])))
     batch = _batched(call, x)
     shape = _output_shape(call, x, batch)
     if x.dtype != packed.dtype:

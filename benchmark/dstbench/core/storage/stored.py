@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dstbench.core.network.inputs import Inputs, arguments
 from dstbench.core.network.layers import Layer, clean_names, unwrap
 from dstbench.core.ranks import world
+from dstbench.core.storage.bits import bits_of, keep
 from dstbench.core.storage.condensed_layer import gather, scatter
 from dstbench.core.storage.conduct import entrywise
 from dstbench.core.storage.states import States
@@ -96,8 +97,9 @@ class Weights:
 
     def __init__(self, layers: Mapping[str, Layer], states: States) -> None:
         self.states = states
-        self.stored = {name: Stored(layer.module, "weight") for name, layer in layers.items()}
-        self.floats: dict[str, Tensor] = {}  # 0/1, as the values, by layer
+        self.stored = {name: Stored(layer.module, layer.field) for name, layer in layers.items()}
+        self.bits: dict[str, Tensor] = {}  # the masks, for each of the values, by layer
+        self._held: dict[str, tuple[torch.dtype, torch.device]] = {}  # of the values when the masks were set
 
     @property
     def values(self) -> dict[str, Tensor]:
@@ -111,40 +113,49 @@ class Weights:
 
     def hold(self, masks: Mapping[str, Tensor]) -> None:
         """Mask by these, bool [*w], from now on."""
-        self.floats = {
-            name: stored.physical(masks[name]).to(stored.values.dtype) for name, stored in self.stored.items()
-        }
+        values = self.values
+        self.bits = {n: bits_of(stored.physical(masks[n]), values[n]) for n, stored in self.stored.items()}
+        self._held = {name: (value.dtype, value.device) for name, value in values.items()}
 
     @property
     def moved(self) -> bool:
         """Whether weights are on another device or of another dtype than when the masks were set."""
-        pairs = [(mask, self.stored[name].values) for name, mask in self.floats.items()]
-        return any(mask.dtype is not value.dtype or mask.device != value.device for mask, value in pairs)
+        return any(self._held[name] != (value.dtype, value.device) for name, value in self.values.items())
 
     def mask(self, model: nn.Module) -> None:
         """Zero the inactive weights of another model of the same layers. Raises BadInput for any other."""
+        if not isinstance(model, nn.Module):
+            raise BadInput(
+                f"model: expected a torch.nn.Module with this one's layers, got {type(model).__name__}"
+            )
+        fields = {stored.field for stored in self.stored.values()}
         names, weights = clean_names(model), {}
         for path, module in model.named_modules():
-            weight = getattr(module, "weight", None)
-            if names[path] in self.floats and isinstance(weight, Tensor):
-                weights[names[path]] = weight
-        missing = [name for name in self.floats if name not in weights]
+            for field in fields:
+                name = names[path] if field == "weight" else f"{names[path]}.{field}" if path else field
+                weight = module._parameters.get(field)  # not one that is computed at each call
+                if name in self.bits and weight is not None:
+                    weights[name] = weight
+        missing = [name for name in self.bits if name not in weights]
         if missing:
-            raise BadInput(f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}")
-        masks = {name: self._like(name, weight) for name, weight in weights.items()}
+            near = nearest(missing[0], [name for name in names.values() if name not in self.bits and name])
+            raise BadInput(
+                f"model: {type(model).__name__} has no weight of the layers {', '.join(missing)}{near}"
+            )
+        bits = {name: self._like(name, weight) for name, weight in weights.items()}
         for name, weight in weights.items():
-            weight.mul_(masks[name].to(weight.device))
+            weight.masked_fill_(bits[name].to(weight.device) == 0, 0)
 
     def _like(self, name: str, weight: Tensor) -> Tensor:
         """A layer's mask, 0/1, for another's weight, which may be stored whole or as here."""
-        mask, stored = self.floats[name], self.stored[name]
+        bits, stored = self.bits[name], self.stored[name]
         if tuple(weight.shape) == stored.shape:
-            return stored.logical(mask)
-        if weight.shape != mask.shape:
+            return stored.logical(bits)
+        if weight.shape != bits.shape:
             raise BadInput(
                 f"model: layer {name!r}: expected a weight of {stored.shape}, got {tuple(weight.shape)}"
             )
-        return mask
+        return bits
 
     def zero(self, survivors: Mapping[str, Tensor]) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
@@ -152,19 +163,16 @@ class Weights:
             stored = self.stored[name]
             self.states.clear(stored.values, stored.physical(survivor))
 
-    @torch.no_grad()
-    def multiply(self, names: Iterable[str]) -> None:
-        """Zero the inactive weights of some layers, in place and without a look at them. It doesn't count as a write:
-        a graph that a backward pass will still go through stays good."""
-        held = [(self.stored[name].values.data, self.floats[name]) for name in names]
-        if held:
-            torch._foreach_mul_([weight for weight, _ in held], [mask for _, mask in held])
+    def enforce(self) -> None:
+        """Zero the inactive weights, in place and without a look at them. It doesn't count as a write: a graph that a
+        backward pass will still go through stays good."""
+        keep((value.data, self.bits[name]) for name, value in self.values.items())
 
     @torch.no_grad()
     def stray(self) -> dict[str, int]:
         """The inactive weights that aren't zero, by layer: none, unless someone wrote them."""
         return {
-            name: int(((values.detach() != 0) & (self.floats[name].to(values.device) == 0)).sum())
+            name: int(((values.detach() != 0) & (self.bits[name].to(values.device) == 0)).sum())
             for name, values in self.values.items()
         }
 
@@ -214,9 +222,8 @@ def check_storage(storage: str, model: nn.Module, example_input: Inputs | None) 
     """Refuse what this model can't be stored as. Raises BadInput with the reason."""
     known = get_args(Storage)
     if storage not in known:
-        raise BadInput(
-            f"storage: expected one of {', '.join(known)}, got {storage!r}{nearest(storage, known)}"
-        )
+        near = nearest(storage, known) if isinstance(storage, str) else ""
+        raise BadInput(f"storage: expected one of {', '.join(known)}, got {storage!r}{near}")
     if storage == "masked":
         return
     if unwrap(model) is not model:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstbench.core.engine.books import Books
+from dstbench.core.training.saved import Saved, as_saved
 from dstbench.core.training.state import TrainingState
-from dstbench.core.training.support import Removal
-from dstbench.core.training.topology import Topology, UpdateReport
+from dstbench.core.training.topology import Topology
 from dstbench.errors import BadInput
 
 _VERSION = 3
@@ -46,7 +45,12 @@ def pack(mask: Tensor) -> Tensor:
 
 
 def unpack(bits: Tensor, like: Tensor) -> Tensor:
-    """The bool tensor that was packed, with the shape and device of ``like``."""
+    """The bool tensor that was packed, with the shape and device of ``like``.
+
+    Raises BadInput where these aren't as many bits."""
+    size = -(-like.numel() // 8)
+    if bits.dtype != torch.uint8 or tuple(bits.shape) != (size,):
+        raise BadInput(f"expected packed bits, uint8 [{size}], got {bits.dtype} {list(bits.shape)}")
     flat = np.unpackbits(bits.cpu().numpy(), count=like.numel())
     return torch.from_numpy(flat.astype(bool)).view(like.shape).to(like.device)
 
@@ -75,54 +79,75 @@ def read(
     """
     if not isinstance(saved, Mapping):
         raise BadInput(f"checkpoint: expected what state_dict() gave, got {type(saved).__name__}")
-    if saved.get("version") == 2:
-        saved = _of_version_2(identity, saved, printed)
-    if saved.get("version") != _VERSION or "masks" not in saved:
+    version = saved.get("version")
+    if type(version) is not int or version not in (2, _VERSION) or "masks" not in saved:
         raise BadInput(
-            f"checkpoint: expected a Sparsifier's state of version {_VERSION}, got {saved.get('version')}"
+            f"checkpoint: expected a Sparsifier's state of version {_VERSION}, got {_short(version)}"
         )
-    _check_same(identity, saved)
-    masks, explored, kept, support = (
-        {name: unpack(bits, held[name]) for name, bits in saved[kind].items()}
-        for kind in ("masks", "explored", "kept", "support")
+    fields = as_saved(_of_version_2(identity, saved, printed) if version == 2 else saved)
+    _check_same(identity, fields)
+    fields.check_layers(held)
+    masks = _unpacked("masks", fields.masks, held)
+    empty = next((name for name, mask in masks.items() if not bool(mask.any())), None)
+    if empty is not None:
+        raise BadInput(f"checkpoint: masks.{empty}: no weight is active")
+    explored, kept, support = (
+        _unpacked(kind, getattr(fields, kind), held) for kind in ("explored", "kept", "support")
     )
     state = TrainingState(
-        Books(**saved["books"]),
-        saved["undecided"],
-        saved["steps"],
-        tuple(UpdateReport(**report) for report in saved["history"]),
-        tuple(Removal(**removal) for removal in saved["removals"]),
+        fields.books, fields.undecided, fields.steps, tuple(fields.history), tuple(fields.removals)
     )
-    momentum = {name: value.to(held[name].device, copy=True) for name, value in saved["momentum"].items()}
-    return Snapshot(
-        state, Topology.of(masks, explored, kept, saved["initial"], support), momentum, saved["paths"]
-    )
+    momentum = {name: _momentum(name, value, held[name]) for name, value in fields.momentum.items()}
+    topology = Topology.of(masks, explored, kept, fields.initial, support)
+    return Snapshot(state, topology, momentum, fields.paths)
+
+
+def _unpacked(kind: str, packed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    masks = {}
+    for name, bits in packed.items():
+        try:
+            masks[name] = unpack(bits, held[name])
+        except BadInput as error:
+            raise BadInput(f"checkpoint: {kind}.{name}: {error}") from None
+    return masks
+
+
+def _momentum(name: str, value: Tensor, like: Tensor) -> Tensor:
+    if not value.is_floating_point() or value.shape != like.shape:
+        came = f"{value.dtype} {list(value.shape)}"
+        raise BadInput(f"checkpoint: momentum.{name}: expected float {list(like.shape)}, got {came}")
+    return value.to(like.device, copy=True)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _of_version_2(identity: Identity, saved: Mapping[str, Any], printed: str) -> dict[str, Any]:
     """The same in today's form. Any change of the method's classes since then shows in ``printed``."""
-    if saved["method"] != printed:
-        raise BadInput(f"checkpoint: it is of another method: {saved['method']}, here {printed}")
-    books = {name: saved[name] for name in ("budget", "allocation", "proportions")}
-    return {
-        **saved, "version": _VERSION, "method": identity.method, "books": {"density": saved["final"], **books}
-    }  # fmt: skip
+    if saved.get("method") != printed:
+        raise BadInput(f"checkpoint: it is of another method: {saved.get('method')}, here {printed}")
+    books = {name: saved.get(name) for name in ("budget", "allocation", "proportions")}
+    return {**saved, "method": identity.method, "books": {"density": saved.get("final"), **books}}
 
 
-def _check_same(identity: Identity, saved: Mapping[str, Any]) -> None:
+def _check_same(identity: Identity, saved: Saved) -> None:
     """Refuse another training's checkpoint, by what differs."""
     for field in ("seed", "total_steps", "target_density"):
-        if saved[field] != getattr(identity, field):
-            raise BadInput(
-                f"checkpoint: {field} is {saved[field]}, this Sparsifier's {getattr(identity, field)}"
-            )
-    here, there = identity.method, saved["method"]
-    for piece in here | there:
+        there, here = getattr(saved, field), getattr(identity, field)
+        if there != here:
+            raise BadInput(f"checkpoint: {field} is {there}, this Sparsifier's {here}")
+    _check_method(identity.method, saved.method)
+    if saved.shapes != identity.shapes:
+        names = {**identity.shapes, **saved.shapes}
+        different = sorted(n for n in names if saved.shapes.get(n) != identity.shapes.get(n))
+        raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(different)}")
+
+
+def _check_method(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    for piece in {**here, **there}:
         if here.get(piece) != there.get(piece):
             raise BadInput(
                 f"checkpoint: it is of another method: {piece} is {there.get(piece)}, here {here.get(piece)}"
             )
-    if saved["shapes"] != identity.shapes:
-        names = identity.shapes | saved["shapes"]
-        different = sorted(n for n in names if saved["shapes"].get(n) != identity.shapes.get(n))
-        raise BadInput(f"checkpoint: its masks are for other layers: {', '.join(different)}")

@@ -19,7 +19,8 @@ masks don't hold and the topology stands still. Step the optimizer that the Spar
 
 
 class StepHooks:
-    """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it.
+    """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it. Where it
+    was prepared some time before, as for clipping, ``again`` comes right before the step.
 
     A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
@@ -29,9 +30,13 @@ class StepHooks:
     """
 
     def __init__(
-        self, optimizers: Sequence[Optimizer], prepare: Callable[[], None], done: Callable[[], None]
+        self,
+        optimizers: Sequence[Optimizer],
+        prepare: Callable[[], None],
+        again: Callable[[], None],
+        done: Callable[[], None],
     ) -> None:
-        self._prepare, self._done = prepare, done
+        self._prepare, self._again, self._done = prepare, again, done
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
         self._kinds = {id(part): type(part).__name__ for part in optimizers}  # not held: a copy may lack them
@@ -80,6 +85,8 @@ class StepHooks:
         self._last, self._unseen = None, 0
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
+            if self._prepared:
+                self._again()
             self.prepare()
             return None
 

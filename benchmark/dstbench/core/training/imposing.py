@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dstbench.api.select import count
 from dstbench.core.engine.update import Masks
-from dstbench.core.training.rules import Rules
+from dstbench.core.training.rules import Fields, Rules
 from dstbench.errors import BadInput, nearest
+
+SIGNALS = ("grad", "active_grad", "momentum")  # a LayerView's fields
 
 
 def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Masks:
@@ -33,9 +35,14 @@ def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Ma
     for name, layer in rules.layers.items():
         mask, where = masks[name], f"masks: layer {name!r}"
         shape = tuple(layer.info.shape)
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != shape:
-            got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise BadInput(f"{where}: expected bool {shape}, got {got}")
+        if not isinstance(mask, Tensor):
+            raise BadInput(f"{where}: expected bool {shape}, got {type(mask).__name__}")
+        if mask.dtype != torch.bool or tuple(mask.shape) != shape:
+            raise BadInput(f"{where}: expected bool {shape}, got {mask.dtype} {tuple(mask.shape)}")
+        if mask.is_meta or mask.layout is not torch.strided:
+            raise BadInput(
+                f"{where}: expected a dense tensor with values, got {mask.layout} on {mask.device}"
+            )
         mask = mask.to(weights[name].device)
         if not bool(mask.any()):
             raise BadInput(f"{where}: no weight is active")
@@ -45,6 +52,23 @@ def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Ma
             raise BadInput(f"{where}: weights that were removed for good are active")
         found[name] = mask.clone()
     return found
+
+
+def checked_fields(fields: Any, layers: Collection[str]) -> Fields:
+    """Signals by LayerView's field and layer. Raises BadInput for any other."""
+    if not isinstance(fields, Mapping):
+        raise BadInput(f"fields: expected {{signal: {{layer name: tensor}}}}, got {type(fields).__name__}")
+    for kind, values in fields.items():
+        if kind not in SIGNALS:
+            raise BadInput(f"fields: no signal {kind!r}{nearest(str(kind), SIGNALS)}")
+        if not isinstance(values, Mapping):
+            raise BadInput(f"fields: {kind}: expected {{layer name: tensor}}, got {type(values).__name__}")
+        for name in values:
+            if name not in layers:
+                raise BadInput(
+                    f"fields: {kind}: no layer {name!r} is in the budget{nearest(str(name), layers)}"
+                )
+    return fields
 
 
 def budget_of(masks: Masks, held: Mapping[str, int], rules: Rules) -> dict[str, int]:

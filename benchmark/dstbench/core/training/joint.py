@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -84,6 +85,21 @@ def parameters_of(optimizer: Optimizer) -> Iterator[Tensor]:
 def joined(optimizers: Sequence[Optimizer]) -> Optimizer:
     """The only optimizer, or several as one: no Optimizer, but it has the groups and the state of one."""
     return optimizers[0] if len(optimizers) == 1 else cast(Optimizer, Joint(optimizers))
+
+
+def step_all(optimizers: Sequence[Any], closure: Callable[[], Any] | None) -> Any:
+    """Step optimizers, in their wrappers perhaps; several on one evaluation of the closure, which is returned.
+
+    Raises BadInput, before anything is stepped, for a closure that can't be called."""
+    if closure is not None and not callable(closure):
+        raise BadInput(f"closure: expected a function without arguments, got {type(closure).__name__}")
+    if len(optimizers) == 1:
+        return optimizers[0].step() if closure is None else optimizers[0].step(closure)
+    with torch.enable_grad():
+        loss = None if closure is None else closure()
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss
 
 
 class Joint:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dstbench.core.engine.update import Masks
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.storage.arrangement import Arrangement, MaskedArrangement
+from dstbench.core.storage.bits import keep
 from dstbench.core.storage.compact import CompactArrangement
 from dstbench.core.storage.condensed import CondensedArrangement
 from dstbench.core.storage.states import States
@@ -28,11 +29,10 @@ class Masking:
 
     topology: Topology
 
-    def __init__(self, model: nn.Module, rules: Rules, states: States) -> None:
-        """All weights are active."""
-        self._rules, self.states, self._watch = rules, states, Watch()
-        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
-        self._turn = 0  # which layer is masked whole next
+    def __init__(self, model: nn.Module, rules: Rules, states: States, example: Inputs | None) -> None:
+        """All weights are active. example: an input, for models that can't be traced without one."""
+        self._rules, self.states, self._watch = rules, states, Watch(states)
+        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures, rules.couplings, example)
         self._still = False  # whether the optimizers leave zeros alone
         self._known = states.known
         self._first = True  # no step was applied yet
@@ -94,42 +94,35 @@ class Masking:
         }
 
     def mask(self, gradients: Mapping[str, Tensor], silent: bool) -> None:
-        """Zero the gradients of inactive weights, in place."""
-        pairs = [(gradient, self.weights.floats[name]) for name, gradient in gradients.items()]
-        pairs += self._dead.gradients() if silent else []
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [mask for _, mask in pairs])
+        """Zero the gradients of inactive weights, in place, whatever they are: infinite or NaN, too."""
+        pairs = [(gradient, self.weights.bits[name]) for name, gradient in gradients.items()]
+        keep(pairs + self._dead.gradients(silent))
 
     @torch.no_grad()
     def zero(self, survivors: Mapping[str, Tensor], silent: bool) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         self.weights.zero(survivors)
-        if silent:
-            self._dead.zero(self.states)
+        self._dead.zero(self.states, silent)
         self._watch.look(self.weights.values)
 
     @torch.no_grad()
     def guard(self, silent: bool) -> None:
-        """Zero what others wrote into inactive weights since the last step."""
+        """Zero what others wrote into inactive weights, wherever and however, and into their optimizer state."""
         if written := self._watch.written(self.weights.values):
             self.zero({name: self.topology.masks[name] for name in written}, silent)
-        self.weights.multiply(self._watch.unwatched)
+        self._enforce(silent)
 
     @torch.no_grad()
     def settle(self, silent: bool) -> None:
-        """Zero what a step may have written into inactive weights; else one large layer in turn, for good measure."""
+        """Zero what a step may have written into inactive weights."""
         if not self._still or self.states.overheard or self._first:
             self._first = (
                 False  # fused optimizers begin with whatever memory held where their first step is skipped
             )
             self.zero(self.topology.masks, silent)
             return
-        self._turn += 1
-        watched = self._watch.watched
-        turn = watched[self._turn % len(watched) :][:1] if watched else ()
         if not self._known:
-            self.weights.multiply(self.weights.stored)
-        self.weights.zero({name: self.topology.masks[name] for name in turn})  # with what momentum made of it
+            self._enforce(silent)
         self._watch.look(self.weights.values)
 
     @torch.no_grad()
@@ -141,13 +134,18 @@ class Masking:
     def listen_to_checkpoints(self) -> None:
         """Have the optimizers' checkpoints hold state in logical shapes."""
         keep_checkpoints_logical(self.states, self.arrangement.stored)
+        for optimizer in self.states.parts:
+            optimizer.register_load_state_dict_post_hook(lambda _: self._watch.forget())
+
+    def _enforce(self, silent: bool) -> None:
+        self.weights.enforce()
+        self._dead.enforce(silent)
 
     def _hold(self) -> None:
         """Bring what is stored, and what masks it, in line with the topology."""
         self.arrangement.follow(self.topology.masks, self.topology.support)
         self.weights.hold(self.topology.masks)
-        self._watch.hold(self.weights.floats)
-        self._dead.hold(self.topology.masks, self.arrangement.rows)
+        self._dead.hold(self.topology.masks, self.arrangement.rows, self.topology.support)
 
     def _follow(self, change: Change, silent: bool) -> Change:
         self.states.forget()

@@ -56,6 +56,8 @@ class Method:
 
 def _registry(registry: Registry | None) -> Registry:
     if registry is not None:
+        if not hasattr(registry, "build"):
+            raise BadInput(f"registry: expected a Registry, got {type(registry).__name__}")
         return registry
     from dstbench.registration.registry import registry as default
 
@@ -77,7 +79,7 @@ def as_recipe(recipe: str | Recipe | Mapping[str, Any], registry: Registry | Non
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if not isinstance(recipe, str | Mapping):
+    if not isinstance(recipe, str | Mapping) or not all(isinstance(key, str) for key in recipe):
         raise BadInput(f"recipe: expected a name, a mapping or a Recipe, got {recipe!r}")
     if isinstance(recipe, str) or "name" in recipe:
         built: Recipe = _registry(registry).build("recipe", recipe)

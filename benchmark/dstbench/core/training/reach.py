@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class Reach:
@@ -12,16 +12,12 @@ class Reach:
     def __init__(self, layers: Iterable[str], steps_per_epoch: int | None) -> None:
         self._unreached, self._epoch = dict.fromkeys(layers), steps_per_epoch
         self._any = False  # layer has had one: else these are no training steps
-        self._held = set[str]()  # the layers that had one in the last step
 
-    def note(self, reached: Iterable[str]) -> bool:
-        """These layers have a gradient; whether others don't, that had one a step before."""
-        held = set(reached)
-        lost, self._held = not self._held <= held, held
+    def note(self, reached: Collection[str]) -> None:
+        """These layers have a gradient."""
         if self._unreached:
-            self._any |= bool(held)
-            self._unreached = {name: None for name in self._unreached if name not in held}
-        return lost
+            self._any |= bool(reached)
+            self._unreached = {name: None for name in self._unreached if name not in reached}
 
     def report(self, step: int, updating: bool) -> None:
         """A step was applied, before a topology update perhaps."""

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dstbench.api import LayerView
+from torch.optim import Optimizer
+
+from dstbench.api import LayerView, Recipe
 from dstbench.api.select import count
 from dstbench.core.engine.books import Budget
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.engine.update import Masks
 from dstbench.core.network.layers import Layer
 from dstbench.core.network.ownership import LeftOut, Ownership
+from dstbench.core.storage.states import States
 from dstbench.core.storage.stored import Weights
+from dstbench.core.training.checkpoint import Identity
+from dstbench.core.training.evolution import Evolution
+from dstbench.core.training.identity import identify
+from dstbench.core.training.imposing import checked_fields
 from dstbench.core.training.masking import Masking
+from dstbench.core.training.method import Method
+from dstbench.core.training.presence import Presence
 from dstbench.core.training.rules import Fields, Rules
+from dstbench.core.training.signals import Signals
 from dstbench.core.training.state import TrainingState
 from dstbench.core.training.summary import summarise
 from dstbench.core.training.support import Removal
@@ -25,20 +36,73 @@ from dstbench.core.training.topology import Topology, UpdateReport
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from dstbench.registration.registry import Registry
+
 
 class Readings:
     """The read-only half of a Sparsifier."""
 
-    state: TrainingState
-    rules: Rules
-    masking: Masking
-    weights: Weights
+    evolution: Evolution
+    presence: Presence
+    states: States
+    method: Method
     timetable: Timetable
+    seed: int
+    total_steps: int
+    target_density: float
     layers: Mapping[str, Layer]  # in the budget
     dense_layers: Mapping[str, Layer]  # left out of it on request
     structures: Mapping[str, EngineStructure]
     fallbacks: Mapping[str, str]  # layers that the structure doesn't fit, and why
     _owned: Ownership
+    _named: tuple[Recipe, Registry | None]
+    _outer: list[Any] | None  # optimizers as they were given
+
+    @property
+    def state(self) -> TrainingState:
+        """Where the training stands."""
+        return self.evolution.state
+
+    @property
+    def rules(self) -> Rules:
+        """What the training goes by."""
+        return self.evolution.rules
+
+    @property
+    def masking(self) -> Masking:
+        """What carries its decisions out."""
+        return self.evolution.masking
+
+    @property
+    def signals(self) -> Signals:
+        """What its decisions read besides weights."""
+        return self.evolution.signals
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in the budget, as they are stored."""
+        return self.masking.weights
+
+    @property
+    def optimizer(self) -> Any:
+        """The torch optimizer whose steps are listened to; several as one, with their groups and state."""
+        return self.states.optimizer
+
+    @property
+    def given(self) -> list[Any]:
+        """The optimizers as they were given, in their wrappers perhaps; in a copy the torch optimizers themselves."""
+        return self._outer or list(self.optimizers)
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The torch optimizers themselves."""
+        return self.states.parts
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What a training must share with this one to continue it."""
+        shapes = {name: list(layer.info.shape) for name, layer in self.layers.items()}
+        return Identity(self.seed, self.total_steps, self.target_density, identify(*self._named), shapes)
 
     @property
     def unscored(self) -> dict[str, str]:
@@ -108,7 +172,7 @@ class Readings:
     @property
     def density(self) -> float:
         """Active weights / N, measured."""
-        return sum(self.topology.active.values()) / self.size
+        return self.evolution.density
 
     @property
     def total_density(self) -> float:
@@ -129,7 +193,7 @@ class Readings:
     @property
     def r_s(self) -> float:
         """R_s: the fraction of weights that were ever active, the initial mask included (ITOP, arXiv 2102.02887)."""
-        return sum(self.topology.explored_counts.values()) / self.size
+        return self.evolution.r_s
 
     @property
     def support(self) -> Masks:
@@ -159,13 +223,18 @@ class Readings:
     @property
     def decided(self) -> bool:
         """Whether there are initial masks; until then all weights are active (an init that reads gradients)."""
-        return not self.state.undecided
+        return self.evolution.decided
 
     def summary(self) -> DataFrame:
         """One row a layer: shape, structure, target and measured density, exploration, rows without a weight. Behind
-        the layers in the budget come the weights that stay dense, with the reason; ``attrs`` has both densities."""
+        the layers in the budget come the weights that stay dense, with the reason; ``attrs`` has both densities.
+
+        Raises BadInput where layers have left the model or hold other parameters, which are never trained."""
+        if not self.method.dense:
+            self.presence.check(whole=True)
         return summarise(self)
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
-        """What strategies see of each layer now, with the signals of ``fields``."""
-        return self.rules.views(self.state, self.topology, self.weights, fields)
+        """What strategies see of each layer now, with the signals of ``fields``: float [*w] by LayerView's field and
+        layer name. Raises BadInput for any other."""
+        return self.evolution.views(checked_fields(fields, self.layers))

@@ -56,7 +56,7 @@ class Signals:
         if Signal.GRAD in needs:
             fields["grad"] = dense
         if Signal.ACTIVE_GRAD in needs:
-            fields["active_grad"] = {name: g * masks[name] for name, g in dense.items()}
+            fields["active_grad"] = {name: g.where(masks[name], 0) for name, g in dense.items()}
         if Signal.MOMENTUM in needs:
             fields["momentum"] = {name: self.momentum[name].clone() for name in masks}
             ranks.average(fields["momentum"])
@@ -75,8 +75,3 @@ def blank(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
     """Whether gradients were asked for and all are zero, so that to decide by them would be to decide by order."""
     asked = [value for name in ("grad", "active_grad") for value in fields.get(name, {}).values()]
     return bool(asked) and not any(bool(value.any()) for value in asked)
-
-
-def finite(fields: Mapping[str, Mapping[str, Tensor]]) -> bool:
-    """Whether no value is infinite or NaN: else a loss scaler is about to skip the step."""
-    return all(bool(value.isfinite().all()) for values in fields.values() for value in values.values())

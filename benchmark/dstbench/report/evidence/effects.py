@@ -31,8 +31,9 @@ from dstbench.results.table import Paths, frame, read
 
 @dataclass(frozen=True)
 class Effect:
-    """One effect in percent points with its simultaneous interval (None below three repetitions, and where all give
-    the same). Of a main effect or an interaction ``levels`` are what it is of; of a difference, above and below."""
+    """One effect, in points of top-1 or the metric's own unit, more being better, with its simultaneous interval
+    (None below three repetitions, and where all give the same). Of a main effect or an interaction ``levels`` are
+    what it is of; of a difference, above and below."""
 
     term: str
     levels: tuple[str, ...]
@@ -66,10 +67,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Mean:
-    """What one combination gave: the mean top-1 in percent over ``n`` repetitions; None over none."""
+    """What one combination gave: the mean gain over ``n`` repetitions; None over none."""
 
     cell: Cell
-    top1: float | None
+    gain: float | None
     n: int
 
 
@@ -85,7 +86,7 @@ class Effects:
     experiment: Experiment
     used: tuple[Repetition, ...]
     unused: tuple[Repetition, ...]
-    mean: float | None  # of all combinations, in percent
+    mean: float | None  # gain of all combinations
     main: Family
     differences: Family
     interactions: Family
@@ -106,7 +107,8 @@ class Effects:
 
 
 def effects(paths: Paths) -> list[Effects]:
-    """The effects of every factorial experiment in results folders, in top-1 percent points.
+    """The effects of every factorial experiment in results folders: in percent points of top-1, or another
+    metric's own unit, more being better.
 
     One for each setting in which at least two of init, structure, prune, grow and schedule were crossed; [] where
     none was. Raises BadInput where a folder doesn't exist.
@@ -121,20 +123,20 @@ def effects_of(made: Sequence[Experiment]) -> list[Effects]:
 
 def _effects(experiment: Experiment) -> Effects:
     factors = experiment.factors
-    cells = list(dict.fromkeys(cell for values in experiment.top1.values() for cell in values))
+    cells = list(dict.fromkeys(cell for values in experiment.gains.values() for cell in values))
     terms, inestimable = estimable(factors, cells)
     used = [
-        r for r, values in experiment.top1.items() if terms and is_full_rank(terms, factors, list(values))
+        r for r, values in experiment.gains.items() if terms and is_full_rank(terms, factors, list(values))
     ]
-    fits = {r: fitted(terms, factors, experiment.top1[r]) for r in used}
+    fits = {r: fitted(terms, factors, experiment.gains[r]) for r in used}
     by_term = {term: {r: fits[r][1][place] for r in used} for place, term in enumerate(terms)}
     mains = {term: by_term[term] for term in terms if len(term.factors) == 1}
     pairs = {term: by_term[term] for term in terms if len(term.factors) == 2}
-    data = [experiment.top1[r] for r in used]
+    data = [experiment.gains[r] for r in used]
     return Effects(
         experiment,
         tuple(used),
-        tuple(r for r in experiment.top1 if r not in fits),
+        tuple(r for r in experiment.gains if r not in fits),
         sum(fits[r][0] for r in used) / len(used) if used else None,
         _family(mains),
         _differences(mains),
@@ -204,6 +206,6 @@ def _explained(
 def _means(experiment: Experiment) -> tuple[Mean, ...]:
     found = []
     for cell in Term(experiment.factors).cells:
-        values = [top1[cell] for top1 in experiment.top1.values() if cell in top1]
+        values = [gains[cell] for gains in experiment.gains.values() if cell in gains]
         found.append(Mean(cell, sum(values) / len(values) if values else None, len(values)))
     return tuple(found)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.evidence.tried import Repetition, Tried, repetitions
+from dstbench.results.ranking import TOP1, Ranking
 
 CROSSED = (
     0.5  # a level is part of an experiment where it was tried with this share of the others' combinations
@@ -34,10 +35,11 @@ class Experiment:
 
     setting: str
     factors: tuple[Factor, ...]
-    top1: dict[Repetition, dict[Cell, float]]  # percent
-    missing: dict[Repetition, dict[Cell, str]]  # how trials without a top-1 ended
+    gains: dict[Repetition, dict[Cell, float]]  # the metric, turned so that more is better
+    missing: dict[Repetition, dict[Cell, str]]  # how trials without one ended
     empty: tuple[Cell, ...]  # combinations that no repetition tried
     aside: tuple[str, ...]  # methods of the same setting that aren't part of it
+    metric: Ranking = TOP1  # of all its methods
 
     @property
     def cells(self) -> int:
@@ -52,11 +54,11 @@ def experiments(methods: Sequence[Tried]) -> list[Experiment]:
     the one with the most results counts. Of named recipes, only those levels count that were tried with at least half
     of the combinations of the others. ``aside`` names the rest.
     """
-    settings: dict[str, list[Tried]] = {}
+    settings: dict[tuple[str, str], list[Tried]] = {}
     for method in methods:
         if not method.control:
-            settings.setdefault(method.setting, []).append(method)
-    made = (_experiment(setting, group) for setting, group in sorted(settings.items()))
+            settings.setdefault((method.setting, method.metric.title), []).append(method)
+    made = (_experiment(setting, group) for (setting, _), group in sorted(settings.items()))
     return [experiment for experiment in made if experiment]
 
 
@@ -69,22 +71,23 @@ def _experiment(setting: str, methods: Sequence[Tried]) -> Experiment | None:
     if len(factors) < 2 or len(by_cell) <= CROSSED * len(cells):
         return None
     everywhere = repetitions(crossed)
-    top1 = {cell: _merged([method.top1 for method in group]) for cell, group in by_cell.items()}
+    gains = {cell: _merged([method.gains for method in group]) for cell, group in by_cell.items()}
     missing = {cell: _merged([method.missing for method in group]) for cell, group in by_cell.items()}
     return Experiment(
         setting,
         factors,
-        {r: {cell: top1[cell][r] for cell in cells if r in top1.get(cell, ())} for r in everywhere},
+        {r: {cell: gains[cell][r] for cell in cells if r in gains.get(cell, ())} for r in everywhere},
         {
             r: {
                 cell: missing[cell].get(r, "not run")
                 for cell in cells
-                if cell in top1 and r not in top1[cell]
+                if cell in gains and r not in gains[cell]
             }
             for r in everywhere
         },
         tuple(cell for cell in cells if cell not in by_cell),
         tuple(sorted({method.name for method in methods} - {method.name for method in crossed})),
+        methods[0].metric,
     )
 
 
@@ -94,7 +97,7 @@ def _of_one_version(methods: Sequence[Tried]) -> list[Tried]:
     for method in methods:
         for kind, mark in method.versions.items():
             counts.setdefault((kind, method.parts[kind].removesuffix(mark)), Counter())[mark] += len(
-                method.top1
+                method.gains
             )
     kept = {key: max(marks, key=lambda mark: (marks[mark], mark)) for key, marks in counts.items()}
     return [
@@ -121,7 +124,7 @@ def _factors(methods: Sequence[Tried]) -> tuple[Factor, ...]:
     for kind in STRATEGIES:
         levels: dict[Repetition, set[str]] = {}
         for method in methods:
-            for repetition in (*method.top1, *method.missing):
+            for repetition in (*method.gains, *method.missing):
                 levels.setdefault(repetition, set()).add(method.parts.get(kind, ""))
         if any(len(names) > 1 for names in levels.values()):
             found.append(Factor(kind, tuple(sorted(set[str]().union(*levels.values())))))

@@ -20,6 +20,7 @@ from dstbench.report.evidence.cliques import maximal_sets
 from dstbench.report.evidence.pairs import ALPHA, TESTS, Floats, Pairs, all_pairs, holm, seed_noise
 from dstbench.report.evidence.tried import Block, Repetition, Tried, repetitions, tried_methods
 from dstbench.report.statistics import FEWEST, critical_t, mean_interval, repetitions_needed
+from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, frame, read
 
 SHOWN = 20  # methods that are drawn, and that the noise is taken from: the best
@@ -29,12 +30,12 @@ HALF = 0.5  # percent points: the difference that the number of repetitions is w
 
 @dataclass(frozen=True)
 class Ranked:
-    """A method with its mean rank over complete repetitions (1 = highest top-1, ties share; None where it isn't in
-    them) and its mean top-1 in percent over all its ``n``."""
+    """A method with its mean rank over complete repetitions (1 = the best, ties share; None where it isn't in
+    them) and its mean gain over all its ``n``."""
 
     name: str
     rank: float | None
-    top1: float
+    gain: float
     n: int
 
 
@@ -61,7 +62,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Against:
-    """One method minus a baseline in percent points, paired by repetition, with the 95 % t-interval of each alone, p
+    """One method minus a baseline, in gains, paired by repetition, with the 95 % t-interval of each alone, p
     and p corrected for all methods (Holm)."""
 
     name: str
@@ -100,9 +101,14 @@ class Groups:
     bars: tuple[tuple[int, ...], ...]
     more_bars: int
     deviation: float | None  # ``seed_noise`` of the shown
-    difference: float  # what ``needs`` are for, in percent points
+    difference: float  # what ``needs`` are for, in percent points, or percent of another metric
     needs: tuple[Need, ...]
     tried: tuple[Tried, ...]
+
+    @property
+    def metric(self) -> Ranking:
+        """What all its methods are ranked by."""
+        return self.tried[0].metric
 
     @property
     def shown(self) -> int:
@@ -111,10 +117,11 @@ class Groups:
 
 
 def groups(paths: Paths, test: str = "t", difference: float = HALF) -> list[Groups]:
-    """Which methods of results folders can be told apart by top-1, and which can't.
+    """Which methods of results folders can be told apart by the metric, and which can't.
 
     One for each set of blocks that have methods in common. ``test`` of every two methods: "t", or "wilcoxon", which
-    with n repetitions can't give a p below 2^(1 − n). ``difference``: percent points for which the repetitions
+    with n repetitions can't give a p below 2^(1 − n). ``difference``: percent points, or percent of another
+    metric, for which the repetitions
     needed are worked out. Raises BadInput where a folder doesn't exist, and for a test or difference that is none.
     """
     return groups_of(tried_methods(frame(read(paths).records), by_name=True), test, difference)
@@ -126,17 +133,20 @@ def groups_of(tried: Sequence[Tried], test: str = "t", difference: float = HALF)
         raise BadInput(f"test: expected one of {', '.join(TESTS)}, got {test!r}{nearest(test, TESTS)}")
     if not 0 < difference < 100:
         raise BadInput(f"difference: expected percent points between 0 and 100, got {difference!r}")
-    methods = [method for method in tried if not method.control and method.top1]
+    methods = [method for method in tried if not method.control and method.gains]
     controls = [method for method in tried if method.control]
-    parts = _connected(methods)
-    return [_groups(part, [*part, *controls], test, difference) for part in parts if len(part) > 1]
+    return [
+        _groups(part, [*part, *(c for c in controls if c.metric == part[0].metric)], test, difference)
+        for part in _connected(methods)
+        if len(part) > 1
+    ]
 
 
 def _connected(methods: Sequence[Tried]) -> list[list[Tried]]:
     """Methods that share blocks, directly or by way of others."""
     parts: list[tuple[set[Block], list[Tried]]] = []
     for method in methods:
-        blocks = {repetition.block for repetition in method.top1}
+        blocks = {repetition.block for repetition in method.gains}
         near = [part for part in parts if part[0] & blocks]
         merged = (blocks.union(*(part[0] for part in near)), [*(m for part in near for m in part[1]), method])
         parts = [*(part for part in parts if part not in near), merged]
@@ -144,20 +154,22 @@ def _connected(methods: Sequence[Tried]) -> list[list[Tried]]:
 
 
 def _groups(methods: Sequence[Tried], tried: Sequence[Tried], test: str, difference: float) -> Groups:
-    where = [r for r in repetitions(methods) if any(r in method.top1 for method in methods)]
-    top1 = np.array([[method.top1.get(r, np.nan) for r in where] for method in methods])
-    rows, columns = _complete(top1)
-    ranks = dict(zip(rows, _mean_ranks(top1[np.ix_(rows, columns)]), strict=True))
-    means = [sum(method.top1.values()) / len(method.top1) for method in methods]
+    where = [r for r in repetitions(methods) if any(r in method.gains for method in methods)]
+    gains = np.array([[method.gains.get(r, np.nan) for r in where] for method in methods])
+    rows, columns = _complete(gains)
+    ranks = dict(zip(rows, _mean_ranks(gains[np.ix_(rows, columns)]), strict=True))
+    means = [sum(method.gains.values()) / len(method.gains) for method in methods]
     order = sorted(range(len(methods)), key=lambda i: (ranks.get(i, math.inf), -means[i], methods[i].name))
-    pairs = all_pairs(top1[order], test)
-    friedman = _friedman(top1[np.ix_(rows, columns)])
+    pairs = all_pairs(gains[order], test)
+    friedman = _friedman(gains[np.ix_(rows, columns)])
     ranked = {methods[i].name for i in rows}
     told = _told(pairs, friedman, [methods[i].name in ranked for i in order])
     bars = [bar for bar in maximal_sets(min(len(order), SHOWN), told) if len(bar) > 1]
-    deviation = seed_noise(top1[order[:SHOWN]], [r.block for r in where])
+    if methods[0].metric is not TOP1:  # percent of what the best gives
+        difference = difference / 100 * abs(max(means))
+    deviation = seed_noise(gains[order[:SHOWN]], [r.block for r in where])
     return Groups(
-        tuple(Ranked(methods[i].name, ranks.get(i), means[i], len(methods[i].top1)) for i in order),
+        tuple(Ranked(methods[i].name, ranks.get(i), means[i], len(methods[i].gains)) for i in order),
         tuple(dict.fromkeys(r.block for r in where)),
         tuple(where[column] for column in columns),
         tuple(_apart(methods, rows, where, columns)),
@@ -182,10 +194,10 @@ def _told(pairs: Pairs, friedman: Friedman | None, ranked: Sequence[bool]) -> se
     return {(i, j) for i, j in found if not (ranked[i] and ranked[j])}
 
 
-def _complete(top1: Floats) -> tuple[list[int], list[int]]:
+def _complete(gains: Floats) -> tuple[list[int], list[int]]:
     """The methods and repetitions that make a table without holes: what has the most holes goes first, repetitions
     before methods where they have as many."""
-    known = ~np.isnan(top1)
+    known = ~np.isnan(gains)
     rows, columns = np.arange(known.shape[0]), np.arange(known.shape[1])
     while not (here := known[np.ix_(rows, columns)]).all():
         by_row, by_column = here.mean(axis=1), here.mean(axis=0)
@@ -196,21 +208,21 @@ def _complete(top1: Floats) -> tuple[list[int], list[int]]:
     return rows.tolist(), columns.tolist()
 
 
-def _mean_ranks(top1: Floats) -> list[float]:
+def _mean_ranks(gains: Floats) -> list[float]:
     from scipy.stats import rankdata
 
-    if not top1.shape[1]:
-        return [math.nan] * top1.shape[0]
-    ranks = rankdata(-np.round(top1, 9), axis=0).mean(axis=1)  # percents' last bits part no tie
+    if not gains.shape[1]:
+        return [math.nan] * gains.shape[0]
+    ranks = rankdata(-np.round(gains, 9), axis=0).mean(axis=1)  # sums' last bits part no tie
     return [float(rank) for rank in ranks]
 
 
-def _friedman(top1: Floats) -> Friedman | None:
+def _friedman(gains: Floats) -> Friedman | None:
     """None for less than three methods or two repetitions, and where every method gives the same."""
     from scipy.stats import friedmanchisquare
 
-    methods, n = top1.shape
-    rounded = np.round(top1, 9)
+    methods, n = gains.shape
+    rounded = np.round(gains, 9)
     if methods < 3 or n < 2 or (rounded == rounded[:1]).all():
         return None
     result = friedmanchisquare(*rounded)
@@ -224,11 +236,11 @@ def _apart(
     ranked, complete = set(rows), [where[column] for column in columns]
     for repetition in where:
         if repetition not in complete:
-            missing = [method.name for method in methods if repetition not in method.top1]
+            missing = [method.name for method in methods if repetition not in method.gains]
             yield f"{repetition}: no result of {_few(missing)}"
     for place, method in enumerate(methods):
         if place not in ranked:
-            ends = Counter(method.missing.get(r, "not run") for r in complete if r not in method.top1)
+            ends = Counter(method.missing.get(r, "not run") for r in complete if r not in method.gains)
             listed = ", ".join(f"{n} {end}" for end, n in sorted(ends.items()))
             yield f"{method.name}: no result in {ends.total()} of {len(complete)} repetitions ({listed})"
 
@@ -278,7 +290,7 @@ def against(found: Groups, baseline: str) -> list[Against]:
     rows = []
     for method in found.methods:
         if method.name != baseline:
-            ours = by_name[method.name].top1
+            ours = by_name[method.name].gains
             common = sorted(ours.keys() & theirs.keys())
             rows.append((method.name, [ours[r] - theirs[r] for r in common]))
     width = max((len(values) for _, values in rows), default=0)
@@ -307,12 +319,12 @@ def _against(name: str, values: Sequence[float], p: float, p_holm: float) -> Aga
 
 
 def _beside_every_density(method: Tried, blocks: Sequence[Block]) -> dict[Repetition, float]:
-    """A method's top-1; that of dense at every density of its model and data set."""
+    """A method's gains; those of dense at every density of its model and data set."""
     if method.control != "dense":
-        return method.top1
+        return method.gains
     return {
         Repetition(block, r.seed): value
-        for r, value in method.top1.items()
+        for r, value in method.gains.items()
         for block in blocks
         if block[:2] == r.block[:2]
     }

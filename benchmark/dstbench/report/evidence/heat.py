@@ -1,4 +1,4 @@
-"""Every combination's mean top-1, two choices across and a panel for each combination of the others."""
+"""Every combination's mean, two choices across and a panel for each combination of the others."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def panels(found: Effects) -> list[Panel]:
 
 def full(found: Effects) -> int:
     """How many repetitions a combination has that none is missing of."""
-    return len(found.experiment.top1)
+    return len(found.experiment.gains)
 
 
 def span(found: Effects) -> tuple[float, float]:
-    """The lowest and the highest mean, in percent."""
-    known: Sequence[float] = [mean.top1 for mean in found.means if mean.top1 is not None]
+    """The lowest and the highest mean gain."""
+    known: Sequence[float] = [mean.gain for mean in found.means if mean.gain is not None]
     return (min(known), max(known)) if known else (0.0, 100.0)

@@ -15,6 +15,7 @@ from dstbench.report.evidence.groups import Against, Groups, against, groups_of
 from dstbench.report.evidence.heat import Panel, full, panels, span
 from dstbench.report.evidence.show import (
     against_table,
+    difference,
     effects_markdown,
     groups_markdown,
     interval,
@@ -23,10 +24,11 @@ from dstbench.report.evidence.show import (
     variance_table,
 )
 from dstbench.report.evidence.tried import tried_methods
-from dstbench.report.evidence.words import effect_sentences, group_sentences
+from dstbench.report.evidence.words import effect_sentences, group_sentences, mean_text, unit_of
 from dstbench.report.jinja import part, templates
 from dstbench.report.section import Material, Section
-from dstbench.report.values import MISSING, show
+from dstbench.report.values import MISSING
+from dstbench.results.ranking import TOP1, Ranking
 
 PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell: text stays legible on both
 
@@ -51,24 +53,27 @@ def effects_section(material: Material) -> Section | None:
 
 
 def _effects(one: Effects, found: Sequence[Effects]) -> dict[str, Any]:
-    low, high = span(one)
+    (low, high), metric = span(one), one.experiment.metric
     whole = full(one)
     scale = max((abs(x) for effect in one.main.effects for x in _ends(effect)), default=1.0) or 1.0
     return {
         "title": title_of(one, found) if len(found) > 1 else "",
         "sentences": effect_sentences(one),
-        "main": [_main(effect, scale, one.blocks) for effect in one.main.effects],
+        "main": [_main(effect, scale, one.blocks, metric) for effect in one.main.effects],
         "tables": [table for table in (pair_table(one), variance_table(one)) if table[1]] if one.used else [],
-        "low": show("percent", low),
-        "high": show("percent", high),
+        "low": mean_text(low, metric),
+        "high": mean_text(high, metric),
+        "unit": "top-1 percent points" if metric is TOP1 else unit_of(metric),
+        "mean": "top-1 in percent" if metric is TOP1 else metric.title,
         "whole": whole,
-        "panels": [_panel(panel, whole, low, high) for panel in panels(one)],
+        "panels": [_panel(panel, whole, low, high, metric) for panel in panels(one)],
     }
 
 
-def _panel(panel: Panel, whole: int, low: float, high: float) -> dict[str, Any]:
+def _panel(panel: Panel, whole: int, low: float, high: float, metric: Ranking) -> dict[str, Any]:
     rows = [
-        (level, [_heat(mean.top1, mean.n, whole, low, high) for mean in means]) for level, means in panel.rows
+        (level, [_heat(mean.gain, mean.n, whole, low, high, metric) for mean in means])
+        for level, means in panel.rows
     ]
     return {"title": panel.title, "down": panel.down.kind, "across": panel.across, "rows": rows}
 
@@ -77,14 +82,14 @@ def _ends(effect: Effect) -> tuple[float, ...]:
     return tuple(x for x in (effect.mean, effect.low, effect.high) if x is not None)
 
 
-def _main(effect: Effect, scale: float, blocks: int) -> dict[str, Any]:
+def _main(effect: Effect, scale: float, blocks: int, metric: Ranking) -> dict[str, Any]:
     """One level: its effect in words, and where it lies in a plot from −scale to scale, in per cent of its width."""
     low, high = (x if x is not None else effect.mean for x in (effect.low, effect.high))
     return {
         "kind": effect.term,
         "level": effect.levels[0],
-        "effect": show("points", effect.mean),
-        "interval": interval(effect.low, effect.high),
+        "effect": difference(effect.mean, metric),
+        "interval": interval(effect.low, effect.high, metric),
         "told": effect.told,
         "at": round(50 + 48 * effect.mean / scale, 2),
         "left": round(50 + 48 * low / scale, 2),
@@ -93,12 +98,12 @@ def _main(effect: Effect, scale: float, blocks: int) -> dict[str, Any]:
     }
 
 
-def _heat(top1: float | None, n: int, whole: int, low: float, high: float) -> dict[str, Any]:
-    if top1 is None:
+def _heat(gain: float | None, n: int, whole: int, low: float, high: float, metric: Ranking) -> dict[str, Any]:
+    if gain is None:
         return {"text": MISSING, "colour": None, "n": "never tried, or never finished"}
-    share = (top1 - low) / (high - low) if high > low else 0.5
+    share = (gain - low) / (high - low) if high > low else 0.5
     return {
-        "text": show("percent", top1),
+        "text": mean_text(gain, metric),
         "colour": round(PALE + share * (DEEP - PALE), 1),
         "n": "" if n == whole else f"{n} of {whole}",
     }
@@ -192,11 +197,11 @@ def groups_section(material: Material) -> Section | None:
 
 
 def _groups(one: Groups) -> dict[str, Any]:
-    controls = [method.name for method in one.tried if method.control and method.top1]
+    controls = [method.name for method in one.tried if method.control and method.gains]
     baselines = [*controls, *(method.name for method in one.methods[: one.shown])]
     tables = {name: _against_rows(one, against(one, name)) for name in baselines}
     first = one.methods[0].name
-    titles, rows = against_table(())[0], tables[first]
+    titles, rows = against_table((), one.metric)[0], tables[first]
     return {
         "title": "; ".join(map(str, one.blocks)),
         "sentences": group_sentences(one),
@@ -205,6 +210,8 @@ def _groups(one: Groups) -> dict[str, Any]:
         "more": len(one.methods) - one.shown,
         "baselines": baselines,
         "first": first,
+        "best": "the highest top-1" if one.metric is TOP1 else f"the best {one.metric.title}",
+        "unit": "Percent points" if one.metric is TOP1 else f"In {unit_of(one.metric)}",
         "titles": titles,
         "rows": rows,
         "against": tables,
@@ -214,4 +221,4 @@ def _groups(one: Groups) -> dict[str, Any]:
 def _against_rows(one: Groups, rows: Sequence[Against]) -> list[list[str]]:
     """The shown methods' differences, in words."""
     names = {method.name for method in one.methods[: one.shown]}
-    return [list(row) for row in against_table([row for row in rows if row.name in names])[1]]
+    return [list(row) for row in against_table([row for row in rows if row.name in names], one.metric)[1]]

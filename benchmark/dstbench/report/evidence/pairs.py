@@ -42,16 +42,16 @@ class Pairs:
         return int(((self.n >= FEWEST) & np.isnan(self.p)).sum())
 
 
-def seed_noise(top1: Floats, blocks: Sequence[object]) -> float | None:
-    """The standard deviation of one paired difference between two rows of ``top1`` over seeds of one block, in
-    percent points: the root of Σ (n − 1) s² / Σ (n − 1) over all pairs and blocks. None where no block has two seeds,
+def seed_noise(gains: Floats, blocks: Sequence[object]) -> float | None:
+    """The standard deviation of one paired difference between two rows of ``gains`` over seeds of one block, in
+    their unit: the root of Σ (n − 1) s² / Σ (n − 1) over all pairs and blocks. None where no block has two seeds,
     and where nothing varies.
 
     blocks: that of each column.
     """
     squares, freedom = 0.0, 0
     for block in dict.fromkeys(blocks):
-        here = top1[:, [column for column, other in enumerate(blocks) if other == block]]
+        here = gains[:, [column for column, other in enumerate(blocks) if other == block]]
         for place in range(len(here) - 1):
             n, _, deviation, _ = paired_t(here[place] - here[place + 1 :])
             several = n > 1
@@ -107,10 +107,10 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def all_pairs(top1: Floats, test: str = "t") -> Pairs:
-    """Every two rows of ``top1`` (methods, repetitions; NaN where there is no result) against each other."""
-    methods = len(top1)
-    rows = [TESTS[test](top1[i] - top1[i + 1 :]) for i in range(methods - 1)]
+def all_pairs(gains: Floats, test: str = "t") -> Pairs:
+    """Every two rows of ``gains`` (methods, repetitions; NaN where there is no result) against each other."""
+    methods = len(gains)
+    rows = [TESTS[test](gains[i] - gains[i + 1 :]) for i in range(methods - 1)]
     first, second = np.triu_indices(methods, k=1)
     if not rows:
         none = np.zeros(0)

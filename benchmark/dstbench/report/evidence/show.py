@@ -9,10 +9,11 @@ from dstbench.report.evidence.effects import Effect, Effects, Family
 from dstbench.report.evidence.groups import Against, Groups
 from dstbench.report.evidence.heat import Panel, full, panels
 from dstbench.report.evidence.tried import Block, Repetition
-from dstbench.report.evidence.words import Sentence, effect_sentences, group_sentences
+from dstbench.report.evidence.words import Sentence, effect_sentences, group_sentences, mean_text, unit_of
 from dstbench.report.markdown import harmless, line
 from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.values import MISSING, show
+from dstbench.results.ranking import TOP1, Ranking
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,7 +22,7 @@ NO_EXPERIMENT = (
     "No factorial experiment here: at least two of init, structure, prune, grow and schedule have to be crossed, all "
     "else the same."
 )
-NO_GROUPS = "Nothing to compare here: no two methods have a top-1 on the same model, data set and density."
+NO_GROUPS = "Nothing to compare here: no two methods have a result on the same model, data set and density."
 TOGETHER = "[low, high] hold together with 95 %."
 VARIANCE = (
     "Analysis of variance: type II, repetitions taken out. Its F and p take trials as independent and equally noisy; "
@@ -38,14 +39,19 @@ def title_of(found: Effects, others: Sequence[Effects]) -> str:
 
 def variance_table(found: Effects) -> Table:
     """The analysis of variance."""
+    metric = found.experiment.metric
     rows = [
         (
-            part.term, f"{part.squares:,.1f}", str(part.freedom), f"{100 * part.share:.1f} %",
+            part.term, _squares(part.squares, metric), str(part.freedom), f"{100 * part.share:.1f} %",
             MISSING if part.f is None else f"{part.f:.1f}", show("p", part.p),
         )
         for part in found.variance
     ]  # fmt: skip
     return ("choice", "sum of squares", "df", "share", "F", "p"), rows
+
+
+def _squares(value: float, metric: Ranking) -> str:
+    return f"{value:,.1f}" if metric is TOP1 else f"{value:.4g}"
 
 
 def main_table(found: Effects) -> Table:
@@ -54,7 +60,7 @@ def main_table(found: Effects) -> Table:
     rows = [
         (
             f"{effect.term} {effect.levels[0]}",
-            *_figures(effect),
+            *_figures(effect, found.experiment.metric),
             *([f"{effect.alike} of {found.blocks}"] if several else []),
         )
         for effect in found.main.effects
@@ -65,7 +71,8 @@ def main_table(found: Effects) -> Table:
 def pair_table(found: Effects) -> Table:
     """The interactions that are told from none, the largest first."""
     told = sorted((e for e in found.interactions.effects if e.told), key=lambda e: -abs(e.mean))
-    return ("interaction", "effect", "[low, high]"), [(_pair(effect), *_figures(effect)) for effect in told]
+    rows = [(_pair(effect), *_figures(effect, found.experiment.metric)) for effect in told]
+    return ("interaction", "effect", "[low, high]"), rows
 
 
 def _pair(effect: Effect) -> str:
@@ -74,26 +81,34 @@ def _pair(effect: Effect) -> str:
     )
 
 
-def _figures(effect: Effect) -> tuple[str, str]:
-    return show("points", effect.mean), interval(effect.low, effect.high)
+def _figures(effect: Effect, metric: Ranking) -> tuple[str, str]:
+    return difference(effect.mean, metric), interval(effect.low, effect.high, metric)
 
 
-def interval(low: float | None, high: float | None) -> str:
+def difference(value: float | None, metric: Ranking) -> str:
+    """``−0.67`` points, or in the metric's own unit."""
+    return show("points" if metric is TOP1 else "change", value)
+
+
+def interval(low: float | None, high: float | None, metric: Ranking) -> str:
     """``[−0.67, 11.35]``, or a dash."""
-    return MISSING if low is None or high is None else f"[{show('points', low)}, {show('points', high)}]"
+    known = low is not None and high is not None
+    return f"[{difference(low, metric)}, {difference(high, metric)}]" if known else MISSING
 
 
-def panel_table(panel: Panel, whole: int) -> Table:
+def panel_table(panel: Panel, whole: int, metric: Ranking) -> Table:
     """One heat map; combinations with fewer repetitions than others say how many they have."""
     rows = [
-        (f"{panel.down.kind} {level}", *(_mean(mean.top1, mean.n, whole) for mean in means))
+        (f"{panel.down.kind} {level}", *(_mean(mean.gain, mean.n, whole, metric) for mean in means))
         for level, means in panel.rows
     ]
     return (panel.title, *(f"{panel.across.kind} {level}" for level in panel.across.levels)), rows
 
 
-def _mean(top1: float | None, n: int, whole: int) -> str:
-    return MISSING if top1 is None else f"{top1:.2f}" if n == whole else f"{top1:.2f} (n = {n})"
+def _mean(gain: float | None, n: int, whole: int, metric: Ranking) -> str:
+    if gain is None:
+        return MISSING
+    return mean_text(gain, metric) if n == whole else f"{mean_text(gain, metric)} (n = {n})"
 
 
 def ranks_table(found: Groups) -> Table:
@@ -102,8 +117,10 @@ def ranks_table(found: Groups) -> Table:
     for place, method in enumerate(found.methods[: found.shown]):
         letters = " ".join(letter(bar) for bar, members in enumerate(found.bars) if place in members)
         rank = MISSING if method.rank is None else f"{method.rank:.2f}"
-        rows.append((method.name, rank, f"{method.top1:.2f}", str(method.n), letters or MISSING))
-    return ("method", "mean rank", "top-1 %", "n", "can't be told apart"), rows
+        rows.append(
+            (method.name, rank, mean_text(method.gain, found.metric), str(method.n), letters or MISSING)
+        )
+    return ("method", "mean rank", found.metric.title, "n", "can't be told apart"), rows
 
 
 def letter(bar: int) -> str:
@@ -111,14 +128,14 @@ def letter(bar: int) -> str:
     return chr(ord("a") + bar % 26) * (1 + bar // 26)
 
 
-def against_table(rows: Sequence[Against]) -> Table:
+def against_table(rows: Sequence[Against], metric: Ranking) -> Table:
     """Differences to a baseline."""
     listed = [
         (
             row.name,
             str(row.n),
-            show("points", row.difference),
-            interval(row.low, row.high),
+            difference(row.difference, metric),
+            interval(row.low, row.high, metric),
             show("p", row.p_holm),
             row.verdict,
         )
@@ -140,7 +157,7 @@ def render_effects(found: Sequence[Effects]) -> RenderableType:
         if one.used:
             parts += [
                 "",
-                Text(f"Main effects, percent points. {TOGETHER}", style="dim"),
+                Text(f"Main effects, {unit_of(one.experiment.metric)}. {TOGETHER}", style="dim"),
                 _sheet(main_table(one)),
             ]
             if pair_table(one)[1]:
@@ -150,9 +167,9 @@ def render_effects(found: Sequence[Effects]) -> RenderableType:
                     _sheet(pair_table(one)),
                 ]
             parts += ["", Text(f"{VARIANCE}.", style="dim"), _sheet(variance_table(one))]
-        parts += ["", Text("Mean top-1 %", style="dim")]
+        parts += ["", Text(f"Mean {one.experiment.metric.title}", style="dim")]
         for panel in panels(one):
-            parts += [_sheet(panel_table(panel, full(one))), ""]
+            parts += [_sheet(panel_table(panel, full(one), one.experiment.metric)), ""]
     return Group(*parts)
 
 
@@ -176,8 +193,8 @@ def render_groups(
             "",
         ]
         if baseline is not None:
-            parts += [Text(f"Minus {baseline}, percent points, paired by seed; {EACH}", style="dim")]
-            parts += [_sheet(against_table(differences)), ""]
+            parts += [Text(f"Minus {baseline}, {unit_of(one.metric)}, paired by seed; {EACH}", style="dim")]
+            parts += [_sheet(against_table(differences, one.metric)), ""]
     return Group(*parts)
 
 
@@ -202,7 +219,12 @@ def effects_markdown(found: Sequence[Effects]) -> str:
     for one in found:
         parts += [f"## {harmless(title_of(one, found))}", "", *_bullets(effect_sentences(one)), ""]
         if one.used:
-            parts += [f"Main effects in percent points. {TOGETHER}", "", *_markdown(main_table(one)), ""]
+            parts += [
+                f"Main effects in {unit_of(one.experiment.metric)}. {TOGETHER}",
+                "",
+                *_markdown(main_table(one)),
+                "",
+            ]
             if pair_table(one)[1]:
                 parts += [
                     f"Interactions that can be told from zero. {TOGETHER}",
@@ -211,9 +233,9 @@ def effects_markdown(found: Sequence[Effects]) -> str:
                     "",
                 ]
             parts += [f"{VARIANCE}.", "", *_markdown(variance_table(one)), ""]
-        parts += ["Mean top-1 in percent.", ""]
+        parts += [_means_in(one.experiment.metric), ""]
         for panel in panels(one):
-            parts += [*_markdown(panel_table(panel, full(one))), ""]
+            parts += [*_markdown(panel_table(panel, full(one), one.experiment.metric)), ""]
     return _page(parts)
 
 
@@ -225,9 +247,13 @@ def groups_markdown(
     for place, one in enumerate(found):
         parts += ["## Groups", "", *_bullets(group_sentences(one)), "", *_markdown(ranks_table(one)), ""]
         if baseline is not None:
-            parts += [f"Minus {harmless(baseline)} in percent points, paired by seed; {EACH}.", ""]
-            parts += [*_markdown(against_table(rows[place])), ""]
+            parts += [f"Minus {harmless(baseline)} in {unit_of(one.metric)}, paired by seed; {EACH}.", ""]
+            parts += [*_markdown(against_table(rows[place], one.metric)), ""]
     return _page(parts)
+
+
+def _means_in(metric: Ranking) -> str:
+    return "Mean top-1 in percent." if metric is TOP1 else f"Mean {metric.title}."
 
 
 def _page(lines: Sequence[str]) -> str:
@@ -270,9 +296,18 @@ def _effects_json(one: Effects) -> dict[str, Any]:
         "differences": _family(one.differences),
         "interactions": _family(one.interactions),
         "variance": [vars(part) for part in one.variance],
-        "means": [{"combination": list(mean.cell), "top1": mean.top1, "n": mean.n} for mean in one.means],
+        "metric": one.experiment.metric.title,
+        "means": [
+            {"combination": list(mean.cell), **_measured(mean.gain, one.experiment.metric), "n": mean.n}
+            for mean in one.means
+        ],
         "sentences": _said(effect_sentences(one)),
     }
+
+
+def _measured(gain: float | None, metric: Ranking) -> dict[str, float | None]:
+    """A mean as it was measured, under the metric's name; all differences beside it are of gains."""
+    return {metric.key: None if gain is None else metric.sign * gain}
 
 
 def _family(family: Family) -> dict[str, Any]:
@@ -290,7 +325,11 @@ def groups_json(
         {
             "blocks": [_place(block) for block in one.blocks],
             "complete": [_where(r) for r in one.complete],
-            "methods": [vars(method) for method in one.methods],
+            "metric": one.metric.title,
+            "methods": [
+                {"name": m.name, "rank": m.rank, **_measured(m.gain, one.metric), "n": m.n}
+                for m in one.methods
+            ],
             "not_ranked": list(one.apart),
             "friedman": one.friedman and vars(one.friedman),
             "test": one.test,

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.boards import is_about_speed
+from dstbench.report.scores import gain, ranking_of_row
 from dstbench.report.values import is_missing
+from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.record import canonical
 from dstbench.results.table import settings_text
 
@@ -29,7 +31,7 @@ Marks = Mapping[tuple[str, str, str | None], str]
 
 _COLUMNS = (
     "label", "control", *STRATEGIES, "model", "dataset", "density_requested", "seed", "trial", "versions",
-    "dataset_fingerprint", "status", "top1",
+    "dataset_fingerprint", "status", "score", "metric", "better",
 )  # fmt: skip
 
 
@@ -67,8 +69,9 @@ class Tried:
     versions: Mapping[
         str, str
     ]  # kind -> how its part ends, where results hold several versions of that component
-    top1: dict[Repetition, float] = field(default_factory=dict)  # percent
-    missing: dict[Repetition, str] = field(default_factory=dict)  # how trials without a top-1 ended
+    metric: Ranking  # of all its repetitions
+    gains: dict[Repetition, float] = field(default_factory=dict)  # the metric, turned so that more is better
+    missing: dict[Repetition, str] = field(default_factory=dict)  # how trials without one ended
 
 
 def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
@@ -76,11 +79,26 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
 
     What differs in settings, in a component's version or in the data's fingerprint is told apart by name, and never
     put together. ``by_name``: what has one label is one method on all blocks, whose parameters may follow the block,
-    unless some block has several of it. Trials on noise, which was made to be timed on, are no evidence of accuracy:
+    unless some block has several of it. What is ranked by different metrics is told apart, under the same name: no
+    block, and no comparison, has both. Trials on noise, which was made to be timed on, are no evidence of accuracy:
     there are none here.
     """
     rows: Rows = trials[list(_COLUMNS)].to_dict("records")
     rows = [row for row in rows if not is_about_speed(row["dataset"])]
+    known = {row["dataset"]: row for row in rows if row["status"] == "ok"}
+    metrics: dict[Ranking, Rows] = {}
+    for row in rows:  # one that failed is of its data set's
+        named = {key: known.get(row["dataset"], row)[key] for key in ("metric", "better")}
+        metrics.setdefault(ranking_of_row(named), []).append(row | named)
+    return [method for part in metrics.values() for method in _of_one_metric(part, by_name)]
+
+
+def name_of(metric: Ranking) -> str:
+    """``top-1``, or the other metric's title."""
+    return "top-1" if metric is TOP1 else metric.title
+
+
+def _of_one_metric(rows: Rows, by_name: bool) -> list[Tried]:
     settings = {text: _setting(json.loads(text)) for text in dict.fromkeys(row["trial"] for row in rows)}
     for row in rows:
         row["setting"] = settings[row["trial"]]
@@ -122,20 +140,25 @@ def _by_label(found: Mapping[str, Rows], marks: Marks) -> dict[str, Rows]:
 
 def repetitions(methods: Sequence[Tried]) -> list[Repetition]:
     """All repetitions that any of these was tried in, in order."""
-    return sorted({repetition for method in methods for repetition in (*method.top1, *method.missing)})
+    return sorted({repetition for method in methods for repetition in (*method.gains, *method.missing)})
 
 
 def _tried(name: str, rows: Sequence[Mapping[Any, Any]], marks: Marks) -> Tried:
     method = Tried(
-        name, rows[0]["control"], _parts(rows[0], marks), rows[0]["setting"], _versioned(rows[0], marks)
+        name,
+        rows[0]["control"],
+        _parts(rows[0], marks),
+        rows[0]["setting"],
+        _versioned(rows[0], marks),
+        ranking_of_row(rows[0]),
     )
     for row in rows:
         where = Repetition(_block(row, marks), row["seed"])
-        if row["status"] == "ok" and not is_missing(row["top1"]):
-            method.top1.setdefault(where, row["top1"])
+        if row["status"] == "ok" and not is_missing(row["score"]):
+            method.gains.setdefault(where, gain(row))
         else:
-            method.missing[where] = row["status"] if row["status"] != "ok" else "no top-1"
-    for where in method.top1:
+            method.missing[where] = row["status"] if row["status"] != "ok" else f"no {name_of(method.metric)}"
+    for where in method.gains:
         method.missing.pop(where, None)
     return method
 

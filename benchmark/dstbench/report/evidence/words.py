@@ -9,9 +9,10 @@ from dstbench.report.evidence.cliques import maximal_sets
 from dstbench.report.evidence.effects import Effect, Effects
 from dstbench.report.evidence.experiment import Factor
 from dstbench.report.evidence.groups import Groups, Need
-from dstbench.report.evidence.tried import Block, Repetition
+from dstbench.report.evidence.tried import Block, Repetition, name_of
 from dstbench.report.statistics import FEWEST
 from dstbench.report.values import show
+from dstbench.results.ranking import TOP1, Ranking
 
 Sentence = tuple[str, str]  # what it is about, and what it says
 
@@ -34,12 +35,29 @@ def p_text(p: float) -> str:
     return f"p {text[0]} {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
-def within(effect: Effect) -> str:
-    """Its size with its interval: ``6.01 points [0.67, 11.35]``."""
-    size = f"{effect.mean:.2f}".replace("-", "−")
+def within(effect: Effect, metric: Ranking = TOP1) -> str:
+    """Its size with its interval: ``6.01 points [0.67, 11.35]``, ``0.0312 [0.0210, 0.0414]``."""
+    size = amount(effect.mean, metric)
     if effect.low is None or effect.high is None:
-        return f"{size} points"
-    return f"{size} points [{effect.low:.2f}, {effect.high:.2f}]".replace("-", "−")
+        return size
+    digits = 2 if metric is TOP1 else 4
+    return f"{size} [{effect.low:.{digits}f}, {effect.high:.{digits}f}]".replace("-", "−")
+
+
+def amount(value: float, metric: Ranking, digits: int = 2) -> str:
+    """A difference in words: points of top-1 with so many digits, else in the metric's unit."""
+    text = f"{value:.{digits}f} points" if metric is TOP1 else f"{value:.4f}"
+    return text.replace("-", "−")
+
+
+def unit_of(metric: Ranking) -> str:
+    """What differences are in: ``percent points``, or the metric, turned so that more is better."""
+    return "percent points" if metric is TOP1 else f"{metric.title}, more being better"
+
+
+def mean_text(gain: float, metric: Ranking) -> str:
+    """A mean as it was measured, whichever way is better."""
+    return show("percent" if metric is TOP1 else "score", metric.sign * gain)
 
 
 def effect_sentences(found: Effects) -> list[Sentence]:
@@ -68,10 +86,10 @@ def effect_sentences(found: Effects) -> list[Sentence]:
 def _tried(found: Effects) -> str:
     experiment = found.experiment
     choices = " × ".join(f"{factor.kind} ({len(factor.levels)})" for factor in found.factors)
-    finished = sum(len(values) for values in experiment.top1.values())
+    finished = sum(len(values) for values in experiment.gains.values())
     return (
-        f"{count(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.top1))}: "
-        f"{count(finished, 'trial')} with a top-1."
+        f"{count(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.gains))}: "
+        f"{count(finished, 'trial')} with a {name_of(experiment.metric)}."
     )
 
 
@@ -113,10 +131,11 @@ def _choice(found: Effects, factor: Factor) -> str:
         return _without_interval(found, max(differences, key=lambda effect: effect.mean))
     means = {effect.levels[0]: effect.mean for effect in found.main.of(factor.kind)}
     order = sorted(factor.levels, key=lambda level: -means[level])
-    return f"{'; '.join([*_above(order, differences), *_alike(order, differences)])}."
+    metric = found.experiment.metric
+    return f"{'; '.join([*_above(order, differences, metric), *_alike(order, differences, metric)])}."
 
 
-def _above(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]:
+def _above(order: Sequence[str], differences: Sequence[Effect], metric: Ranking) -> Iterator[str]:
     """Which levels are above which."""
     told = [effect for effect in differences if effect.told]
     below = {
@@ -126,11 +145,12 @@ def _above(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]
         winners = [level for level in order if tuple(below[level]) == losers]
         here = [effect for effect in told if effect.levels[0] in winners and effect.levels[1] in losers]
         sizes = sorted(effect.mean for effect in here)
-        by = within(here[0]) if len(here) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f} points"
+        least = amount(sizes[0], metric, 1).removesuffix(" points")
+        by = within(here[0], metric) if len(here) == 1 else f"{least} to {amount(sizes[-1], metric, 1)}"
         yield f"{joined(winners)} {'is' if len(winners) == 1 else 'are'} above {joined(losers)} by {by}"
 
 
-def _alike(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]:
+def _alike(order: Sequence[str], differences: Sequence[Effect], metric: Ranking) -> Iterator[str]:
     """Which levels can't be told apart, and how different they may still be."""
     told = {frozenset(effect.levels) for effect in differences if effect.told}
     apart = {(i, j) for j in range(len(order)) for i in range(j) if frozenset((order[i], order[j])) in told}
@@ -138,13 +158,16 @@ def _alike(order: Sequence[str], differences: Sequence[Effect]) -> Iterator[str]
         if len(places) > 1:
             names = [order[place] for place in places]
             limits = [e.largest for e in differences if set(e.levels) <= set(names) and e.largest is not None]
-            limit = f": differences of up to {max(limits):.1f} points aren't ruled out" if limits else ""
+            limit = (
+                f": differences of up to {amount(max(limits), metric, 1)} aren't ruled out" if limits else ""
+            )
             yield f"{joined(names)} can't be told apart{limit}"
 
 
 def _without_interval(found: Effects, largest: Effect) -> str:
     seen = (
-        f"The largest difference is {largest.mean:.2f} points ({largest.levels[0]} above {largest.levels[1]})"
+        f"The largest difference is {amount(largest.mean, found.experiment.metric)} ({largest.levels[0]} above "
+        f"{largest.levels[1]})"
     )
     return f"{seen}; {_why_none(found)}."
 
@@ -158,16 +181,17 @@ def _why_none(found: Effects) -> str:
 
 def _interplay(found: Effects, term: str) -> str:
     effects = found.interactions.of(term)
-    largest = max(effects, key=lambda effect: abs(effect.mean))
+    largest, metric = max(effects, key=lambda effect: abs(effect.mean)), found.experiment.metric
     if all(effect.low is None for effect in effects):
-        return f"The largest departure from the sum of both is {abs(largest.mean):.2f} points; {_why_none(found)}."
+        departure = amount(abs(largest.mean), metric)
+        return f"The largest departure from the sum of both is {departure}; {_why_none(found)}."
     told = [effect for effect in effects if effect.told]
     limit = max(effect.largest for effect in effects if effect.largest is not None)
     if not told:
-        return f"No interplay is seen; one of up to {limit:.1f} points isn't ruled out."
+        return f"No interplay is seen; one of up to {amount(limit, metric, 1)} isn't ruled out."
     most = max(told, key=lambda effect: abs(effect.mean))
     side = "more" if most.mean > 0 else "less"
-    size = within(most if most.mean > 0 else _mirrored(most))
+    size = within(most if most.mean > 0 else _mirrored(most), metric)
     pair = [f"{kind} {level}" for kind, level in zip(term.split(" × "), most.levels, strict=True)]
     return f"What one gives depends on the other: {pair[0]} with {pair[1]} gives {size} {side} than the sum of both."
 
@@ -181,9 +205,9 @@ def _mirrored(effect: Effect) -> Effect:
 def _limits(found: Effects) -> Iterator[Sentence]:
     """What the numbers above don't say."""
     yield from _missing(found)
-    best = max((mean.top1 for mean in found.means if mean.top1 is not None), default=0.0)
-    low = [mean for mean in found.means if mean.top1 is not None and mean.top1 < LOW * best]
-    if low:
+    best = max((mean.gain for mean in found.means if mean.gain is not None), default=0.0)
+    low = [mean for mean in found.means if mean.gain is not None and mean.gain < LOW * best]
+    if low and found.experiment.metric is TOP1:
         yield (
             "Collapsed",
             f"{len(low)} of {found.experiment.cells} combinations reach less than half of the best one's top-1 "
@@ -200,13 +224,13 @@ def _limits(found: Effects) -> Iterator[Sentence]:
 def _missing(found: Effects) -> Iterator[Sentence]:
     experiment = found.experiment
     ends = Counter(end for where in experiment.missing.values() for end in where.values())
-    tried = (experiment.cells - len(experiment.empty)) * len(experiment.top1)
+    tried = (experiment.cells - len(experiment.empty)) * len(experiment.gains)
     if ends:
         listed = joined([f"{n} {end}" for end, n in sorted(ends.items())])
         yield (
             "Missing",
-            f"{count(ends.total(), 'trial')} of {tried:,} gave no top-1 ({listed}). Effects of their repetitions "
-            f"rest on the other trials, as if three choices never acted at once.",
+            f"{count(ends.total(), 'trial')} of {tried:,} gave no {name_of(experiment.metric)} ({listed}). Effects "
+            "of their repetitions rest on the other trials, as if three choices never acted at once.",
         )
     if experiment.empty:
         cells = [" · ".join(cell) for cell in experiment.empty[:5]]
@@ -287,8 +311,8 @@ def _needed(found: Groups) -> str:
     needs = [f"{_seeds(need)} for {need.what}{_of(need)}" for need in found.needs]
     among = f"the {found.shown} best" if found.shown < len(found.methods) else "all methods"
     text = (
-        f"To see a difference of {found.difference:g} points on one block with 80 % power it takes {joined(needs)}, "
-        f"at a paired standard deviation of {found.deviation:.2f} points (pooled over "
+        f"To see a difference of {_small(found)} on one block with 80 % power it takes {joined(needs)}, "
+        f"at a paired standard deviation of {amount(found.deviation, found.metric)} (pooled over "
         f"pairs of {among} on seeds of a block)."
     )
     hardest = found.needs[0]
@@ -299,6 +323,10 @@ def _needed(found: Groups) -> str:
         )
         text += f"{hardest.critical_t:.1f}."
     return text
+
+
+def _small(found: Groups) -> str:
+    return f"{found.difference:g} points" if found.metric is TOP1 else amount(found.difference, found.metric)
 
 
 def _seeds(need: Need) -> str:

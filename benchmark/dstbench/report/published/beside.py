@@ -144,6 +144,7 @@ def _row(place: Place, figure: Figure, source: Source) -> Row:
         **dict(zip(("model", "dataset", "density_requested"), place, strict=True)),
         "seeds": figure.seeds,
         "top1": figure.top1,
+        "score": figure.top1,
         "r_s": figure.r_s,
         "training_flops_ratio": figure.train_flops,
         "inference_flops_ratio": figure.infer_flops,

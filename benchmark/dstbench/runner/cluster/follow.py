@@ -13,7 +13,9 @@ from typing import Protocol
 
 from dstbench.errors import BadInput
 from dstbench.results.record import read_record
+from dstbench.runner.execution.halt import has_failed
 from dstbench.runner.execution.lease import look
+from dstbench.runner.execution.losses import given_up
 from dstbench.runner.execution.order import LOST, Order
 from dstbench.runner.execution.worker import Event, Job, is_open
 
@@ -47,9 +49,9 @@ class Workers(Protocol):
         ...
 
 
-def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) -> bool:
-    """Report the start and end of each job of an order until none is open, or until one fails where that is to stop
-    all; returns whether there is nothing more to do.
+def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) -> None:
+    """Report the start and end of each job of an order until none is open, or, after one fails where that is to stop
+    others, until none of those runs.
 
     Workers that die are replaced. Where that happened ``PATIENCE`` times while no trial ended, or where all were
     cancelled, what is still open is reported as ``LOST``, with the reason.
@@ -58,21 +60,18 @@ def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) ->
     owed = fruitless = 0
     before = len(watch.open)
     while watch.look():
-        if watch.failed and order.on_error == "stop":
-            return False
         if len(watch.open) < before:
             fruitless, before = 0, len(watch.open)
         if (census := workers.census()) is not None:
             owed += census.died
             fruitless += bool(owed)
-            if owed and fruitless <= PATIENCE:
+            if owed and fruitless <= PATIENCE and not watch.stopped:
                 owed = _replaced(workers, min(owed, len(watch.open)))
             elif not census.alive:
                 _pause(PAUSE)  # what the last one wrote may come in later than the news of its end
                 if watch.look():
                     watch.give_up(f"no worker is left; {workers.last_words()}")
         _pause(PAUSE + len(watch.open) / 1000)
-    return True
 
 
 def _replaced(workers: Workers, number: int) -> int:
@@ -100,11 +99,12 @@ class _Watch:
 
     def __init__(self, order: Order, on_event: Callable[[Event], None]) -> None:
         jobs: Sequence[Job] = (*order.train, *order.throughput)
-        self.open = {(job.phase, job.key): job for job in jobs}
+        self.open: dict[tuple[str, str], Job] = {(job.phase, job.key): job for job in jobs}
         self._on_event = on_event
         self._started: dict[tuple[str, str], float] = {}
         self._looked = False
-        self.failed = False  # whether one did that this run saw end
+        self.stopped: set[str] = set()  # words whose jobs no worker starts any more
+        self._idle: set[tuple[str, str]] = set()  # of these, what nobody held at the last look
 
     def look(self) -> bool:
         """Report what is new; returns whether anything is open."""
@@ -117,8 +117,18 @@ class _Watch:
             elif name not in self._started and look(job.folder) is not None:
                 self._started[name] = time.monotonic()
                 self._on_event(Event("started", job))
+        self._drop_stopped()
         self._looked = True
         return bool(self.open)
+
+    def _drop_stopped(self) -> None:
+        """Wait no longer for what no worker starts any more: for what nobody held at two looks, that is, for one may
+        have been started just before."""
+        over = {name for name, job in self.open.items() if job.stops_with in self.stopped}
+        idle = {name for name in over if (holder := look(self.open[name].folder)) is None or holder.is_lost}
+        for name in idle & self._idle:
+            del self.open[name]
+        self._idle = idle
 
     def give_up(self, reason: str) -> None:
         """Report what is open as lost."""
@@ -129,14 +139,18 @@ class _Watch:
 
     def _report_end(self, job: Job, started: float | None) -> None:
         record = read_record(job.folder)
+        if job.stops_with and has_failed(job):
+            self.stopped.add(job.stops_with)
         if not isinstance(record, dict):
             self._on_event(Event("finished", job, "failed", str(record)))
             return
         if job.phase == "throughput" and record["status"] != "ok":
             return  # there was nothing to time
+        if job.phase == "throughput" and (why := given_up(job.folder)):
+            self._on_event(Event("finished", job, "killed", why))
+            return
         seconds = 0.0 if started is None else time.monotonic() - started
         if job.phase == "train":
             seconds = float(record["measures"].get("seconds") or seconds)
         status = record["status"] if self._looked else "cached"
-        self.failed |= status not in ("ok", "skipped", "cached")
         self._on_event(Event("finished", job, status, record["reason"], seconds))

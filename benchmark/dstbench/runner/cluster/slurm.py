@@ -113,10 +113,10 @@ class Slurm:
         if self.detach:
             return queue.farewell()
         try:
-            done = follow(order, queue, on_event)
+            follow(order, queue, on_event)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(queue.farewell() or "") from None
-        queue.dismiss(waiting_only=done)
+        queue.dismiss()
         return None
 
     @property
@@ -221,11 +221,10 @@ class _Queue:
         words = next((words for log in logs if (words := last_words(log, 500).strip())), "")
         return f"job {name} is {state}" + (f"; {logs[0]} ends with: {words}" if words else "")
 
-    def dismiss(self, waiting_only: bool) -> None:
-        """End what still waits in the queue, for nothing is left to do; or all, whose trials then stay open."""
+    def dismiss(self) -> None:
+        """End what still waits in the queue, for nothing is left to do; what runs ends by itself."""
         if left := self.left:
-            which = ["--state=PENDING"] if waiting_only else []
-            _run("scancel", *which, *sorted({name.partition("_")[0] for name in left}))
+            _run("scancel", "--state=PENDING", *sorted({name.partition("_")[0] for name in left}))
             self._asked = float("-inf")
             self.census()
 

@@ -30,8 +30,19 @@ from dstbench.runner.execution.descendants import (
 )
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import keep_log
+from dstbench.runner.execution.losses import given_up
 from dstbench.runner.execution.memory import spread_net, watch
-from dstbench.runner.execution.worker import ELSEWHERE, LOG, UNWRITTEN, Job, load_task, work
+from dstbench.runner.execution.worker import (
+    DONE,
+    ELSEWHERE,
+    LOG,
+    UNWRITTEN,
+    Job,
+    is_open,
+    load_task,
+    record_loss,
+    work,
+)
 from dstbench.runner.trial import interruption
 
 BEGUN, RETURNED, ENDED, OVER = "begun", "returned", "ended", "over"
@@ -45,13 +56,12 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
     ignore_requests()
     os.environ.update(environment)
     try:
-        lease, why = _acquired(job, token), ELSEWHERE
+        lease = _acquired(job, token)
+        if (why := ELSEWHERE if lease is None else _given_up(job, lease)) is not None:
+            _end_at_once(report, why)
     except OSError:
-        lease, why = None, UNWRITTEN
-    if lease is None:
-        tell(report, RETURNED, why)
-        tell(report, ENDED, 0)
-        os._exit(0)
+        _end_at_once(report, UNWRITTEN)
+    assert lease is not None
     adopt_orphans()
     output, printed = os.pipe()
     supervisor, trial = os.getpid(), os.fork()
@@ -74,8 +84,9 @@ def supervise(job: Job, threads: int, environment: Mapping[str, str], report: Co
         while os.waitpid(-1, os.WNOHANG)[0]:  # what was adopted, so that no system has to
             pass
     log.join(5.0)  # by now nobody else writes
-    tell(report, ENDED, os.waitstatus_to_exitcode(status))
-    _release_if_orphaned(lease)
+    code = os.waitstatus_to_exitcode(status)
+    tell(report, ENDED, code)
+    _end_if_orphaned(lease, lost=code < 0)
     os._exit(0)
 
 
@@ -91,6 +102,21 @@ def _acquired(job: Job, token: str) -> Lease | None:
             raise
         sys.stderr.write(f"{job.folder}: {error}\n")
         return None
+
+
+def _given_up(job: Job, lease: Lease) -> int | None:
+    """What became of a trial that took its workers with it, one after another: it isn't run. None for any other."""
+    if not is_open(job) or (reason := given_up(job.folder)) is None:
+        return None
+    record_loss(job, reason, lease)
+    return DONE
+
+
+def _end_at_once(report: Connection, why: int) -> NoReturn:
+    """There is no trial to run."""
+    tell(report, RETURNED, why)
+    tell(report, ENDED, 0)
+    os._exit(0)
 
 
 def _give_up(report: Connection) -> None:
@@ -160,13 +186,13 @@ def _die_with_scheduler(lease: Lease) -> None:
     if parent is not None:
         parent.join()
         kill_descendants(psutil.Process())
-        _release_if_orphaned(lease)
+        _end_if_orphaned(lease, lost=True)
         os.killpg(0, signal.SIGKILL)
 
 
-def _release_if_orphaned(lease: Lease) -> None:
-    """End a lease whose trial is over, where its scheduler isn't there to do so."""
+def _end_if_orphaned(lease: Lease, lost: bool) -> None:
+    """End a lease whose trial is over, where its scheduler isn't there to do so. lost: whether it ended with that."""
     scheduler = multiprocessing.parent_process()
     if scheduler is not None and not scheduler.is_alive():
         with contextlib.suppress(OSError):
-            lease.release()
+            lease.lose() if lost else lease.release()

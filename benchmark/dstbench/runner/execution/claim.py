@@ -11,6 +11,7 @@ from dstbench.errors import BadInput
 from dstbench.results.record import Rejected
 from dstbench.results.storage import check_room
 from dstbench.runner.execution.event_log import EventLog
+from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.local import visible_gpus
 from dstbench.runner.execution.order import Order, work_through
 from dstbench.runner.execution.plan_file import read_plans
@@ -25,6 +26,7 @@ class Open:
 
     order: Order  # its open jobs alone
     rejected: tuple[Rejected, ...]  # plan files that aren't used
+    stopped: int = 0  # trials that aren't started any more, for another of their plan has failed
 
     def __bool__(self) -> bool:
         return bool(self.order.train or self.order.throughput)
@@ -34,10 +36,14 @@ def find_open(results: Path, plans: Sequence[str] = ()) -> Open:
     """What is open of all plans in a results folder, or of those named: to train, and to time now or then. Raises
     BadInput where there is no plan."""
     order, rejected = read_plans(results, plans)
-    train = tuple(job for job in order.train if is_open(job))
+    over = stopped(order.train)
+    every = [job for job in order.train if is_open(job)]
+    train = tuple(job for job in every if job.stops_with not in over)
     keys = {job.key for job in train}
-    throughput = tuple(job for job in order.throughput if job.key in keys or is_open(job))
-    return Open(replace(order, train=train, throughput=throughput), rejected)
+    throughput = tuple(
+        job for job in order.throughput if job.stops_with not in over and (job.key in keys or is_open(job))
+    )
+    return Open(replace(order, train=train, throughput=throughput), rejected, len(every) - len(train))
 
 
 def claim(
@@ -49,9 +55,8 @@ def claim(
     data_root: Path | None = None,
     on_event: Callable[[Event], None],
     stop: Stop | None = None,
-) -> bool:
-    """Run what is open, with ``workers`` trials at a time on ``gpus`` of this machine; returns whether nothing is
-    left open.
+) -> Open:
+    """Run what is open, with ``workers`` trials at a time on ``gpus`` of this machine; returns what is left.
 
     data_root: where data sets are on this machine, if not where the plan says. stop: when to end before that; running
     trials are then interrupted where they can go on, and stay open.
@@ -61,10 +66,10 @@ def claim(
     with run_under_way():
         if find_open(results, plans):
             warm_up(order.preload)
-            check_room(results)
+            check_room(results, "results")
             log = EventLog(results, on_event)
             work_through(order, workers=workers, on_event=log, stop=stop)
-    return not find_open(results, plans)
+    return find_open(results, plans)
 
 
 def on_this_machine(order: Order, gpus: int | None, data_root: Path | None) -> Order:

@@ -1,44 +1,60 @@
-"""What ends a run early: the first trial that fails, where that is wanted, and a disk that takes nothing more."""
+"""What ends a run early: a trial that fails, where that is wanted, and a disk that takes nothing more.
+
+Which jobs stop with which is written in the plan, and that one failed in its record, so every worker on every machine
+comes to the same end by itself.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
 
-from dstbench.runner.execution.worker import Event
+from dstbench.results.record import read_record
+from dstbench.runner.execution.worker import Event, Job, is_open
 
-OnError = Literal["continue", "stop"]
 UNWRITTEN_STATUS = "unwritten"
 """Of a trial whose record could not be written: it stays open."""
 _FINE = frozenset({"ok", "skipped", "cached", "elsewhere", "interrupted"})
 
 
-class Halt:
-    """Passes events on, and has no more trials started after one that stops a run."""
+def stopped(jobs: Iterable[Job]) -> frozenset[str]:
+    """The words (``Job.stops_with``) of jobs that have failed: nothing more is started of theirs."""
+    return frozenset(job.stops_with for job in jobs if job.stops_with and has_failed(job))
 
-    def __init__(
-        self, close: Callable[[], None], on_event: Callable[[Event], None], on_error: OnError = "continue"
-    ) -> None:
-        self._close, self._on_event, self._on_error = close, on_event, on_error
-        self.halted = False
+
+def has_failed(job: Job) -> bool:
+    """Whether a trial was trained, and not well; one that is to be tried again wasn't yet."""
+    if job.phase != "train" or is_open(job):
+        return False
+    record = read_record(job.folder)
+    return not isinstance(record, dict) or record["status"] not in _FINE
+
+
+class Halt:
+    """Passes events on, and has no more trials started after one that stops others.
+
+    close: called with the word of those that aren't to be started any more, or None for all.
+    """
+
+    def __init__(self, close: Callable[[str | None], None], on_event: Callable[[Event], None]) -> None:
+        self._close, self._on_event = close, on_event
         self._full: str | None = None
 
     def __call__(self, event: Event) -> None:
         """An event of a trial."""
         self._on_event(event)
+        job = event.job
         if event.kind != "finished":
             return
         if event.status == UNWRITTEN_STATUS:
             self.full(event.reason or "")
-        elif self._on_error == "stop" and event.status not in _FINE:
-            self.halted = True
-            self._close()
+        elif job.stops_with and job.phase == "train" and event.status not in _FINE:
+            self._close(job.stops_with)
 
     def full(self, reason: str) -> None:
         """Nothing more can be written."""
-        self._full, self.halted = reason, True
-        self._close()
+        self._full = reason
+        self._close(None)
 
     def check(self) -> None:
         """Raise OSError once all has ended, where the disk was full: trials are left open."""

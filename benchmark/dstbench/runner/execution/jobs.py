@@ -10,12 +10,12 @@ from typing import Any
 
 from dstbench.registration.registry import Registry
 from dstbench.results.record import folder_of
-from dstbench.runner.execution.halt import OnError
 from dstbench.runner.execution.missing import State
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.server import LAZY
 from dstbench.runner.execution.worker import Job, record_skip
-from dstbench.runner.matrix.config import Budget
+from dstbench.runner.matrix.config import Budget, OnError
+from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.planned import PlannedTrial
 
 
@@ -42,17 +42,23 @@ def order_of(
 ) -> Order:
     """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training."""
     said = {"tuning": budget.tuning}
+    stops = digest({"stop": sorted(t.key for t in due)})[:16] if on_error == "stop" else None
     train = [
         _job(
-            root, t, tasks.train, budget, _named(options, t), before[t.key], retry=retried, provenance=said
+            root, t, tasks.train, budget, _named(options, t), before[t.key],
+            # a trial without a record has nothing to replace: it would be tried again as often as it fails
+            retry=frozenset() if before[t.key] is None else retried, provenance=said, stops_with=stops,
         )
         for t in due
     ]  # fmt: skip
     device = {"device": options["device"]}
-    measure = [_job(root, t, tasks.measure, budget, device, before[t.key], phase="throughput") for t in timed]
-    return Order(
-        root, tuple(train), tuple(measure), tuple(modules_of([*due, *timed], source, tasks)), on_error
-    )
+    measure = [
+        _job(
+            root, t, tasks.measure, budget, device, before[t.key], phase="throughput", stops_with=stops
+        )
+        for t in timed
+    ]  # fmt: skip
+    return Order(root, tuple(train), tuple(measure), tuple(modules_of([*due, *timed], source, tasks)))
 
 
 def write_skips(root: Path, trials: Sequence[PlannedTrial], before: Mapping[str, State]) -> None:

@@ -35,11 +35,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from dstbench.results.files import read_plain
+from dstbench.results.steady import entries, is_passing, steadily
+from dstbench.runner.execution import losses
 
 LEASE = "lease"
 """In a trial's folder, while it runs."""
@@ -78,10 +81,14 @@ class Lease:
         """End it, if nobody else did."""
         end(self.folder, self.token)
 
+    def lose(self) -> None:
+        """End it as another does that finds its holder lost."""
+        end(self.folder, self.token, lost=True)
+
     @staticmethod
     def _reached(look: Callable[[], Any]) -> bool:
         try:
-            look()
+            steadily(look)
         except OSError as error:
             if error.errno in _GONE:
                 return False
@@ -105,24 +112,26 @@ class Holder:
     @property
     def name(self) -> str:
         """Its node, as people know it."""
-        known = self.said.get("node") or self.said.get("host")
-        return known if isinstance(known, str) else "unknown"
+        return losses.name_of(self.said)
 
 
 def acquire(folder: Path, token: str | None = None) -> Lease | None:
     """Take a trial's lease if it is free, or if its holder is lost; None where someone holds it."""
     lease = Lease(folder, token or uuid.uuid4().hex)
     ready = folder / f"{_ASIDE}{uuid.uuid4().hex}"
-    (ready / lease.token).mkdir(parents=True)
     try:
+        steadily(lambda: (ready / lease.token).mkdir(parents=True, exist_ok=True))
         holder = ready / lease.token / HOLDER
-        holder.write_text(json.dumps(_oneself(lease.token), indent=1) + "\n", encoding="utf-8")
-        os.utime(holder)
-        now = holder.stat().st_mtime
+        said = json.dumps(_oneself(lease.token), indent=1) + "\n"
+        steadily(lambda: holder.write_text(said, encoding="utf-8"))
+        steadily(lambda: os.utime(holder))
+        now = steadily(holder.stat).st_mtime
         if not _put(ready, folder / LEASE):
             for path in _places(folder):
                 _pass_over(_holder(path, now), folder)
-            if not _put(ready, folder / LEASE):
+            if not (
+                _put(ready, folder / LEASE) or lease.is_held()
+            ):  # held: a server did it, and then said no
                 return None
         _tidy(folder, now)
         return lease if lease.beat() else None  # from now on, however long all this took
@@ -145,22 +154,23 @@ def look(folder: Path, now: float | None = None) -> Holder | None:
     return min(found, key=lambda holder: (holder.is_lost, holder.age))
 
 
-def end(folder: Path, token: str) -> None:
-    """End a trial's lease, if it is still this one's: for the process that started its holder and saw it end."""
-    _remove(folder / LEASE / token, folder)
+def end(folder: Path, token: str, lost: bool = False) -> None:
+    """End a trial's lease, if it is still this one's: for the process that started its holder and saw it end. lost:
+    whether that was lost."""
+    _remove(folder / LEASE / token, folder, lost)
     with suppress(OSError):
-        (folder / LEASE).rmdir()  # not empty: it is another's by now
+        steadily((folder / LEASE).rmdir)  # not empty: it is another's by now
 
 
 def clock(folder: Path) -> float:
     """The time by the clock of the file system that holds a folder."""
     touched = folder / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
-        touched.touch(exist_ok=False)
-        os.utime(touched)
-        return touched.stat().st_mtime
+        steadily(touched.touch)
+        steadily(lambda: os.utime(touched))
+        return steadily(touched.stat).st_mtime
     finally:
-        touched.unlink(missing_ok=True)
+        steadily(lambda: touched.unlink(missing_ok=True))
 
 
 @contextmanager
@@ -184,7 +194,7 @@ def renewed(lease: Lease, on_loss: Callable[[], None]) -> Iterator[None]:
 def _put(ready: Path, place: Path) -> bool:
     """Rename a folder to ``place``, if nothing but an empty folder is there."""
     try:
-        ready.rename(place)
+        steadily(lambda: ready.rename(place))
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
             return False
@@ -196,7 +206,8 @@ def _places(folder: Path) -> list[Path]:
     """The lease in a trial's folder, or whatever else someone put there; none where it is free."""
     place = folder / LEASE
     try:
-        return list(place.iterdir()) if stat.S_ISDIR(os.lstat(place).st_mode) else [place]
+        folded = stat.S_ISDIR(steadily(place.lstat).st_mode)
+        return steadily(lambda: list(place.iterdir())) if folded else [place]
     except OSError as error:
         if error.errno in _GONE:
             return []
@@ -213,50 +224,58 @@ def _holder(path: Path, now: float) -> Holder:
 def _last_beat(path: Path, now: float) -> float:
     """The modification time of a holder's file, or of what is there in its place; ``now`` if it is gone."""
     for file in (path / HOLDER, path):
-        with suppress(OSError):
-            return _modified(file)
+        try:
+            return steadily(partial(_modified, file))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
     return now
 
 
 def _modified(file: Path) -> float:
     """Opening a file has an NFS client ask the server; looking at its status may be answered from memory."""
-    with suppress(OSError):
+    try:
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
         try:
             return os.fstat(handle).st_mtime
         finally:
             os.close(handle)
-    return os.lstat(file).st_mtime
+    except OSError as error:
+        if is_passing(error):
+            raise
+        return os.lstat(file).st_mtime
 
 
 def _pass_over(holder: Holder, folder: Path) -> None:
     """Remove a lost holder's lease. One from the future, which no clock would ever end, is of now from now on."""
     if holder.is_lost:
-        _remove(holder.path, folder)
+        _remove(holder.path, folder, lost=True)
     elif holder.age < -BEAT:
         for path in (holder.path / HOLDER, holder.path):
             with suppress(OSError):
                 os.utime(path, follow_symlinks=False)
 
 
-def _remove(path: Path, folder: Path) -> None:
-    """Take a lease away, with what is in it, if it is still there."""
+def _remove(path: Path, folder: Path, lost: bool = False) -> None:
+    """Take a lease away, with what is in it, if it is still there; of a lost one it is noted whose it was."""
     aside = folder / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
-        if path.name == LEASE or not stat.S_ISDIR(os.lstat(path).st_mode):
-            path.unlink()  # which removes no folder: whoever put one there meanwhile keeps it
+        if path.name == LEASE or not stat.S_ISDIR(steadily(path.lstat).st_mode):
+            steadily(path.unlink)  # which removes no folder: whoever put one there meanwhile keeps it
         else:
-            path.rename(aside)
+            steadily(lambda: path.rename(aside))
     except OSError as error:
         if error.errno not in (*_GONE, errno.EISDIR, errno.EPERM):
             raise
+    if lost:
+        losses.note(aside / HOLDER, folder, path.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def _tidy(folder: Path, now: float) -> None:
     """Remove what processes left that were killed while they took or ended a lease."""
-    for path in folder.glob(f"{_ASIDE}*"):
-        if now - _last_beat(path, now) > EXPIRY:
+    for path in entries(folder):
+        if path.name.startswith(_ASIDE) and now - _last_beat(path, now) > EXPIRY:
             with suppress(OSError):
                 path.unlink() if not path.is_dir() else shutil.rmtree(path, ignore_errors=True)
 

@@ -21,10 +21,11 @@ import psutil
 
 from dstbench.errors import BadInput
 from dstbench.results.record import FILE, read_record
+from dstbench.results.steady import steadily
 from dstbench.results.storage import is_full
 from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
-from dstbench.runner.execution.halt import UNWRITTEN_STATUS, Halt, OnError
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS, Halt
 from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import Lease
 from dstbench.runner.execution.queue import Queue
@@ -81,8 +82,7 @@ def run_local(
     grace: float = GRACE,
     patient: bool = False,
     stop: Stop | None = None,
-    on_error: OnError = "continue",
-) -> bool:
+) -> None:
     """Run jobs on this machine, at most ``workers`` at a time (by default: one per GPU, else as many as its cores
     and memory allow).
 
@@ -92,22 +92,22 @@ def run_local(
     patient: wait for trials that other processes hold, and take over those of a lost one; else leave them.
     stop: when it is due, trials are interrupted where they can go on later, and what is left stays open. On an
     exception here, KeyboardInterrupt included, so are they, within ``grace``; no record is written for them.
-    on_error: "stop" to start no more trials after one that fails; what runs goes on. So it does where the disk is
-    full: OSError is raised when all have ended. Returns whether nothing of this kind happened.
+    After a job that fails, here or elsewhere, none is started that ``stops_with`` it; what runs goes on. So it does
+    where the disk is full: nothing more is started, and OSError is raised when all have ended.
     """
     gpus = gpu_sets([] if jobs and jobs[0].options.get("device") == "cpu" else visible_gpus(), jobs)
     computing = max((threads_of(job.trial.training) for job in jobs), default=1)
     workers = max(1, min(workers or default_workers(gpus, computing), len(jobs) or 1))
     threads = max(1, cores() // workers)
     queue, slots, running = Queue(jobs, on_event, patient=patient), deque(range(workers)), list[_Running]()
-    halt = Halt(queue.close, on_event, on_error)
+    halt = Halt(queue.close, on_event)
     with run_under_way():
         warm_up(preload)
         try:
             while queue or running:
                 if stop is not None and stop.is_due:
                     queue.close()
-                while slots and (job := queue.take()):
+                while slots and (job := queue.take([child.job for child in running])):
                     try:
                         running.append(_start(job, slots[0], threads, gpus))
                     except OSError as error:
@@ -131,7 +131,6 @@ def run_local(
         finally:
             _stop(running, grace)
     halt.check()
-    return not halt.halted
 
 
 def cores() -> int:
@@ -178,7 +177,7 @@ def visible_gpus() -> list[str]:
 
 
 def _start(job: Job, slot: int, threads: int, gpus: Sequence[str]) -> _Running:
-    job.folder.mkdir(parents=True, exist_ok=True)
+    steadily(lambda: job.folder.mkdir(parents=True, exist_ok=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith("DSTBENCH_")}
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
@@ -371,7 +370,7 @@ def _process(pid: int | None) -> psutil.Process | None:
 def _stamp(folder: Path) -> tuple[int, int] | None:
     """Changes whenever a record is written."""
     try:
-        found = (folder / FILE).stat()
-    except OSError:
+        record = steadily((folder / FILE).stat)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_ino, found.st_mtime_ns
+    return record.st_ino, record.st_mtime_ns

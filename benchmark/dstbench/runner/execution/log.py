@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+
+from dstbench.results.steady import steadily
 
 LIMIT = 10_000_000
 """Bytes of a log; of a longer one the beginning and the end are kept."""
@@ -25,7 +28,7 @@ def keep_log(source: int, path: Path) -> None:
     try:
         with path.open("a+b", buffering=0) as log:
             while block := os.read(source, 2**16):
-                log.write(block)
+                steadily(partial(log.write, block))
                 if log.tell() > LIMIT:
                     _shorten(log)
     except OSError:

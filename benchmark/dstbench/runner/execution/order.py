@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dstbench.runner.execution.halt import OnError
+from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.local import run_local
 from dstbench.runner.execution.stop import Stop
 from dstbench.runner.execution.worker import Event, Job, is_open
@@ -24,7 +24,6 @@ class Order:
     train: tuple[Job, ...]
     throughput: tuple[Job, ...] = ()  # of a trial that doesn't end well nothing is timed
     preload: tuple[str, ...] = ()  # modules that the jobs need: loaded once a machine
-    on_error: OnError = "continue"  # or "stop": start nothing more after a trial that fails
 
 
 class Executor(Protocol):
@@ -59,6 +58,8 @@ def work_through(
     """Run what is open of an order on this machine, until nothing is, wherever it runs, or it is time to stop: trials
     that others hold are waited for, and taken over if their holder is lost."""
     how: dict[str, Any] = {"on_event": on_event, "preload": order.preload, "patient": True, "stop": stop}
-    through = run_local(order.train, workers=workers, on_error=order.on_error, **how)
-    if through and (stop is None or not stop.is_due):
-        run_local([job for job in order.throughput if is_open(job)], workers=1, **how)
+    run_local(order.train, workers=workers, **how)
+    if stop is None or not stop.is_due:
+        over = stopped(order.train)
+        timed = [job for job in order.throughput if is_open(job) and job.stops_with not in over]
+        run_local(timed, workers=1, **how)

@@ -17,6 +17,7 @@ from dstbench.errors import BadInput
 from dstbench.results.files import read_plain, write_whole
 from dstbench.results.printable import shown
 from dstbench.results.record import Rejected, canonical, folder_of
+from dstbench.results.steady import entries
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.key import digest
@@ -68,7 +69,8 @@ def read_plans(results: Path, names: Sequence[str] = ()) -> tuple[Order, tuple[R
 
     Where plans differ on a trial the newest counts. Raises BadInput where there is no plan, or none of that name.
     """
-    found = {path.stem: path for path in (results / FOLDER).glob("[!.]*.json")}
+    plans = [path for path in entries(results / FOLDER) if path.suffix == ".json" and path.name[0] != "."]
+    found = {path.stem: path for path in plans}
     for name in names:
         if name.removesuffix(".json") not in found:
             raise BadInput(f"{results}: has no plan {name!r}, but {', '.join(sorted(found)) or 'none'}")
@@ -158,5 +160,6 @@ def _job(values: Mapping[str, Any], results: Path, phase: Any) -> Job:
         "options": options,
         "retry": frozenset(values.get("retry", ())),
         "control": values.get("control"),
+        "stops_with": None if (word := values.get("stops_with")) is None else str(word),
     }
     return Job(**{**values, **own})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+from dstbench.runner.execution.halt import has_failed, stopped
 from dstbench.runner.execution.lease import look
+from dstbench.runner.execution.losses import MOST, given_up, lost_on
 from dstbench.runner.execution.worker import Event, Job, is_open
 
 LOOK = 5.0
@@ -17,33 +19,45 @@ class Queue:
     """Jobs in their order. A patient one waits for those that other processes hold: they may be lost."""
 
     def __init__(self, jobs: Iterable[Job], on_event: Callable[[Event], None], *, patient: bool) -> None:
-        self._waiting, self._held = deque(jobs), deque[Job]()
+        self._waiting, self._held, self._last = deque(jobs), deque[Job](), deque[Job]()
         self._on_event, self._patient = on_event, patient
         self._told: set[str] = set()  # keys of the jobs whose holders were named
         self._next_look = 0.0
+        self._by_itself: str | None = None  # key of the last one that was to run so
+        for word in stopped(self._waiting):
+            self.close(word)
 
     def __bool__(self) -> bool:
         """Whether a job may still come of it."""
-        return bool(self._waiting or self._held)
+        return bool(self._waiting or self._held or self._last)
 
     @property
     def pause(self) -> float:
         """Seconds until it is worth asking again, where there was nothing to take."""
         return max(0.0, self._next_look - time.monotonic()) if self._held else float("inf")
 
-    def take(self) -> Job | None:
-        """The next job that can be started now. Says which ones others have done, or do."""
+    def take(self, running: Collection[Job] = ()) -> Job | None:
+        """The next job that can be started beside those that are running. Says which ones others have done, or do.
+
+        One that would be given up if it lost its worker once more comes last, and runs by itself: another beside it
+        may be what its workers died of.
+        """
+        if any(job.key == self._by_itself for job in running):
+            return None
+        for job in [job for job in self._held if job.stops_with and has_failed(job)]:
+            self.close(job.stops_with)
         if self._held and not self.pause:
             self._waiting.extend(self._held)
             self._held.clear()
         while self._waiting:
             job = self._waiting.popleft()
-            if not is_open(job):
-                status = "elsewhere" if job.key in self._told else "cached"
-                self._on_event(Event("finished", job, status))
-            elif (reason := _why_not(job)) is not None:
-                self.hold(job, reason)
-            else:
+            if self._can_start(job):
+                if not _is_last_try(job):
+                    return job
+                self._last.append(job)
+        while self._last and not running:
+            if self._can_start(job := self._last.popleft()):
+                self._by_itself = job.key
                 return job
         return None
 
@@ -59,10 +73,33 @@ class Queue:
             self._next_look = time.monotonic() + LOOK
         self._held.append(job)
 
-    def close(self) -> None:
-        """Nothing more is to be started."""
-        self._waiting.clear()
-        self._held.clear()
+    def close(self, word: str | None = None) -> None:
+        """Nothing more is to be started; of a word only what stops with it."""
+        for jobs in (self._waiting, self._held, self._last):
+            left = [job for job in jobs if word is not None and job.stops_with != word]
+            jobs.clear()
+            jobs.extend(left)
+
+    def _can_start(self, job: Job) -> bool:
+        """Whether a job is open and free. Says what it is if not, and keeps it where that may change."""
+        if is_open(job):
+            if (reason := _why_not(job)) is None:
+                return True
+            self.hold(job, reason)
+            return False
+        if job.phase == "throughput" and (why := given_up(job.folder)):
+            self._on_event(Event("finished", job, "killed", why))
+        else:
+            self._on_event(Event("finished", job, "elsewhere" if job.key in self._told else "cached"))
+        if job.stops_with and has_failed(job):
+            self.close(job.stops_with)
+        return False
+
+
+def _is_last_try(job: Job) -> bool:
+    """Whether a trial, which nobody holds, is given up if it loses its worker once more."""
+    lost = len(lost_on(job.folder))
+    return lost < MOST and lost + (look(job.folder) is not None) == MOST - 1
 
 
 def _why_not(job: Job) -> str | None:

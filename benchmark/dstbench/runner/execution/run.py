@@ -15,13 +15,14 @@ from typing import Any, get_args
 from dstbench.errors import BadInput, nearest
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
-from dstbench.results.record import Rejected
+from dstbench.results.record import Rejected, folder_of
 from dstbench.results.storage import check_room
 from dstbench.runner.execution.event_log import EventLog
-from dstbench.runner.execution.halt import UNWRITTEN_STATUS, OnError
+from dstbench.runner.execution.halt import UNWRITTEN_STATUS
 from dstbench.runner.execution.jobs import Tasks, modules_of, order_of, write_skips
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
+from dstbench.runner.execution.losses import forget
 from dstbench.runner.execution.missing import (
     CONTENDED,
     INVALID,
@@ -39,7 +40,7 @@ from dstbench.runner.execution.plan_file import write_plan
 from dstbench.runner.execution.rank_processes import follow
 from dstbench.runner.execution.server import run_under_way, warm_up
 from dstbench.runner.execution.worker import Event
-from dstbench.runner.matrix.config import Matrix, executor_of, load_matrix
+from dstbench.runner.matrix.config import Matrix, OnError, executor_of, load_matrix
 from dstbench.runner.matrix.known_plan import known_plan
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.trial.tracking import check_trackers
@@ -90,7 +91,7 @@ def run(
     registry: Registry | None = None,
     tasks: Tasks | None = None,
     yes: bool = False,
-    on_error: OnError = "continue",
+    on_error: OnError | None = None,
     trackers: Sequence[str] = (),
 ) -> Run:
     """Run what is missing of a suite or matrix file; results go to ``out``, one folder a trial.
@@ -104,7 +105,8 @@ def run(
     planned: called once, with the plan, of which ``due`` is to train and ``timed`` to time (if none fails), and how
     many these are.
     yes: also where the matrix has more than 10,000 cells.
-    on_error: "stop" to start no more trials after the first that fails; those that run go on to their end.
+    on_error: "stop" to start no more trials, on whatever machine, after the first that fails; those that run go on to
+    their end. "continue" not to. None: as the matrix says.
     trackers: names of Accelerate's trackers, such as "tensorboard", that are told of every trial. One that isn't
     installed is refused; one that fails later costs no trial.
     Where torchrun or ``accelerate launch`` started several of this process, they train each trial together, one after
@@ -153,11 +155,13 @@ def run(
             options["trackers"] = list(trackers)
         order = order_of(
             root, due, timed, before, budget, options,
-            source=source, tasks=chosen, retried=retried, on_error=on_error,
+            source=source, tasks=chosen, retried=retried, on_error=on_error or whole.matrix.on_error,
         )  # fmt: skip
         left = None
         if due or timed:
             check_room(root)
+            for trial in timed:
+                forget(folder_of(root, trial.key))  # this is another attempt
             write_plan(order, whole.matrix.name)
             log = EventLog(root, ending)
             log.say({"kind": "run", "suite": whole.matrix.name, "train": len(due), "timed": len(timed)})
@@ -191,7 +195,7 @@ def _check_options(
     workers: int | None,
     device: str,
     checkpoint_minutes: float,
-    on_error: str,
+    on_error: str | None,
 ) -> None:
     """Refuse what a caller got wrong beside the matrix."""
     for name, value in (("settings", settings), ("retry", retry)):
@@ -201,7 +205,7 @@ def _check_options(
         raise BadInput(f"workers: expected at least 1, got {workers}")
     if not 0 <= checkpoint_minutes < math.inf:
         raise BadInput(f"checkpoint_minutes: expected 0 or more, got {checkpoint_minutes}")
-    if on_error not in get_args(OnError):
+    if on_error is not None and on_error not in get_args(OnError):
         raise BadInput(f"on_error: unknown {on_error!r}{nearest(on_error, get_args(OnError))}")
     if device not in DEVICES:
         raise BadInput(f"device: unknown {device!r}{nearest(device, DEVICES)}")

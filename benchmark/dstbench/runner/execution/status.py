@@ -17,7 +17,9 @@ from dstbench.results.labels import spec_text
 from dstbench.results.printable import printable
 from dstbench.results.record import FILE, Record, Rejected, read_trial, record_files
 from dstbench.results.table import CURVE
+from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.lease import Holder, clock, look
+from dstbench.runner.execution.losses import given_up, lost_on
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.plan_file import read_plans
 from dstbench.runner.execution.worker import Job, is_open
@@ -30,7 +32,8 @@ _LARGEST = 2**24  # bytes of what an engine says
 
 def status(results: Path) -> dict[str, Any]:
     """All of it, JSON-ready: ``counts``; trials as ``running``, ``open`` and ``failed``; ``engines``; and the files
-    that are ``rejected``. A trial whose holder is lost is both running, with ``lost``, and open.
+    that are ``rejected``. A trial whose holder is lost is both running, with ``lost``, and open; ``lost_on`` names
+    the nodes of those that it lost before without getting on.
 
     Ages are by the file server's clock, or this machine's where the folder can't be written to. Raises BadInput where
     there is no folder.
@@ -45,7 +48,8 @@ def status(results: Path) -> dict[str, Any]:
     holders = {job.key: holder for job in jobs.values() if (holder := look(job.folder, now)) is not None}
     held = {key for key, holder in holders.items() if not holder.is_lost}
     running = [_running(jobs[key], holder) for key, holder in holders.items()]
-    waiting = [_open(job) for job in todo if job.key not in held]
+    over = stopped(order.train)
+    waiting = [_open(job, job.stops_with in over) for job in todo if job.key not in held]
     good = {key: record for key, record in records.items() if isinstance(record, dict)}
     untrusted = [record for record in records.values() if isinstance(record, Rejected)]
     known = {job.key for job in (*order.train, *order.throughput)} | records.keys()
@@ -57,12 +61,16 @@ def status(results: Path) -> dict[str, Any]:
             **({"invalid": len(untrusted)} if untrusted else {}),
             "running": len(held),
             "lost": len(holders) - len(held),
-            "to train": sum(one["phase"] == "train" for one in waiting),
-            "to time": sum(one["phase"] == "throughput" for one in waiting),
+            "to train": sum(one["phase"] == "train" and not one["stopped"] for one in waiting),
+            "to time": sum(one["phase"] == "throughput" and not one["stopped"] for one in waiting),
+            "not started after a failure": sum(one["stopped"] for one in waiting),
         },
         "running": sorted(running, key=lambda one: (one["lost"], str(one["since"]))),
         "open": waiting,
-        "failed": [_failed(record) for record in good.values() if record["status"] not in ("ok", "skipped")],
+        "failed": [
+            *(_failed(record) for record in good.values() if record["status"] not in ("ok", "skipped")),
+            *_untimed(order.throughput),
+        ],
         "engines": list(_engines(results)),
         "rejected": [str(one) for one in (*rejected, *untrusted)],
     }
@@ -94,13 +102,25 @@ def _running(job: Job, holder: Holder) -> dict[str, Any]:
         **said,
         "last_beat": round(max(0.0, holder.age), 1),
         "lost": holder.is_lost,
+        "lost_on": lost_on(job.folder),
         "epochs": job.trial.training.epochs,
         **{name: point.get(name) for name in ("epoch", "loss", "top1_validation", "seconds")},
+        "score_validation": point.get("score_validation", point.get("top1_validation")),
     }
 
 
-def _open(job: Job) -> dict[str, Any]:
-    return {**_named(job.label, job.trial.to_json(), job.key), "phase": job.phase}
+def _open(job: Job, stopped: bool) -> dict[str, Any]:
+    """A trial that nobody holds. stopped: it isn't started any more, for another of its plan has failed."""
+    named = _named(job.label, job.trial.to_json(), job.key)
+    return {**named, "phase": job.phase, "lost_on": lost_on(job.folder), "stopped": stopped}
+
+
+def _untimed(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
+    """Trials whose timing took every worker with it."""
+    for job in jobs:
+        if (job.folder / FILE).exists() and (why := given_up(job.folder)) is not None:
+            named = _named(job.label, job.trial.to_json(), job.key)
+            yield {**named, "status": "untimed", "reason": f"{why}; running its suite again tries it again"}
 
 
 def _failed(record: Record) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from typing import Any, Literal
 import psutil
 
 from dstbench.results.record import FILE, Record, read_record, write_record
+from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
+from dstbench.runner.execution.losses import forget, given_up
 from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
 from dstbench.runner.execution.tasks import load_task as load_task
 from dstbench.runner.failures import LOG as LOG
@@ -56,6 +58,7 @@ class Job:
     retry: frozenset[str] = frozenset()  # statuses of an earlier attempt that this one may replace
     replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
+    stops_with: str | None = None  # once a job with this word has failed, no other one with it is started
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,12 @@ def _do(job: Job, threads: int) -> None:
     if job.phase == "throughput":
         _measure(job, threads)
         return
-    fence.check(job.folder)
-    (job.folder / FILE).unlink(missing_ok=True)
+    steadily(lambda: fence.check(job.folder))
+    if is_there(job.folder / FILE):
+        forget(job.folder)
+        steadily(lambda: (job.folder / FILE).unlink(missing_ok=True))
     _publish(_attempt(job, threads), job.folder)
+    forget(job.folder)
 
 
 def _publish(record: Mapping[str, Any], folder: Path) -> None:
@@ -128,8 +134,8 @@ def _publish(record: Mapping[str, Any], folder: Path) -> None:
 
 def is_open(job: Job) -> bool:
     """Whether a job is left to do: its trial has no result, or only one that is to be replaced; or a good one that
-    lacks its throughput. A result that can't be trusted stands."""
-    if not (job.folder / FILE).exists():
+    lacks its throughput, which no worker was lost to again and again. A result that can't be trusted stands."""
+    if not is_there(job.folder / FILE):
         return job.phase == "train"
     record = read_record(job.folder)
     if not isinstance(record, dict):
@@ -137,7 +143,8 @@ def is_open(job: Job) -> bool:
     named = job.replaces == record["checksum"]
     if job.phase == "train":
         return record["status"] in job.retry and (named or job.replaces is None)
-    return record["status"] == "ok" and (named or not record["measures"].get("throughput"))
+    wanted = record["status"] == "ok" and (named or not record["measures"].get("throughput"))
+    return wanted and given_up(job.folder) is None
 
 
 def record_death(
@@ -166,6 +173,15 @@ def record_death(
         if lease is None or lease.is_held():
             raise
         return None
+
+
+def record_loss(job: Job, reason: str, lease: Lease) -> None:
+    """Write the record of a trial that no worker is to run any more, for they all were lost with it."""
+    if (
+        record_death(job, "killed", f"{reason}; `--retry killed` tries it again", 0.0, lease=lease)
+        is not None
+    ):
+        forget(job.folder)
 
 
 def record_skip(job: Job, reason: str) -> Record:

@@ -14,7 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
-from dstbench.runner.matrix.matching import listed
+from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
 from dstbench.runner.matrix.quantities import bytes_of, seconds
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
@@ -29,6 +29,7 @@ LR_SCHEDULES = ("cosine", "linear", "step", "multistep", "constant")
 MOST_EPOCHS = 1_000_000
 MOST_IMAGES = 1_000_000
 """Of one batch."""
+MOST_STEPS = 10**9
 LARGEST = 1e6
 """Of learning rates, weight decay and the like: what is larger is a typing error."""
 YEAR = 366 * 24 * 3600
@@ -36,6 +37,8 @@ RULES = Field(default=(), max_length=1_000)
 """Every cell is held against every one of them."""
 
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = tuple[Beta, Beta]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Where = dict[str, Any]
 
@@ -52,13 +55,18 @@ class Training(Frozen):
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0, le=LARGEST)
     schedule: str = "cosine"  # cosine, linear, step, multistep, constant, or any of timm's; counted in epochs
-    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
     step_epochs: Epochs = 30  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
         tuple[Annotated[int, Field(le=MOST_EPOCHS)], ...], BeforeValidator(listed)
     ] = ()  # schedule multistep: at these epochs
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
+    betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
+        None  # of adam and adamw; None: (0.9, 0.999)
+    )
+    decay: Literal["all", "matrices"] = "all"  # matrices: two dimensions or more
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_accumulation: int = Field(default=1, ge=1, le=10_000)  # batches of batch_size per applied step
@@ -90,12 +98,18 @@ class Training(Frozen):
                 "storage: 'compact' changes the shapes of parameters, which several processes can't follow; "
                 "use 'masked' or 'condensed'"
             )
-        if self.min_lr > self.lr:
-            raise ValueError(f"min_lr: expected at most the lr {self.lr:g}, got {self.min_lr:g}")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_steps: a warm-up is given in steps or in epochs, got both")
+        if self.warmup_steps and self.schedule not in LR_SCHEDULES:
+            raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
         if self.min_lr and self.schedule not in ("cosine", "linear"):
             raise ValueError(
-                f"min_lr: cosine and linear schedules end there, {self.schedule} knows no such end"
+                f"min_lr: only schedules 'cosine' and 'linear' end at one, got {self.schedule!r}"
             )
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")
+        if self.betas is not None and self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f"betas: adam and adamw have some, {self.optimizer!r} doesn't")
         if self.schedule == "multistep" and not self.milestones:
             raise ValueError("schedule multistep needs `milestones`")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -117,6 +131,9 @@ class Training(Frozen):
             "milestones": tuple(round(epoch * multiplier) for epoch in self.milestones),
         }
         return self.model_copy(update=scaled)
+
+
+OnError = Literal["continue", "stop"]
 
 
 class Measure(Frozen):
@@ -166,6 +183,7 @@ class Matrix(Frozen):
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
     executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
+    on_error: OnError = "continue"  # or "stop": no trial is started after one that fails. Not part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     exclude: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
     overrides: Annotated[tuple[Override, ...], BeforeValidator(listed)] = RULES

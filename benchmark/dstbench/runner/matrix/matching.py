@@ -27,3 +27,8 @@ def same(spec: Any, wanted: Any) -> bool:
 def listed(value: Any) -> tuple[Any, ...]:
     """One value stands for a list of one. Lists become tuples: a frozen model holds nothing mutable."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def listed_or_none(value: Any) -> tuple[Any, ...] | None:
+    """The same of what may be left out."""
+    return None if value is None else listed(value)

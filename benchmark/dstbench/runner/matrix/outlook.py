@@ -16,6 +16,8 @@ from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.widths import why_not
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dstbench.api import LayerInfo
 
 FEW_UPDATES = 10
@@ -26,7 +28,7 @@ _LOST = "the network can't be built for this data: "
 class Profile:
     """A model at a data set's shape, dense."""
 
-    macs: int  # multiply-accumulates of one forward pass of one image
+    macs: int  # multiply-accumulates of one forward pass of one entry
     parameters: int
     layers: tuple[LayerInfo, ...]  # in the budget
     misfit: str | None = None  # why the model can't be built
@@ -54,8 +56,16 @@ class Outlook:
         name = canonical([trial.model, shape, classes, patterns])
         if name not in self._profiles:
             factory = self._registry.build("model", trial.model)
-            self._profiles[name] = _profile(factory, tuple(shape), classes, patterns)
+            example = self._example(trial, tuple(shape), classes)
+            self._profiles[name] = _profile(factory, tuple(shape), classes, patterns, example)
         return self._profiles[name]
+
+    def _example(self, trial: TrialSpec, shape: tuple[int, ...], classes: int) -> Tensor | None:
+        """One input to count with, where the data set's task has others than zeros of the shape."""
+        from dstbench.api import CLASSIFICATION, Task
+
+        task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
+        return task.sample(shape, classes)
 
     def infeasible(self, trial: TrialSpec) -> str | None:
         """Why a trial can't run, as far as that shows without data."""
@@ -157,13 +167,19 @@ class Outlook:
         return self._said[name].get(what)
 
 
-def _profile(factory: Any, shape: tuple[int, ...], classes: int, dense_layers: tuple[str, ...]) -> Profile:
+def _profile(
+    factory: Any,
+    shape: tuple[int, ...],
+    classes: int,
+    dense_layers: tuple[str, ...],
+    example: Tensor | None = None,
+) -> Profile:
     from dstbench.core.cost.layers import layer_costs
     from dstbench.core.network.ownership import budgeted_layers
 
     try:
         network = factory(num_classes=classes, input_shape=shape)
-        costs = layer_costs(network, shape)
+        costs = layer_costs(network, shape, example_input=example)
     except BadInput as error:
         raise BadInput(f"axes.model: {error}") from None
     except Exception as error:  # a third party's model may raise anything

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dstbench.api import ImageData
-from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import Cost, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
@@ -20,11 +18,11 @@ from dstbench.results.rules import EVALUATION
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.submission import weights
 from dstbench.runner.submission.weights import Weights
-from dstbench.runner.trial.batches import fingerprint
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
+from dstbench.runner.trial.feeding import Data, fingerprint
 from dstbench.runner.trial.loop import evaluate, train
-from dstbench.runner.trial.measures import sparsity
+from dstbench.runner.trial.measures import sparsity, test_figures, validation_key
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.running import CURVE, RunningTrial
 from dstbench.runner.trial.trial import build_trial, example_batch, run_trial
@@ -49,21 +47,22 @@ class Evidence:
     steps: int = 0  # retrained
 
 
-def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, int, int], classes: int) -> Evidence:
+def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classes: int) -> Evidence:
     """Density by layer, parameters, FLOPs and bits of the checkpoint in ``folder``. No data are needed.
 
     Raises BadInput where the checkpoint is damaged, of another network, or has masks that the structure doesn't
     allow or of another size than the density asks for.
     """
     model, loaded = _network(blueprint, folder, shape, classes)
-    full = counted(blueprint.dense_model(shape, classes), None, shape)
-    mine = counted(model, loaded.masks, shape)
-    sparsifier = _sparsifier(blueprint, model, shape)
+    sample = blueprint.sample(shape, classes)
+    full = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
+    mine = counted(model, loaded.masks, shape, example_input=sample)
+    sparsifier = _sparsifier(blueprint, model, shape, classes)
     if not sparsifier.method.dense:
         sparsifier.set_masks(dict(loaded.masks))
     elif loaded.masks:
         raise BadInput(f"{weights.FILE}: expected no masks of a network that is dense")
-    costs = {name: (mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    costs = {name: (mine.cost(name), full.cost(name)) for name in full.conventions}
     own, whole = mine.cost(), full.cost()
     found = sparsity(sparsifier, Exploration(), own, whole)
     layers = [{name: row[name] for name in _OF_A_LAYER} for row in found["layers"]]
@@ -84,27 +83,26 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, int, int], c
     )
 
 
-def evaluated(blueprint: Blueprint, folder: Path, data: Data) -> Evidence:
-    """Top-1 and loss of the checkpoint in ``folder``, and what follows from the data's size."""
+def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
+    """The metrics of the checkpoint in ``folder``, and what follows from the data's size."""
     with tempfile.TemporaryDirectory() as scratch:
         running = _built(blueprint, Path(scratch), data)
         loaded = running.data
         model, _ = _network(blueprint, folder, loaded.input_shape, loaded.num_classes)
         model.to(running.accelerator.device).to(memory_format=memory_format(running.training))
         running = replace(running, model=model)
-        top1, loss = evaluate(running, loaded.test)
-        validation = evaluate(running, loaded.validation)[0] if len(loaded.validation) else None
+        task, shape, classes = blueprint.task, loaded.input_shape, loaded.num_classes
+        found = evaluate(running, loaded.test)
+        validation = evaluate(running, loaded.validation)[task.metric.key] if len(loaded.validation) else None
         training, recipe = blueprint.trial.training, blueprint.recipe
         per_epoch = len(running.batches) // training.gradient_accumulation
         steps = training.epochs * per_epoch
-        dense = counted(
-            blueprint.dense_model(loaded.input_shape, loaded.num_classes), None, loaded.input_shape
-        )
+        sample = blueprint.sample(shape, classes)
+        dense = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
         samples = steps * training.batch_size * training.gradient_accumulation
         figures = {
-            "top1": top1,
-            "loss": loss,
-            "top1_validation": validation,
+            **test_figures(task, found),
+            validation_key(task): validation,
             "steps": steps,
             "dense_training_flops": 3 * samples * dense.cost().inference_flops / recipe.multiplier,
             "updates": _updates(blueprint, steps, per_epoch),
@@ -114,7 +112,7 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Data) -> Evidence:
         )
 
 
-def replayed(blueprint: Blueprint, data: Data, steps: int) -> Evidence:
+def replayed(blueprint: Blueprint, data: Place, steps: int) -> Evidence:
     """The losses and the hashes of the masks of the first steps, trained anew, and the curve as far as it got."""
     with tempfile.TemporaryDirectory() as scratch:
         running = _built(blueprint, Path(scratch), data)
@@ -126,7 +124,7 @@ def replayed(blueprint: Blueprint, data: Data, steps: int) -> Evidence:
         return Evidence("replay", course, curve=_curve(Path(scratch)), steps=made)
 
 
-def reproduced(blueprint: Blueprint, data: Data) -> Evidence:
+def reproduced(blueprint: Blueprint, data: Place) -> Evidence:
     """Everything, trained anew to the end. Raises BadInput where that fails."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -140,20 +138,20 @@ def reproduced(blueprint: Blueprint, data: Data) -> Evidence:
 
 
 @dataclass(frozen=True)
-class Data:
+class Place:
     """Where a data set's files are, and on what is computed."""
 
     root: Path | None = None
     device: str = "auto"
 
 
-def load(blueprint: Blueprint, data: Data) -> ImageData:
+def load(blueprint: Blueprint, data: Place) -> Data:
     """The data set. Raises DataUnavailable."""
     return blueprint.data(data.root, False)
 
 
 def _network(
-    blueprint: Blueprint, folder: Path, shape: tuple[int, int, int], classes: int
+    blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classes: int
 ) -> tuple[nn.Module, Weights]:
     """The trial's network with the checkpoint's weights in it. One that is absurdly large isn't even built."""
     factory = blueprint.registry.build("model", blueprint.trial.model)
@@ -167,15 +165,15 @@ def _network(
     return model, loaded
 
 
-def _sparsifier(blueprint: Blueprint, model: nn.Module, shape: tuple[int, int, int]) -> Sparsifier:
+def _sparsifier(blueprint: Blueprint, model: nn.Module, shape: tuple[int, ...], classes: int) -> Sparsifier:
     """One that holds the network's masks: it trains nothing."""
     plain: Training = blueprint.trial.training.model_copy(update={"storage": "masked"})
     masked = replace(blueprint, trial=replace(blueprint.trial, training=plain))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    return masked.sparsifier(model, optimizer, 1, example_batch(shape, plain, torch.device("cpu")))
+    return masked.sparsifier(model, optimizer, 1, example_batch(masked, shape, classes, torch.device("cpu")))
 
 
-def _built(blueprint: Blueprint, scratch: Path, data: Data) -> RunningTrial:
+def _built(blueprint: Blueprint, scratch: Path, data: Place) -> RunningTrial:
     torch.set_num_threads(blueprint.trial.training.threads)
     return build_trial(blueprint, scratch, data.root, False, data.device)
 

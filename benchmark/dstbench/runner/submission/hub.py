@@ -14,13 +14,16 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import named
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.labels import spec_text
+from dstbench.results.measure_table import MEASURES
+from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import FILE, Record, read_trial
 from dstbench.results.table import CURVE
 from dstbench.runner.submission import weights
 
 _TARGET = re.compile(r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 _PACKAGE = "huggingface_hub"
-TASK = "image-classification"
+TASKS = {"classification": "image-classification", "next_token": "text-generation"}
+"""What the Hub calls tasks; others keep their own names."""
 _HUB_DATA = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "mnist": "ylecun/mnist",
              "fashion-mnist": "zalando-datasets/fashion_mnist", "tiny-imagenet": "zh-plus/tiny-imagenet",
              "imagenet": "ILSVRC/imagenet-1k"}  # fmt: skip
@@ -87,22 +90,24 @@ def _card(record: Record, repo: str) -> str:
 
     trial, measures = record["trial"], record["measures"]
     dataset, model = str(trial["dataset"]["name"]), spec_text(trial["model"])
+    ranking, asked = ranking_of(measures), str(measures.get("task") or "classification")
+    task = TASKS.get(asked, asked)
     result = EvalResult(
-        task_type=TASK,
+        task_type=task,
         dataset_type=_HUB_DATA.get(dataset, dataset),
         dataset_name=spec_text(trial["dataset"]),
-        metric_type="accuracy",
-        metric_value=round(measures["top1"] / 100, 6),
-        metric_name="top-1",
+        metric_type="accuracy" if ranking is TOP1 else ranking.key,
+        metric_value=round(measures["top1"] / 100 if ranking is TOP1 else measures["score"], 6),
+        metric_name="top-1" if ranking is TOP1 else ranking.title,
         dataset_split="test",
     )
     data = ModelCardData(
         model_name=repo.partition("/")[2],
         library_name="dstbench",
-        pipeline_tag=TASK,
+        pipeline_tag=task,
         tags=["dstbench", "sparsity", "dynamic-sparse-training", *_methods(record)],
         datasets=[_HUB_DATA[dataset]] if dataset in _HUB_DATA else None,
-        metrics=["accuracy"],
+        metrics=["accuracy" if ranking is TOP1 else ranking.key],
         eval_results=[result],
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(record, model)}"))
@@ -120,13 +125,16 @@ def _methods(record: Record) -> list[str]:
 def _text(record: Record, model: str) -> str:
     """What the card says. Texts of records stand in code spans, where no markup of theirs acts."""
     trial, measures = record["trial"], record["measures"]
+    ranking = ranking_of(measures)
     figures = {
         "model": model,
         "data set": spec_text(trial["dataset"]),
         "method": record["label"],
         "density": f"{measures.get('density', trial['density']):.4g}",
         "seed": trial["seed"],
-        "top-1 %, test": f"{measures['top1']:.2f}",
+        f"{ranking.title}, test": f"{measures['top1']:.2f}"
+        if ranking is TOP1
+        else f"{measures['score']:.4f}",
         "training FLOPs against dense": measures.get("training_flops_ratio"),
         "inference FLOPs against dense": measures.get("inference_flops_ratio"),
         "active parameters": measures.get("active_parameters"),
@@ -179,7 +187,7 @@ def _results(record: Record, benchmark: str, repo: str) -> str:
     entry = EvalResultEntry(
         dataset_id=benchmark,
         task_id=task,
-        value=round(record["measures"]["top1"], 4),
+        value=round(MEASURES["score"].value(record["measures"]), 4),
         date=record["provenance"].get("finished"),
         source_url=f"https://huggingface.co/{repo}/blob/main/{FILE}",
         source_name="dstbench record",

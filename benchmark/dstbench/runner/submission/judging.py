@@ -35,12 +35,18 @@ ELSEWHERE: Mapping[str, Tolerance] = {
     "top1": Tolerance(0.0, 0.1),
     "top1_validation": Tolerance(0.0, 0.2),
     "loss": Tolerance(0.01, 1e-4),
+    "score": Tolerance(0.01, 1e-4),
+    "score_validation": Tolerance(0.01, 1e-4),
+    "metrics": Tolerance(0.02, 1e-4),
 }
-"""Of an evaluation on a machine of another kind, in percent points and of the loss."""
+"""Of an evaluation on a machine of another kind, in percent points, and of losses and other metrics."""
 RETRAINED: Mapping[str, Tolerance] = {
     "top1": Tolerance(0.0, 2.0),
     "top1_validation": Tolerance(0.0, 3.0),
     "loss": Tolerance(0.3, 0.05),
+    "score": Tolerance(0.3, 0.05),
+    "score_validation": Tolerance(0.3, 0.05),
+    "metrics": Tolerance(0.5, 0.05),
 }
 """Of a whole training on a machine of another kind; whatever else its course gives may differ by a twentieth."""
 COURSE = Tolerance(1e-3, 1e-5)
@@ -51,7 +57,7 @@ def judge(record: Record, evidence: Evidence, same: bool) -> tuple[list[Finding]
     """What in a record contradicts the evidence, and the figures that were compared.
 
     same: whether the evidence was computed on the kind of machine, and by the versions, that the record names: then
-    all has to be equal. What a record doesn't say isn't held against it, but for the accuracy.
+    all has to be equal. What a record doesn't say isn't held against it, but for what it is ranked by.
     """
     measures = record["measures"]
     compared: list[str] = []
@@ -76,7 +82,7 @@ def judge(record: Record, evidence: Evidence, same: bool) -> tuple[list[Finding]
     return findings, compared
 
 
-_REQUIRED = ("top1", "density")
+_REQUIRED = ("top1", "score", "metric", "density")
 
 
 def _tolerance(evidence: Evidence, name: str, same: bool) -> Tolerance:

@@ -14,6 +14,7 @@ from dstbench.recipe import Recipe, named
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import shown
+from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import Record
 from dstbench.results.verdicts import Finding
 from dstbench.runner.matrix.key import digest, trial_key
@@ -101,8 +102,13 @@ def _ending(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Fo
     for name, expected in (("density_requested", density), ("epochs", trial.training.epochs)):
         if measures.get(name) is not None and measures[name] != expected:
             yield f"measures.{name}", shown(expected), shown(measures[name])
-    if measures.get("top1") is None:
-        yield "measures.top1", "the test accuracy", "none"
+    ranking = ranking_of(measures)
+    score = "top1" if ranking is TOP1 else "score"
+    if measures.get(score) is None:
+        yield f"measures.{score}", "the metric on the test split", "none"
+    elif ranking is not TOP1 and (measures.get("metrics") or {}).get(ranking.key) != measures["score"]:
+        told = (measures.get("metrics") or {}).get(ranking.key)
+        yield f"measures.metrics.{ranking.key}", shown(measures["score"]), shown(told)
     started, finished = (_time(provenance.get(name)) for name in ("started", "finished"))
     if started and finished and finished < started:
         yield "provenance.finished", "after it started", shown(provenance["finished"])
@@ -179,7 +185,7 @@ def _along(measures: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], narr
     epochs = measures.get("epochs")
     if epochs is not None and [line["epoch"] for line in curve] != list(range(1, int(epochs) + 1)):
         yield "measures.epochs", f"{len(curve)}, the lines of curve.jsonl", shown(epochs)
-    last = {"steps": "step", "top1_validation": "top1_validation"}
+    last = {name: name for name in ("top1_validation", "score_validation")} | {"steps": "step"}
     last |= (
         {} if narrow else {"density": "density"}
     )  # a narrower network's curve says nothing of the full one

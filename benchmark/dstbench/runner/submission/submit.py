@@ -90,7 +90,7 @@ def _submitted(source: Path, out: Path, registry: Registry | None) -> Submitted:
         if folder.exists():
             shutil.rmtree(folder)
         ready.rename(folder)
-    theory = cost(trained.model, trained.masks, trained.input_shape)
+    theory = cost(trained.model, trained.masks, trained.input_shape, example_input=trained.sample)
     return Submitted(
         record["key"],
         record["label"],

@@ -17,7 +17,7 @@ from dstbench.results.verdicts import EVALUATED, REFUSED, REPLAYED, REPORTED, RE
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.submission import evidence, weights
-from dstbench.runner.submission.evidence import Data, Evidence
+from dstbench.runner.submission.evidence import Evidence, Place
 from dstbench.runner.submission.judging import is_same_kind, judge
 from dstbench.runner.submission.record_checks import contradictions, curve_findings
 from dstbench.runner.trial.blueprint import Blueprint
@@ -52,7 +52,7 @@ def verify(
     *reported*. Nothing is written: see ``verdicts.write_verdict``. Raises BadInput where the folder doesn't exist.
     """
     source = registry or default_registry()
-    data = Data(Path(data_root) if data_root else None, device)
+    place = Place(Path(data_root) if data_root else None, device)
     for root in roots(folder):
         for file in search(root):
             if isinstance(file, Rejected):
@@ -63,15 +63,15 @@ def verify(
                 yield Verified(file.parent, record)
             else:
                 yield Verified(
-                    file.parent, _Verifying(record, file.parent, source, data).verdict(replay, whole)
+                    file.parent, _Verifying(record, file.parent, source, place).verdict(replay, whole)
                 )
 
 
 class _Verifying:
     """One submission on its way to a verdict: what was found, and how far it got."""
 
-    def __init__(self, record: Record, folder: Path, registry: Registry, data: Data) -> None:
-        self._record, self._folder, self._registry, self._data = record, folder, registry, data
+    def __init__(self, record: Record, folder: Path, registry: Registry, place: Place) -> None:
+        self._record, self._folder, self._registry, self._place = record, folder, registry, place
         self._findings: list[Finding] = []
         self._checked: list[str] = []
         self._notes: list[str] = []
@@ -110,11 +110,11 @@ class _Verifying:
         if self._findings:
             return
         try:
-            evidence.load(blueprint, self._data)
+            evidence.load(blueprint, self._place)
         except DataUnavailable as error:
             self._notes.append(f"not evaluated: its data set isn't here: {error}")
             return
-        self._hold(evidence.evaluated(blueprint, self._folder, self._data), same)
+        self._hold(evidence.evaluated(blueprint, self._folder, self._place), same)
         self._tier, self._exact = EVALUATED, same
         if self._findings or not (replay or whole):
             return
@@ -128,9 +128,9 @@ class _Verifying:
     ) -> None:
         all_of_it = whole or replay >= int(self._record["measures"].get("steps") or 0) > 0
         ours = (
-            evidence.reproduced(blueprint, self._data)
+            evidence.reproduced(blueprint, self._place)
             if all_of_it
-            else evidence.replayed(blueprint, self._data, replay)
+            else evidence.replayed(blueprint, self._place, replay)
         )
         self._hold(ours, same)
         if same:
@@ -142,7 +142,7 @@ class _Verifying:
         outlook = Outlook(self._registry)
         shape, classes = (outlook.declared(blueprint.trial, name) for name in ("input_shape", "num_classes"))
         if shape is None or classes is None:
-            data = evidence.load(blueprint, self._data)
+            data = evidence.load(blueprint, self._place)
             shape, classes = data.input_shape, data.num_classes
         self._hold(evidence.recounted(blueprint, self._folder, tuple(shape), classes), True)
         self._digest = weights.digest(self._folder / weights.FILE)

@@ -54,7 +54,7 @@ def read(file: Path, model: nn.Module) -> Weights:
             f"{FILE}: expected format_version {VERSION}, got {about.get('format_version', 'none')!r:.40}"
         )
     state, masks = _assembled(tensors, shapes, expected)
-    layers = {f"{name}.weight": name for name in maskable_layers(model)}
+    layers = {layer.parameter: name for name, layer in maskable_layers(model).items()}
     return Weights(state, {layers.get(name, name): mask for name, mask in masks.items()})
 
 

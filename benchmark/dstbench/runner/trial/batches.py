@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import Augment, Files, ImageData, Split
+from dstbench.api import Augment, Batch, Files, ImageData, Split
 from dstbench.errors import BadInput, nearest
 from dstbench.runner.trial.image_files import FileSource, digest_of
 
-Batch = tuple[Tensor, Tensor]  # images float32 [b, c, h, w], normalised; labels int64 [b]
 _MODES = ("constant", "reflect")
 
 
@@ -52,7 +51,7 @@ class Batches:
         self._augment = _checked(augment or Augment(), split.shape)
         self._normalise = _Normalise.of(mean, std, split.shape[0], device)
         self._seed, self._rank, self._world = seed, rank, world
-        self._spans = _spans(len(split), batch_size * world, world, drop_last)
+        self._spans = spans(len(split), batch_size * world, world, drop_last)
         if not self._spans:
             ranks = f" on each of {world} ranks" if world > 1 else ""
             raise BadInput(
@@ -68,7 +67,7 @@ class Batches:
     def epoch(self, k: int, done: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch k: images float32 [b, c, h, w], labels int64 [b]. The first ``done`` are left
         out; those that follow are the same."""
-        draws = _Draws.of(len(self._labels), self._augment, _generator(self._seed, k))
+        draws = _Draws.of(len(self._labels), self._augment, epoch_generator(self._seed, k))
         order = draws.order.to(self._source.device)
         draws = draws.to(self._labels.device)
         parts = [self._mine(start, stop) for start, stop in self._spans[done:]]
@@ -239,7 +238,7 @@ def _sources(offset: Tensor, size: int, augment: Augment) -> Tensor:
     return torch.where((position >= 0) & (position < size), position, -1)
 
 
-def _spans(n: int, step: int, world: int, drop_last: bool) -> tuple[tuple[int, int], ...]:
+def spans(n: int, step: int, world: int, drop_last: bool) -> tuple[tuple[int, int], ...]:
     """Start and stop in the epoch of every step, all ranks together; each divides by ``world``."""
     spans = [(start, start + step) for start in range(0, n - step + 1, step)]
     left = n % step // world * world
@@ -248,7 +247,7 @@ def _spans(n: int, step: int, world: int, drop_last: bool) -> tuple[tuple[int, i
     return tuple(spans)
 
 
-def _generator(seed: int, epoch: int) -> Generator:
+def epoch_generator(seed: int, epoch: int) -> Generator:
     """A CPU generator of its own for every (seed, epoch): hashed, so near seeds share nothing."""
     digest = hashlib.sha256(f"batches/{seed}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.accel.throughput import PRECISIONS
-from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
+from dstbench.api import CLASSIFICATION, Batch, DataUnavailable, Recipe, Spec, Task
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.network.ownership import budgeted_layers
 from dstbench.core.training.sparsifier import Sparsifier
@@ -18,6 +19,7 @@ from dstbench.errors import BadInput
 from dstbench.recipe import named
 from dstbench.registration.registry import Registry
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial.feeding import Data
 from dstbench.runner.trial.small_dense import narrow
 
 
@@ -33,19 +35,35 @@ class Blueprint:
         """The trial's method."""
         return self.trial.recipe
 
-    def data(self, root: Path | None, download: bool) -> ImageData:
+    @cached_property
+    def task(self) -> Task:
+        """What the data set asks for; known without data."""
+        asked: Task = getattr(self.registry.build("dataset", self.trial.dataset), "task", CLASSIFICATION)
+        if self.trial.training.label_smoothing and not asked.smooths:
+            raise BadInput(f"training.label_smoothing: the task {asked.name} has none")
+        return asked
+
+    def example(self, size: int, input_shape: tuple[int, ...], num_classes: int) -> Batch:
+        """A made-up batch like those to come."""
+        return self.task.made_up(size, input_shape, num_classes)
+
+    def sample(self, input_shape: tuple[int, ...], num_classes: int) -> Tensor | None:
+        """One input to count the cost with, where zeros of that shape won't do."""
+        return self.task.sample(input_shape, num_classes)
+
+    def data(self, root: Path | None, download: bool) -> Data:
         """Load the data set. Raises DataUnavailable, saying what was looked for and where."""
-        loaded: ImageData = self.registry.build("dataset", self.trial.dataset)(root, download)
+        loaded: Data = self.registry.build("dataset", self.trial.dataset)(root, download)
         return loaded
 
-    def dense_model(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def dense_model(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """The full model, initialised from the trial's seed: the same for every method."""
         factory = self.registry.build("model", self.trial.model)
         torch.manual_seed(self.trial.seed)
         model: nn.Module = factory(num_classes=num_classes, input_shape=input_shape)
         return model
 
-    def model(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def model(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """The model that the trial trains: the full one, or for small-dense a narrower one."""
         model = self.dense_model(input_shape, num_classes)
         if not self.recipe.narrow:
@@ -90,10 +108,10 @@ def parameters_at(model: nn.Module, density: float, dense_layers: tuple[str, ...
     return sum(parameter.numel() for parameter in model.parameters()) - inactive
 
 
-def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> ImageData:
+def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, download: bool) -> Data:
     """Load a data set. Raises BadInput where its files aren't there."""
     try:
-        data: ImageData = registry.build("dataset", spec)(data_root and Path(data_root), download)
+        data: Data = registry.build("dataset", spec)(data_root and Path(data_root), download)
     except DataUnavailable as error:
         raise BadInput(f"dataset {named(spec)['name']!r}: {error}") from error
     return data

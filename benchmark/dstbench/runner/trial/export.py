@@ -26,7 +26,7 @@ from dstbench.runner.trial.trained import Trained, load_trained
 
 TOLERANCE = 1e-5
 """What outputs may differ by, relative to the largest, in float32: other kernels add in another order."""
-_TRACED, _CHECKED = 2, 5  # images in a batch: another number than was traced shows that any will do
+_TRACED, _CHECKED = 2, 5  # inputs in a batch: another number than was traced shows that any will do
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Exported:
     path: (
         str  # "compacted", "row groups (…)", "masked-dense", "dense" without masks; "weights" of safetensors
     )
-    check: Comparison  # of the file's outputs with the masked model's, on random images
+    check: Comparison  # of the file's outputs with the masked model's, on made-up inputs
     outputs: tuple[int, ...]  # shape
     size: int  # of the file
     dense_size: int  # of all the full model's parameters and buffers
@@ -80,15 +80,15 @@ def export(
     file = Path(out) if out is not None else Path(f"{record['key'][:12]}.{format}")
     file.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(network, file)
-    images = _images(_CHECKED, trained)
+    inputs, _ = trained.example(_CHECKED)
     with torch.no_grad():
-        outputs, expected = chosen.load(network, file)(images), network.masked(images)
-    theory = cost(trained.model, trained.masks, trained.input_shape)
+        outputs, expected = chosen.load(network, file)(inputs), network.masked(inputs)
+    theory = cost(trained.model, trained.masks, trained.input_shape, example_input=trained.sample)
     return Exported(
         file,
         format,
         path if chosen.runs else "weights",
-        comparison(outputs, expected, tolerance(TOLERANCE, network.masked, images, expected)),
+        comparison(outputs, expected, tolerance(TOLERANCE, network.masked, inputs, expected)),
         tuple(outputs.shape),
         file.stat().st_size,
         sum(value.nbytes for value in trained.dense().state_dict().values()),
@@ -131,7 +131,7 @@ def finished(folder: Path) -> Record:
 
 def _network(trained: Trained, about: Mapping[str, str]) -> tuple[Network, str]:
     """The network as it is exported, and the path that it runs on."""
-    example, masked = _images(_TRACED, trained), masked_copy(trained.model, trained.masks).eval()
+    (example, _), masked = trained.example(_TRACED), masked_copy(trained.model, trained.masks).eval()
     if not trained.masks:
         running, path = masked, "dense"
     elif as_structure(trained.structure).whole_rows:
@@ -140,10 +140,6 @@ def _network(trained: Trained, about: Mapping[str, str]) -> tuple[Network, str]:
         running, grouped = portable(masked, trained.masks)
         path = f"row groups ({grouped} of {len(trained.masks)} layers)" if grouped else "masked-dense"
     return Network(masked, running, trained.masks, example, about), path
-
-
-def _images(count: int, trained: Trained) -> torch.Tensor:
-    return torch.randn(count, *trained.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def describe(record: Mapping[str, Any], trained: Trained) -> dict[str, str]:

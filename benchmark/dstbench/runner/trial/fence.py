@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dstbench.results.steady import steadily
+
 _VARIABLE = "DSTBENCH_LEASE"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
@@ -39,7 +41,7 @@ def check(folder: Path) -> None:
     if (scratch := scratch_of(folder)) == folder:
         return
     try:
-        scratch.stat()
+        steadily(scratch.stat)
     except OSError as error:
         if error.errno not in _GONE:
             raise

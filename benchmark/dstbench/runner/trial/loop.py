@@ -9,12 +9,13 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Files, Split, StrategyError
+from dstbench.api import Batch, StrategyError
 from dstbench.core import ranks
 from dstbench.results.storage import append_line
 from dstbench.runner.failures import Diverged
 from dstbench.runner.trial import fence, interruption
-from dstbench.runner.trial.batches import evaluation_batches
+from dstbench.runner.trial.feeding import AnySplit, evaluated_batches, laid_out
+from dstbench.runner.trial.measures import validation_key
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.resume import save_checkpoint
 from dstbench.runner.trial.running import CURVE, RunningTrial
@@ -37,7 +38,7 @@ def train(running: RunningTrial) -> None:
 
 
 def _epoch(running: RunningTrial, epoch: int) -> float:
-    """What is left of one pass over the training images; returns the mean loss of all of it."""
+    """What is left of one epoch of training; returns the mean loss of all of it."""
     progress, accelerator = running.progress, running.accelerator
     total = torch.tensor(progress.loss, device=accelerator.device)
     running.model.train()
@@ -56,19 +57,18 @@ def _epoch(running: RunningTrial, epoch: int) -> float:
     return float(ranks.add_up(total)) / ranks.world() / max(1, progress.batches)
 
 
-def _batch(running: RunningTrial, batch: tuple[Tensor, Tensor], total: Tensor) -> None:
+def _batch(running: RunningTrial, batch: Batch, total: Tensor) -> None:
     """Forward and backward of one batch, whose loss is added to ``total``, and the step that it may end."""
     accelerator, sparsifier, training = running.accelerator, running.sparsifier, running.training
-    images, labels = batch
+    inputs, targets = batch
+    smoothing = {"label_smoothing": training.label_smoothing} if running.task.smooths else {}
     with accelerator.accumulate(running.model):
         running.set_rate(sparsifier.steps)
-        images = images.contiguous(memory_format=memory_format(training))
+        inputs = laid_out(inputs, memory_format(training))
         with accelerator.autocast(), running.norms:
-            loss = nn.functional.cross_entropy(
-                running.model(images), labels, label_smoothing=training.label_smoothing
-            )
+            loss = running.task.loss(running.model(inputs), targets, **smoothing)
         accelerator.backward(loss)
-        running.progress.samples += len(labels) * ranks.world()
+        running.progress.samples += len(inputs) * ranks.world()
         before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
         if accelerator.sync_gradients and training.clip_norm is not None:
             _clip(running, training.clip_norm)
@@ -130,18 +130,19 @@ def _observe(running: RunningTrial) -> None:
 
 
 def _log(running: RunningTrial, epoch: int, loss: float) -> None:
-    """Append one line to the curve, with validation accuracy where it is due."""
+    """Append one line to the curve, with the metric on the validation split where it is due."""
     last = epoch + 1 == running.training.epochs
     due = len(running.data.validation) > 0 and (last or (epoch + 1) % running.training.eval_every == 0)
-    top1 = evaluate(running, running.data.validation)[0] if due else None
+    metric = running.task.metric.key
+    figure = evaluate(running, running.data.validation)[metric] if due else None
     # nothing stops the trial from here to the next epoch: an epoch has one line and one point, or none
-    running.progress.top1_validation = top1
+    running.progress.validation = figure
     point = running.progress.exploration.observe(epoch + 1, running.sparsifier)
     line = {
         "epoch": epoch + 1,
         "step": running.sparsifier.steps,
         "loss": loss,
-        "top1_validation": running.progress.top1_validation,
+        validation_key(running.task): figure,
         "density": running.sparsifier.density,
         "r_s": running.sparsifier.r_s,
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
@@ -155,8 +156,8 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]:
-    """Top-1 in percent and mean cross-entropy over a whole split, of which each rank takes its batches.
+def evaluate(running: RunningTrial, split: AnySplit) -> dict[str, float]:
+    """The task's metrics over a whole split, of which each rank takes its batches.
 
     Norms have the averages of rank 0. An evaluation that is interrupted is made again.
     """
@@ -166,25 +167,20 @@ def evaluate(running: RunningTrial, split: Split | Files) -> tuple[float, float]
     )  # DDP's own forward would wait for ranks that have no batch
     model.eval()
     ranks.hold_as_rank_0(buffer for buffer in model.buffers() if buffer.is_floating_point())
-    correct, total, seen = torch.zeros(3, device=running.accelerator.device, dtype=torch.float64)
-    for images, labels in evaluation_batches(
-        split,
-        4 * running.training.batch_size // world,
-        running.data.mean,
-        running.data.std,
-        running.accelerator.device,
-        running.readers,
-        rank,
-        world,
-    ):
+    task, device = running.task, running.accelerator.device
+    sums, seen = torch.zeros((), device=device, dtype=torch.float64), 0
+    batches = evaluated_batches(
+        running.data, split, max(1, 4 * running.training.batch_size // world),
+        device=device, rank=rank, world=world, workers=running.readers,
+    )  # fmt: skip
+    for inputs, targets in batches:
         if world == 1:
             pause(running, by_clock=False)
-        images = images.contiguous(memory_format=memory_format(running.training))
         with running.accelerator.autocast():
-            logits = model(images).float()
-        correct += (logits.argmax(1) == labels).sum()
-        total += nn.functional.cross_entropy(logits, labels, reduction="sum")
-        seen += len(labels)
-    if int(ranks.add_up(seen)) != len(split):
-        raise StrategyError(f"{int(seen)} images were evaluated, of {len(split)}")
-    return 100 * float(ranks.add_up(correct)) / len(split), float(ranks.add_up(total)) / len(split)
+            outputs = model(laid_out(inputs, memory_format(running.training))).float()
+        sums = sums + task.sums(outputs, targets).double()
+        seen += task.count(targets)
+    everywhere = ranks.add_up(torch.tensor(float(seen), device=device, dtype=torch.float64))
+    if int(everywhere) != len(split):
+        raise StrategyError(f"{int(everywhere)} {task.samples} were evaluated, of {len(split)}")
+    return task.figures(ranks.add_up(sums).tolist(), len(split))

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
-from dstbench.api import StrategyError
-from dstbench.core.cost.conventions import CONVENTIONS
+from dstbench.api import StrategyError, Task
 from dstbench.core.cost.cost import Cost, Counted, counted
 from dstbench.core.training.sparsifier import Sparsifier
+from dstbench.results.ranking import TOP1
 from dstbench.runner.trial.exploration import Exploration, channel_statistics, plain
 from dstbench.runner.trial.running import RunningTrial
 
 
-def final_measures(running: RunningTrial, top1: float, loss: float) -> dict[str, Any]:
-    """Accuracy, sparsity, theoretical cost and resources of the final epoch."""
+def final_measures(running: RunningTrial, figures: Mapping[str, float]) -> dict[str, Any]:
+    """The task's figures on the test split, sparsity, theoretical cost and resources of the final epoch."""
     sparsifier, data = running.sparsifier, running.data
     check_budget(sparsifier)
-    my_count = counted(logical_model(running), sparsifier.masks, data.input_shape)
-    blueprint = running.blueprint
-    full_count = counted(blueprint.dense_model(data.input_shape, data.num_classes), None, data.input_shape)
+    blueprint, shape, classes = running.blueprint, data.input_shape, data.num_classes
+    sample = blueprint.sample(shape, classes)
+    my_count = counted(logical_model(running), sparsifier.masks, shape, example_input=sample)
+    full_count = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
     mine, full = my_count.cost(), full_count.cost()
     return {
-        "top1": top1,
-        "loss": loss,
-        "top1_validation": running.progress.top1_validation,
+        **test_figures(running.task, figures),
+        validation_key(running.task): running.progress.validation,
         "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
         **sparsity(sparsifier, running.progress.exploration, mine, full),
         **_flops(running, mine, full),
@@ -43,6 +44,23 @@ def final_measures(running: RunningTrial, top1: float, loss: float) -> dict[str,
         "steps": sparsifier.steps,
         **running.progress.course.measures(),
     }
+
+
+def test_figures(task: Task, figures: Mapping[str, float]) -> dict[str, Any]:
+    """A task's metrics as fields of a record; what ranks, and in which direction, is among them.
+
+    Top-1 has a field of its own, for there were records before there were other tasks.
+    """
+    ranking = task.metric
+    if ranking.key == TOP1.key:
+        return dict(figures)
+    metric = {"key": ranking.key, "title": ranking.title, "better": ranking.better}
+    return {"task": task.name, "metric": metric, "score": figures[ranking.key], "metrics": dict(figures)}
+
+
+def validation_key(task: Task) -> str:
+    """The field, and the curve's, of the ranking metric on the validation split."""
+    return "top1_validation" if task.metric.key == TOP1.key else "score_validation"
 
 
 def logical_model(running: RunningTrial) -> nn.Module:
@@ -127,7 +145,7 @@ def _flops(running: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
 
 def _by_convention(running: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
     """The ratios to dense by every convention, so that published ones have something of their own to meet."""
-    flops = {name: _flops(running, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    flops = {name: _flops(running, mine.cost(name), full.cost(name)) for name in full.conventions}
     return {
         name: {key: value for key, value in measures.items() if key.endswith("_ratio")}
         for name, measures in flops.items()

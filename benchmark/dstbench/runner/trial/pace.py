@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from dstbench.accel.throughput import autocast, training_call
+from dstbench.api import Batch
 from dstbench.registration.registry import Registry
-from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.feeding import laid_out
 from dstbench.runner.trial.optimization import build_optimizer, memory_format
 
-_FEW = 8  # images that are tried first: a step of a full batch can take minutes
+_FEW = 8  # entries that are tried first: a step of a full batch can take minutes
 _SLOW = 1.0  # seconds: a full batch that would take longer is reckoned from the few
 _BUDGET = 0.4  # seconds of steps, if one step isn't longer
 
@@ -28,22 +29,22 @@ class Pace:
 
     start: float  # until the first step: the network and its sparsifier are made
     step: float  # one training step of a whole batch
-    image: float  # evaluating one image of a batch
+    image: float  # evaluating one entry of a batch
     float32: float | None = None  # that step without mixed precision; None: there is none
 
 
 def measure_pace(
     trial: TrialSpec,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     classes: int,
     *,
     device: str = "auto",
     threads: int | None = None,
     registry: Registry,
 ) -> Pace:
-    """Train a trial's network on noise, [batch, *shape], for a moment: about a second, without data.
+    """Train a trial's network on a made-up batch for a moment: about a second, without data.
 
-    A slow network is timed with eight images and reckoned up in proportion, which is a little too long.
+    A slow network is timed with eight entries and reckoned up in proportion, which is a little too long.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -56,21 +57,22 @@ def measure_pace(
 
 
 def _measured(
-    trial: TrialSpec, shape: tuple[int, int, int], classes: int, device: torch.device, registry: Registry
+    trial: TrialSpec, shape: tuple[int, ...], classes: int, device: torch.device, registry: Registry
 ) -> Pace:
     training, blueprint = trial.training, Blueprint(trial, registry)
     few = min(_FEW, training.batch_size)
     start = time.perf_counter()
     model = blueprint.model(shape, classes).to(device).to(memory_format=memory_format(training))
-    images = _noise(few, shape, training, device)
+    inputs, targets = _batch(blueprint, few, shape, classes, device)
     # a short training, but with updates as the whole one has them
-    optimizer = blueprint.sparsifier(model, build_optimizer(model, training), 10_000, images)
+    optimizer = blueprint.sparsifier(model, build_optimizer(model, training), 10_000, inputs)
     started = time.perf_counter() - start
-    step, size = _per_batch(
-        lambda batch: training_call(
-            model, optimizer, batch, _labels(batch, classes), training.mixed_precision
+    step, tried = _per_batch(
+        lambda inputs, targets: training_call(
+            model, optimizer, inputs, targets, training.mixed_precision, loss_of=blueprint.task.loss
         ),
-        images,
+        (inputs, targets),
+        lambda: _batch(blueprint, training.batch_size, shape, classes, device),
         training.batch_size,
     )
     model.eval()
@@ -78,20 +80,21 @@ def _measured(
     @torch.inference_mode()
     def evaluate() -> object:
         with autocast(device, training.mixed_precision):
-            return model(size)
+            return model(tried)
 
-    return Pace(started, step, _timed(evaluate) / len(size))
+    return Pace(started, step, _timed(evaluate) / len(tried))
 
 
 def _per_batch(
-    make: Callable[[Tensor], Callable[[], object]], few: Tensor, batch: int
+    make: Callable[[Tensor, Tensor], Callable[[], object]], few: Batch, whole: Callable[[], Batch], size: int
 ) -> tuple[float, Tensor]:
-    """Seconds of a call on a whole batch, and the images that it was tried with."""
-    seconds = _timed(make(few), budget=0.0)
-    if seconds * batch / len(few) > _SLOW:
-        return seconds * batch / len(few), few
-    whole = few.repeat(-(-batch // len(few)), 1, 1, 1)[:batch]
-    return _timed(make(whole)), whole
+    """Seconds of a call on a whole batch, of so many entries, and the inputs that it was tried with."""
+    tried, _ = few
+    seconds = _timed(make(*few), budget=0.0)
+    if seconds * size / len(tried) > _SLOW:
+        return seconds * size / len(tried), tried
+    inputs, targets = whole()
+    return _timed(make(inputs, targets)), inputs
 
 
 def _timed(call: Callable[[], object], budget: float = _BUDGET) -> float:
@@ -111,10 +114,8 @@ def _finished(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _noise(number: int, shape: tuple[int, int, int], training: Training, device: torch.device) -> Tensor:
-    noise = torch.randn(number, *shape, generator=torch.Generator().manual_seed(0))
-    return noise.to(device).contiguous(memory_format=memory_format(training))
-
-
-def _labels(images: Tensor, classes: int) -> Tensor:
-    return torch.arange(len(images), device=images.device) % classes
+def _batch(
+    blueprint: Blueprint, size: int, shape: tuple[int, ...], classes: int, device: torch.device
+) -> Batch:
+    inputs, targets = (part.to(device) for part in blueprint.example(size, shape, classes))
+    return laid_out(inputs, memory_format(blueprint.trial.training)), targets

@@ -12,16 +12,16 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from dstbench.api import ImageData
+from dstbench.api import Task
 from dstbench.core import ranks
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.table import CURVE as CURVE
 from dstbench.runner.matrix.config import Training
-from dstbench.runner.trial.batches import Batches
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.course import Course
 from dstbench.runner.trial.exploration import Exploration
+from dstbench.runner.trial.feeding import Data, Feed
 from dstbench.runner.trial.tracking import Tracking
 
 # in a trial's folder:
@@ -38,10 +38,10 @@ class TrialProgress:
 
     epoch: int = 0  # epochs done
     batches: int = 0  # done, of the epoch under way
-    samples: int = 0  # images of those that a loss scaler kept from being a step
+    samples: int = 0  # entries of those that a loss scaler kept from being a step
     loss: float = 0.0  # of the batches done, summed: of this rank's share, in float32
     seconds: float = 0.0  # of training
-    top1_validation: float | None = None  # percent, after the last epoch; None: not evaluated then
+    validation: float | None = None  # the metric after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
     course: Course = field(default_factory=Course)
 
@@ -53,6 +53,8 @@ class TrialProgress:
         """Continue from where ``state_dict`` was taken."""
         exploration = Exploration(**saved["exploration"])
         course = Course(**saved.get("course", {}))  # older checkpoints don't have it
+        if "top1_validation" in saved:  # an older checkpoint's
+            saved = {**saved, "validation": saved["top1_validation"]}
         fields = {name: saved[name] for name in asdict(self) if name != "course"}
         vars(self).update({**fields, "exploration": exploration, "course": course})
 
@@ -121,12 +123,12 @@ class RunningTrial:
 
     blueprint: Blueprint
     folder: Path
-    data: ImageData
+    data: Data
     accelerator: Accelerator
     model: nn.Module
     optimizer: Any
     sparsifier: Sparsifier
-    batches: Batches
+    batches: Feed
     meter: TrainingMeter
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
     readers: int | None = None  # processes that read image files; None: as Batches has it
@@ -144,6 +146,11 @@ class RunningTrial:
         """The model without what the accelerator put around it."""
         inner: nn.Module = self.accelerator.unwrap_model(self.model)
         return inner
+
+    @property
+    def task(self) -> Task:
+        """What the data set asks for."""
+        return self.blueprint.task
 
     @property
     def training(self) -> Training:

@@ -17,7 +17,7 @@ _TOLERANCE = 2.0**-12  # relative; the channel counts of layers up to 2048 wide 
 
 
 def narrow(
-    factory: ModelFactory, num_classes: int, input_shape: tuple[int, int, int], parameters: int
+    factory: ModelFactory, num_classes: int, input_shape: tuple[int, ...], parameters: int
 ) -> nn.Module:
     """Build ``factory``'s model at the ``width`` whose parameter count is nearest to ``parameters``.
 

@@ -15,12 +15,17 @@ from typing import Any
 import torch
 
 from dstbench.errors import BadInput
+from dstbench.results.steady import steadily
 from dstbench.runner.trial import fence
 
 
 def write(content: Mapping[str, Any], path: Path, previous: Path | None = None) -> None:
     """Put ``content``, tensors and plain values, in place of what is at ``path``; a crash leaves one or the other.
     ``previous``: where what was there is kept. Raises LeaseLost where the folder is another process's by now."""
+    steadily(lambda: _write(content, path, previous))
+
+
+def _write(content: Mapping[str, Any], path: Path, previous: Path | None) -> None:
     with fence.fenced(path.parent):
         written = fresh(path)
         with written.open("wb") as file:
@@ -56,8 +61,8 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: expected a file{', got none' if not path.exists() else ''}")
     try:
-        _check(path)
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        steadily(lambda: _check(path))
+        content = steadily(lambda: torch.load(path, weights_only=True, map_location="cpu"))
     except Exception as error:  # zipfile and torch raise whatever they stumble over
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise BadInput(f"{path}: can't be read as tensors and plain values: {reason}") from error

@@ -20,6 +20,7 @@ from dstbench.core.storage.fastest import MASKED_DENSE, Measurements
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.registration.registry import Registry
 from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.trial.feeding import laid_out
 from dstbench.runner.trial.layer_speeds import LayerSpeeds
 from dstbench.runner.trial.optimization import build_optimizer
 from dstbench.runner.trial.trained import Trained, load_trained
@@ -27,11 +28,12 @@ from dstbench.runner.trial.trained import Trained, load_trained
 
 @dataclass(frozen=True)
 class TimedSetting:
-    """What is timed, and how; ``images`` are float [batch, channels, height, width] in one memory layout."""
+    """What is timed, and how: one batch of inputs in one memory layout, with its targets."""
 
     trained: Trained
     layout: str  # of throughput.LAYOUTS
-    images: Tensor
+    inputs: Tensor
+    targets: Tensor
     speeds: Measurements = field(default_factory=Measurements)  # of layers, as far as they are known
 
     @property
@@ -40,13 +42,13 @@ class TimedSetting:
         return self.trained.blueprint.trial
 
     def place(self, model: nn.Module) -> nn.Module:
-        """A copy of a model where and as the images lie."""
-        placed = copy.deepcopy(model).to(self.images.device)
+        """A copy of a model where and as the inputs lie."""
+        placed = copy.deepcopy(model).to(self.inputs.device)
         return placed.to(memory_format=LAYOUTS[self.layout])
 
     def masks(self) -> dict[str, Tensor]:
-        """The trained masks, beside the images."""
-        return {name: mask.to(self.images.device) for name, mask in self.trained.masks.items()}
+        """The trained masks, beside the inputs."""
+        return {name: mask.to(self.inputs.device) for name, mask in self.trained.masks.items()}
 
 
 def measure_throughput(
@@ -59,7 +61,7 @@ def measure_throughput(
     registry: Registry | None = None,
 ) -> dict[str, Any]:
     """The ``throughput`` field of a finished trial's record, from the weights and masks in its folder: a training
-    step and inference of a batch, and inference of a single image, each as the method really runs it.
+    step and inference of a batch, and inference of a single input, each as the method really runs it.
 
     Both sides may lie in memory as suits them: the rival is the faster of the dense layouts.
     ``contended`` says that something else may be running: the figures are then shown but not ranked.
@@ -70,18 +72,18 @@ def measure_throughput(
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     trained = load_trained(trial, folder, registry)
     size = measure.batch_size or training.batch_size
-    images = torch.randn(size, *trained.input_shape, device=where)
-    speeds = LayerSpeeds(torch.get_num_threads())
+    inputs, targets = (part.to(where) for part in trained.example(size))
+    task, speeds = trained.blueprint.task, LayerSpeeds(torch.get_num_threads())
 
     def timed(
-        sparse: Callable[[TimedSetting], Runner], dense: Callable[[TimedSetting], Runner], images: Tensor
+        sparse: Callable[[TimedSetting], Runner], dense: Callable[[TimedSetting], Runner], size: int
     ) -> dict[str, float | str]:
         settings = [
-            TimedSetting(trained, layout, images.contiguous(memory_format=LAYOUTS[layout]), speeds)
+            TimedSetting(trained, layout, laid_out(inputs[:size], LAYOUTS[layout]), targets[:size], speeds)
             for layout in _layouts(trained.model)
         ]
         mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
-        return race(mine, rivals, len(images), measure.rounds, measure.warmup)
+        return race(mine, rivals, task.count(targets[:size]), measure.rounds, measure.warmup)
 
     done = {
         "batch_size": size,
@@ -92,9 +94,9 @@ def measure_throughput(
         "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
         "rounds": measure.rounds,
         "contended": contended,
-        "train": timed(sparse_training, dense_training, images),
-        "inference": timed(sparse_inference, dense_inference, images),
-        "single": timed(sparse_inference, dense_inference, images[:1]),
+        "train": timed(sparse_training, dense_training, size),
+        "inference": timed(sparse_inference, dense_inference, size),
+        "single": timed(sparse_inference, dense_inference, 1),
     }
     speeds.keep()
     return done
@@ -110,7 +112,7 @@ def sparse_training(setting: TimedSetting) -> Runner:
     trained, training, model = setting.trained, setting.trial.training, setting.place(setting.trained.model)
     per_epoch = trained.sparsifier["total_steps"] // training.epochs
     optimizer = build_optimizer(model, training)
-    sparsifier = trained.blueprint.sparsifier(model, optimizer, per_epoch, setting.images)
+    sparsifier = trained.blueprint.sparsifier(model, optimizer, per_epoch, setting.inputs)
     model.load_state_dict(trained.model.state_dict())
     sparsifier.load_state_dict(trained.sparsifier)  # at its end: no update is due any more
     return _step(setting, model, sparsifier, _path(trained, sparsifier))
@@ -129,12 +131,12 @@ def dense_training(setting: TimedSetting) -> Runner:
 
 
 def _step(setting: TimedSetting, model: nn.Module, optimizer: Any, path: str) -> Runner:
-    labels = torch.randint(
-        0, setting.trained.num_classes, (len(setting.images),), device=setting.images.device
-    )
+    task = setting.trained.blueprint.task
     precision, mode = setting.trial.training.mixed_precision, setting.trial.measure.compile
     return Runner(
-        training_call(model, optimizer, setting.images, labels, precision, mode), path, setting.layout
+        training_call(model, optimizer, setting.inputs, setting.targets, precision, mode, task.loss),
+        path,
+        setting.layout,
     )
 
 
@@ -143,7 +145,7 @@ def sparse_inference(setting: TimedSetting) -> Runner:
     trained, model = setting.trained, setting.place(setting.trained.model)
     if not trained.masks:
         return _forward(setting, fold_norms(model.eval()), "dense")
-    fast = accelerate(model, setting.masks(), trained.structure, setting.images, measured=setting.speeds)
+    fast = accelerate(model, setting.masks(), trained.structure, setting.inputs, measured=setting.speeds)
     return _forward(setting, fast, str(fast.execution_path))
 
 
@@ -154,5 +156,5 @@ def dense_inference(setting: TimedSetting) -> Runner:
 
 def _forward(setting: TimedSetting, model: nn.Module, path: str) -> Runner:
     channels_last, precision = setting.layout == "channels_last", setting.trial.training.mixed_precision
-    call = inference_call(model, setting.images, precision, channels_last, setting.trial.measure.compile)
+    call = inference_call(model, setting.inputs, precision, channels_last, setting.trial.measure.compile)
     return Runner(call, path, setting.layout)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dstbench.api import Layout, Structure
+from dstbench.api import Batch, Layout, Structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training import checkpoint
 from dstbench.registration.registry import Registry
@@ -28,7 +28,7 @@ class Trained:
     model: nn.Module
     masks: Mapping[str, Tensor]  # layer name -> bool [*w]; empty for the controls that have none
     sparsifier: Mapping[str, Any]  # its state at the end of training
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
 
     @property
@@ -38,6 +38,15 @@ class Trained:
             "structure", self.blueprint.recipe.structure
         )
         return built
+
+    @property
+    def sample(self) -> Tensor | None:
+        """One input to count its cost with, where zeros won't do."""
+        return self.blueprint.sample(self.input_shape, self.num_classes)
+
+    def example(self, size: int) -> Batch:
+        """A made-up batch."""
+        return self.blueprint.example(size, self.input_shape, self.num_classes)
 
     def dense(self) -> nn.Module:
         """The full model as it was before training."""

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from dstbench.core.cost.layers import layer_costs
+from dstbench.core.cost.layers import workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
@@ -24,8 +24,9 @@ from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import loop, provenance, tensor_files
-from dstbench.runner.trial.batches import Batches, fingerprint, reading_workers
+from dstbench.runner.trial.batches import reading_workers
 from dstbench.runner.trial.blueprint import Blueprint
+from dstbench.runner.trial.feeding import fingerprint, laid_out, training_batches
 from dstbench.runner.trial.measures import final_measures
 from dstbench.runner.trial.optimization import build_optimizer, build_schedule, memory_format
 from dstbench.runner.trial.resume import remove_checkpoint, resumed
@@ -93,7 +94,7 @@ def run_trial(
         phase = "evaluate"
         figures = loop.evaluate(running, running.data.test)
         if first:
-            measures = final_measures(running, *figures)
+            measures = final_measures(running, figures)
             if running.tracking is not None:
                 running.tracking.log(measures, running.sparsifier.steps)
                 running.tracking.finish()
@@ -125,14 +126,13 @@ def build_trial(
     data = blueprint.data(root, download)
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
-    meter = TrainingMeter(layer_costs(model, data.input_shape))
+    sample = blueprint.sample(data.input_shape, data.num_classes)
+    work = workload(model, data.input_shape, example_input=sample)
+    meter = TrainingMeter(work.costs, products=work.products)
     model.to(accelerator.device).to(memory_format=memory_format(training))
-    batches = Batches(
-        data.train,
+    batches = training_batches(
+        data,
         training.batch_size // training.processes,
-        mean=data.mean,
-        std=data.std,
-        augment=data.augment,
         seed=blueprint.trial.seed,
         device=accelerator.device,
         rank=accelerator.process_index,
@@ -146,10 +146,10 @@ def build_trial(
             f"training.gradient_accumulation: {training.gradient_accumulation} is more than the "
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
-    example = example_batch(data.input_shape, training, accelerator.device)
+    example = example_batch(blueprint, data.input_shape, data.num_classes, accelerator.device)
     sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    if rank := accelerator.process_index:  # its images are its own, and so is what a dropout draws for them
+    if rank := accelerator.process_index:  # its entries are its own, and so is what a dropout draws for them
         torch.manual_seed(int(digest({"seed": blueprint.trial.seed, "rank": rank})[:15], 16))
     # from the configured rate, before a checkpoint brings the one that it had got to
     set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
@@ -158,11 +158,13 @@ def build_trial(
     )
 
 
-def example_batch(shape: tuple[int, ...], training: Training, device: torch.device) -> torch.Tensor:
-    """A batch of noise like those to come; no draw from the global generator."""
-    size = training.batch_size // training.processes
-    noise = torch.randn(size, *shape, generator=torch.Generator().manual_seed(0))
-    return noise.to(device).contiguous(memory_format=memory_format(training))
+def example_batch(
+    blueprint: Blueprint, shape: tuple[int, ...], classes: int, device: torch.device
+) -> torch.Tensor:
+    """The inputs of a made-up batch like those to come."""
+    training = blueprint.trial.training
+    inputs, _ = blueprint.example(training.batch_size // training.processes, shape, classes)
+    return laid_out(inputs.to(device), memory_format(training))
 
 
 def make_accelerator(device: str, training: Training) -> Accelerator:

@@ -32,10 +32,15 @@ const CELLS = {
     const bar = `<i class="ci" style="--m:${at}%;--l:${left.toFixed(1)}%;--w:${(right - left).toFixed(1)}%"><b></b><u></u></i>`;
     return { html: `${text}${small(`±${(high - mean).toFixed(2)}`)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${row.seeds} seeds` };
   },
+  score(text, column, row) { // of whichever metric: its interval in words
+    const [mean, low, high] = column.keys.map((key) => row[key]);
+    if (isMissing(low)) return { html: text };
+    return { html: `${text}${small(`±${(high - mean).toPrecision(2)}`)}`, tip: `95 % interval: ${show("score", low)} to ${show("score", high)}, ${row.seeds} seeds` };
+  },
   cost: (text, column, row) => ({ html: `${text}<i class="bar" style="--v:${(100 * Math.min(1, row[column.key])).toFixed(1)}%"></i>` }),
   points(text, column, row) { // coloured only where the whole interval lies on one side
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
-    return { html: text, tip: interval("95 % interval", column, row), tone: isMissing(low) ? "" : low > 0 ? "good" : high < 0 ? "poor" : "" };
+    return { html: text, tip: interval("95 % interval", column, row), tone: isMissing(low) || (low <= 0 && high >= 0) ? "" : low > 0 === (row.better !== "lower") ? "good" : "poor" };
   },
   speed(text, column, row) { // coloured where it is a gain, and marked where something else ran beside it
     const timed = column.key.split("_")[0], contended = row.contended === true;

@@ -34,6 +34,12 @@ const partsOf = (row) => PARTS.map((part) => row[part]).filter(Boolean).join(" Â
 const structures = [...new Set(rows.map((row) => row.structure).filter(Boolean))].sort(); // colours, under every filter
 const gains = (row, timed) => Boolean(row.gains & (1 << ["train", "inference", "single"].indexOf(timed)));
 
+// --- what a block is ranked by: top-1, unless it says another metric
+const scoreOf = (row, end = "") => row[`score${end}`] ?? row[`top1${end}`] ?? null;
+const isTop1 = (row) => !row.metric || row.metric === "top-1 %";
+const scoreText = (row, value = scoreOf(row)) => (isTop1(row) ? `${show("accuracy", value)} %` : show("score", value));
+const scoreName = (row) => (isTop1(row) ? "top-1" : row.metric);
+
 // --- trials, each with its row
 const K = 12; // letters of a key
 const { trials, names } = (() => {
@@ -48,7 +54,7 @@ const { trials, names } = (() => {
     const { began, took, ...trial } = Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, values[at]]));
     const start = began === null ? null : origin + began;
     return {
-      ...trial, key: key.slice(K * at, K * at + K).trim(), top1: counts[row.id] === 1 ? row.top1 : trial.top1,
+      ...trial, key: key.slice(K * at, K * at + K).trim(), score: counts[row.id] === 1 ? scoreOf(row) : trial.score,
       started: time(start), finished: time(took === null ? null : start + took),
     };
   });

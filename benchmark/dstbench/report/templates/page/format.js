@@ -21,7 +21,9 @@ const FORMATS = {
   rank: (value) => value.toFixed(value === Math.round(value) ? 0 : 1),
   percent: (value) => value.toFixed(2),
   accuracy: (value) => value.toFixed(2),
+  score: (value) => value.toPrecision(4).replace("-", "−"),
   points: signed,
+  change: (value) => (+value.toFixed(4) ? `${value > 0 ? "+" : ""}${value.toFixed(4)}`.replace("-", "−") : "0"),
   fraction: (value) => (+value.toFixed(3) || 0).toFixed(3).replace("-", "−"),
   ratio, cost: ratio, speed: ratio, si, seconds,
   bytes: (value) => (value >= 1000 ? `${si(value)}B` : `${value.toFixed(0)} B`),
@@ -30,6 +32,6 @@ const FORMATS = {
 };
 const isMissing = (value) => value === null || value === undefined || value === "";
 const show = (kind, value) => (isMissing(value) ? MISSING : (FORMATS[kind] ?? String)(value));
-const shown = (column, row) => // published ratios have the two digits of print
-  row.published && column.kind === "cost" && !isMissing(row[column.key]) ? `${row[column.key].toFixed(2)}×` : show(column.kind, row[column.key]);
+const shown = (column, row) => // differences are in the row's metric; published ratios have the two digits of print
+  column.kind === "points" && !isTop1(row) ? show("change", row[column.key]) : row.published && column.kind === "cost" && !isMissing(row[column.key]) ? `${row[column.key].toFixed(2)}×` : show(column.kind, row[column.key]);
 const escaped = (text) => String(text).replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);

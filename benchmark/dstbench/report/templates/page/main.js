@@ -44,7 +44,7 @@ const candidate = ({ key, first, then }) => { // the first that the filters leav
   const said = first.find(([row]) => left[row]);
   if (said) return said;
   const row = rows[then.find((id) => left[id])];
-  return row && [row.id, shown(columns[key], row), `${row.method} at density ${row.density_requested}, ${show("accuracy", row.top1)} %`, ""];
+  return row && [row.id, shown(columns[key], row), `${row.method} at density ${row.density_requested}, ${scoreText(row)}`, ""];
 };
 const winners = () => (data.cards[+state.block] ?? []).map(candidate).filter(Boolean);
 const drawCards = () => { // of each, the first candidate that the filters leave

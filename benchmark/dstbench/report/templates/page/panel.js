@@ -53,8 +53,8 @@ const layersOf = (row) => {
 const trialsOf = (row) => {
   const all = trials(row);
   if (!all.length) return [element("p", {}, row.source ?? "", " ", ...(row.address ? [element("a", { href: row.address }, row.address)] : []))];
-  const head = element("tr", {}, ...["seed", "top-1 %", "ended", "began", "finished", "key"].map((text) => element("th", { scope: "col" }, text)));
-  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show("accuracy", trial.top1), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
+  const head = element("tr", {}, ...["seed", isTop1(row) ? "top-1 %" : row.metric, "ended", "began", "finished", "key"].map((text) => element("th", { scope: "col" }, text)));
+  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show(isTop1(row) ? "accuracy" : "score", trial.score), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
   const made = [...Map.groupBy(all, (trial) => trial.made)];
   const lists = made.flatMap(([text, members]) => [
     ...(made.length > 1 ? [element("p", { class: "lead" }, `seeds ${members.map((trial) => trial.seed).join(", ")}`)] : []),

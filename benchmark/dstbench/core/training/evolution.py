@@ -1,0 +1,161 @@
+"""Where a training stands, and what its decisions make of that: state, masks and weights change together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from dstbench.api import LayerView, Signal, StrategyError, Target
+from dstbench.core.engine.finiteness import not_finite_of
+from dstbench.core.engine.update import Masks
+from dstbench.core.training.deciding import deciding
+from dstbench.core.training.imposing import budget_of, checked
+from dstbench.core.training.masking import Masking
+from dstbench.core.training.optimizers import overflowed, trains
+from dstbench.core.training.rules import Fields, Rules
+from dstbench.core.training.signals import Signals, blank
+from dstbench.core.training.state import TrainingState
+from dstbench.core.training.support import Removal
+from dstbench.core.training.topology import Topology, UpdateReport
+from dstbench.errors import NotFinite
+
+
+class Evolution:
+    """Initial masks, updates and removals of a training: decided by its rules, carried out by its masking."""
+
+    state: TrainingState
+
+    def __init__(self, rules: Rules, masking: Masking) -> None:
+        self.rules, self.masking, self.signals = rules, masking, Signals()
+        self._unfit = "no gradients came"  # why there are no initial masks yet
+
+    @property
+    def decided(self) -> bool:
+        """Whether there are initial masks; until then all weights are active (an init that reads gradients)."""
+        return not self.state.undecided
+
+    @property
+    def silent(self) -> bool:
+        """Whether dead rows are kept silent: once they can't come back. Until then the constant that their
+        bias sends through an activation is what lets a gradient reach them."""
+        return self.decided and self.state.steps >= self.rules.timetable.last_update
+
+    @property
+    def density(self) -> float:
+        """Active weights / maskable ones, measured."""
+        return sum(self.masking.topology.active.values()) / self.rules.size
+
+    @property
+    def r_s(self) -> float:
+        """Weights that were ever active / maskable ones."""
+        return sum(self.masking.topology.explored_counts.values()) / self.rules.size
+
+    def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
+        """What strategies see of each layer now, with the signals of ``fields``."""
+        return self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
+
+    @deciding
+    def start(self) -> None:
+        """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
+        self.state = TrainingState(self.rules.opening(), undecided=not self.rules.method.dense)
+        if self.rules.method.dense:
+            return
+        if not self.rules.method.init.needs:
+            self._decide({})
+        self.rules.check_removals(self.views())
+
+    @deciding
+    def collect(self, gradients: Mapping[str, Tensor], updates: bool) -> bool:
+        """Keep the gradients that decisions read, and decide the initial masks where these waited for them.
+
+        gradients: shaped as stored, by layer. updates: whether a topology update follows the step. Returns False
+        where zeros alone would decide: that waits for a step with others.
+        """
+        wanted, optimizer = self.masking.logical(gradients), self.masking.states.optimizer
+        zeros = bool(wanted) and not any(bool(gradient.any()) for gradient in wanted.values())
+        if zeros and (updates or not self.decided) and not (self.decided and trains(optimizer, False)):
+            return False
+        self.signals.keep(wanted, getattr(optimizer, "grad_scale", None))
+        if not self.decided and not any(overflowed(part) for part in self.masking.states.parts):
+            needs, masks = self.rules.method.init.needs, self.masking.topology.masks
+            ready = self.signals.ready(needs, masks)
+            lacking = next((name for name in masks if name not in ready), None)
+            if lacking is not None:
+                raise StrategyError(f"layer {lacking!r} has no gradient, which the initial masks need")
+            fields = self.signals.read(needs, masks)
+            self._unfit = not_finite_of(fields)  # a loss scaler is about to skip the step, or should
+            if not self._unfit:
+                self._decide(fields)
+        return True
+
+    def _decide(self, fields: Fields) -> None:
+        """Initial masks, and zeros where they are inactive."""
+        masks, books = self.rules.initial(self.state.books.density, fields)
+        self.state = replace(self.state, books=books, undecided=False)
+        self.masking.adopt(Topology(masks))
+        self.masking.zero(masks, self.silent)
+
+    def count(self, needs: Signal) -> None:
+        """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
+        self.state = replace(self.state, steps=self.state.steps + 1)
+        if not self.decided:
+            init, step = self.rules.method.init, self.state.steps
+            raise NotFinite(f"init {init!r}, step {step}: {self._unfit}: no initial mask")
+        self.signals.fold(needs)
+
+    @deciding
+    def update(self, target: Target, needs: Signal) -> None:
+        """One topology update, decided by the pure engine, then written. Layers without the signals that it reads
+        sit it out, as frozen ones do, and all do where a network that has died gives zeros alone."""
+        masks, weights = self.masking.topology.masks, self.masking.weights.values
+        ready = [name for name in self.signals.ready(needs, masks) if weights[name].requires_grad]
+        if not ready:
+            return
+        fields = self.signals.read(needs, {name: masks[name] for name in ready})
+        if blank(fields):
+            return
+        state, views = self.state, self.views(fields)
+        masks, books = self.rules.update(state.books, target, views, state.steps, ready)
+        change = self.masking.change(masks, self.silent)
+        active = sum(self.masking.topology.active.values())
+        report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
+        self.state = replace(state, books=books, history=(*state.history, report))
+
+    @deciding
+    def remove(self) -> None:
+        """One event of the structure's own: positions go for good, with the weights that were active there."""
+        support = self.rules.shrink(self.views(), self.state.steps)
+        if not support:
+            return
+        topology = self.masking.topology
+        held, supported = dict(topology.active), topology.supported
+        change = self.masking.restrict(support, self.silent)
+        now, left = topology.active, topology.supported
+        removal = Removal(self.state.steps, supported - left, change.dropped, sum(now.values()), left)
+        books = self.state.books.without({name: held[name] - now[name] for name in now})
+        self.state = replace(self.state, books=books, removals=(*self.state.removals, removal))
+
+    def impose(self, masks: Masks) -> None:
+        """Hold other masks, bool [*w] by layer. Raises BadInput, with nothing changed, for any that don't fit."""
+        masks = checked(masks, self.rules, self.masking.weights.values, self.masking.topology.support)
+        books = self.state.books
+        books = replace(books, budget=budget_of(masks, books.budget, self.rules))
+        self.state = replace(self.state, books=books, undecided=False)
+        self.masking.impose(masks, self.silent)
+
+    def resume(self, state: TrainingState, topology: Topology, momentum: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint. momentum: float [*w] by layer."""
+        self.state, self.signals.momentum = state, momentum
+        self.masking.adopt(topology)
+        if not self.rules.method.dense:
+            self.masking.zero(topology.masks, self.silent)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Follow the weights to another device or dtype."""
+        self.masking.move()
+        self.signals.move(self.masking.weights.values)
