@@ -8,7 +8,7 @@ import dstbench
 from dstbench.accel.compact import compact
 from dstbench.api import Clock, Infeasible, StrategyError
 from dstbench.core.cost.cost import cost
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.schedule.soft_then_hard import SoftThenHard
 from dstbench_plugins.structure.channel_scores import SCORES

@@ -11,7 +11,8 @@ from torch import nn
 
 from dstbench.accel.compact import compact
 from dstbench.core.cost.cost import cost
-from dstbench.core.network.channels import channels, couplings
+from dstbench.core.network.channels import channels
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
@@ -34,6 +35,7 @@ COUNTS = {
     ("small_cnn", 10): (65_514, 65_056, 5, 470_272),
     ("lenet300-100", 10): (266_610, 266_200, 3, 266_200),
     ("lenet5", 10): (431_080, 430_500, 4, 2_293_000),
+    ("mlp", 10): (6_166_954, 6_162_240, 4, 6_162_240),
     ("set-mlp", 10): (20_328_000 + 9_010 + 4 * 9_000, 20_328_000, 4, 20_328_000),
     ("alexnet-s", 10): (5_077_066, 5_066_784, 8, 57_664_800),
     ("alexnet-b", 10): (8_501_322, 8_484_896, 8, 61_082_912),

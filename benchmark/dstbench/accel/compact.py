@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dstbench.core.network.carve import indices
+from dstbench.core.network.channels import Removal
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.largest import largest
 from dstbench.core.network.layers import impose, maskable_layers, unwrap
@@ -26,6 +27,9 @@ class Compaction:
         default_factory=dict
     )  # layer -> input channels, now in its bias
     kept: Mapping[str, str] = field(default_factory=dict)  # layer with dead rows that stay -> why
+    # Norm over the channels, or parameter with an entry for each (position embeddings, class tokens, scales) -> the
+    # channels of its stream that are gone.
+    narrowed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     check: Comparison | None = None  # of the outputs on ``example_input``
 
 
@@ -42,6 +46,13 @@ def masked_copy(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
                 f"masks: layer {name!r}: expected a bool tensor of shape {shape}, got {_kind(mask)}"
             )
     return impose(clone, masks)
+
+
+def _narrowed(removal: Removal) -> dict[str, tuple[int, ...]]:
+    flow = removal.channels.flow
+    reads = {**flow.across, **{path: read for path, (_, read) in flow.entries.items()}}
+    lost = {path: indices(removal.at(read.slots)) for path, read in reads.items()}
+    return {path: channels for path, channels in lost.items() if channels}
 
 
 def _kind(value: object) -> str:
@@ -71,6 +82,6 @@ def compact(
     found = largest(masked, masks, example_input, multiple)
     removed = {name: indices(gone) for name, gone in found.removal.rows.items()}
     found.model.compaction = Compaction(  # type: ignore[assignment]
-        removed, found.folded, found.removal.kept(), found.check
+        removed, found.folded, found.removal.kept(), _narrowed(found.removal), found.check
     )
     return found.model

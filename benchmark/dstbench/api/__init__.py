@@ -17,6 +17,7 @@ from dstbench.api.samples import Examples, Samples, TaskData, Tokens
 from dstbench.api.select import kth_largest, take_top
 from dstbench.api.strategies import (
     Coupling,
+    Heads,
     InPlace,
     LayerInfo,
     LayerView,
@@ -45,6 +46,7 @@ __all__ = [
     "Examples",
     "Execution",
     "Files",
+    "Heads",
     "ImageData",
     "InPlace",
     "Infeasible",

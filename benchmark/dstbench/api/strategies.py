@@ -15,6 +15,20 @@ from dstbench.recipe import Clock, Signal, Target
 
 
 @dataclass(frozen=True)
+class Heads:
+    """How the output rows of a projection are divided among attention's heads: into ``parts`` of equally many rows,
+    queries, keys and values where they are packed, and each of these into ``count`` heads."""
+
+    count: int
+    parts: int = 1
+
+    def of_rows(self, rows: int) -> Tensor:
+        """The head of each row: int64 [rows]."""
+        within = torch.arange(rows) % (rows // self.parts)
+        return within // (rows // self.parts // self.count)
+
+
+@dataclass(frozen=True)
 class LayerInfo:
     """What is known of a maskable weight before any value of it."""
 
@@ -23,6 +37,7 @@ class LayerInfo:
     kind: Literal["conv", "conv_transpose", "linear"]
     classifier: bool = False  # the layer that makes the logits: its output rows are classes
     first_conv: bool = False  # the convolution that sees the images
+    heads: Heads | None = None  # whose rows the output rows are, in attention's projections
 
     @property
     def numel(self) -> int:
@@ -166,10 +181,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Quota:
-    """Groups of units of which at most ``quota`` may be active (N:M: groups of m, quota n)."""
+    """Groups of units of which at most ``quota`` may be active (N:M: groups of m, quota n).
+
+    None: equally many in each, whatever the layer's budget is; groups differ by one unit at most.
+    """
 
     group: Tensor  # int64 [units]: the group of each unit
-    quota: int
+    quota: int | None
 
 
 @runtime_checkable
@@ -233,11 +251,16 @@ class Coupling:
     multiplied, or where a depthwise convolution follows; a depthwise producer's groups go with its rows.
 
     Behind a flatten each channel feeds ``consumer.shape[1] / producer.shape[0]`` columns in a row.
+
+    A ``stream`` is normalised over its channels, or parameters are added to it, as position embeddings are: whatever
+    adds to a channel that is gone from all producers is held at zero. ``compact`` cuts it out; storage ``compact``
+    keeps it, silent, while the network trains.
     """
 
     producers: tuple[str, ...]  # layer names
     norms: tuple[str, ...]  # module paths: affine and running statistics are by channel
     consumers: tuple[str, ...]  # layer names
+    stream: bool = False
 
 
 @runtime_checkable

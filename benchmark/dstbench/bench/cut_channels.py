@@ -24,7 +24,7 @@ from dstbench.api import Coupling
 from dstbench.bench.machine_peak import median_ms
 from dstbench.bench.subject import FORMATS, Part, Subject, repeated
 from dstbench.core.cost.cost import cost, width_cost
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.storage.timing import Call, time_interleaved
 from dstbench.core.training.sparsifier import Sparsifier
@@ -125,7 +125,9 @@ WIDTHS = {"chase 0.4": _chase, "residual 40 %": _residual}
 def _widths(model: nn.Module) -> dict[Coupling, int]:
     """All channels that can be removed: how many there are of each coupling."""
     layers = maskable_layers(model)
-    return {unit: layers[unit.producers[0]].info.shape[0] for unit in couplings(model, layers)}
+    return {
+        unit: layers[unit.producers[0]].info.shape[0] for unit in couplings(model, layers) if not unit.stream
+    }
 
 
 def channel_masks(model: nn.Module, widths: Mapping[Coupling, int]) -> dict[str, Tensor]:

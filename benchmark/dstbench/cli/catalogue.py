@@ -25,7 +25,9 @@ def models(
     input_shape: Annotated[
         str | None, typer.Option(help="Such as 3,32,32, or 64 of tokens; its own by default.")
     ] = None,
-    convention: Annotated[str, typer.Option(help="Of FLOPs: mac, rigl or rigl-notebook.")] = "mac",
+    convention: Annotated[
+        str, typer.Option(help="Of FLOPs: mac, mac-attention, rigl or rigl-notebook.")
+    ] = "mac",
     as_json: Json = False,
 ) -> None:
     """List the models with their parameters, maskable weights and multiply-accumulates a sample."""

@@ -20,7 +20,10 @@ _NONE: tuple[Any, ...] = (None, "", {}, [])
 
 _CONVENTIONS = {
     "mac": "mac: multiply–accumulates of convolutions and linear layers; norms, activations, biases and "
-    "pooling left out"
+    "pooling left out",
+    "mac-attention": "mac-attention: multiply–accumulates of convolutions, linear layers and attention, whose "
+    "products are counted for all pairs of tokens and are never sparse; norms, activations, biases, pooling and "
+    "embeddings left out",
 }
 
 

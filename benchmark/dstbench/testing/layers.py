@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import LayerInfo, LayerView, Signal
+from dstbench.api import Heads, LayerInfo, LayerView, Signal
 from dstbench.core.engine.random import generator
 
 Kind = Literal["conv", "conv_transpose", "linear"]
@@ -32,7 +32,8 @@ _SHAPES: tuple[tuple[str, Kind, tuple[int, ...]], ...] = (
 )
 
 LAYERS: tuple[LayerInfo, ...] = tuple(
-    LayerInfo(name, shape, kind, classifier=name == "classifier") for name, kind, shape in _SHAPES
+    LayerInfo(name, shape, kind, name == "classifier", heads=Heads(8, 2) if name == "wide" else None)
+    for name, kind, shape in _SHAPES
 )
 
 STATES = ("half", "empty", "full", "dropped", "ties", "zeros", "double")

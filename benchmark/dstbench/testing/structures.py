@@ -87,8 +87,11 @@ def _layout_findings(partition: Partition, misfit: Misfit, info: LayerInfo) -> F
         return
     if quota is None:
         return
-    if _kind(quota.group) != f"torch.int64 [{count}]" or quota.quota < 1:
-        yield "layout", f"{where}: a quota needs the group of each unit, int64 [{count}], and a number >= 1"
+    if _kind(quota.group) != f"torch.int64 [{count}]" or (quota.quota is not None and quota.quota < 1):
+        yield (
+            "layout",
+            f"{where}: a quota needs the group of each unit, int64 [{count}], and a number >= 1 or None",
+        )
 
 
 def _kind(value: Any) -> str:

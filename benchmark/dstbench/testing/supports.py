@@ -11,7 +11,7 @@ from torch import nn
 from dstbench.api import Clock, LayerInfo, LayerView, Support
 from dstbench.api.select import count
 from dstbench.core.engine.random import generator
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training.support import shrunk
 from dstbench.testing.layers import tensors

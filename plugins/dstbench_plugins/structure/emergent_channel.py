@@ -26,8 +26,9 @@ class EmergentChannel:
     "prune skip") a unit is any set of convolutions whose rows are one channel, such as all that add to a residual
     stream, whatever consumes it: its channel goes from all of them at once, and its score is that of all their rows
     together, for UMM Σ|w| / Σ fan-in: a plain sum would let a stream, which many layers write, outrank every
-    channel inside a block and stay whole. By step t of T the fraction
-    s(t) = S_c (1 - (1 - t/T)³) of them is gone, weakest first over all units, but a unit of C channels keeps
+    channel inside a block and stay whole. Where norms run over a stream's channels, as in vision transformers, the
+    stream and the hidden units beside it are units, too, whatever kind of layer writes them. By step t of T the
+    fraction s(t) = S_c (1 - (1 - t/T)³) of them is gone, weakest first over all units, but a unit of C channels keeps
     ⌊C (1 - S_c) β⌋ of them, and one. Norms behind a removed channel stay as they are: its consumer's columns
     are zero, so that compaction is lossless.
 
@@ -125,14 +126,16 @@ class EmergentChannel:
 def prunable(
     layers: Mapping[str, LayerView], couplings: Sequence[Coupling], scope: Scope = "block"
 ) -> list[Coupling]:
-    """The units: convolutions consumed by exactly one convolution, or any whose channels can be removed."""
+    """The units: convolutions consumed by exactly one convolution, or any whose channels can be removed; of a network
+    with streams that norms run over, of any layers."""
 
     def conv(names: Sequence[str]) -> bool:
         return all(layers[name].info.kind == "conv" for name in names)
 
     if scope == "residual":
-        return [coupling for coupling in couplings if conv(coupling.producers)]
-    pairs = [c for c in couplings if len(c.producers) == len(c.consumers) == 1]
+        streams = any(coupling.stream for coupling in couplings)
+        return [coupling for coupling in couplings if streams or conv(coupling.producers)]
+    pairs = [c for c in couplings if len(c.producers) == len(c.consumers) == 1 and not c.stream]
     return [pair for pair in pairs if conv(pair.producers + pair.consumers)]
 
 

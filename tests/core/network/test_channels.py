@@ -7,7 +7,8 @@ from torch import nn
 
 from dstbench.accel.compact import compact
 from dstbench.core.cost.cost import cost
-from dstbench.core.network.channels import channels, couplings, removable
+from dstbench.core.network.channels import channels, removable
+from dstbench.core.network.couplings import couplings
 from dstbench.errors import BadInput
 
 

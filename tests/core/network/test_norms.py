@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dstbench.accel.compact import compact
-from dstbench.core.network.channels import channels, couplings, removable
+from dstbench.core.network.channels import channels, removable
+from dstbench.core.network.couplings import couplings
 from dstbench.core.network.narrow import NarrowNorm
 
 
@@ -98,11 +99,16 @@ def test_a_stream_that_is_not_silent_stays_and_says_why(path, why):
     assert why in small.compaction.kept["patches"]
 
 
-def test_a_network_in_training_keeps_its_stream():
-    """What is normalised is part of what the others learn."""
+def test_a_stream_is_a_coupling_of_its_own_kind():
+    """Its norm runs over its channels, so that storage "compact" can't cut it while a network trains."""
     model, _, images = dead_stream()
     assert channels(model, None, images).blocked("down") is None
-    assert [unit.producers for unit in couplings(model, ("patches", "up", "down", "head"))] == [("up",)]
+    plain, stream = couplings(model, ("patches", "up", "down", "head"), images)
+    assert (plain.producers, plain.stream) == (("up",), False)
+    assert (stream.producers, stream.stream) == (("patches", "down"), True)
+    assert "last" in stream.norms
+    model.places.requires_grad_(False)
+    assert couplings(model, ("patches", "up", "down", "head"), images) == (plain,)
 
 
 def test_group_norms_lose_whole_groups():

@@ -9,7 +9,7 @@ from torch import nn
 
 import dstbench
 from dstbench.api import Infeasible, Recipe, StrategyError
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
 from dstbench.core.training.support import Removal
 from fakes.engine import assert_masked, recipe, settle, sgd, train
 

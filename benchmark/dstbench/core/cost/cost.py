@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dstbench.core.cost.conventions import get_convention
+from dstbench.core.cost.conventions import Convention, distinct, get_convention, usual
 from dstbench.core.cost.layers import LayerCost, Workload, layer_costs, workload
 from dstbench.core.cost.widths import Kept, kept_by_masks, kept_parts, shrink
 from dstbench.core.network.inputs import Inputs, zero_input
@@ -33,8 +33,10 @@ class Cost:
     layers: Mapping[str, float] = field(repr=False, default_factory=dict)  # inference FLOPs of each weight
     # Of ``layers``, weights of no maskable layer, such as recurrent ones: dense unless a density is given for them.
     others: tuple[str, ...] = ()
-    # Operator -> multiply-accumulates of two activations, as in attention: in no other figure here.
+    # Operator -> multiply-accumulates of two activations, as in attention: in no other figure here but, by
+    # conventions that count them, in FLOPs, where ``product_flops`` says how much of them they are.
     products: Mapping[str, int] = field(repr=False, default_factory=dict)
+    product_flops: float = 0.0
     unused: tuple[str, ...] = ()  # layers that the input doesn't reach, which cost nothing
 
     @property
@@ -59,6 +61,11 @@ def flops(
     return counted
 
 
+def product_flops(products: Mapping[str, int], rule: Convention) -> int:
+    """Inference FLOPs of products of two activations: 0 by conventions that don't count them."""
+    return rule.per_mac * sum(products.values()) if rule.products else 0
+
+
 @dataclass(frozen=True)
 class Counted:
     """What a model multiplies and what is left of it, before any convention says what that costs."""
@@ -73,18 +80,26 @@ class Counted:
         """Of all weights that are multiplied with, dense."""
         return self.workload.costs
 
-    def cost(self, convention: str = "mac") -> Cost:
-        """By a named convention. Raises BadInput for an unknown one."""
+    @property
+    def conventions(self) -> tuple[str, ...]:
+        """Those that may tell different things of this network."""
+        return distinct(self.workload.products)
+
+    def cost(self, convention: str | None = None) -> Cost:
+        """By a named convention; by none, with attention where there is any. Raises BadInput for an unknown one."""
+        convention = convention or usual(self.workload.products)
+        between = product_flops(self.workload.products, get_convention(convention))
         costs, layers = self.costs, self.workload.layers
         per_layer = flops(costs, self.density, convention)
         active = {n: round(self.density.get(n, 1.0) * weight.weights) for n, weight in costs.items()}
+        inference = sum(per_layer.values()) + between
         inactive = sum(weight.weights - active[n] for n, weight in costs.items())
         return Cost(
             convention=convention,
-            inference_flops=sum(per_layer.values()),
-            training_flops=3 * sum(per_layer.values()),
-            hardware_flops=sum(flops(shrink(costs, self.kept), {}, convention).values()),
-            dense_inference_flops=sum(flops(costs, {}, convention).values()),
+            inference_flops=inference,
+            training_flops=3 * inference,
+            hardware_flops=sum(flops(shrink(costs, self.kept), {}, convention).values()) + between,
+            dense_inference_flops=sum(flops(costs, {}, convention).values()) + between,
             parameters=self.parameters,
             active_parameters=self.parameters - inactive,
             bits=sum(_bits(weight, active[n]) for n, weight in costs.items()),
@@ -93,6 +108,7 @@ class Counted:
             layers=per_layer,
             others=tuple(self.workload.others),
             products=self.workload.products,
+            product_flops=between,
             unused=self.workload.unused,
         )
 
@@ -133,7 +149,8 @@ def cost(
     *,
     example_input: Inputs | None = None,
 ) -> Cost:
-    """The theoretical cost of one sample: of every product with a weight that runs, whatever calls it.
+    """The theoretical cost of one sample: of every product with a weight that runs, whatever calls it; by the
+    convention ``mac-attention`` of attention's products of activations, too.
 
     masks_or_densities: layer name -> bool mask [*w] or density; layers left out are dense. Where products read
     parts of a weight, each part is taken to be as dense as the whole.

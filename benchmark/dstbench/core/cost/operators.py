@@ -74,9 +74,11 @@ _SCALED_DOT_PRODUCTS = (
     aten._scaled_dot_product_flash_attention,
     aten._scaled_dot_product_efficient_attention,
     aten._scaled_dot_product_cudnn_attention,
+    aten._scaled_dot_product_fused_attention_overrideable,
+    aten._scaled_dot_product_attention_math_for_mps,
 )
 _MACS: Mapping[Any, Callable[..., int]] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    **dict.fromkeys(_SCALED_DOT_PRODUCTS, _attention),
     aten.mv: lambda matrix, *_, **__: matrix.numel(),
     aten.addmv: lambda _, matrix, *__, **___: matrix.numel(),
     aten.dot: lambda vector, *_, **__: vector.numel(),

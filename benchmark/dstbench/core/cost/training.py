@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from dstbench.api import Clock, Recipe, Signal, Target
 from dstbench.core.cost.conventions import get_convention
-from dstbench.core.cost.cost import flops
-from dstbench.core.cost.layers import LayerCost, layer_costs
+from dstbench.core.cost.cost import flops, product_flops
+from dstbench.core.cost.layers import LayerCost, workload
 from dstbench.core.engine.allocation import bounds, by_shape, check_count, check_density
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.structures import fitted
@@ -35,9 +36,15 @@ class TrainingMeter:
     as exact integers.
     """
 
-    def __init__(self, costs: Mapping[str, LayerCost], convention: str = "mac") -> None:
+    def __init__(
+        self,
+        costs: Mapping[str, LayerCost],
+        convention: str = "mac",
+        products: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """products: operator -> multiply-accumulates of two activations for one sample: three times in training."""
         get_convention(convention)
-        self.costs, self.convention = costs, convention
+        self.costs, self.convention, self.products = costs, convention, products
         self.samples = 0
         self._dense_passes = 0  # weight gradients of all weights
         self._active = dict.fromkeys(costs, 0)  # active weights of each layer, summed over the other passes
@@ -54,12 +61,13 @@ class TrainingMeter:
         """Training FLOPs so far, and those of dense training on the same samples."""
         rule = get_convention(convention)
         forward = sum(flops(self.costs, {}, convention).values())
-        total = self._dense_passes * forward
+        between = 3 * self.samples * product_flops(self.products, rule)
+        total = self._dense_passes * forward + between
         for name, layer in self.costs.items():
             macs, outputs = layer.counts(rule)
             total += rule.per_mac * macs * self._active[name] / layer.weights
             total += rule.per_output * outputs * (3 * self.samples - self._dense_passes)
-        return total, 3 * self.samples * forward
+        return total, 3 * self.samples * forward + between
 
     def ratio(self, convention: str | None = None) -> float:
         """Sparse over dense, by the meter's own convention or another."""
@@ -120,7 +128,8 @@ def training_cost(
     if recipe.narrow:
         raise BadInput("recipe: it trains a narrower model; ask for 'dense' with that model")
     method = build_method(recipe, registry)
-    meter = TrainingMeter(layer_costs(model, input_shape, example_input=example_input))
+    work = workload(model, input_shape, example_input=example_input)
+    meter = TrainingMeter(work.costs, products=work.products)
     if method.dense:
         meter.add({}, total_steps, False)
         return meter

@@ -83,6 +83,9 @@ class Partition:
         quota = self.quota(layer)
         if quota is None:
             return int(sizes.sum())
+        if quota.quota is None:
+            members = quota.group.bincount()
+            return int(members.clamp(max=int(members.min()) + 1).sum() * sizes.min())
         if bool((sizes == sizes[0]).all()):  # no need to look for the largest
             return int(quota.group.bincount().clamp(max=quota.quota).sum() * sizes[0])
         return int(sizes[_within_quota(-sizes.double(), quota)].sum())
@@ -95,7 +98,10 @@ class Partition:
         """The best active units, at least one, with a total size nearest to n."""
         units, sizes = self._units(layer)
         active = _active(layer.mask, units, sizes)
-        order = _ranked(_unit_means(scores, units, sizes), active)
+        means, quota = _unit_means(scores, units, sizes), self.quota(layer.info)
+        order = _ranked(means, active)
+        if quota is not None and quota.quota is None:
+            order = _in_turn(order, _places(means.masked_fill(~active, -torch.inf), quota))
         return _members(_nearest(order, sizes, n, at_least=1), units, sizes)
 
     def fill(self, layer: LayerView, scores: Tensor, n: int) -> Tensor:
@@ -104,13 +110,19 @@ class Partition:
         kept = _active(layer.mask, units, sizes)
         means = _unit_means(scores, units, sizes)
         free = ~kept & (means > -torch.inf)
-        quota = self.quota(layer.info)
+        quota, places = self.quota(layer.info), None
         if quota is not None:
             first = torch.where(kept, torch.inf, means)  # kept units use their group's quota first
-            free &= _within_quota(-first, quota)
+            if quota.quota is None:
+                places = _places(first, quota)
+                free &= places < _level(kept | free, quota)
+            else:
+                free &= _within_quota(-first, quota)
+        order = _ranked(means, free)
+        order = order if places is None else _in_turn(order, places)
         room = n - int(sizes[kept].sum())
         empty = not bool(kept.any())
-        taken = _nearest(_ranked(means, free), sizes, room, at_least=int(empty))
+        taken = _nearest(order, sizes, room, at_least=int(empty))
         return layer.mask | _members(taken, units, sizes)
 
     def allowed(self, layer: LayerView, scores: Tensor) -> int:
@@ -126,7 +138,8 @@ class Partition:
         quota = self.quota(layer)
         if quota is None or not whole:
             return whole
-        return bool((quota.group.to(mask.device)[filled > 0].bincount() <= quota.quota).all())
+        held = quota.group.to(mask.device)[filled > 0].bincount(minlength=int(quota.group.max()) + 1)
+        return bool((held <= (int(held.min()) + 1 if quota.quota is None else quota.quota)).all())
 
     def _sizes(self, layer: LayerInfo) -> Tensor:
         return self.layout.units(layer).flatten().bincount()
@@ -226,11 +239,16 @@ def fitted(structure: EngineStructure, layer: LayerInfo) -> tuple[EngineStructur
 
 def merge_ranks(kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
     """Kept positions by rank in [1, 2], the others by rank in [0, 1], -inf where nothing may grow: float [*w]."""
-    merged = torch.full_like(grow_scores, -torch.inf)
+    dtype = (
+        grow_scores.dtype
+        if keep_scores is None
+        else torch.promote_types(grow_scores.dtype, keep_scores.dtype)
+    )
+    merged = torch.full_like(grow_scores, -torch.inf, dtype=dtype)
     eligible = ~kept & (grow_scores > -torch.inf)
-    merged[eligible] = _ranks(grow_scores[eligible])
+    merged[eligible] = _ranks(grow_scores[eligible].to(dtype))
     if keep_scores is not None:
-        merged[kept] = 1 + _ranks(keep_scores[kept])
+        merged[kept] = 1 + _ranks(keep_scores[kept].to(dtype))
     return merged
 
 
@@ -299,3 +317,25 @@ def _within_quota(cost: Tensor, quota: Quota) -> Tensor:
     within = torch.empty(len(order), dtype=torch.bool, device=cost.device)
     within[order] = cheap[of, place]
     return within
+
+
+def _places(scores: Tensor, quota: Quota) -> Tensor:
+    """Each unit's place in its group, the highest score first, the lowest index on a tie: int64 [units], from 0."""
+    group = quota.group.to(scores.device)
+    order = scores.sort(descending=True, stable=True).indices
+    order = order[group[order].sort(stable=True).indices]  # by group, then by score
+    sizes = group.bincount()
+    places = torch.empty_like(group)
+    places[order] = torch.arange(len(order), device=group.device) - (sizes.cumsum(0) - sizes)[group[order]]
+    return places
+
+
+def _in_turn(order: Tensor, places: Tensor) -> Tensor:
+    """Ranked units, the first of each group before any second: int64."""
+    return order[places[order].sort(stable=True).indices]
+
+
+def _level(may: Tensor, quota: Quota) -> int:
+    """How many units of a group may be active while groups have an equal share, of those that may be at all."""
+    group = quota.group.to(may.device)
+    return int(group[may].bincount(minlength=int(group.max()) + 1).min()) + 1

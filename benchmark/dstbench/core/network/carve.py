@@ -37,7 +37,7 @@ def _fold(model: nn.Module, removal: Removal) -> dict[str, tuple[int, ...]]:
         assert isinstance(module, nn.Linear | _ConvNd)
         constant = read.constant.masked_fill(~gone, 0).nan_to_num()
         taps = weight.double().reshape(len(weight), len(constant), -1)  # [out, channels read, taps]
-        if read.shared is not None:
+        if read.shared is not None and bool(removal.stands(read.slots).any()):
             constant = _merge(weight, taps, read, removal)
         taps = taps.sum(2)
         matters = (constant != 0) & taps.any(0).cpu()

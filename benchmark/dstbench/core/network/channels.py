@@ -7,14 +7,14 @@ is zero, or a constant that its readers can take into their biases, which zeros 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dstbench.api import Coupling, Infeasible
+from dstbench.api import Coupling
 from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.flow import Flow, follow
 from dstbench.core.network.inputs import Inputs
@@ -65,42 +65,33 @@ def _connected(flow: Flow) -> Tensor:
     return torch.as_tensor(connected_components(edges, directed=False)[1], dtype=torch.long)
 
 
-@usual_defaults()
-def couplings(model: nn.Module, names: Collection[str]) -> tuple[Coupling, ...]:
-    """The channels of the named layers that can be removed exactly, with the named layers that consume them.
-
-    Channels that lie side by side in a consumer, as behind a concatenation, and groups of several rows are left
-    out. Raises Infeasible where no layer can be followed, as in a model that can't be traced, with the reason.
-    """
-    network = channels(model)
-    reasons = {network.blocked(name) for name in names}
-    if None not in reasons and len(reasons) == 1:
-        raise Infeasible(f"channels can't be followed through {type(model).__name__}: {reasons.pop()}")
-    named = set(names)
-    return tuple(
-        unit
-        for unit in units(network)
-        if unit.consumers and named.issuperset(unit.producers + unit.consumers)
-    )
-
-
 def units(network: Channels) -> list[Coupling]:
-    """Couplings of all layers: those whose parts all hold the same channels in the same order."""
+    """Couplings of all layers: those whose parts all hold the same channels in the same order. Streams aside."""
+    late = {channel for slots in network.flow.late for channel in network.of[slots].tolist()}
+    return [unit for held, unit in coupled(network) if late.isdisjoint(held)]
+
+
+def coupled(network: Channels) -> list[tuple[tuple[int, ...], Coupling]]:
+    """Couplings by their channels, whose norms and readers hold all of them in the same order."""
     flow = network.flow
     parts = [
         {name: tuple(network.of[slots].tolist()) for name, slots in places.items()}
-        for places in (flow.rows, flow.norms, {name: read.slots for name, read in flow.reads.items()})
+        for places in (
+            flow.rows,
+            {**flow.norms, **{path: read.slots for path, read in flow.across.items()}},
+            {name: read.slots for name, read in flow.reads.items()},
+        )
     ]
     scaled = {channel for read in flow.responses.values() for channel in network.of[read.slots].tolist()}
-    scaled |= {channel for slots in flow.late for channel in network.of[slots].tolist()}
     every = {held for part in parts for held in part.values()}
+    every |= {tuple(network.of[read.slots].tolist()) for _, read in flow.entries.values()}
     homes: dict[int, int] = {}  # how many different sets of channels each is in
     for held in every:
         for channel in set(held):
             homes[channel] = homes.get(channel, 0) + 1
     producers, norms, consumers = (_by_value(part) for part in parts)
     return [
-        Coupling(tuple(layers), tuple(norms.get(held, ())), tuple(consumers.get(held, ())))
+        (held, Coupling(tuple(layers), tuple(norms.get(held, ())), tuple(consumers.get(held, ()))))
         for held, layers in producers.items()
         if len(set(held)) == len(held)
         and all(homes[channel] == 1 and channel not in network.reasons for channel in held)
@@ -253,7 +244,12 @@ def _stand_ins(network: Channels, gone: Tensor) -> tuple[int, ...]:
     for path, read in network.flow.across.items():
         held = network.of[read.slots]
         lost = held[gone[held]].tolist()
-        shared = any(other.shared and other.shared.norm == path for other in network.flow.reads.values())
+        shared = any(
+            other.shared is not None
+            and other.shared.norm == path
+            and bool(other.shared.gain[gone[network.of[other.slots]]].any())  # else it makes zeros of zeros
+            for other in network.flow.reads.values()
+        )
         if lost and shared and chosen.isdisjoint(held.tolist()):
             chosen.add(lost[0])
             gone[lost[0]] = False

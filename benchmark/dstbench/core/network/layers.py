@@ -14,7 +14,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
-from dstbench.api import LayerInfo
+from dstbench.api import Heads, LayerInfo
+from dstbench.core.network.heads import heads_of
 from dstbench.errors import BadInput
 
 PACKED = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -88,9 +89,11 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
     weights that a parametrization computes are none. Which of them may be masked: see ``owned``.
     """
     owned: dict[str, tuple[nn.Linear | _ConvNd | nn.MultiheadAttention, str]] = {}
+    heads: dict[str, Heads] = {}
+    modules = dict(model.named_modules())
     seen: set[int] = set()
     names = clean_names(model)
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         if not isinstance(module, _ConvNd | nn.Linear | nn.MultiheadAttention):
             continue
         for field in PACKED if isinstance(module, nn.MultiheadAttention) else ("weight",):
@@ -102,12 +105,18 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
                 raise BadInput(f"layer {name!r} has no shape yet: run one batch through the model first")
             seen.add(id(weight))
             owned[name] = (module, field)
-    modules = {name: module for name, (module, _) in owned.items()}
-    classifier, first = _classifier(model, modules), _first_conv(model, modules)
+            if not isinstance(module, _ConvNd):
+                parent, _, own = path.rpartition(".")
+                attention, own = (module, field) if field in PACKED else (modules.get(parent), own)
+                found = None if attention is None else heads_of(attention, own, len(weight))
+                heads |= {} if found is None else {name: found}
+    held = {name: module for name, (module, _) in owned.items()}
+    classifier, first = _classifier(model, held), _first_conv(model, held)
     layers = {}
     for name, (module, field) in owned.items():
         shape = tuple(module._parameters[field].shape)  # type: ignore[union-attr]
-        info = LayerInfo(name, shape, _kind(module), name == classifier, name == first)
+        flags = name == classifier, name == first
+        info = LayerInfo(name, shape, _kind(module), *flags, heads.get(name))
         layers[name] = Layer(info, module, field)
     return layers
 

@@ -250,10 +250,16 @@ def _alike(model: nn.Module) -> nn.Module:
 
 
 def _usual(model: nn.Module) -> Tensor | None:
-    """An image as timm's models say that they take it."""
+    """An image as timm's models say that they take it, or as they were built for: by the size that their patches
+    divide, and the channels that their first convolution reads."""
     said, weight = getattr(model, "pretrained_cfg", None), next(iter(model.parameters()), None)
     size = said.get("input_size") if isinstance(said, Mapping) else None
-    return None if size is None or weight is None else weight.new_zeros(1, *size)
+    if size is None or weight is None:
+        return None
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = size[0] if stem is None or stem.groups > 1 else stem.in_channels
+    return weight.new_zeros(1, channels, *(built or size[1:]))
 
 
 def _bound(model: nn.Module, example: Inputs) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -20,12 +20,13 @@ class CompactArrangement:
     """Slices parameters, buffers and optimizer state to the channels that are left, whenever the support shrinks.
 
     A parameter stays the same object with new memory. Modules' state dicts stay logical, removed channels reading as
-    zeros (running variances as ones), so that a checkpoint fits a model of any storage.
+    zeros (running variances as ones), so that a checkpoint fits a model of any storage. Streams, which norms run
+    over, stay as wide as they were, silent where they are gone.
     """
 
     def __init__(self, model: nn.Module, couplings: Sequence[Coupling], weights: Weights) -> None:
-        self._couplings, self._weights = couplings, weights
-        self._vectors = {c: _vectors(model, c, weights) for c in couplings}
+        self._couplings, self._weights = [c for c in couplings if not c.stream], weights
+        self._vectors = {c: _vectors(model, c, weights) for c in self._couplings}
         frozen = [
             each.owner for vectors in self._vectors.values() for each in vectors if _frozen(each.values)
         ]

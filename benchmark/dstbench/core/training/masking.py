@@ -29,10 +29,10 @@ class Masking:
 
     topology: Topology
 
-    def __init__(self, model: nn.Module, rules: Rules, states: States) -> None:
-        """All weights are active."""
+    def __init__(self, model: nn.Module, rules: Rules, states: States, example: Inputs | None) -> None:
+        """All weights are active. example: an input, for models that can't be traced without one."""
         self._rules, self.states, self._watch = rules, states, Watch(states)
-        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures)
+        self._dead = DeadRows(model, {} if rules.method.dense else rules.structures, rules.couplings, example)
         self._still = False  # whether the optimizers leave zeros alone
         self._known = states.known
         self._first = True  # no step was applied yet
@@ -96,14 +96,13 @@ class Masking:
     def mask(self, gradients: Mapping[str, Tensor], silent: bool) -> None:
         """Zero the gradients of inactive weights, in place, whatever they are: infinite or NaN, too."""
         pairs = [(gradient, self.weights.bits[name]) for name, gradient in gradients.items()]
-        keep(pairs + (self._dead.gradients() if silent else []))
+        keep(pairs + self._dead.gradients(silent))
 
     @torch.no_grad()
     def zero(self, survivors: Mapping[str, Tensor], silent: bool) -> None:
         """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
         self.weights.zero(survivors)
-        if silent:
-            self._dead.zero(self.states)
+        self._dead.zero(self.states, silent)
         self._watch.look(self.weights.values)
 
     @torch.no_grad()
@@ -140,14 +139,13 @@ class Masking:
 
     def _enforce(self, silent: bool) -> None:
         self.weights.enforce()
-        if silent:
-            self._dead.enforce()
+        self._dead.enforce(silent)
 
     def _hold(self) -> None:
         """Bring what is stored, and what masks it, in line with the topology."""
         self.arrangement.follow(self.topology.masks, self.topology.support)
         self.weights.hold(self.topology.masks)
-        self._dead.hold(self.topology.masks, self.arrangement.rows)
+        self._dead.hold(self.topology.masks, self.arrangement.rows, self.topology.support)
 
     def _follow(self, change: Change, silent: bool) -> Change:
         self.states.forget()

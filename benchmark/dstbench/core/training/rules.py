@@ -15,7 +15,8 @@ from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
 from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
-from dstbench.core.network.channels import couplings
+from dstbench.core.network.couplings import couplings
+from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, unwrap
 from dstbench.core.storage.stored import Weights
 from dstbench.core.training.method import Method
@@ -40,13 +41,20 @@ class Rules:
     seed: int
 
     @classmethod
-    def of(cls, model: nn.Module, timetable: Timetable, layers: Mapping[str, Layer], seed: int) -> Rules:
-        """Fit the method to the layers of a model."""
+    def of(
+        cls,
+        model: nn.Module,
+        timetable: Timetable,
+        layers: Mapping[str, Layer],
+        seed: int,
+        example: Inputs | None = None,
+    ) -> Rules:
+        """Fit the method to the layers of a model. example: an input, for models that can't be traced without one."""
         method = timetable.method
         fits = {name: fitted(method.structure, layer.info) for name, layer in layers.items()}
         structures = {name: structure for name, (structure, _) in fits.items()}
         fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
-        coupled = couplings(unwrap(model), layers) if method.support else ()
+        coupled = couplings(unwrap(model), layers, example) if method.support else ()
         unscored = _unscored(method, layers, updates=timetable.last_update > 0)
         return cls(timetable, layers, structures, fallbacks, unscored, coupled, seed)
 

@@ -112,12 +112,12 @@ class Sparsifier(Readings):
         )
         self.layers, self.dense_layers = self._owned.sparse, self._owned.dense
 
-        rules = Rules.of(model, self.timetable, self.layers, seed)
+        rules = Rules.of(model, self.timetable, self.layers, seed, example_input)
         self.structures, self.fallbacks = rules.structures, rules.fallbacks
         changes = self.timetable.last_update > 0 or self.method.support is not None
         weights = {name: layer.weight for name, layer in self.layers.items()}
         self.states.check(weights, model.parameters(), storage, changes)
-        self.evolution = Evolution(rules, Masking(model, rules, self.states))
+        self.evolution = Evolution(rules, Masking(model, rules, self.states, example_input))
         self.presence = Presence(model, self.weights)
         self.dense_gradient = False  # whether the last applied step needed a dense backward pass
         self._needed = Signal.NONE  # by the coming step

@@ -66,7 +66,7 @@ def claim(
     with run_under_way():
         if find_open(results, plans):
             warm_up(order.preload)
-            check_room(results)
+            check_room(results, "results")
             log = EventLog(results, on_event)
             work_through(order, workers=workers, on_event=log, stop=stop)
     return find_open(results, plans)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import Cost, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
@@ -63,7 +62,7 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
         sparsifier.set_masks(dict(loaded.masks))
     elif loaded.masks:
         raise BadInput(f"{weights.FILE}: expected no masks of a network that is dense")
-    costs = {name: (mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    costs = {name: (mine.cost(name), full.cost(name)) for name in full.conventions}
     own, whole = mine.cost(), full.cost()
     found = sparsity(sparsifier, Exploration(), own, whole)
     layers = [{name: row[name] for name in _OF_A_LAYER} for row in found["layers"]]

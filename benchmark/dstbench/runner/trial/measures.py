@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from dstbench.api import StrategyError, Task
-from dstbench.core.cost.conventions import CONVENTIONS
 from dstbench.core.cost.cost import Cost, Counted, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.ranking import TOP1
@@ -146,7 +145,7 @@ def _flops(running: RunningTrial, mine: Cost, full: Cost) -> dict[str, Any]:
 
 def _by_convention(running: RunningTrial, mine: Counted, full: Counted) -> dict[str, dict[str, float]]:
     """The ratios to dense by every convention, so that published ones have something of their own to meet."""
-    flops = {name: _flops(running, mine.cost(name), full.cost(name)) for name in CONVENTIONS}
+    flops = {name: _flops(running, mine.cost(name), full.cost(name)) for name in full.conventions}
     return {
         name: {key: value for key, value in measures.items() if key.endswith("_ratio")}
         for name, measures in flops.items()

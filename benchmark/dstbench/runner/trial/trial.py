@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from dstbench.core.cost.layers import layer_costs
+from dstbench.core.cost.layers import workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
 from dstbench.errors import BadInput
@@ -127,7 +129,8 @@ def build_trial(
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
     sample = blueprint.sample(data.input_shape, data.num_classes)
-    meter = TrainingMeter(layer_costs(model, data.input_shape, example_input=sample))
+    work = workload(model, data.input_shape, example_input=sample)
+    meter = TrainingMeter(work.costs, products=work.products)
     model.to(accelerator.device).to(memory_format=memory_format(training))
     batches = training_batches(
         data,
@@ -170,6 +173,7 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     """An Accelerator of this trial's precision, also where this process already had another one."""
     from accelerate.state import AcceleratorState
 
+    _answer_for("lomo_optim")
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != training.mixed_precision:
         AcceleratorState._reset_state()  # private, and the only way: a second precision raises otherwise
     accelerator = Accelerator(
@@ -185,6 +189,12 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
             "`dstbench run` starts as many as a trial wants; torchrun and accelerate launch have to be told as many"
         )
     return accelerator
+
+
+def _answer_for(package: str) -> None:
+    """Say once that a package isn't there: Accelerate asks twice a step, and Python looks through its whole path."""
+    if package not in sys.modules and find_spec(package) is None:
+        sys.modules[package] = None  # type: ignore[assignment]  # an import of it fails at once, as documented
 
 
 def _save(running: RunningTrial) -> None:

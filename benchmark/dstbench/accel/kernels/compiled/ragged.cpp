@@ -9,6 +9,15 @@
 #include <sys/mman.h>
 
 // ---- the kernels; each keeps a tile of vectors in registers
+//
+// A tile is `tall` by `wide` vectors of sums: 24 of 32 registers, 12 of AVX2's 16. What is left holds one step's
+// operands; a larger tile spills, and a smaller one waits for loads.
+
+constexpr int tall = lanes == 16 ? 12 : 6, wide = 2;
+constexpr int64_t ahead = 16;  // entries: a tile reads a part of each row of weights, which processors don't foresee
+
+// How many rows, or entries, the next tile takes of so many that are left; where whole tiles would leave 2, fewer.
+static int64_t next(int64_t left) { return left >= tall && left % tall != 2 ? tall : left >= 4 ? 4 : 1; }
 
 // y[row][0:V] = sum over k of w[k][row] * x[offset[k]][0:V], R rows; only `valid` floats of a row are written.
 template <int R, int V>
@@ -23,8 +32,10 @@ static void forward_tile(const float *x, const int64_t *offset, int64_t count, c
             UNROLL for (int v = 0; v < V; v++) into[r][v] += w[k * block + r] * in[v];
     };
     int64_t k = 0;
-    for (; k + U <= count; k += U)
+    for (; k + U <= count; k += U) {
+        __builtin_prefetch(w + (k + ahead) * block);
         UNROLL for (int u = 0; u < U; u++) add(sum[u], k + u);
+    }
     for (; k < count; k++) add(sum[0], k);
     UNROLL for (int r = 0; r < R; r++)
         UNROLL for (int v = 0; v < V; v++) {
@@ -44,6 +55,7 @@ static void input_tile(float *dx, const int64_t *offset, const float *w, int64_t
                        int64_t at) {
     Vector sum[T][V] = {};
     for (int64_t b = 0; b < block; b++) {
+        __builtin_prefetch(w + T * block + b * T);
         Vector out[V];
         UNROLL for (int v = 0; v < V; v++) out[v] = vector(dy[b] + at + v * lanes);
         UNROLL for (int t = 0; t < T; t++)
@@ -113,10 +125,10 @@ static void forward_group(const Layer &l, const float *x, const int64_t *offset,
     const int64_t rows = std::min(l.block, l.out - g * l.block);
     const int64_t *perm = l.perm + g * l.block;
     for (int64_t r = 0; r < rows;) {
-        float *to[8], shift[8];
-        const int64_t size = rows - r >= 8 ? 8 : rows - r >= 4 ? 4 : 1;
+        float *to[tall], shift[tall];
+        const int64_t size = next(rows - r);
         for (int64_t i = 0; i < size; i++) to[i] = y + perm[r + i] * points, shift[i] = bias ? bias[perm[r + i]] : 0;
-        const auto run = size == 8 ? forward_rows<8, 2> : size == 4 ? forward_rows<4, 4> : forward_rows<1, 4>;
+        const auto run = size == tall ? forward_rows<tall, wide> : size == 4 ? forward_rows<4, wide> : forward_rows<1, 4>;
         run(x, offset + start, count, w + start * l.block + r, l.block, to, shift, points);
         r += size;
     }
@@ -125,26 +137,30 @@ static void forward_group(const Layer &l, const float *x, const int64_t *offset,
 template <int V>
 static void input_points(const Layer &l, float *dx, const int64_t *offset, const float *w, const float *const *dy,
                          int64_t count, int64_t at) {
-    constexpr int T = V == 1 ? 8 : 4;
-    int64_t k = 0;
-    for (; k + T <= count; k += T) input_tile<T, V>(dx + at, offset + k, w + k * l.block, l.block, dy, at);
-    for (; k < count; k++) input_tile<1, V>(dx + at, offset + k, w + k * l.block, l.block, dy, at);
+    for (int64_t k = 0; k < count;) {
+        const int64_t size = next(count - k);
+        const auto run = size == tall ? input_tile<tall, V> : size == 4 ? input_tile<4, V> : input_tile<1, V>;
+        run(dx + at, offset + k, w + k * l.block, l.block, dy, at);
+        k += size;
+    }
 }
 
 static void input_group(const Layer &l, float *dx, const int64_t *offset, const float *w, const float *const *dy,
                         int64_t count, int64_t points) {
     int64_t p = 0;
-    for (; p + 3 * lanes < points; p += 4 * lanes) input_points<4>(l, dx, offset, w, dy, count, p);
+    for (; p + (wide - 1) * lanes < points; p += wide * lanes) input_points<wide>(l, dx, offset, w, dy, count, p);
     for (; p < points; p += lanes) input_points<1>(l, dx, offset, w, dy, count, p);
 }
 
 template <int R>
 static void weight_entries(const float *x, const int64_t *offset, int64_t count, const float *dy, int64_t stride,
                            int64_t points, float *dw) {
-    constexpr int T = R <= 2 ? 8 : 4;
-    int64_t k = 0;
-    for (; k + T <= count; k += T) weight_tile<T, R>(x, offset + k, dy, stride, points, dw + k * stride);
-    for (; k < count; k++) weight_tile<1, R>(x, offset + k, dy, stride, points, dw + k * stride);
+    for (int64_t k = 0; k < count;) {
+        const int64_t size = next(count - k);
+        const auto run = size == tall ? weight_tile<tall, R> : size == 4 ? weight_tile<4, R> : weight_tile<1, R>;
+        run(x, offset + k, dy, stride, points, dw + k * stride);
+        k += size;
+    }
 }
 
 static void weight_group(const Layer &l, const float *x, const int64_t *offset, const float *const *dy,
@@ -157,8 +173,8 @@ static void weight_group(const Layer &l, const float *x, const int64_t *offset, 
     float *turned = reserve(buffer, points * stride);
     transpose(turned, stride, [=](int64_t b) { return dy[b]; }, stride, points);
     for (int64_t r = 0; r < stride;) {
-        const int64_t size = stride - r >= 4 * lanes ? 4 : stride - r >= 2 * lanes ? 2 : 1;
-        const auto run = size == 4 ? weight_entries<4> : size == 2 ? weight_entries<2> : weight_entries<1>;
+        const int64_t size = stride - r >= wide * lanes ? wide : 1;
+        const auto run = size == wide ? weight_entries<wide> : weight_entries<1>;
         run(x, offset, count, turned + r, stride, points, dw + r);
         r += size * lanes;
     }
@@ -210,9 +226,10 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
         static thread_local Planes input;
         static thread_local Buffer gradient, padded, sums, folded, turned, zero, weights;
         if (dw) input.clear(l, width);
-        float *mine = reserve(weights, l.entries() * stride);
+        const int me = omp_get_thread_num();
+        float *mine = dw && stride == l.block && !me ? dw : reserve(weights, l.entries() * stride);
         if (dw) std::memset(mine, 0, l.entries() * stride * sizeof(float));
-        partial[omp_get_thread_num()] = mine;
+        partial[me] = mine;
 #pragma omp for schedule(static)
         for (int64_t index = 0; index < (images + width - 1) / width; index++) {
             const Chunk c = chunk(l, index, images, width);
@@ -243,7 +260,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
             }
             separate(c, into, l.image(), dx);
         }
-        if (dw) {
+        if (dw && (threads > 1 || partial[0] != dw)) {
 #pragma omp for schedule(static)
             for (int64_t k = 0; k < l.entries(); k++)
                 for (int64_t b = 0; b < l.block; b++) {

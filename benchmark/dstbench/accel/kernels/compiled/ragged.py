@@ -20,13 +20,14 @@ from torch.nn import functional
 
 from dstbench.accel.kernels.compiled.build import NotCompiled, load
 from dstbench.accel.kernels.groups import Columns, Groups, by_entry, layout, storage_order
+from dstbench.accel.kernels.stock import workspace
 from dstbench.api import Execution, LayerCall, StrategyError
 from dstbench.core.storage.condensed_layer import scatter
 
 __all__ = ["RaggedExecution", "offered", "ragged_executions"]
 
 _VECTOR = 16  # floats in the widest vector
-_RUN = 64  # floats that a kernel likes to meet in one run
+_RUN = 32  # floats that a kernel likes to meet in one run; longer ones leave less of a chunk in the nearest caches
 
 
 def ragged_executions(
@@ -171,7 +172,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(x, values)
         ctx.execution = execution
         problem = execution.problem(x)
-        out = x.new_empty(problem.shape)
+        out = workspace.empty(problem.shape, x.dtype)
         _call("forward", problem, (x,), (values, bias, out))
         return out
 
@@ -181,7 +182,7 @@ class _Product(torch.autograd.Function):
         x, values = ctx.saved_tensors
         gradient = gradient.contiguous()
         dx, dw = (
-            torch.empty_like(tensor) if wanted else None
+            workspace.empty(tuple(tensor.shape), tensor.dtype) if wanted else None
             for tensor, wanted in zip((x, values), ctx.needs_input_grad, strict=False)
         )
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:

@@ -239,6 +239,11 @@ static void fold(const Layer &l, int64_t width, float *planes, float *x) {
 
 // Where each entry's run starts in a chunk: [entries].
 static std::vector<int64_t> offsets(const Layer &l, int64_t width) {
+    std::vector<int64_t> offset(l.entries());
+    if (l.plain()) {
+        for (int64_t s = 0; s < l.entries(); s++) offset[s] = l.cols[s] * l.pixels() * width;
+        return offset;
+    }
     std::vector<int64_t> start;
     for (int64_t c = 0; c < l.in; c++)
         for (int64_t h = 0; h < l.kernel_height; h++)
@@ -248,7 +253,6 @@ static std::vector<int64_t> offsets(const Layer &l, int64_t width) {
                 const int64_t plane = (c * l.phases() + phase) * l.kernel_width + w;
                 start.push_back((plane * l.plane_height() + row) * l.out_width * width);
             }
-    std::vector<int64_t> offset(l.entries());
     for (int64_t s = 0; s < l.entries(); s++) offset[s] = start[l.cols[s]];
     return offset;
 }
