@@ -136,7 +136,10 @@ def render_text(
             "\nsynthetic: noise to be timed on, in order of inference speed; its accuracies mean nothing"
         )
     if (table["seeds"] == 1).any():
-        legend += "\none seed (n = 1): in order of the metric but not numbered, for such differences are no evidence"
+        legend += (
+            f"\none seed (n = 1): in order of {_ordered_by(table)} but not numbered, for such differences are no "
+            "evidence"
+        )
     parts = [*blocks, Text(legend, style="dim")]
     return Group(*parts, *render_published(beside)) if beside.rows else Group(*parts)
 
@@ -153,6 +156,10 @@ def _said_of_metrics(table: pd.DataFrame) -> str:
         for one in _metrics(table)
     )
     return " · ".join(named)
+
+
+def _ordered_by(table: pd.DataFrame) -> str:
+    return "top-1" if _metrics(table) == [TOP1] else "the metric"
 
 
 def _said_of_changes(table: pd.DataFrame) -> str:
