@@ -42,6 +42,7 @@ def register_model(register: Register) -> None:
     add("small_cnn", "small_cnn:small_cnn", "three 3x3 convolutions and two linear layers")
     add = _below(register, "models", input_shape=(1, 28, 28))
     add("lenet300-100", "lenet:lenet300_100", "784-300-100-10 perceptron")
+    add("mlp", "mlp:mlp", "784-1568x3-10 perceptron of CHTs, ReLU; any width and depth")
     add("lenet5", "lenet:lenet5", "two 5x5 convolutions, two linear layers")
     add = _below(register, "models", input_shape=(3, 32, 32))
     add("set-mlp", "set_mlp:set_mlp", "3072-4000-1000-4000-10 perceptron of SET, SReLU")

@@ -151,3 +151,27 @@ TAYLOR = """@inproceedings{molchanov2019importance,
   eprint = {1906.10771},
   archiveprefix = {arXiv},
 }"""
+GSE = """@misc{heddes2024gse,
+  title = {Always-Sparse Training by Growing Connections with Guided Stochastic Exploration},
+  author = {Heddes, Mike and Srinivasa, Narayan and Givargis, Tony and Nicolau, Alexandru},
+  year = {2024},
+  eprint = {2401.06898},
+  archiveprefix = {arXiv},
+}"""
+PIXELFLY = """@inproceedings{dao2022pixelfly,
+  title = {Pixelated Butterfly: Simple and Efficient Sparse Training for Neural Network Models},
+  author = {Dao, Tri and Chen, Beidi and Liang, Kaizhao and Yang, Jiaming and Song, Zhao and Rudra, Atri
+            and R{\\'e}, Christopher},
+  booktitle = {International Conference on Learning Representations},
+  year = {2022},
+  eprint = {2112.00029},
+  archiveprefix = {arXiv},
+}"""
+TRANSPOSABLE = """@inproceedings{hubara2021accelerated,
+  title = {Accelerated Sparse Neural Training: A Provable and Efficient Method to Find {N:M} Transposable Masks},
+  author = {Hubara, Itay and Chmiel, Brian and Island, Moshe and Banner, Ron and Naor, Joseph and Soudry, Daniel},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021},
+  eprint = {2102.08124},
+  archiveprefix = {arXiv},
+}"""

@@ -121,3 +121,28 @@ def _itop(alpha: float, delta_t: int, unit: str = "steps") -> dict[str, Any]:
         "stop": 1.0,
         "floor": _ITOP_FLOOR,
     }
+
+
+def block_rigl(block_size: int = 16, alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
+    """RigL over contiguous blocks: a block goes by its mean |w| and comes by its mean |g|, the gradient averaged over
+    ranks first. What shuffled blocks have to beat."""
+    return rigl(alpha, delta_t, stop).but(structure={"name": "block", "block_size": block_size})
+
+
+def channel_rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
+    """RigL over output channels: a row goes by its mean |w| and comes by its mean |g|."""
+    return rigl(alpha, delta_t, stop).but(structure="channel")
+
+
+def gse(gamma: float = 1.0, alpha: float = 0.2, delta_t: int = 1000, stop: float = 0.6) -> Recipe:
+    """Guided stochastic exploration (arXiv 2401.06898): Erdős–Rényi densities at first, magnitude pruning and guided
+    growth ranked over the whole network, every 1,000 steps until epoch 120 of 200.
+
+    Departures are told at growth ``gse``; the authors read the gradient of several batches, here of one.
+    """
+    return Recipe(
+        init="er",
+        prune={"name": "magnitude", "share": "global"},
+        grow={"name": "gse", "gamma": gamma, "share": "global"},
+        schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop},
+    )

@@ -99,6 +99,10 @@ def register_recipe(register: Register) -> None:
     )
     _chase_aliases(alias)
     _block_aliases(alias)
+    add("block-rigl", "dst:block_rigl", "RigL over contiguous blocks", bibtex=cited("RIGL"))
+    add("channel-rigl", "dst:channel_rigl", "RigL over output channels", bibtex=cited("RIGL"))
+    summary = "GSE: magnitude, gradients of random positions, over all layers"
+    add("gse", "dst:gse", summary, bibtex=cited("GSE"))
     _topological(add)
     _from_dense(add)
 

@@ -23,6 +23,8 @@ def register_init(register: Register) -> None:
     add("brf", "receptive_fields:receptive_fields", summary, bibtex=cited("CHTS"))
     summary = "bipartite small world: a lattice, of whose links a share moves (CHTs)"
     add("small-world", "receptive_fields:small_world", summary, bibtex=cited("CHTS"))
+    summary = "butterfly factors, as many as the density holds (for structure block)"
+    add("butterfly", "butterfly:butterfly", summary, bibtex=cited("PIXELFLY"))
 
 
 @hookimpl
@@ -44,6 +46,12 @@ def register_structure(register: Register) -> None:
         "equally many weights in every row, poor rows ablated (SRigL)",
         bibtex=cited("SRIGL"),
     )
+    add("diagonal", "diagonal:Diagonal", "wrapped diagonals (DynaDiag's masks)")
+    add("group_fan_in", "group_fan_in:GroupFanIn", "inputs that groups of rows share (HASTE)")
+    summary = "another structure over random permutations of columns or rows"
+    add("permuted", "permuted:Permuted", summary)
+    summary = "at most n of m in rows and in columns of every tile (transposable 2:4)"
+    add("transposable", "transposable:TransposableNOfM", summary, bibtex=cited("TRANSPOSABLE"))
 
 
 @hookimpl
@@ -74,6 +82,8 @@ def register_grow(register: Register) -> None:
     add = below(register, "grow")
     add("gradient", "gradient:Gradient", "largest |dense gradient| (RigL)", bibtex=cited("RIGL"))
     add("momentum", "momentum:Momentum", "largest |dense momentum| (SNFS)", bibtex=cited("SNFS"))
+    summary = "largest |gradient| among random positions (GSE)"
+    add("gse", "guided:GuidedExploration", summary, bibtex=cited("GSE"))
     summary = "where local communities of the bipartite network promise links (CHTs)"
     add("ch3-l3n", "cannistraci_hebb:CannistraciHebb", summary, bibtex=cited("CHTS"))
     summary = "the same, links within the community counted for it (CHTs)"

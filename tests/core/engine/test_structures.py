@@ -312,3 +312,10 @@ def test_shrink_and_fill_keep_their_contract(name, data, shape, ties):
     assert structure.is_legal(info, again)
     assert not (kept & ~again).any()
     assert abs(int(again.sum()) - n) <= unit / 2
+
+
+def test_scores_of_two_precisions_merge_in_the_wider_one():
+    kept = bits("1100")
+    merged = merge_ranks(kept, torch.tensor([[1.0, 3, 0, 0]]).double(), torch.tensor([[0.0, 0, 5, 4]]), 3)
+    assert merged.dtype == torch.float64
+    assert merged.tolist() == [[1, 2, 1, 0]]

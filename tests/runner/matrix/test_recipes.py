@@ -45,7 +45,7 @@ def test_every_recipe_trains_two_epochs_on_digits(name, tmp_path):
         return
     coarse = recipe.structure["name"] != "unstructured"  # a layer's density is met to half a unit
     assert measures["density"] == pytest.approx(0.2, abs=0.05 if coarse else 1e-3)
-    moves = "delta_t" in spec(name)
+    moves = "delta_t" in spec(name) or recipe.schedule["name"] == "alternating"
     assert (measures["updates"] > 0) == moves
     removes = recipe.structure["name"] == "emergent_channel" and recipe.structure.get("channel_sparsity") != 0
     assert (measures["channels_removed"] > 0) == removes

@@ -239,11 +239,16 @@ def fitted(structure: EngineStructure, layer: LayerInfo) -> tuple[EngineStructur
 
 def merge_ranks(kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
     """Kept positions by rank in [1, 2], the others by rank in [0, 1], -inf where nothing may grow: float [*w]."""
-    merged = torch.full_like(grow_scores, -torch.inf)
+    dtype = (
+        grow_scores.dtype
+        if keep_scores is None
+        else torch.promote_types(grow_scores.dtype, keep_scores.dtype)
+    )
+    merged = torch.full_like(grow_scores, -torch.inf, dtype=dtype)
     eligible = ~kept & (grow_scores > -torch.inf)
-    merged[eligible] = _ranks(grow_scores[eligible])
+    merged[eligible] = _ranks(grow_scores[eligible].to(dtype))
     if keep_scores is not None:
-        merged[kept] = 1 + _ranks(keep_scores[kept])
+        merged[kept] = 1 + _ranks(keep_scores[kept].to(dtype))
     return merged
 
 

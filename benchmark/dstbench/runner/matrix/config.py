@@ -22,7 +22,7 @@ from dstbench.runner.matrix.yaml import read_document
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 """Built from torch.optim; any other name is timm's."""
-LR_SCHEDULES = ("cosine", "step", "multistep", "constant")
+LR_SCHEDULES = ("cosine", "linear", "step", "multistep", "constant")
 """Built in; any other name is timm's."""
 
 
@@ -54,7 +54,8 @@ class Training(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0, le=LARGEST)
-    schedule: str = "cosine"  # cosine, step, multistep, constant, or any of timm's; counted in epochs
+    schedule: str = "cosine"  # cosine, linear, step, multistep, constant, or any of timm's; counted in epochs
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
     step_epochs: Epochs = 30  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
         tuple[Annotated[int, Field(le=MOST_EPOCHS)], ...], BeforeValidator(listed)
@@ -62,7 +63,6 @@ class Training(Frozen):
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
-    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where schedule cosine ends
     betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
         None  # of adam and adamw; None: (0.9, 0.999)
     )
@@ -102,8 +102,10 @@ class Training(Frozen):
             raise ValueError("warmup_steps: a warm-up is given in steps or in epochs, got both")
         if self.warmup_steps and self.schedule not in LR_SCHEDULES:
             raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
-        if self.min_lr and self.schedule != "cosine":
-            raise ValueError(f"min_lr: only schedule 'cosine' ends at one, got {self.schedule!r}")
+        if self.min_lr and self.schedule not in ("cosine", "linear"):
+            raise ValueError(
+                f"min_lr: cosine and linear schedules end there, {self.schedule} knows no such end"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")
         if self.betas is not None and self.optimizer not in ("adam", "adamw"):

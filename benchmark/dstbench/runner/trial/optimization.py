@@ -85,9 +85,10 @@ def _factor(training: Training, step: int, steps_per_epoch: int) -> float:
     epoch, warmup = step / steps_per_epoch, training.warmup_epochs + training.warmup_steps / steps_per_epoch
     if epoch < training.warmup_epochs:
         return (epoch + 1e-8) / training.warmup_epochs
-    if training.schedule == "cosine":
+    if training.schedule in ("cosine", "linear"):
         length = max(1e-8, training.epochs - warmup)
-        falling, least = (1 + cos(pi * (epoch - warmup) / length)) / 2, training.min_lr / training.lr
+        done, least = (epoch - warmup) / length, training.min_lr / training.lr
+        falling = (1 + cos(pi * done)) / 2 if training.schedule == "cosine" else max(0.0, 1 - done)
         return least + (1 - least) * falling if least else falling
     if training.schedule == "step":
         return float(training.gamma ** (int(epoch) // training.step_epochs))
