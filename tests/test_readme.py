@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
+from dstbench.runner.execution import paces
 from dstbench.runner.matrix.axes import Axes
 from dstbench.runner.matrix.config import Budget, Matrix, Measure, Override, Training, load_matrix
 from dstbench.runner.matrix.plan import plan
 from dstbench.runner.matrix.yaml import parse_yaml
+from dstbench.runner.trial.pace import Pace
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -104,8 +106,10 @@ def test_ci_does_what_the_readme_says():
 
 
 @pytest.mark.slow
-def test_every_command_runs(tmp_path, monkeypatch):
+def test_every_command_runs(warm_server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # a few steps of thirty networks, up to ImageNet's size; tests/runner/execution/test_forecast.py makes them
+    monkeypatch.setattr(paces, "_together", lambda arguments, copies: [Pace(0.1, 0.1, 0.001)] * copies)
     ours = [line for line in COMMANDS if line.startswith("dstbench")]
     runs = [line for line in ours if line.startswith("dstbench run")]
     assert runs, "the README runs no suite"
@@ -122,15 +126,19 @@ BENCH = {
     "gpu": "--rounds 1",
     "step": "--model small_cnn --size 8 --rounds 2 --warmup 1",
     "update": "--model small_cnn --size 8 --rounds 2 --warmup 1",
+    "scheduler": "--trials 1 --epochs 1 --rounds 1",
 }
 
 
-def test_bench_commands_run(capsys, monkeypatch):
+def test_bench_commands_run(warm_server, capsys, monkeypatch):
     from dstbench import bench
+    from dstbench.bench import single_layers
 
     commands = [line.split()[3:] for line in COMMANDS if line.startswith("python -m dstbench.bench")]
     assert commands == [[subject] for subject in BENCH]
     monkeypatch.setattr(bench, "settle", lambda: None)
+    layer, (_, *image) = single_layers.CASES["conv1x1-1024"]
+    monkeypatch.setitem(single_layers.CASES, "conv1x1-1024", (layer, (2, *image)))
     for words in commands:
         small = [*shlex.split(BENCH[words[0]]), "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["bench", *words, *small])
@@ -143,5 +151,5 @@ def test_bench_commands_run(capsys, monkeypatch):
         bench.main()
         measured = json.loads(capsys.readouterr().out)
         assert measured["machine"]["cores"]
-        figures = ("ratio", "speedup", "sparse_over_dense", "update_ms")
+        figures = ("ratio", "speedup", "sparse_over_dense", "update_ms", "scheduler_s")
         assert all(any(name in row for name in figures) for row in measured["rows"])

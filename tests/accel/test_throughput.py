@@ -152,6 +152,18 @@ def test_a_call_that_turns_slow_is_repeated_no_more(monkeypatch):
     assert calls == 5
 
 
+def test_each_call_is_repeated_as_often_as_its_own_time_asks(monkeypatch):
+    """A slow call beside a quick one is made once a timing."""
+    lasting = clock(monkeypatch)
+    quick, slow = lasting([1e-3] * 17), lasting([1.0] * 5)
+    seconds = time_interleaved([quick, slow], rounds=3, warmup=1)  # 1 + 1 + 3 * 5 calls, and 1 + 1 + 3
+    assert seconds == [pytest.approx([1e-3] * 3), pytest.approx([1.0] * 3)]
+    with pytest.raises(StopIteration):
+        quick()
+    with pytest.raises(StopIteration):
+        slow()
+
+
 class Tagger(nn.Module):
     """Two inputs, one of them of integers."""
 
@@ -185,13 +197,13 @@ def test_inputs_that_are_none_are_named():
 
 def test_a_few_rounds_decide_which_layouts_run_in_many(monkeypatch):
     lasting = clock(monkeypatch)
-    # a first call and one that is timed for the number of repeats, three heats; and again before the four rounds
+    # a first call and one that is timed for the number of repeats, three heats, and the four rounds
     mine = [
         Runner(lasting([1] * 2 + [3] * 3), "compacted", "a"),
-        Runner(lasting([1] * 2 + [2] * 3 + [1] * 2 + [2] * 4), "compacted", "b"),
+        Runner(lasting([1] * 2 + [2] * 3 + [2] * 4), "compacted", "b"),
     ]
     dense = [
-        Runner(lasting([1] * 2 + [6] * 3 + [1] * 2 + [8] * 4), "dense", "a"),
+        Runner(lasting([1] * 2 + [6] * 3 + [8] * 4), "dense", "a"),
         Runner(lasting([1] * 2 + [7] * 3), "dense", "b"),
     ]
     found = race(mine, dense, batch_size=8, rounds=4, warmup=0)

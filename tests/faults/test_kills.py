@@ -13,8 +13,9 @@ import pytest
 
 from dstbench.registration.registry import registry
 from dstbench.results.record import folder_of
+from dstbench.runner.execution.local import run_local
 from dstbench.runner.execution.order import Order
-from dstbench.runner.execution.plan_file import write_plan
+from dstbench.runner.execution.plan_file import read_plans, write_plan
 from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -69,6 +70,12 @@ def worker(results):
     return [sys.executable, "-m", "dstbench", "worker", str(results), "--claim", "--workers", "1"]
 
 
+def undisturbed(results):
+    """In this process, with the server that other tests found."""
+    order, _ = read_plans(results)
+    run_local(order.train, workers=2, on_event=lambda event: None)
+
+
 def survive(argv, planned, root, kills, longest, width=1):
     """Campaigns until there were so many kills; what comes of each has to be what an undisturbed run gives. Returns
     the folders, that of the undisturbed run first.
@@ -84,9 +91,12 @@ def survive(argv, planned, root, kills, longest, width=1):
             came = outcome(results)
             return len(came) == trials and {status for status, *_ in came.values()} == {"ok"}
 
-        left = 0 if expected is None else min(kills, MANY)
-        campaign = Campaign(argv(results), results, done, left, SEED + turn, longest, width)
-        campaign.run()
+        campaign = Campaign(argv(results), results, done, min(kills, MANY), SEED + turn, longest, width)
+        if expected is None:
+            undisturbed(results)
+            assert done()
+        else:
+            campaign.run()
         print(f"{results.name}: {dict(campaign.tally)}", flush=True)
         came = outcome(results)
         assert came == (expected or came), campaign.tally
@@ -123,12 +133,12 @@ def trainings(results):
     [(alone, KILLS - REAL - SHARED, 1), (worker, SHARED, 2)],
     ids=["alone", "shared"],
 )
-def test_short_trials_survive_kills(tmp_path, argv, kills, width):
+def test_short_trials_survive_kills(warm_server, tmp_path, argv, kills, width):
     survive(argv, short_trials, tmp_path, kills, 0.4, width)
 
 
 @pytest.mark.slow
-def test_trainings_survive_kills(tmp_path):
+def test_trainings_survive_kills(warm_server, tmp_path):
     reference, *others = survive(worker, trainings, tmp_path, REAL, 3.0, width=2)
     assert all(curve and weights for _, _, curve, weights in outcome(reference).values())
     expected = boards(reference, tmp_path / "boards-reference")

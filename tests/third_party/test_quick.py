@@ -12,9 +12,9 @@ SETTINGS = [
     "prune=magnitude",
     "grow=gradient,snr",
     "schedule=linear",
-    "schedule.delta_t=6",
+    "schedule.delta_t=4",
     "controls=static",
-    "training.epochs=3",
+    "training.epochs=2",
     "measure.rounds=1",
 ]
 

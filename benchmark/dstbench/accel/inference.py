@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,20 +68,45 @@ def accelerate(
     already, for several networks of one kind; what is timed is added. Raises StrategyError where any tensor of the
     outputs on it differs from the masked model's by more than its dtype explains.
     """
-    built = _built(structure)
-    check: Comparison | None = None
-    if example_input is None:
-        fast, path = masked_copy(model, masks).eval(), MASKED_DENSE
-    elif built.whole_rows:
-        fast, path = fold_norms(compact(model, masks, example_input)), "compacted"
-    else:
-        fast, paths = pack(fold_norms(masked_copy(model, masks)), masks, built, example_input, measured)
-        path = describe(paths)
     if example_input is not None:
-        check = _checked(fast, masked_copy(model, masks).eval(), example_input)
-    fast.execution_path = path  # type: ignore[assignment]
-    fast.check = check  # type: ignore[assignment]
+        return Groundwork.of(model, masks, structure, example_input).finish(example_input, measured)
+    fast = masked_copy(model, masks).eval()
+    fast.execution_path, fast.check = MASKED_DENSE, None  # type: ignore[assignment]
     return fast
+
+
+@dataclass(frozen=True)
+class Groundwork:
+    """What inference copies of a masked model have in common, whatever batches they are made for."""
+
+    masked: nn.Module  # what they are held against
+    masks: Mapping[str, Tensor]
+    structure: EngineStructure
+    fast: nn.Module  # without dead channels, if the structure makes them; norms folded, ReLUs in place
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        masks: Mapping[str, Tensor],
+        structure: Spec | Layout | Structure,
+        example_input: Inputs,
+    ) -> Groundwork:
+        """Lay it. The arguments are those of ``accelerate``, as are the errors."""
+        built, masked = _built(structure), masked_copy(model, masks).eval()
+        if built.whole_rows:
+            return cls(masked, masks, built, fold_norms(compact(model, masks, example_input)))
+        return cls(masked, masks, built, relus_in_place(fold_norms(copy.deepcopy(masked))))
+
+    def finish(self, example_input: Inputs, measured: Measurements | None = None) -> nn.Module:
+        """A copy for batches like this one, as ``accelerate`` returns it."""
+        fast, path = copy.deepcopy(self.fast), "compacted"
+        if not self.structure.whole_rows:
+            fast, paths = pack(fast, self.masks, self.structure, example_input, measured)
+            path = describe(paths)
+        check = _checked(fast, self.masked, example_input)
+        fast.execution_path, fast.check = path, check  # type: ignore[assignment]
+        return fast
 
 
 def _checked(fast: nn.Module, masked: nn.Module, example_input: Inputs) -> Comparison:
@@ -103,13 +130,14 @@ def pack(
 
     Every masked layer is measured on the input that ``example_input`` brings it. On a CPU
     images are taken to be channels_last, and so is the model: the fastest layout for what stays dense, and one
-    that layers hand on to each other. ReLUs work in place where nothing else reads their input. Returns the
-    model, or what takes its place if it is a layer itself, and how each masked layer runs.
+    that layers hand on to each other. Returns the model, or what takes its place if it is a layer itself, and how
+    each masked layer runs.
     """
-    model = relus_in_place(model)
     if any(_is_image(tensor) for tensor in tensors(example_input)):
         model = model.to(memory_format=torch.channels_last)
         example_input = each_tensor(example_input, _channels_last)
+    elif any(_lies_by_pixels(tensor) for tensor in tensors(example_input)):
+        model = model.to(memory_format=torch.channels_last)  # as its input lies
     paths, layers = dict.fromkeys(masks, MASKED_DENSE), maskable_layers(model)
     measured = Measurements() if measured is None else measured
     inputs = inputs_of(
@@ -132,6 +160,11 @@ def pack(
 
 def _is_image(tensor: Tensor) -> bool:
     return tensor.dim() == 4 and tensor.device.type == "cpu"
+
+
+def _lies_by_pixels(tensor: Tensor) -> bool:
+    by_pixels = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return by_pixels and not tensor.is_contiguous()
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

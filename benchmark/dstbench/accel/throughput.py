@@ -21,14 +21,17 @@ from dstbench.core.network.inputs import (
     first_sample,
     tensors,
 )
-from dstbench.core.storage.timing import Call, time_interleaved
+from dstbench.core.storage.timing import Call, time_interleaved, time_rounds, warm_up
 from dstbench.errors import BadInput, nearest
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in, by the name that a trial's ``mixed_precision`` has."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
-_HEATS = 3  # rounds that decide which layout each side runs in
+HEATS = 3
+"""Rounds that decide which layout each side runs in."""
+SHORTEST = 2e-3
+"""Seconds that a timing in a race lasts at least: the median over its rounds does the rest."""
 
 
 class Steps(Protocol):
@@ -207,10 +210,14 @@ def race(
 
     Where many rounds are asked for, a few decide which layouts run in them.
     """
-    if rounds > _HEATS and len(mine) + len(dense) > 2:
-        times = time_interleaved([runner.call for runner in (*mine, *dense)], _HEATS, warmup)
-        mine, dense = [mine[_best(times[: len(mine)])]], [dense[_best(times[len(mine) :])]]
-    seconds = time_interleaved([runner.call for runner in (*mine, *dense)], rounds, warmup)
+    runners = [*mine, *dense]
+    repeats = warm_up([runner.call for runner in runners], warmup, SHORTEST)
+    if rounds > HEATS and len(runners) > 2:
+        heats = time_rounds([runner.call for runner in runners], repeats, HEATS)
+        kept = [_best(heats[: len(mine)]), len(mine) + _best(heats[len(mine) :])]
+        runners, repeats = [runners[index] for index in kept], [repeats[index] for index in kept]
+        mine, dense = runners[:1], runners[1:]
+    seconds = time_rounds([runner.call for runner in runners], repeats, rounds)
     best, rival = _best(seconds[: len(mine)]), _best(seconds[len(mine) :])
     return {
         "path": mine[best].path,

@@ -21,6 +21,7 @@ import torch
 from dstbench.bench.cut_channels import COMPACT
 from dstbench.bench.gpu import GPU
 from dstbench.bench.progress import Progress
+from dstbench.bench.scheduling import SCHEDULER
 from dstbench.bench.single_layers import LAYERS
 from dstbench.bench.subject import Part, Subject
 from dstbench.bench.training_steps import STEP, UPDATE
@@ -37,6 +38,7 @@ SUBJECTS = {
     "models": MODELS,
     "compact": COMPACT,
     "gpu": GPU,
+    "scheduler": SCHEDULER,
 }
 
 

@@ -81,7 +81,7 @@ def model_row(
 def datasets(
     name: Annotated[
         str | None,
-        typer.Argument(help="Load this one, to count its images: a name, or {name: folder, root: photos}."),
+        typer.Argument(help="Load this one, to count its samples: a name, or {name: folder, root: photos}."),
     ] = None,
     data_root: DataRoot = None,
     download: Annotated[
@@ -89,7 +89,7 @@ def datasets(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the data sets; with a name, load it and count the images of each split."""
+    """List the data sets; with a name, load it and count the samples of each split."""
     installed = registry()
     if name is None:
         rows = [_dataset_row(dataset, component) for dataset, component in installed["dataset"].items()]

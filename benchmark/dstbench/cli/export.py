@@ -43,7 +43,7 @@ def export(
         typer.echo(f"Wrote {done.file}: {done.format}, {done.path}")
         typer.echo(
             f"{verdict}: {shape}, at most {done.difference:.1e} of the largest apart (limit {done.check.limit:.0e}), "
-            f"on random images: {', '.join(done.check.compared)}"
+            f"on made-up inputs: {', '.join(done.check.compared)}"
         )
         typer.echo(
             f"{done.size:,} bytes: {done.size / done.dense_size:.3f}x the dense weights, "

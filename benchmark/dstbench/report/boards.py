@@ -24,7 +24,7 @@ _FIRST = (
 _LAST = ("tier", "statuses", "reason", "note")
 
 
-NOISE = "synthetic"  # the data set of random images
+NOISE = "synthetic"  # the data set of random inputs
 
 
 def is_about_speed(dataset: str) -> bool:

@@ -18,7 +18,7 @@ Kind = Literal[
     "speed", "si", "bytes", "seconds", "p", "flag", "method", "trials", "note",
 ]  # fmt: skip
 """How a value is written, and what its cell looks like. ``cost`` and ``speed`` are ratios to dense: of FLOPs in
-theory, of images per second as measured."""
+theory, of samples per second as measured."""
 WORDS: tuple[Kind, ...] = ("text", "flag", "method", "trials", "note")
 """The kinds that aren't numbers."""
 RATIOS: tuple[Kind, ...] = ("ratio", "cost", "speed")
@@ -40,7 +40,7 @@ class RecordedSpeed(TypedDict, total=False):
     path: str  # execution path: "masked-dense", "compacted", …
     layout: str  # memory format of images and convolutions: "contiguous" or "channels_last"
     dense_layout: str
-    images_per_second: float | None
+    images_per_second: float | None  # samples: tokens where a task counts those
     dense_images_per_second: float | None
     latency_median: float | None  # seconds of one call on one batch
     latency_low: float | None  # 10 % and 90 % quantiles over the timing rounds
@@ -64,7 +64,7 @@ class RecordedThroughput(TypedDict, total=False):
     contended: bool  # something else ran at the same time: shown, not ranked
     train: RecordedSpeed | None
     inference: RecordedSpeed | None
-    single: RecordedSpeed | None  # inference of one image
+    single: RecordedSpeed | None  # inference of one input
 
 
 class LayerFigures(TypedDict, total=False):
@@ -102,7 +102,7 @@ class RecordedCourse(TypedDict, total=False):
 
 
 TIMED = ("train", "inference", "single")
-"""What is timed of a trial: a training step, inference of a batch, and inference of one image."""
+"""What is timed of a trial: a training step, inference of a batch, and inference of one input."""
 CONDITIONS = ("device", "threads", "batch_size", "precision", "compile")
 
 
@@ -292,15 +292,16 @@ _ROWS = (
            f"{_ROUNDS} Above 1 is faster than dense.",
            interval=True, better="higher", boards=_ACCURACY + _THROUGHPUT),
     _speed("single", "ratio", "speed", "batch-1 speed",
-           "Measured speed of inference of one image against dense, timed side by side in one process; "
+           "Measured speed of inference of one input against dense, timed side by side in one process; "
            f"{_ROUNDS} Above 1 is faster than dense.", interval=True, boards=_THROUGHPUT),
     _speed("single", "latency_median", "seconds", "batch-1 latency",
-           "Measured time of inference of one image: the median over timing rounds.", boards=_THROUGHPUT),
-    _speed("train", "images_per_second", "si", "train img/s",
-           "Measured training throughput between topology updates, images per second.",
+           "Measured time of inference of one input: the median over timing rounds.", boards=_THROUGHPUT),
+    _speed("train", "images_per_second", "si", "train samples/s",
+           "Measured training throughput between topology updates: images, or tokens of a text, per"
+           " second.",
            extra=True, boards=_THROUGHPUT),
-    _speed("inference", "images_per_second", "si", "infer img/s",
-           "Measured inference throughput, images per second.", extra=True, boards=_THROUGHPUT),
+    _speed("inference", "images_per_second", "si", "infer samples/s",
+           "Measured inference throughput: images, or tokens of a text, per second.", extra=True, boards=_THROUGHPUT),
     *(_speed(timed, f"ratio_{end}") for timed in TIMED for end in ("low", "high")),
     *(_speed(timed, "dense_images_per_second", "si") for timed in TIMED),
     _speed("train", "latency_median", "seconds"),
@@ -321,7 +322,7 @@ _ROWS = (
     _path("train", "train path", f"{_EXECUTED} training was timed. {_AT_MOST_DENSE}", boards=_ACCURACY + _THROUGHPUT),
     _path("inference", "infer path", f"{_EXECUTED} inference was timed. {_AT_MOST_DENSE}",
           boards=_ACCURACY + _THROUGHPUT),
-    _path("single", "batch-1 path", "How the sparse network was executed when inference of one image was timed.",
+    _path("single", "batch-1 path", "How the sparse network was executed when inference of one input was timed.",
           extra=True, boards=_THROUGHPUT),
     MeasureRow("conditions", "text", "conditions",
                "Device, threads, batch size, precision and compile mode of the timing.", type=None, read=_conditions,
@@ -333,7 +334,7 @@ _ROWS = (
     # totals and sizes
     MeasureRow("training_flops", "si", "train FLOPs total", "Theoretical FLOPs of the whole training run.",
                extra=True, boards=_FLOPS),
-    MeasureRow("inference_flops", "si", "infer FLOPs total", "Theoretical FLOPs of one inference of one image.",
+    MeasureRow("inference_flops", "si", "infer FLOPs total", "Theoretical FLOPs of one inference of one input.",
                extra=True, boards=_FLOPS),
     MeasureRow("dense_training_flops", "si"),
     MeasureRow("dense_inference_flops", "si"),

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.cluster.hierarchy import linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from dstbench.accel.kernels.groups import reduce_groups
@@ -87,11 +91,6 @@ def _distances(support: Tensor) -> np.ndarray:
 
 def _complete_linkage(distance: np.ndarray, clusters: int) -> np.ndarray:
     """Cluster labels, int [out]: exactly ``clusters`` of them, whatever the ties."""
-    from scipy.cluster.hierarchy import linkage
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial.distance import squareform
-
     rows = len(distance)
     merges = linkage(squareform(distance, checks=False), "complete")[: rows - clusters, :2].astype(np.int64)
     parents = np.repeat(np.arange(rows, rows + len(merges)), 2)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.core.storage import fastest
+from dstbench.core.storage import fastest, seen
 from dstbench.core.storage.conduct import conduct
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, chain_net, mlp, recipe, train
@@ -277,3 +277,24 @@ def test_an_optimizer_whose_steps_take_too_long_is_refused_by_name_with_the_reas
     recipe = {"structure": "channel", "grow": "gradient"}
     with pytest.raises(BadInput, match=f"under Growing.*{why}"):
         dstbench.Sparsifier(model, optimizer, recipe, 0.5, total_steps=10, storage="compact")
+
+
+def test_one_with_equal_settings_is_not_tried_again_and_one_with_others_is(monkeypatch):
+    tried = []
+    monkeypatch.setattr(seen, "_seen", {})
+    monkeypatch.setattr(seen, "conduct", lambda *given: tried.append(given) or conduct(*given))
+
+    class Own(torch.optim.Rprop):
+        """Anyone's may do anything."""
+
+    def times(lr=0.5, kind=torch.optim.Rprop, width=4):
+        tried.clear()
+        optimizer = kind(nn.Linear(4, width).parameters(), lr=lr)
+        assert seen.known_conduct(optimizer, optimizer.param_groups[0]).neutral == {"step_size": lr}
+        return len(tried)
+
+    assert [times(), times(), times(0.25), times(width=5), times(), times(kind=Own), times(kind=Own)] == [
+        1, 0, 1, 1, 0, 1, 1,
+    ]  # fmt: skip
+    rate = torch.tensor(0.5)  # it may change in place
+    assert [times(rate), times(rate)] == [1, 1]

@@ -34,8 +34,9 @@ MATRIX = {
 PACE = Pace(start=2.0, step=0.1, image=0.001)
 
 
-def planned(**training):
-    return plan(load_matrix({**MATRIX, "training": {**MATRIX["training"], **training}}), registry()).trials
+def planned(measure=MATRIX["measure"], **training):
+    training = {**MATRIX["training"], **training}
+    return plan(load_matrix({**MATRIX, "training": training, "measure": measure}), registry()).trials
 
 
 def ahead(trials, tmp_path, pace=PACE, workers=2, timed=()):
@@ -57,10 +58,15 @@ def test_training_is_its_steps_its_evaluations_and_its_start(tmp_path):
     assert said.macs == 3 * (3 * macs * 1258 * 2)
 
 
-def test_timing_is_included_one_trial_after_the_other(tmp_path):
-    trials = planned()
-    # four ways to do it, three rounds, a warm-up, two to find the repeats; a call of an image lasts 5 ms at least
-    each = START + TIMING_START + 2 * 2.0 + 4 * (3 + 1 + 2) * (0.1 + 32 * 0.001 + 0.005)
+@pytest.mark.parametrize(
+    ("rounds", "timed_calls"),
+    [(3, 4 * 3), (11, 4 * 3 + 2 * 11)],  # of four ways three heats, if there are more rounds, choose two
+)
+def test_timing_is_included_one_trial_after_the_other(rounds, timed_calls, tmp_path):
+    trials = planned(measure={"rounds": rounds, "warmup": 1})
+    # four ways to do it, a warm-up and one for the repeats; a timing of a call of an image lasts 2 ms at least
+    warm = 4 * (1 + 1) * (0.1 + 32 * 0.001 + 0.001)
+    each = START + TIMING_START + 2 * 2.0 + warm + timed_calls * (0.1 + 32 * 0.001 + 0.002)
     said = ahead([], tmp_path, timed=trials)
     assert said.phase("throughput") == pytest.approx(3 * each)
     assert said.phase("train") == 0

@@ -12,8 +12,11 @@ from dstbench.results.record import read_record
 TESTS = Path(__file__).parents[2]
 MATRIX = {
     "schema": 1, "name": "launched", "controls": [],
-    "axes": {"model": "small_cnn", "dataset": "digits", "density": 0.2, "recipe": "rigl", "seed": [1, 2, 3]},
-    "training": {"epochs": 1, "processes": 2},
+    "axes": {
+        "model": "small_cnn", "dataset": {"name": "synthetic", "images": 64, "size": 8}, "density": 0.2,
+        "recipe": "rigl", "seed": [1, 2, 3],
+    },
+    "training": {"epochs": 1, "batch_size": 32, "processes": 2},
     "measure": {"throughput": False},
 }  # fmt: skip
 RUN = """

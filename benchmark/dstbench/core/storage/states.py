@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from dstbench.core.storage.conduct import Conduct, conduct, entrywise
+from dstbench.core.storage.conduct import Conduct, entrywise
+from dstbench.core.storage.seen import known_conduct
 from dstbench.errors import BadInput
 
 
@@ -64,7 +65,7 @@ class States:
             for j, group in enumerate(part.param_groups):
                 if any(held is values for held in group["params"]):
                     if (i, j) not in self._conducts:
-                        self._conducts[i, j] = conduct(part, group)
+                        self._conducts[i, j] = known_conduct(part, group)
                     return self._conducts[i, j]
         return Conduct()
 

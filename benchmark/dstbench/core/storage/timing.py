@@ -14,21 +14,25 @@ _LONGEST = 0.2  # seconds after which no call is repeated: a machine that turns 
 
 def time_interleaved(calls: Sequence[Call], rounds: int, warmup: int) -> list[list[float]]:
     """Seconds of each call in each round. Every round times all of them, in an order that rotates."""
-    repeats = max(1, *(_repeats(call) for call in calls))
-    for _ in range(warmup):
+    return time_rounds(calls, warm_up(calls, warmup), rounds)
+
+
+def warm_up(calls: Sequence[Call], warmup: int, shortest: float = _SHORTEST) -> list[int]:
+    """Make each call ``warmup`` times, at least once; returns how often each is to be repeated within one timing, to
+    last ``shortest`` seconds and so outlast the clock's noise."""
+    for _ in range(max(1, warmup)):
         for call in calls:
             call()
+    return [max(1, round(shortest / max(1e-7, _timed(call, 1)))) for call in calls]
+
+
+def time_rounds(calls: Sequence[Call], repeats: Sequence[int], rounds: int) -> list[list[float]]:
+    """Seconds of each call in each round, as the mean of so many ``repeats``."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds):
         for index in [(turn + offset) % len(calls) for offset in range(len(calls))]:
-            seconds[index].append(_timed(calls[index], repeats))
+            seconds[index].append(_timed(calls[index], repeats[index]))
     return seconds
-
-
-def _repeats(call: Call) -> int:
-    """How often a call must be repeated to outlast the clock's noise."""
-    call()
-    return max(1, round(_SHORTEST / max(1e-7, _timed(call, 1))))
 
 
 def _timed(call: Call, repeats: int) -> float:

@@ -62,10 +62,10 @@ def follow(order: Order, workers: Workers, on_event: Callable[[Event], None]) ->
     while watch.look():
         if len(watch.open) < before:
             fruitless, before = 0, len(watch.open)
-        if (census := workers.census()) is not None:
+        if (census := workers.census()) is not None and not watch.stopped:
             owed += census.died
             fruitless += bool(owed)
-            if owed and fruitless <= PATIENCE and not watch.stopped:
+            if owed and fruitless <= PATIENCE:
                 owed = _replaced(workers, min(owed, len(watch.open)))
             elif not census.alive:
                 _pause(PAUSE)  # what the last one wrote may come in later than the news of its end

@@ -25,10 +25,11 @@ PaceOf = Callable[..., "Pace | None"]
 
 START = 0.5
 """Seconds beside its network that a trial takes to start and to end: a fork, its data, its files."""
-TIMING_START = 0.7
+TIMING_START = 0.4
 """The same of a timing, where fast paths are built and the best of them is chosen."""
-_CALLS, _SHORTEST = 4, 5e-3
-"""Sparse and dense in two layouts are timed in each round, and calls shorter than this are repeated."""
+_HEATS, _SHORTEST = 3, 2e-3
+"""As races are run: sparse and dense in two layouts each; where there are more rounds than heats, these decide which
+layouts run in all. Calls that are shorter are repeated where they are timed."""
 _SLOWER = 1.25
 """A step in a mixed precision that takes so much longer than in float32 is called slower."""
 
@@ -120,18 +121,21 @@ class _Looks:
         held = passes * (self._outlook.declared(trial, "validation_images") or 0)
         tested = self._outlook.declared(trial, "test_images") or 0
         steps = training.epochs * max(1, images // training.batch_size)
-        return float(START + pace.start + steps * pace.step + (held + tested) * pace.image)
+        evaluated = (held + tested) / self._outlook.samples_per_entry(trial)
+        return float(START + pace.start + steps * pace.step + evaluated * pace.image)
 
     def timing(self, trial: TrialSpec) -> float | None:
-        """Seconds of measuring a trial's throughput: a step, inference of a batch and of an image."""
+        """Seconds of measuring a trial's throughput: a step, inference of a batch and of an input."""
         pace = self._of(trial, alone=True) or self._of(trial)
         if pace is None:
             return None
         measure, batch = trial.measure, trial.training.batch_size
         step = pace.step * (measure.batch_size or batch) / batch
         each = (step, pace.image * (measure.batch_size or batch), pace.image)
-        calls = _CALLS * (measure.rounds + measure.warmup + 2)
-        return START + TIMING_START + 2 * pace.start + calls * sum(max(_SHORTEST, call) for call in each)
+        warm = 4 * (max(1, measure.warmup) + 1)
+        timed = 4 * _HEATS + 2 * measure.rounds if measure.rounds > _HEATS else 4 * measure.rounds
+        calls = sum(warm * call + timed * max(_SHORTEST, call) for call in each)
+        return START + TIMING_START + 2 * pace.start + calls
 
     def notes(self) -> tuple[str, ...]:
         """Which networks a mixed precision makes slower."""

@@ -55,6 +55,7 @@ class Training(Frozen):
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0, le=LARGEST)
     schedule: str = "cosine"  # cosine, linear, step, multistep, constant, or any of timm's; counted in epochs
+    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
     step_epochs: Epochs = 30  # schedule step: multiply lr by gamma every so many epochs
     milestones: Annotated[
         tuple[Annotated[int, Field(le=MOST_EPOCHS)], ...], BeforeValidator(listed)
@@ -62,7 +63,6 @@ class Training(Frozen):
     gamma: float = Field(default=0.1, gt=0, le=1)
     warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)  # step k has lr (k + 1) / (steps + 1)
-    min_lr: float = Field(default=0.0, ge=0, le=LARGEST)  # where cosine and linear end
     betas: Annotated[Betas | None, BeforeValidator(listed_or_none)] = (
         None  # of adam and adamw; None: (0.9, 0.999)
     )
@@ -104,7 +104,7 @@ class Training(Frozen):
             raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
         if self.min_lr and self.schedule not in ("cosine", "linear"):
             raise ValueError(
-                f"min_lr: only schedules 'cosine' and 'linear' end at one, got {self.schedule!r}"
+                f"min_lr: cosine and linear schedules end there, {self.schedule} knows no such end"
             )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")

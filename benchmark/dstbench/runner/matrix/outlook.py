@@ -67,6 +67,15 @@ class Outlook:
         task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
         return task.sample(shape, classes)
 
+    def samples_per_entry(self, trial: TrialSpec) -> int:
+        """How many samples an evaluation counts in one entry: 1 of an image, the tokens of a window of a text."""
+        from dstbench.api import CLASSIFICATION, Task
+
+        task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
+        shape, classes = self.declared(trial, "input_shape"), self.declared(trial, "num_classes")
+        _, targets = task.made_up(1, tuple(shape), classes)
+        return max(1, task.count(targets))
+
     def infeasible(self, trial: TrialSpec) -> str | None:
         """Why a trial can't run, as far as that shows without data."""
         profile = self.profile(trial)

@@ -6,6 +6,7 @@ import copy
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dstbench.accel.fold import fold_norms
-from dstbench.accel.inference import accelerate
+from dstbench.accel.inference import Groundwork
 from dstbench.accel.throughput import LAYOUTS, Runner, inference_call, race, training_call
 from dstbench.core.storage.fastest import MASKED_DENSE, Measurements
 from dstbench.core.training.sparsifier import Sparsifier
@@ -26,6 +27,35 @@ from dstbench.runner.trial.optimization import build_optimizer
 from dstbench.runner.trial.trained import Trained, load_trained
 
 
+@dataclass
+class Networks:
+    """The networks of a trial that are timed at inference, made once for all batches and layouts."""
+
+    trained: Trained
+    device: torch.device
+    speeds: Measurements = field(default_factory=Measurements)  # of layers, as far as they are known
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        """The full model, its norms folded as those of the fast paths are."""
+        return fold_norms(self.trained.dense().to(self.device))
+
+    @cached_property
+    def control(self) -> nn.Module:
+        """The trained network of a control that has no masks, likewise."""
+        return fold_norms(copy.deepcopy(self.trained.model).to(self.device))
+
+    def fast(self, inputs: Tensor) -> nn.Module:
+        """The trained network for batches like this one, on the fastest path that its structure has."""
+        if self._groundwork is None:
+            trained, masks = self.trained, {n: m.to(self.device) for n, m in self.trained.masks.items()}
+            model = copy.deepcopy(trained.model).to(self.device)
+            self._groundwork = Groundwork.of(model, masks, trained.structure, inputs)
+        return self._groundwork.finish(inputs, self.speeds)
+
+    _groundwork: Groundwork | None = None
+
+
 @dataclass(frozen=True)
 class TimedSetting:
     """What is timed, and how: one batch of inputs in one memory layout, with its targets."""
@@ -34,7 +64,7 @@ class TimedSetting:
     layout: str  # of throughput.LAYOUTS
     inputs: Tensor
     targets: Tensor
-    speeds: Measurements = field(default_factory=Measurements)  # of layers, as far as they are known
+    networks: Networks
 
     @property
     def trial(self) -> TrialSpec:
@@ -45,10 +75,6 @@ class TimedSetting:
         """A copy of a model where and as the inputs lie."""
         placed = copy.deepcopy(model).to(self.inputs.device)
         return placed.to(memory_format=LAYOUTS[self.layout])
-
-    def masks(self) -> dict[str, Tensor]:
-        """The trained masks, beside the inputs."""
-        return {name: mask.to(self.inputs.device) for name, mask in self.trained.masks.items()}
 
 
 def measure_throughput(
@@ -74,12 +100,13 @@ def measure_throughput(
     size = measure.batch_size or training.batch_size
     inputs, targets = (part.to(where) for part in trained.example(size))
     task, speeds = trained.blueprint.task, LayerSpeeds(torch.get_num_threads())
+    networks = Networks(trained, where, speeds)
 
     def timed(
         sparse: Callable[[TimedSetting], Runner], dense: Callable[[TimedSetting], Runner], size: int
     ) -> dict[str, float | str]:
         settings = [
-            TimedSetting(trained, layout, laid_out(inputs[:size], LAYOUTS[layout]), targets[:size], speeds)
+            TimedSetting(trained, layout, laid_out(inputs[:size], LAYOUTS[layout]), targets[:size], networks)
             for layout in _layouts(trained.model)
         ]
         mine, rivals = [sparse(setting) for setting in settings], [dense(setting) for setting in settings]
@@ -142,16 +169,15 @@ def _step(setting: TimedSetting, model: nn.Module, optimizer: Any, path: str) ->
 
 def sparse_inference(setting: TimedSetting) -> Runner:
     """One batch through the trained network, on the fastest path that its structure has."""
-    trained, model = setting.trained, setting.place(setting.trained.model)
-    if not trained.masks:
-        return _forward(setting, fold_norms(model.eval()), "dense")
-    fast = accelerate(model, setting.masks(), trained.structure, setting.inputs, measured=setting.speeds)
+    if not setting.trained.masks:
+        return _forward(setting, setting.networks.control, "dense")
+    fast = setting.networks.fast(setting.inputs)
     return _forward(setting, fast, str(fast.execution_path))
 
 
 def dense_inference(setting: TimedSetting) -> Runner:
     """One batch through the full model, its norms folded as those of the fast paths are."""
-    return _forward(setting, fold_norms(setting.place(setting.trained.dense()).eval()), "dense")
+    return _forward(setting, setting.networks.dense, "dense")
 
 
 def _forward(setting: TimedSetting, model: nn.Module, path: str) -> Runner:

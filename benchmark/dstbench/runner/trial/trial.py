@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,7 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
     """An Accelerator of this trial's precision, also where this process already had another one."""
     from accelerate.state import AcceleratorState
 
+    _answer_for("lomo_optim")
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != training.mixed_precision:
         AcceleratorState._reset_state()  # private, and the only way: a second precision raises otherwise
     accelerator = Accelerator(
@@ -186,6 +189,12 @@ def make_accelerator(device: str, training: Training) -> Accelerator:
             "`dstbench run` starts as many as a trial wants; torchrun and accelerate launch have to be told as many"
         )
     return accelerator
+
+
+def _answer_for(package: str) -> None:
+    """Say once that a package isn't there: Accelerate asks twice a step, and Python looks through its whole path."""
+    if package not in sys.modules and find_spec(package) is None:
+        sys.modules[package] = None  # type: ignore[assignment]  # an import of it fails at once, as documented
 
 
 def _save(running: RunningTrial) -> None:
