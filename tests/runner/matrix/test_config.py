@@ -192,7 +192,9 @@ def test_wrong_setting(setting, message):
 
 
 def test_unknown_suite_names_the_nearest():
-    with pytest.raises(BadInput, match=r"unknown suite 'quikc', and no such file; did you mean 'quick'\?"):
+    with pytest.raises(
+        BadInput, match=r"unknown suite 'quikc', and no such file; did you mean 'quick' or 'quick-text'\?"
+    ):
         load_matrix("quikc")
     with pytest.raises(BadInput, match=r"missing\.yaml: can't be read"):
         load_matrix("missing.yaml")
@@ -238,7 +240,7 @@ def test_defaults_of_training_never_change():
         "weight_decay": 5e-4, "schedule": "cosine", "step_epochs": 30, "milestones": (), "gamma": 0.1,
         "warmup_epochs": 0, "label_smoothing": 0.0, "mixed_precision": "no", "gradient_accumulation": 1,
         "clip_norm": None, "eval_every": 1, "channels_last": False, "threads": 1, "storage": "masked",
-        "processes": 1, "sync_batch_norm": False,
+        "processes": 1, "sync_batch_norm": False, "warmup_steps": 0, "min_lr": 0.0, "betas": None, "decay": "all",
     }  # fmt: skip
 
 
