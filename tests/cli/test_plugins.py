@@ -290,3 +290,9 @@ def test_a_model_of_a_third_party_is_listed(site):
     assert "theirs" in {
         row["name"] for row in json.loads(run("plugins", "list", "--kind", "model", "--json"))
     }
+
+
+def test_show_says_formula_source_defaults_and_departures():
+    text = CliRunner().invoke(plugins_app, ["show", "grow", "ch3-l3n"]).output
+    for said in ("arXiv 2501.19107", "φ = (c + 1)/(d - c)", "Departures:", "variant", "computes: log S"):
+        assert said in text

@@ -13,11 +13,11 @@ from dstbench.cli.app import app
 from dstbench.results.record import folder_of, write_record
 
 
-def record(seed=0, top1=91.0, key="a"):
+def record(seed=0, top1=91.0, key="a", label="rigl"):
     return {
         "key": key * 63 + str(seed),
         "status": "ok",
-        "label": "rigl",
+        "label": label,
         "trial": {
             "model": {"name": "m"},
             "dataset": {"name": "d"},
@@ -86,6 +86,16 @@ def test_compare_takes_two_folders_or_two_methods(results):
         done = call("compare", *wrong)
         assert done.exit_code == 2
         assert "expected two results folders, or one and two methods" in done.stderr
+
+
+def test_compare_of_methods_exits_as_that_of_folders(tmp_path):
+    others = record(0, 90.0, "b", "other"), record(9, 90.0, "c", "alone")
+    mine = put(tmp_path, record(0, 80.0), record(1, 81.0), *others)
+    exits = {
+        names: call("compare", mine, "--method", names[0], "--method", names[1]).exit_code
+        for names in (("rigl", "other"), ("other", "rigl"), ("alone", "rigl"))
+    }
+    assert exits == {("rigl", "other"): 1, ("other", "rigl"): 0, ("alone", "rigl"): 3}
 
 
 def test_compare_exits_with_one_on_a_regression(results, tmp_path):

@@ -274,10 +274,18 @@ def describe_process(trial, folder, threads):
     return {"status": "ok", "measures": {}, "provenance": {"found": repr(found)}}
 
 
+def swallow_its_record(trial, folder, threads):
+    from dstbench.runner.execution import worker
+
+    worker.write_record = lambda *args: {}
+    return succeed(trial, folder, threads)
+
+
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
     "exit 0": leave_as_if_done, "exit 75": leave_as_if_held, "close all": close_everything,
+    "swallow": swallow_its_record,
     "kill group": kill_its_group, "kill supervisor": kill_its_supervisor, "stop supervisor": stop_its_supervisor,
     "daemon": leave_a_daemon, "daemon, die": leave_a_daemon_and_die, "daemon, hang": leave_a_daemon_and_hang,
     "child": leave_a_child, "print": print_much, "print, die": print_much_and_die, "second": take_a_second,

@@ -149,7 +149,8 @@ def test_the_terminal_shows_texts_as_they_are(results):
     loaded = read(results)
     listed = trajectories.trajectories(loaded)
     console = Console(width=200, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    tables, beside = page.boards_of(loaded)
+    boards = page.boards_of(loaded)
+    tables, beside = boards.tables, boards.beside
     for shown in (
         render_text(tables, None, beside), render_trials(frame(loaded.records)), render_exploration(listed),
         render_exploration(listed, layers=True), render_comparison(compare(results, results)),

@@ -30,7 +30,7 @@ def test_effect_interval_p_and_verdict_are_of_paired_seeds(tmp_path, put, make):
     assert (row["seeds"], row["difference"]) == (3, pytest.approx(1.0))
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-0.2421, 2.2421), abs=1e-4)
     assert row["p"] == row["p_holm"] == pytest.approx(ttest_rel(ours[:3], theirs).pvalue)
-    assert (row["verdict"], row["basis"]) == ("inconclusive", "95 % interval over 3 seeds")
+    assert (row["verdict"], row["basis"]) == ("can't tell", "95 % interval over 3 seeds")
     assert row["top1"] == pytest.approx(276.5 / 3)
     [other] = compare_methods(folder, "set", "rigl").to_dict("records")
     assert other["difference"] == pytest.approx(-1.0)
@@ -46,6 +46,17 @@ def test_each_block_is_a_row_and_holm_counts_them(results):
     assert "(Holm over 2 rows: " in shown
 
 
+def test_all_blocks_together_are_judged_by_the_mean_of_each_seed(results):
+    table = compare_methods(results, "rigl", "small-dense")
+    [whole] = table.attrs["blocks"]
+    by_block = list(table["difference"])
+    assert (whole["of"], whole["verdict"]) == (2, "better")
+    assert whole["difference"] == pytest.approx(sum(by_block) / 2)
+    assert "all 2 together: better: +" in text(table)
+    [other] = compare_methods(results, "small-dense", "rigl").attrs["blocks"]
+    assert other["verdict"] == "worse"
+
+
 def test_dense_stands_beside_every_density(tmp_path, put, make):
     folder = put(
         tmp_path,
@@ -54,7 +65,7 @@ def test_dense_stands_beside_every_density(tmp_path, put, make):
     )  # fmt: skip
     table = compare_methods(folder, "rigl", "dense")
     assert list(table["density"]) == [0.1, 0.2]
-    assert list(table["verdict"]) == ["worse", "inconclusive"]
+    assert list(table["verdict"]) == ["worse", "can't tell"]
 
 
 def test_settings_are_never_mixed(tmp_path, put, make):
@@ -82,7 +93,7 @@ def test_identical_results_are_called_identical(results):
 def test_a_method_that_finished_nowhere_has_no_effect(tmp_path, put, make):
     records = [make("rigl", status="failed", reason="no", measures={}), make("set", top1=91.0)]
     row = compare_methods(put(tmp_path, records), "rigl", "set").iloc[0]
-    assert (row["verdict"], row["basis"]) == ("inconclusive", "no seed finished on both sides")
+    assert (row["verdict"], row["basis"]) == ("can't tell", "no seed finished on both sides")
 
 
 def test_unknown_methods_and_methods_that_never_meet_are_named(tmp_path, put, make):

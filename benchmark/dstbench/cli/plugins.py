@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +100,8 @@ def show_component(
         print_json(details)
         return
     parameters = details.pop("parameters")
-    parts = details.pop("parts", None)
+    parts, text, formula = details.pop("parts", None), details.pop("text"), details.pop("computes")
+    details.pop("documentation")  # its first paragraph
     width = max(map(len, details))
     for key, value in details.items():
         if value not in (None, "", {}):
@@ -112,6 +114,15 @@ def show_component(
         typer.echo("no parameters")
     for part, spec in (parts or {}).items():
         typer.echo(f"{part}: {spec}")
+    for paragraph in _paragraphs(text, formula):
+        typer.echo("")
+        typer.echo(paragraph)
+
+
+def _paragraphs(text: str, formula: str) -> list[str]:
+    """What a component says of itself, its formula first: as it stands in its source, but for line ends."""
+    first = [f"computes: {' '.join(formula.split())}"] if formula else []
+    return first + [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
@@ -125,6 +136,8 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
         "alias_of": _original(installed, component),
         "target": component.target if isinstance(component.target, str) else repr(target),
         "documentation": (getattr(target, "__doc__", None) or "").strip().split("\n\n")[0],
+        "text": inspect.getdoc(target) or "",  # all of it: formula, source, defaults of papers, departures
+        "computes": _formula(target),
         "file": file,
         "line": line,
         "metadata": dict(component.metadata),
@@ -134,6 +147,12 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
         ],
     }
     return details | ({"parts": _parts(installed, name)} if kind == "recipe" else {})
+
+
+def _formula(target: Any) -> str:
+    """What a class says of being called, and so of what it computes."""
+    call = inspect.getattr_static(target, "__call__", None) if inspect.isclass(target) else None
+    return inspect.getdoc(call) or ""
 
 
 def _original(installed: Registry, component: Component) -> dict[str, Any] | None:

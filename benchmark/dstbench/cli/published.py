@@ -17,6 +17,8 @@ COLUMNS = (
     "recipe",
     "density",
     "top1",
+    "perplexity",
+    "bleu",
     "spread",
     "train_flops",
     "infer_flops",
@@ -33,7 +35,7 @@ def published(
     ] = False,
 ) -> None:
     """List published figures as printed, then their sources with what is wrong or unsaid there."""
-    from dstbench.report.published.figures import figures, require_known
+    from dstbench.report.published.figures import METRICS, figures, require_known
 
     require_known("model", model)
     require_known("dataset", dataset)
@@ -64,7 +66,8 @@ def published(
     if as_json:
         print_json(rows)
         return
-    print_rows(rows, COLUMNS, as_json=False)
+    unused = {name for name in METRICS if all(row[name] is None for row in rows)}
+    print_rows(rows, [column for column in COLUMNS if column not in unused], as_json=False)
     for name, table in tables.items():
         typer.echo(f"\n[{numbers[name]}] {table.source}: {', '.join(table.places)} ({table.grade})")
         for note in table.notes:

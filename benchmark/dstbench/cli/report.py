@@ -50,21 +50,32 @@ def leaderboard(
     limit: Annotated[
         int, typer.Option(min=0, help="Methods to print per model, data set and density; 0: all.")
     ] = 20,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Write nothing: say whether the boards in --out are older than this code; exit code 1 where so.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.isolation import isolated
-    from dstbench.report.page import boards_of, remarks, write_leaderboards
+    from dstbench.report.page import boards_of, write_leaderboards
     from dstbench.report.text import render_text, to_json
     from dstbench.results.table import read
 
+    if check:
+        _checked(folders, out, verdicts, format)
+        return
     if format is not None:
         _formatted(read(folders, verdicts), format, board, out)
         return
     files: tuple[Path, ...] = ()
     if out is None:
-        (tables, beside), loaded = isolated(read(folders, verdicts), boards_of)
-        rejected, faults, said = _lines(loaded.rejected), loaded.faults, remarks(loaded)
+        boards, loaded = isolated(read(folders, verdicts), boards_of)
+        tables, beside, said = boards.tables, boards.beside, boards.remarks
+        rejected, faults = _lines(loaded.rejected), loaded.faults
     else:
         written = write_leaderboards(folders, out, verdicts)
         tables, beside, files, said = written.tables, written.beside, written.files, written.remarks
@@ -81,6 +92,19 @@ def leaderboard(
     for line in said:
         typer.secho(f"note: {line}", fg=typer.colors.YELLOW, err=True)
     name_rejected(rejected, faults)
+
+
+def _checked(folders: list[Path], out: Path | None, verdicts: Path | None, format: str | None) -> None:
+    """Whether boards that were written before are still what would be written."""
+    from dstbench.report.stale import staleness
+
+    if out is None or format is not None:
+        raise BadInput("--check: expected --out, the folder of the boards to check, and no --format")
+    found = staleness(folders, out, verdicts)
+    for line in found.lines():
+        typer.echo(line)
+    if not found.is_fresh:
+        raise typer.Exit(1)
 
 
 def _formatted(loaded: LoadedResults, format: str, board: str, out: Path | None) -> None:
@@ -183,11 +207,12 @@ def compare(
 ) -> None:
     """Top-1 of DIR_B against DIR_A, or of one method against another in DIR_A; paired by seed, with intervals.
 
-    Of two folders also every block, and all together. Exit code 1 where something of DIR_A got worse in DIR_B, 3
-    where no trial of both can be compared, else 0.
+    Each is better, worse, identical, or can't be told; so is every block, and all together. Exit code 1 where
+    something got worse in DIR_B, or the first method is worse than the second, in any block or over all; 3 where
+    nothing is on both sides; else 0.
     """
     from dstbench.report.compare import compare as compare_results
-    from dstbench.report.compare import with_blocks
+    from dstbench.report.compare import is_judged, with_blocks
     from dstbench.report.methods import compare_methods, render_methods
     from dstbench.report.text import render_comparison, to_json
 
@@ -203,13 +228,14 @@ def compare(
         else compare_results(before, after, tolerance)
     )
     if as_json:
-        typer.echo(to_json(table if after is None else with_blocks(table)))
+        typer.echo(to_json(with_blocks(table)))
     else:
         to_terminal(render_methods(table) if after is None else render_comparison(table))
     name_rejected(table.attrs["rejected"], table.attrs["faults"])
-    if after is not None and table["regressed"].any():
+    whole = [row["verdict"] for row in table.attrs["blocks"]]
+    if "worse" in (*table["verdict"], *whole):
         raise typer.Exit(1)
-    if after is not None and not table["verdict"].isin(("better", "inconclusive", "identical")).any():
+    if (after is None and not table["seeds"].any()) or not is_judged(table["verdict"]):
         typer.secho(
             "nothing compared: no trial is on both sides, on the same data, by the same rules", err=True
         )

@@ -8,7 +8,9 @@ interval and no dense control with the rest.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
 
 Trials = list[dict[Any, Any]]  # rows of load_results
-Protocol = dict[tuple[str, str], str]  # (part of the trial, what differs) -> which; without what isn't known
+Protocol = Mapping[
+    tuple[str, str], str
+]  # (part of the trial, what differs) -> which; without what isn't known
 
 MEASURED = (("dataset", "data"), ("dataset", "evaluation"), ("dataset", "flops"))
 """What is compared whatever the components' versions are."""
@@ -58,10 +62,14 @@ def apart(trials: Trials, by: Sequence[tuple[str, str]] = ALL) -> Trials:
 
 def apart_frame(table: pd.DataFrame) -> pd.DataFrame:
     """``apart`` of a table from ``load_results``."""
+    rows = table.to_dict("records")
+    return renamed(table, rows, apart(rows))
+
+
+def renamed(table: pd.DataFrame, rows: Trials, named: Trials) -> pd.DataFrame:
+    """A table whose rows are ``rows`` with the names that they have apart."""
     import pandas as pd
 
-    rows = table.to_dict("records")
-    named = apart(rows)
     if all(one is other for one, other in zip(named, rows, strict=True)):
         return table
     columns = {name: [trial[name] for trial in named] for name in ("trial", "model", "dataset")}
@@ -72,13 +80,20 @@ def apart_frame(table: pd.DataFrame) -> pd.DataFrame:
 
 def protocol(trial: Mapping[Any, Any]) -> Protocol:
     """What a trial was measured by, as far as it knows."""
-    versions = dict(part.rsplit(" v", 1) for part in (trial["versions"] or "").split(", ") if " v" in part)
+    return _protocol(
+        *(trial[name] for name in ("versions", "dataset_fingerprint", "evaluation", "convention"))
+    )
+
+
+@lru_cache(1024)  # results agree in most of it
+def _protocol(components: Any, fingerprint: Any, evaluation: Any, convention: Any) -> Protocol:
+    versions = dict(part.rsplit(" v", 1) for part in (components or "").split(", ") if " v" in part)
     said = {
         ("model", "version"): versions.get("model"),
         ("dataset", "version"): versions.get("dataset"),
-        ("dataset", "data"): trial["dataset_fingerprint"],
-        ("dataset", "evaluation"): trial["evaluation"],
-        ("dataset", "flops"): trial["convention"],
+        ("dataset", "data"): fingerprint,
+        ("dataset", "evaluation"): evaluation,
+        ("dataset", "flops"): convention,
     }
     return {name: _short(value) for name, value in said.items() if value not in (None, "")}
 
@@ -140,7 +155,10 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
         for kind, part in sorted(parts.items()) if isinstance(parts, dict) else ():
             if not isinstance(part, dict) or not isinstance(part.get("name"), str):
                 continue
-            here = now.setdefault((kind, part["name"]), _installed(registry, kind, part["name"]))
+            component = kind, part["name"]
+            if component not in now:
+                now[component] = _installed(registry, *component)
+            here = now[component]
             if here is not None and here != str(part.get("version")):
                 older.append(f"{kind} v{part.get('version')}, now v{here}")
         evaluation = record["provenance"].get("evaluation", EVALUATION if record["status"] != "ok" else 1)
@@ -149,6 +167,14 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
         if older:
             found[record["key"]] = shortened(printable("; ".join(older)), 200)
     return found
+
+
+def ages(older: Mapping[str, str]) -> list[str]:
+    """What ``outdated`` gave, for people: how many trials are older than the code, and why."""
+    return [
+        f"{n} trials are older than this code: {which}"
+        for which, n in sorted(Counter(older.values()).items())
+    ]
 
 
 def _installed(registry: Registry, kind: str, name: str) -> str | None:

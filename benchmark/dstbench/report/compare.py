@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1.0
+UNTOLD = "can't tell"
 COLUMNS = (
     "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "metric", "seeds", "before", "after",
     "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
@@ -32,7 +33,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
 
     ``verdict`` is ``better`` or ``worse``, by the metric's direction, where the 95 % t-interval of at least three
     seeds excludes zero; without such an interval, where the difference exceeds ``tolerance`` percent points, or
-    percent of any other metric; ``identical`` where every seed has the same figure; else ``inconclusive`` (``basis``
+    percent of any other metric; ``identical`` where every seed has the same figure; else ``can't tell`` (``basis``
     says what was used). Trials that finished before and no longer do are ``worse``; what only one side has is ``only
     before`` or ``only after``, and ``not comparable`` what both have on other data or by other rules. ``regressed``
     marks what is worse. ``attrs["rejected"]`` lists the files left out, ``attrs["blocks"]`` what
@@ -47,7 +48,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    places = {"worse": 0, "better": 1, "inconclusive": 2, "not comparable": 3, "identical": 4}
+    places = {"worse": 0, "better": 1, UNTOLD: 2, "not comparable": 3, "identical": 4}
     order = table["verdict"].map(places).fillna(5)
     table.attrs["blocks"] = over_blocks(old, new, tolerance)
     for which in ("rejected", "faults"):
@@ -93,39 +94,54 @@ def over_blocks(
     ``of`` says how many methods, or blocks, it is of; controls are among them. Blocks of different metrics are never
     put together: there is a row of all blocks for each.
     """
-    blocks: dict[tuple[Any, ...], list[_Change]] = {}
+    blocks: dict[tuple[Any, ...], list[Change]] = {}
     metrics: dict[tuple[Any, ...], Ranking] = {}
     for key in sorted(old.keys() & new.keys()):
         first, was, now = new[key][0], scores(old[key]), scores(new[key])
-        if common := was.keys() & now.keys():
+        if was.keys() & now.keys():
             place = (first["model"], first["dataset"], first["density_requested"])
             metrics[place] = metric_of(new[key])
-            seeds = sorted(common)
-            change = _Change(
-                {seed: now[seed] - was[seed] for seed in seeds}, {seed: was[seed] for seed in seeds}
-            )
-            blocks.setdefault(place, []).append(change)
+            blocks.setdefault(place, []).append(change_of(now, was))
     ordered = sorted(blocks.items(), key=lambda item: (*item[0][:2], -item[0][2]))
     changes = {place: _together(members) for place, members in ordered}
     rows = [
         _block(place, len(members), changes[place], tolerance, metrics[place]) for place, members in ordered
     ]
-    for metric in dict.fromkeys(metrics[place] for place in changes):
-        alike = [change for place, change in changes.items() if metrics[place] == metric]
+    return [*rows, *all_together([(metrics[place], change) for place, change in changes.items()], tolerance)]
+
+
+def all_together(
+    changes: Sequence[tuple[Ranking, Change]], tolerance: float = TOLERANCE
+) -> list[dict[str, Any]]:
+    """The changes of blocks as one, a row a metric: the last rows of ``over_blocks``."""
+    rows = []
+    for metric in dict.fromkeys(metric for metric, _ in changes):
+        alike = [change for other, change in changes if other == metric]
         rows.append(_block((None, None, None), len(alike), _together(alike), tolerance, metric))
     return rows
 
 
+def is_judged(verdicts: Iterable[str]) -> bool:
+    """Whether any of these says something of trials that both sides have."""
+    return not {"better", "worse", UNTOLD, "identical"}.isdisjoint(verdicts)
+
+
 @dataclass(frozen=True)
-class _Change:
+class Change:
     """Of one method, or of several together: by seed, the difference, and what there was before."""
 
     difference: dict[int, float]
     before: dict[int, float]
 
 
-def _together(changes: list[_Change]) -> _Change:
-    return _Change(
+def change_of(now: Mapping[int, float], was: Mapping[int, float]) -> Change:
+    """From one side to the other, at the seeds that both have."""
+    seeds = sorted(now.keys() & was.keys())
+    return Change({seed: now[seed] - was[seed] for seed in seeds}, {seed: was[seed] for seed in seeds})
+
+
+def _together(changes: list[Change]) -> Change:
+    return Change(
         *(_by_seed([getattr(change, name) for change in changes]) for name in ("difference", "before"))
     )
 
@@ -138,7 +154,7 @@ def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
 
 
 def _block(
-    place: tuple[Any, ...], count: int, change: _Change, tolerance: float, metric: Ranking
+    place: tuple[Any, ...], count: int, change: Change, tolerance: float, metric: Ranking
 ) -> dict[str, Any]:
     was = dict.fromkeys(change.difference, 0.0) if metric is TOP1 else change.before
     now = {seed: was[seed] + value for seed, value in change.difference.items()}
@@ -223,7 +239,7 @@ def judged(
     on. tolerance: points of top-1, percent of any other metric."""
     change = paired(now, was)
     if change.mean is None:
-        return "inconclusive", "no seed finished on both sides"
+        return UNTOLD, "no seed finished on both sides"
     if not any(differences(now, was)):
         name = "top-1" if metric is TOP1 else metric.title
         return "identical", f"the same {name} at {change.n} seed{'s' if change.n > 1 else ''}"
@@ -247,4 +263,4 @@ def _lost(old: Trials, new: Trials) -> str:
 
 
 def _side(low: float, high: float, margin: float) -> str:
-    return "better" if low > margin else "worse" if high < -margin else "inconclusive"
+    return "better" if low > margin else "worse" if high < -margin else UNTOLD

@@ -8,10 +8,11 @@ letters a point, 4,095 steps between these; where a page would become too large,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import fsum, isfinite, prod
+from math import fsum, prod
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dstbench.report.section import Material
 from dstbench.results.files import read_plain
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import Record
-from dstbench.results.table import CURVE
+from dstbench.results.table import CURVE, LoadedResults
 
 Curve = dict[float, dict[str, float]]  # epoch -> figure -> value
 
@@ -43,10 +44,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 STEPS = len(LETTERS) ** 2 - 1
 
 
-def details(material: Material, groups: Sequence[str | None]) -> dict[str, Any]:
-    """What the page shows of a row, for rows by their group (None: a published one)."""
+def details(material: Material, groups: Sequence[str | None], known: Mapping[str, Curve]) -> dict[str, Any]:
+    """What the page shows of a row, for rows by their group (None: a published one). known: ``curves_of`` them."""
     trials = [sorted(material.members[group], key=_seed) if group else [] for group in groups]
-    curves, points = _within_room([_curve(records, material) for records in trials])
+    curves, points = _within_room([_curve(records, known) for records in trials])
     return {
         "trials": _trials(trials),
         "curves": curves,
@@ -151,16 +152,23 @@ def _short(value: float) -> float:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _curve(records: Sequence[Record], material: Material) -> _Means | None:
+def curves_of(loaded: LoadedResults) -> dict[str, Curve]:
+    """The curves of the trials that finished, by key."""
+    finished = (record for record in loaded.records if record["status"] == "ok")
+    return {record["key"]: _of(record, loaded.paths.get(record["key"])) for record in finished}
+
+
+def _curve(records: Sequence[Record], known: Mapping[str, Curve]) -> _Means | None:
     """The means over the seeds that finished; None where nothing is known."""
-    finished = [record for record in records if record["status"] == "ok"]
-    curves = [
-        curve for record in finished if (curve := _of(record, material.loaded.paths.get(record["key"])))
-    ]
+    curves = [curve for record in records if (curve := known.get(record["key"]))]
     epochs = sorted({epoch for curve in curves for epoch in curve})
     figures: dict[str, tuple[float | None, ...]] = {}
     for name in FIGURES:
-        values = tuple(_mean([curve.get(epoch, {}).get(name) for curve in curves]) for epoch in epochs)
+        columns = [
+            [at[name] if (at := curve.get(epoch)) and name in at else None for epoch in epochs]
+            for curve in curves
+        ]
+        values = tuple(map(_mean, zip(*columns, strict=True)))
         if any(value is not None for value in values):
             figures[name] = values
     return _Means(tuple(epochs), figures) if figures else None
@@ -184,28 +192,34 @@ def _beside(file: Path) -> Curve:
         lines = read_plain(file, LARGEST_CURVE).decode("utf-8", "replace").splitlines()
     except (OSError, ValueError):
         return curve
-    for line in lines:
-        try:
-            point = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    for point in _points(lines):
         if isinstance(point, dict) and "epoch" in point and _is_number(point["epoch"]):
             curve[point["epoch"]] = {name: point[name] for name in FIGURES if _is_number(point.get(name))}
     return curve
 
 
+def _points(lines: Sequence[str]) -> Iterator[Any]:
+    """The lines' JSON values, without those that have none; all at once where there is nothing to leave out."""
+    if all(line.startswith('{"epoch": ') and line.endswith("}") for line in lines):
+        with suppress(ValueError, RecursionError):
+            points = json.loads(f"[{','.join(lines)}]")
+            if len(points) == len(lines):
+                yield from points
+                return
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
+
+
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and isfinite(value)
-        and abs(value) < 1e30
-    )
+    return (type(value) is float or type(value) is int) and -1e30 < value < 1e30
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     if len(values) == 1:
         return values[0]
+    if None not in values:
+        return fsum(values) / len(values)  # type: ignore[arg-type]
     known = [value for value in values if value is not None]
     return fsum(known) / len(known) if known else None
 

@@ -66,7 +66,8 @@ def write_boards(loaded: LoadedResults, out: Path, format: str) -> tuple[Path, .
 
 
 def _contents(loaded: LoadedResults) -> dict[str, Content]:
-    tables, beside = boards_of(loaded)
+    boards = boards_of(loaded)
+    tables, beside = boards.tables, boards.beside
     return {
         board.name: Content(board, beside.within(board.name, tables[board.name]), beside, loaded)
         for board in BOARDS

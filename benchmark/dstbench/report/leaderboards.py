@@ -69,9 +69,14 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     A row whose trials all failed or were skipped is there too, with its reason and no measures.
     """
+    return summary_of(apart(results.to_dict("records")))
+
+
+def summary_of(trials: Trials) -> pd.DataFrame:
+    """``summarise`` of rows that are ``apart``."""
     import pandas as pd
 
-    trials = with_versions(apart(results.to_dict("records")))
+    trials = with_versions(trials)
     dense = _dense_control(trials)
     groups: dict[tuple[str, str], Trials] = {}
     for trial in sorted(trials, key=lambda trial: trial["seed"]):

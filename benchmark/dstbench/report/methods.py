@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, nearest
 from dstbench.report.apart import apart
-from dstbench.report.compare import TOLERANCE, Trials, judged, mean, metric_of, scores
+from dstbench.report.compare import (
+    TOLERANCE,
+    Change,
+    Trials,
+    all_together,
+    change_of,
+    judged,
+    mean,
+    metric_of,
+    scores,
+)
 from dstbench.report.statistics import differences, holm, p_value, paired
 from dstbench.report.values import MISSING, Column, show
 from dstbench.results.measure_table import Kind
-from dstbench.results.ranking import TOP1
+from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, load_results
 
 if TYPE_CHECKING:
@@ -33,22 +43,34 @@ def compare_methods(paths: Paths, method: str, against: str, tolerance: float = 
     Both by the names that boards give them. What differs in other settings, such as ``training.storage``, is
     compared apart; a method that is there in other settings only is compared with these, and ``setting`` says so.
     Dense stands beside every density. ``verdict`` and ``basis`` are as in ``compare``, ``p`` is of the paired t-test
-    and ``p_holm`` the same, corrected for the number of rows. Raises BadInput for a method that isn't there, and
-    where both never meet.
+    and ``p_holm`` the same, corrected for the number of rows. ``attrs["blocks"]`` judges all rows that have a seed in
+    common together, where there are several (see ``compare.over_blocks``). Raises BadInput for a method that isn't
+    there, and where both never meet.
     """
     import pandas as pd
 
     results = load_results(paths)
     trials: Trials = apart(results.to_dict("records"))
     ours, theirs = (_variants(trials, name) for name in (method, against))
-    rows = [_row(mine, rival, tolerance) for mine, rival in _pairs(ours, theirs)]
+    pairs = list(_pairs(ours, theirs))
+    rows = [_row(mine, rival, tolerance) for mine, rival in pairs]
+    changes = [change for mine, rival in pairs if (change := _change(mine, rival))[1].difference]
     if not rows:
         raise BadInput(f"--method: {method!r} and {against!r} have no model, data set and density in common")
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = table.sort_values(["model", "dataset", "density", "setting"], kind="stable").reset_index(
+        drop=True
+    )
     table.attrs |= {which: results.attrs[which] for which in ("rejected", "faults")}
-    return table.sort_values(["model", "dataset", "density", "setting"], kind="stable").reset_index(drop=True)
+    table.attrs["blocks"] = all_together(changes, tolerance) if len(changes) > 1 else []
+    return table
+
+
+def _change(mine: Trials, rival: Trials) -> tuple[Ranking, Change]:
+    """By what, and by how much the first is higher."""
+    return metric_of([*mine, *rival]), change_of(scores(mine), scores(rival))
 
 
 def _variants(trials: Trials, name: str) -> list[Trials]:
@@ -130,8 +152,7 @@ def render_methods(table: pd.DataFrame) -> RenderableType:
         place = f"{row['model']} on {row['dataset']} at density {row['density']:g}"
         lines.append(("", ""))
         lines.append((f"{place} ({row['setting']})" if several or "against" in row["setting"] else place, ""))
-        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        lines.append((f"  {row['verdict']}: {effect} ({row['basis']})", style))
+        lines.append((f"  {row['verdict']}: {effect} ({row['basis']})", _style(row)))
         p = "" if show("p", row["p"]) == MISSING else f", p = {show('p', row['p'])}".replace("= <", "< ")
         corrected = (
             f" (Holm over {len(rows)} rows: {show('p', row['p_holm'])})" if p and len(rows) > 1 else ""
@@ -139,4 +160,13 @@ def render_methods(table: pd.DataFrame) -> RenderableType:
         kind: Kind = "percent" if of_top1 else "score"
         means = f"{show(kind, row['score'])} against {show(kind, row['score_against'])}"
         lines.append((f"  {means} over {row['seeds']} seed{'s' * (row['seeds'] != 1)}{p}{corrected}", ""))
+    for row in table.attrs.get("blocks", []):
+        effect = Column("difference", "", "", "points", interval=True).text(row)
+        unit = " points" * (row["metric"] == TOP1.title)
+        said = f"all {row['of']} together: {row['verdict']}: {effect}{unit} ({row['basis']})"
+        lines += [("", ""), (said, _style(row))]
     return Text("\n").join(Text(line, style=style) for line, style in lines)
+
+
+def _style(row: Mapping[Any, Any]) -> str:
+    return {"worse": "red", "better": "green"}.get(row["verdict"], "")

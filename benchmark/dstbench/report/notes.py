@@ -120,11 +120,24 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 def _values(values: Iterable[Any]) -> str:
     """The different values, most frequent first, with counts where there are several."""
-    counts = Counter(_text(value) for value in values if value not in _NONE)
+    counts: Counter[str] = Counter()
+    for value, count in _counted(values):
+        counts[_text(value)] += count
     if len(counts) == 1:
         return next(iter(counts))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{value} ({count} trial{'s' if count > 1 else ''})" for value, count in ordered)
+
+
+def _counted(values: Iterable[Any]) -> Iterable[tuple[Any, int]]:
+    """How often each is there, but for what is missing; what can't be hashed once for each time."""
+    plain = Counter[tuple[type, Any]]()
+    for value in values:
+        if isinstance(value, str | int | float):
+            plain[type(value), value] += 1
+        elif value not in _NONE:
+            yield value, 1
+    yield from ((value, count) for (_, value), count in plain.items() if value not in _NONE)
 
 
 def _text(value: Any) -> str:

@@ -6,16 +6,13 @@ give the same bytes.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstbench.registration.registry import registry
-from dstbench.report.apart import mixtures, outdated
 from dstbench.report.boards import BOARDS, Board, is_about_speed
-from dstbench.report.details import details
+from dstbench.report.details import curves_of, details
 from dstbench.report.highlights import about, cards, facts
 from dstbench.report.isolation import isolated
 from dstbench.report.jinja import part, templates
@@ -26,6 +23,7 @@ from dstbench.report.page_data import Listing, embedded, listing, page_columns, 
 from dstbench.report.picture import render_picture
 from dstbench.report.published.below import COMPARED, LEAD, compared
 from dstbench.report.published.beside import Beside, stand_beside
+from dstbench.report.ranking_rules import rules_digest
 from dstbench.report.section import Material, Section, material_of
 from dstbench.report.sections import sections
 from dstbench.report.speedup import speedups
@@ -34,7 +32,8 @@ from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
-from dstbench.results.table import LoadedResults, Paths, frame, read, roots
+from dstbench.results.spread import alongside, is_many, uncollected
+from dstbench.results.table import LoadedResults, Paths, read, roots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +80,7 @@ class Written:
     files: tuple[Path, ...]
     rejected: tuple[str, ...]
     faults: tuple[str, ...] = ()  # of those rejected, that are so by an error of ours
-    remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
+    remarks: tuple[str, ...] = ()  # as in ``Material``
 
 
 def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | None = None) -> Written:
@@ -94,64 +93,97 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     what was in ``out`` stays.
     """
     folder = Path(out)
-    folders = roots(results)
-    indexed = any(path.resolve() == (folder / "results").resolve() for path in folders)
-    (tables, beside, contents), loaded = isolated(
-        read(folders, verdicts), lambda given: _contents(given, indexed)
-    )
-    write_all(folder, contents)
+    made = make_boards(results, folder, verdicts)
+    write_all(folder, made.contents)
     return Written(
-        tables,
-        beside,
-        tuple(folder / name for name in contents),
-        tuple(map(str, loaded.rejected)),
-        loaded.faults,
-        remarks(loaded),
+        made.boards.tables,
+        made.boards.beside,
+        tuple(folder / name for name in made.contents),
+        tuple(map(str, made.loaded.rejected)),
+        made.loaded.faults,
+        made.boards.remarks,
     )
 
 
-def remarks(loaded: LoadedResults) -> tuple[str, ...]:
-    """What to know before a board is believed: what was kept apart, and how many trials are older than the code."""
-    older = Counter(outdated(loaded.records, registry()).values())
-    ages = [f"{count} trials are older than this code: {which}" for which, count in sorted(older.items())]
-    return (*mixtures(frame(loaded.records).to_dict("records")), *ages)
+@dataclass(frozen=True)
+class Made:
+    """Boards that aren't written yet."""
+
+    boards: Boards
+    contents: Mapping[str, str]  # file name -> its text
+    loaded: LoadedResults  # without what could not be shown
 
 
-def boards_of(loaded: LoadedResults) -> tuple[dict[str, pd.DataFrame], Beside]:
-    """The boards' tables, and what was published beside them."""
-    summary = material_of(loaded).summary
-    return arranged(summary), stand_beside(summary)
+def make_boards(results: Paths, out: Path, verdicts: str | Path | None = None) -> Made:
+    """What ``write_leaderboards`` writes into ``out``."""
+    folders = roots(results)
+    indexed = any(path.resolve() == (out / "results").resolve() for path in folders)
+    with uncollected():
+        (boards, contents), loaded = isolated(
+            read(folders, verdicts), lambda given: _contents(given, indexed)
+        )
+    return Made(boards, contents, loaded)
 
 
-def _contents(loaded: LoadedResults, indexed: bool) -> tuple[dict[str, pd.DataFrame], Beside, dict[str, str]]:
-    """The tables, what was published beside them, and the texts of all files by name."""
+@dataclass(frozen=True)
+class Boards:
+    """The boards' tables, of our rows alone, what was published beside them, and what to know before they are
+    believed."""
+
+    tables: dict[str, pd.DataFrame]
+    beside: Beside
+    remarks: tuple[str, ...]
+
+
+def boards_of(loaded: LoadedResults) -> Boards:
+    """The boards of results."""
+    material = material_of(loaded)
+    return Boards(arranged(material.summary), stand_beside(material.summary), material.remarks)
+
+
+def _contents(loaded: LoadedResults, indexed: bool) -> tuple[Boards, dict[str, str]]:
+    """The boards, and the texts of all files by name."""
+    many = is_many(loaded.records)
+    curves = alongside(lambda: curves_of(loaded), many)
     material = material_of(loaded)
     ordered, beside = in_order(material.summary), stand_beside(material.summary)
     tables, listed = shown_columns(ordered), listing(ordered, beside)
-    explored = exploration_files(loaded, material)
-    below = sections(material)
-    page = render_page(listed, material, beside, bool(explored), indexed, below)
-    contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **explored}
+    others = alongside(
+        lambda: (sections(material), exploration_files(loaded, material), _texts(tables, beside)),
+        many,
+    )
+    groups = [None if row.get("published") else row["group"] for row in listed.rows]
+    made = details(material, groups, curves())
+    below, exploration, texts = others()
+    page = render_page(listed, material, beside, made, bool(exploration), indexed, below)
+    contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **exploration, **texts}
+    contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)
+    return Boards(tables, beside, material.remarks), contents
+
+
+def _texts(tables: Mapping[str, pd.DataFrame], beside: Beside) -> dict[str, str]:
+    """Each board as CSV and Markdown."""
+    texts = {}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
-        contents[f"{board.name}.csv"] = to_csv(whole)
-        contents[f"{board.name}.md"] = to_markdown(whole, board, beside)
-    contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)
-    return tables, beside, contents
+        texts[f"{board.name}.csv"] = to_csv(whole)
+        texts[f"{board.name}.md"] = to_markdown(whole, board, beside)
+    return texts
 
 
 def render_page(
     listed: Listing,
     material: Material,
     beside: Beside,
+    made: Mapping[str, Any],
     explored: bool = False,
     indexed: bool = False,
     below: Sequence[Section] = (),
 ) -> str:
     """The HTML page: its data once, and the scripts that show them; small boards also as plain tables.
 
-    explored: whether there is a page about exploration beside it, to link to; indexed: whether one of all boards is
-    above it; below: what follows the tables.
+    made: ``details`` of each row; explored: whether there is a page about exploration beside it, to link to; indexed:
+    whether one of all boards is above it; below: what follows the tables.
     """
     loaded, rows = material.loaded, listed.rows
     ours = [row for row in rows if not row.get("published")]  # what summaries, filters and axes go by
@@ -159,20 +191,20 @@ def render_page(
     questions = [cards(rows, model, dataset) for model, dataset in blocks]
     speed_alone = bool(blocks) and all(is_about_speed(dataset) for _, dataset in blocks)
     boards = sorted(BOARDS, key=lambda board: speed_alone and board.name != "throughput")
-    groups = [None if row.get("published") else row["group"] for row in rows]
     return (
         templates()
         .get_template("page.html.j2")
         .render(
             explored=explored,
             index=INDEX if indexed else "",
+            rules=rules_digest(),
             sections=below,
             embedded=embedded,
             css=part("page.css"),
             libraries=[part(f"vendored/{name}") for name in LIBRARIES],
             license=part("vendored/dataTables-LICENSE.txt"),
             scripts=[part(f"page/{name}.js") for name in SCRIPTS],
-            data=embedded(page_data(listed, blocks, questions, details(material, groups))),
+            data=embedded(page_data(listed, blocks, questions, made)),
             logo=_LOGO,
             about=about(ours),
             speed_alone=speed_alone,

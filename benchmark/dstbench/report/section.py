@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dstbench.registration.registry import registry
-from dstbench.report.apart import apart_frame, outdated
-from dstbench.report.leaderboards import group_of, summarise, with_versions
+from dstbench.report.apart import ages, apart, mixtures, outdated, renamed
+from dstbench.report.evidence.tried import Identified, Tried, identified, named_methods
+from dstbench.report.leaderboards import group_of, summary_of, with_versions
 from dstbench.results.record import Record
 from dstbench.results.table import LoadedResults, frame
 
@@ -24,6 +25,7 @@ class Material:
     loaded: LoadedResults
     trials: pd.DataFrame
     summary: pd.DataFrame  # as ``summarise`` makes it
+    remarks: tuple[str, ...] = ()  # what was kept apart, and what is older than the code
 
     @cached_property
     def members(self) -> dict[str, list[Record]]:
@@ -34,14 +36,28 @@ class Material:
             groups.setdefault(group_of(row), []).append(record)
         return groups
 
+    def tried(self, by_name: bool = False) -> list[Tried]:
+        """The methods as repetitions: see ``tried_methods``."""
+        return named_methods(self._identified, by_name)
+
+    @cached_property
+    def _identified(self) -> Identified:
+        return identified(self.trials)
+
 
 def material_of(loaded: LoadedResults) -> Material:
     """Results with their tables: what can't be compared is apart in both."""
-    trials = apart_frame(frame(loaded.records, loaded.tiers))
+    import pandas as pd
+
+    whole = frame(loaded.records, loaded.tiers, loaded.rows)
+    rows = whole.to_dict("records")
+    named = apart(rows)
+    trials = renamed(whole, rows, named)
     if older := outdated(loaded.records, registry()):
-        ages: list[Any] = [older.get(str(key)) for key in trials.index]
-        trials = trials.assign(outdated=ages)
-    return Material(loaded, trials, summarise(trials))
+        which = [older.get(str(key)) for key in trials.index]
+        trials = trials.assign(outdated=pd.Series(which, trials.index, dtype=object))
+        named = [{**trial, "outdated": age} for trial, age in zip(named, which, strict=True)]
+    return Material(loaded, trials, summary_of(named), (*mixtures(rows), *ages(older)))
 
 
 @dataclass(frozen=True)

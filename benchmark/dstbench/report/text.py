@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.boards import Board, is_about_speed
@@ -57,11 +58,16 @@ def to_csv(table: pd.DataFrame) -> str:
 def csv_text(value: Any) -> str:
     """One field of a CSV file (RFC 4180)."""
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
+        return _float_text(value) if value else f"{value:.6g}"  # -0.0 is equal to 0.0
     if not isinstance(value, str):
         return "" if is_missing(value) else str(value)
     text = cell(value)
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+@lru_cache(1 << 14)  # the same figures stand in row after row
+def _float_text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> str:

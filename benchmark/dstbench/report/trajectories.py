@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.jinja import part, templates
-from dstbench.report.leaderboards import PLACE, summarise
+from dstbench.report.leaderboards import PLACE
 from dstbench.report.lines import Line, LinePlot, plot
 from dstbench.report.scores import gain
 from dstbench.report.section import Material, material_of
@@ -108,20 +108,10 @@ class Trajectory:
     @cached_property
     def curve(self) -> list[Row]:
         """One row an epoch: the means over seeds of FIGURES."""
-        trials = [_by_epoch(record["measures"]["exploration"]) for record in self.records]
-        if len(trials) == 1:
-            return [
-                {"epoch": epoch, **{name: point.get(name) for name in FIGURES}}
-                for epoch, point in trials[0].items()
-            ]
-        epochs = sorted({epoch for trial in trials for epoch in trial})
-        return [
-            {
-                "epoch": epoch,
-                **{name: _average([t.get(epoch, {}).get(name) for t in trials]) for name in FIGURES},
-            }
-            for epoch in epochs
-        ]
+        trials = [record["measures"]["exploration"] for record in self.records]
+        epochs = sorted({epoch for trial in trials for epoch in trial["epoch"]})
+        columns = [epochs, *(_averages(trials, name, epochs) for name in FIGURES)]
+        return [dict(zip(("epoch", *FIGURES), values, strict=True)) for values in zip(*columns, strict=True)]
 
     @property
     def end(self) -> Row:
@@ -144,15 +134,23 @@ def trajectories(loaded: LoadedResults, material: Material | None = None) -> lis
 
     material: that of the same results, where it is there already.
     """
+    import pandas as pd
+
     whole = material or material_of(loaded)
     known = {name: [r for r in records if _is_known(r)] for name, records in whole.members.items()}
     groups: dict[str, Records] = {name: records for name, records in known.items() if records}
     if not groups:
         return []
     summary = whole.summary[whole.summary["group"].isin(groups)]
-    if list(summary["seeds"]) != [len(groups[group]) for group in summary["group"]]:
-        table = whole.trials.loc[[record["key"] for records in groups.values() for record in records]]
-        summary = summarise(table)  # of the seeds that have one alone
+    with_one = [groups[group] for group in summary["group"]]  # seeds without one don't count here
+    scores = dict(zip(whole.trials.index, whole.trials["score"].tolist(), strict=True))
+    means = [
+        _average([None if is_missing(score := scores[r["key"]]) else score for r in rs]) for rs in with_one
+    ]
+    summary = summary.assign(
+        seeds=[float(len(records)) for records in with_one],
+        score=pd.Series(means, summary.index, dtype="float64"),
+    )
     order = ["model", "dataset", "density_requested", "gain", "method", "group"]
     gains = [nan if is_missing(row["score"]) else gain(row) for row in summary.to_dict("records")]
     summary = summary.assign(gain=gains)
@@ -277,17 +275,25 @@ def _layer(seeds: Sequence[Mapping[str, Any]]) -> Row:
     }
 
 
-def _by_epoch(exploration: Mapping[str, Sequence[Any]]) -> dict[float, Row]:
-    """Epoch -> figure -> value."""
-    return {
-        epoch: {name: values[index] for name, values in exploration.items()}
-        for index, epoch in enumerate(exploration["epoch"])
-    }
+def _averages(
+    trials: Sequence[Mapping[str, Sequence[Any]]], name: str, epochs: Sequence[float]
+) -> list[float | None]:
+    """One figure at each epoch, means over the trials that have it there."""
+    columns = []
+    for trial in trials:
+        values = trial.get(name) or (None,) * len(trial["epoch"])
+        if trial["epoch"] != epochs:
+            known = dict(zip(trial["epoch"], values, strict=True))
+            values = [known.get(epoch) for epoch in epochs]
+        columns.append(values)
+    return [_average(values) for values in zip(*columns, strict=True)]
 
 
 def _average(values: Sequence[float | None]) -> float | None:
     if len(values) == 1:
         return values[0]
+    if None not in values:
+        return fsum(values) / len(values)  # type: ignore[arg-type]
     known = [value for value in values if value is not None]
     return fsum(known) / len(known) if known else None
 

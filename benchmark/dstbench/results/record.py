@@ -113,6 +113,11 @@ def remembering() -> Iterator[None]:
         _remembered.reset(token)
 
 
+def is_remembering() -> bool:
+    """Whether records are ``remembering``: in this process alone."""
+    return _remembered.get() is not None
+
+
 _remembered: ContextVar[dict[tuple[Any, ...], Record | Rejected] | None] = ContextVar(
     "remembered", default=None
 )

@@ -13,7 +13,17 @@ from dstbench.errors import BadInput, fault
 from dstbench.hookspecs import STRATEGIES
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
-from dstbench.results.record import Record, Rejected, canonical, read_record, read_trial, record_files, search
+from dstbench.results.record import (
+    Record,
+    Rejected,
+    canonical,
+    is_remembering,
+    read_record,
+    read_trial,
+    record_files,
+    search,
+)
+from dstbench.results.spread import spread
 from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ __all__ = ["LoadedResults", "Rejected", "load_curves", "load_results", "read", "
 CURVE = "curve.jsonl"
 """Beside a trial's record: a line after each epoch."""
 Paths = str | Path | Iterable[str | Path]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,9 @@ class LoadedResults:
     tiers: Mapping[str, str] = field(
         default_factory=dict
     )  # key -> how far it was verified, where that was asked
+    rows: Mapping[str, Row] = field(
+        default_factory=dict
+    )  # key -> what ``frame`` shows of it, as far as known
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -53,17 +67,18 @@ def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
     records: dict[str, Record] = {}
     rejected: list[Rejected] = []
     files: dict[str, Path] = {}
+    rows: dict[str, Row] = {}
     for root in roots(paths):
-        for path, record in trials(root):
-            if isinstance(record, dict):
-                files.setdefault(record["key"], path)
+        for path, record, row in _with_rows(root):
             if isinstance(record, Rejected):
                 rejected.append(record)
-            elif records.setdefault(record["key"], record)["checksum"] != record["checksum"]:
+            elif record["key"] not in records:
+                records[record["key"]], files[record["key"]], rows[record["key"]] = record, path, row
+            elif records[record["key"]]["checksum"] != record["checksum"]:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    loaded = LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files)
+    loaded = LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files, rows=rows)
     return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
 
 
@@ -83,27 +98,35 @@ def _verified(
         ),
         loaded.paths,
         {key: tier for key, tier in known.items() if key not in reasons},
+        loaded.rows,
     )
 
 
 def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
     """Every result file under a folder with its record, or why it isn't used; and what can't be searched."""
-    for found in search(root):
-        if isinstance(found, Rejected):
-            yield found.path, found
+    return ((path, record) for path, record, _ in _with_rows(root))
+
+
+def _with_rows(root: Path) -> Iterator[tuple[Path, Record | Rejected, Row]]:
+    """The same with the row that each record makes: one that makes none must not stop the others."""
+    places = list(search(root))
+    files = [place for place in places if isinstance(place, Path)]
+    answers = map(_read_row, files) if is_remembering() else iter(spread(_read_row, files))
+    for place in places:
+        if isinstance(place, Rejected):
+            yield place.path, place, {}
         else:
-            record = read_trial(found)
-            trouble = _rowless(record) if isinstance(record, dict) else None
-            yield found, Rejected(found, trouble, fault=True) if trouble else record
+            yield place, *next(answers)
 
 
-def _rowless(record: Record) -> str | None:
-    """Why a record makes no row: it must not stop the others. None where it makes one."""
+def _read_row(path: Path) -> tuple[Record | Rejected, Row]:
+    record = read_trial(path)
+    if isinstance(record, Rejected):
+        return record, {}
     try:
-        _row(record)
+        return record, _row(record)
     except Exception as error:  # what the schema has no rule for
-        return f"makes no row: {fault(error)}"
-    return None
+        return Rejected(path, f"makes no row: {fault(error)}", fault=True), {}
 
 
 def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFrame:
@@ -114,7 +137,7 @@ def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFra
     ``tier`` says how far a trial was verified. Raises BadInput where a folder doesn't exist.
     """
     loaded = read(paths, verdicts)
-    table = frame(loaded.records, loaded.tiers)
+    table = frame(loaded.records, loaded.tiers, loaded.rows)
     table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
     table.attrs["faults"] = list(loaded.faults)
     return table
@@ -165,12 +188,18 @@ def curve_points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return points, wrong
 
 
-def frame(records: Iterable[Record], tiers: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
-    """Records as a table: see ``load_results``. tiers: by key."""
+def frame(
+    records: Iterable[Record],
+    tiers: Mapping[str, str] = MappingProxyType({}),
+    rows: Mapping[str, Row] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """Records as a table: see ``load_results``. tiers, and rows as far as they are known: by key."""
     import pandas as pd
 
-    rows = [{**_row(record), "tier": tiers.get(record["key"])} for record in records]
-    table = pd.DataFrame(rows, columns=[*_row(_NOTHING), "tier"])
+    made = [
+        {**(rows.get(record["key"]) or _row(record)), "tier": tiers.get(record["key"])} for record in records
+    ]
+    table = pd.DataFrame(made, columns=[*_row(_NOTHING), "tier"])
     numeric = {key for key, row in MEASURES.items() if row.kind not in WORDS}
     for name in table.columns:  # text as objects with None: pandas' own strings would bring NaN
         values = table[name]

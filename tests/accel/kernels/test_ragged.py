@@ -31,6 +31,17 @@ def test_shuffled_blocks_match_masked_dense(name, block_size):
 
 
 @needs_compiler
+@pytest.mark.parametrize("texts", [32, 33])
+def test_outputs_too_large_for_the_caches_and_tokens_of_texts_match(texts):
+    """[texts, tokens, in] -> 64 · texts · 512 floats, of which the last chunk may be short."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 512)
+    mask = random_mask((512, 64), 64, 0.1)
+    fast = condensed(layer, mask, ragged_executions(called(layer), mask, 64))
+    assert_same(layer, fast, torch.randn(texts, 65 if texts % 2 else 64, 64))
+
+
+@needs_compiler
 @pytest.mark.parametrize("density", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["linear", "3x3", "1x1"])
 def test_empty_and_full_layers_match_masked_dense(name, density):

@@ -1,6 +1,7 @@
 """Parameters and layers that others put in the place of masked ones."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -145,6 +146,29 @@ def test_a_weight_that_is_computed_from_others_later_is_refused(change):
         go_on(model, optimizer, sparsifier)
     with pytest.raises(BadInput, match="computed"):
         sparsifier.summary()
+
+
+def test_a_weight_of_another_shape_is_refused():
+    model, _, sparsifier = trained()
+    model[2].weight.data = torch.zeros(3, 24)
+    for ask in (sparsifier.enforce, sparsifier.summary, sparsifier.state_dict):
+        with pytest.raises(BadInput, match=r"layer 2 .* another shape .* expected \(16, 24\), got \(3, 24\)"):
+            ask()
+
+
+def test_of_two_for_the_same_weights_the_earlier_one_is_refused():
+    """As a notebook makes them; both at once would leave the weights that both masks hold."""
+    model, _, sparsifier = trained()
+    later = dstbench.Sparsifier(model, sgd(model), recipe(), 0.5, total_steps=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none that the earlier one's steps aren't seen
+        train(model, later, 6)
+    assert_masked(later)
+    with pytest.raises(BadInput, match=r"another Sparsifier was made for these weights .* detach\(\) one"):
+        train(model, sparsifier, 1)
+    later.detach()
+    train(model, sparsifier, 4, skip=3)
+    assert sparsifier.steps == 4
 
 
 def test_a_layer_that_is_frozen_later_sits_updates_out():

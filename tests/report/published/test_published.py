@@ -67,12 +67,14 @@ def ours(tmp_path, make, put):
 @pytest.mark.parametrize("name", TABLES)
 def test_shipped_figures_are_in_range_and_said_once(name):
     table = TABLES[name]
-    seen = [(figure.method, figure.density, figure.top1) for figure in table.figures]
+    seen = [(f.method, f.density, f.top1 or f.perplexity or f.bleu) for f in table.figures]
     assert len(set(seen)) == len(seen)
     assert len(table.footnotes) < 26
     assert table.grade == "digitised from a figure" or not any(figure.error for figure in table.figures)
     for figure in table.figures:
-        assert 50 < figure.top1 < 99.5, figure
+        assert 43 < (figure.top1 or 50) < 99.5, figure
+        assert 10 < (figure.bleu or 20) < 30, figure
+        assert 14 < (figure.perplexity or 20) < 150, figure
         assert figure.density or table.model == ("set-mlp",), figure
         assert not (figure.sd and figure.se), figure
         assert (figure.infer_flops or 1) <= 1, figure
@@ -105,6 +107,15 @@ def test_what_a_source_copies_is_the_same_in_its_origin():
         ("chase-resnet50", "Chase (S_c 0.4)", 0.1, 74.03),
         ("reproduction-wrn-22-2", "RigL (ERK)", 0.2, 93.1),
         ("rigl-wrn-22-2", "Dense", 1, 94.1),
+        ("rigl-wrn-22-2", "RigL 2× (ERK)", 0.05, 92.4),
+        ("chts-mlp-mnist", "CHTs (node)", 0.01, 98.76),
+        ("chts-mlp-cifar10", "SET", 0.01, 62.7),
+        ("rigl-mobilenet", "RigL (ERK)", 0.1, 68.1),
+        ("srigl-resnet18", "SRigL", 0.01, 92.79),
+        ("srigl-resnet50", "SRigL", 0.2, 75.01),
+        ("srigl-vit", "SRigL without ablation", 0.1, 71.3),
+        ("acdc-resnet50", "AC/DC", 0.02, 68.48),
+        ("gale-resnet50", "Random pruning", 0.02, 43.99),
         ("snfs-lenet300-100", "SET", 0.01, 95.8),
         ("snfs-wrn-28-2", "Dynamic Sparse (DSR)", 0.5, 94.73),
     ],
@@ -112,6 +123,23 @@ def test_what_a_source_copies_is_the_same_in_its_origin():
 def test_figures_are_what_the_sources_print(name, method, density, top1):
     [printed] = [f.top1 for f in TABLES[name].figures if (f.method, f.density) == (method, density)]
     assert printed == top1
+
+
+def test_figures_of_other_metrics_are_listed_and_never_set_beside_ours():
+    [printed] = [f for f in TABLES["chts-llama-60m"].figures if (f.method, f.density) == ("CHTs", 0.1)]
+    assert (printed.perplexity, printed.top1) == (33.03, None)
+    done = run("--model", "llama-60m", "--method", "CHTs")
+    assert done.exit_code == 0
+    assert "perplexity" in done.output
+    assert "33.03" in done.output
+    assert "bleu" not in done.output
+    assert "top1" not in done.output
+
+
+def test_a_figure_is_of_one_metric(tmp_path):
+    (tmp_path / "one.yaml").write_text(FILE.replace("top1: 99.5", "top1: 99.5, bleu: 20"))
+    with pytest.raises(BadInput, match="expected one of top1, perplexity, bleu, got top1, bleu"):
+        load_table(tmp_path / "one.yaml")
 
 
 def test_known_faults_of_the_sources_have_a_footnote():
@@ -286,7 +314,8 @@ def test_the_command_lists_figures_with_their_sources():
     assert done.exit_code == 0
     assert "[2] Liu et al. 2021" in done.output
     assert "swapped" in done.output
-    rows = json.loads(run("--dataset", "mnist", "--method", "SET", "--json").output)
+    words = ("--model", "lenet300-100", "--dataset", "mnist", "--method", "SET", "--json")
+    rows = json.loads(run(*words).output)
     assert {row["model"] for row in rows} == {"lenet300-100"}
     assert all(row["address"] == "https://arxiv.org/abs/1907.04840" and row["grade"] for row in rows)
     assert {row["density"]: row["top1"] for row in rows}[0.1] == 98.39

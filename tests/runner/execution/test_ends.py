@@ -42,6 +42,7 @@ def is_gone(pid):
     [
         ("exit 0", "killed", "its process ended with exit code 0; see log.txt"),
         ("exit 75", "killed", "its process ended with exit code 75; see log.txt"),
+        ("swallow", "killed", "its process ended with exit code 0; see log.txt"),
         ("kill group", "killed", KILLED),
         ("kill supervisor", "killed", KILLED),
         ("stop supervisor", "timeout", "stopped at its limit of 2 s"),

@@ -51,6 +51,12 @@ def test_results_may_be_elsewhere_on_another_machine(tmp_path):
     assert moved == order(tmp_path / "there", *KEYS)
 
 
+def test_a_trial_that_changes_the_working_directory_writes_where_it_should(tmp_path, monkeypatch):
+    write_plan(order(tmp_path, *KEYS), "s")
+    monkeypatch.chdir(tmp_path.parent)
+    assert all(one.folder.is_absolute() for one in read_plans(Path(tmp_path.name))[0].train)
+
+
 def test_a_data_root_means_the_same_in_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_plan(order(tmp_path, KEYS[0], options={"data_root": Path("data")}), "s")

@@ -37,8 +37,8 @@ def test_cosine_ends_where_it_is_told():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"min_lr": 0.2}, "at most the lr 0.1"),
-        ({"min_lr": 0.01, "schedule": "constant"}, "knows no such end"),
+        ({"min_lr": 0.2}, "at most lr, 0.1"),
+        ({"min_lr": 0.01, "schedule": "constant"}, "only schedules"),
     ],
 )
 def test_an_end_that_no_schedule_has_is_refused(settings, said):

@@ -55,9 +55,9 @@ def test_matrices_alone_decay():
         ),
         (
             {"min_lr": 0.01, "schedule": "constant"},
-            "min_lr: cosine and linear schedules end there, constant knows no such end",
+            "min_lr: only schedules 'cosine' and 'linear' end at one, got 'constant'",
         ),
-        ({"min_lr": 0.2}, r"min_lr: expected at most the lr 0.1, got 0.2"),
+        ({"min_lr": 0.2}, r"min_lr: expected at most lr, 0.1, got 0.2"),
         ({"betas": [0.9, 0.99]}, "betas: adam and adamw have some, 'sgd' doesn't"),
         ({"betas": [0.9], "optimizer": "adam"}, r"betas\[1\]: expected a value"),
         ({"decay": "matrix"}, "decay"),

@@ -315,6 +315,23 @@ def test_no_code_in_the_trained_network_runs(how, interrupted, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("masks", [1], "AttributeError"),
+        ("masks", {"fc": torch.zeros(3, dtype=torch.uint8)}, "KeyError: 'fc'"),
+        ("model", {}, "RuntimeError: Error.s. in loading state_dict"),
+        ("input_shape", "wide", "TypeError|ValueError|BadInput"),
+    ],
+)
+def test_a_trained_network_of_another_trial_is_refused(field, value, said, interrupted, tmp_path):
+    folder = shutil.copytree(interrupted / "whole", tmp_path / "whole")
+    saved = torch.load(folder / STATE, weights_only=True)
+    torch.save({**saved, field: value}, folder / STATE)
+    with pytest.raises(BadInput, match=rf"state\.pt: it isn't of this trial: .*({said})"):
+        load_trained(spec(), folder)
+
+
 def test_a_flipped_bit_in_the_trained_network_is_found(interrupted, tmp_path):
     folder = shutil.copytree(interrupted / "whole", tmp_path / "whole")
     flip(folder / STATE)

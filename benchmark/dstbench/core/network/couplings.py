@@ -82,6 +82,7 @@ def stream_channels(network: Channels) -> set[int]:
     return {channel for read in reads for channel in network.of[read.slots].tolist()} - network.reasons.keys()
 
 
+@usual_defaults()
 def additions(model: nn.Module, network: Channels) -> list[Addition]:
     """All that adds to streams, or scales what does."""
     within = torch.tensor(sorted(stream_channels(network)), dtype=torch.long)

@@ -38,5 +38,5 @@ def alone() -> BadInput:
     """Why there is no copy of a Sparsifier alone."""
     return BadInput(
         "a copy of a Sparsifier alone would train nothing: copy.deepcopy((model, optimizer, sparsifier)) copies all "
-        "that belongs together, and state_dict() what a new one continues from"
+        "that belongs together, in this order, and state_dict() what a new one continues from"
     )

@@ -21,6 +21,7 @@ from dstbench.api import Coupling
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.channels import Channels, channels
 from dstbench.core.network.couplings import additions, stream_channels
+from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import maskable_layers, unwrap
 from dstbench.core.network.ledger import Flow
@@ -104,6 +105,7 @@ class Stream:
         # By whether silenced rows are: bool, broadcasting to the values.
         self._held: dict[bool, list[tuple[int, Tensor]]] = {False: [], True: []}
 
+    @usual_defaults()
     def hold(self, masks: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> None:
         """Find the channels that no row writes: by the masks, bool [*w], of silenced layers, else by the support."""
         for silent in self._held:

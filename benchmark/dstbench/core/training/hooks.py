@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, count
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
+_AGES = count()  # of one after another
 _PATIENCE = 32  # more often in a row than a loss scaler skips while it looks for its scale
 _UNSEEN = 3  # more than a sharpness-aware step, or averages swapped in and out, write between two of them
 _MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no step of the optimizer was seen: \
@@ -47,25 +50,21 @@ class StepHooks:
             None  # of a weight at its last gradient: writes to it, address
         )
         self._unseen = 0  # writes between backward passes since the last step
-        self._handles = [
-            register(hook)
-            for optimizer in optimizers
-            for register, hook in (
-                (optimizer.register_step_pre_hook, self._before),
-                (optimizer.register_step_post_hook, self._after),
-            )
-        ]
+        self._handles = {
+            id(part): (part.register_step_pre_hook(self._before), part.register_step_post_hook(self._after))
+            for part in optimizers
+        }
         self._heard: list[Any] = []  # handles on weights
+        self._age = next(_AGES)
+        self._weight: Tensor | None = None  # one of those that are listened to
 
     def listen(self, weights: Iterable[Tensor]) -> None:
         """Hear of new gradients of these weights, and of no others any more."""
         for handle in self._heard:
             handle.remove()
-        self._heard = [
-            weight.register_post_accumulate_grad_hook(self._renew)  # type: ignore[no-untyped-call]
-            for weight in weights
-            if weight.requires_grad
-        ]
+        heard = [weight for weight in weights if weight.requires_grad]
+        self._weight = next(iter(heard), None)
+        self._heard = [weight.register_post_accumulate_grad_hook(self._renew) for weight in heard]  # type: ignore[no-untyped-call]
 
     def prepare(self) -> None:
         """Prepare the coming step now rather than when it comes; harmless to call twice."""
@@ -75,10 +74,18 @@ class StepHooks:
 
     def remove(self) -> None:
         """Hear of no further step."""
-        for handle in self._handles + self._heard:
+        for handle in (*chain.from_iterable(self._handles.values()), *self._heard):
             handle.remove()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._superseded:
+            raise BadInput(
+                "another Sparsifier was made for these weights since this one, and masks them otherwise: detach() one"
+            )
+        _, behind = self._handles[id(optimizer)]
+        hooks: Any = optimizer._optimizer_step_post_hooks
+        hooks.move_to_end(behind.id)  # what others write there is seen, too
         if self._depth == 0 and id(optimizer) in self._applied:
             self._begin()
         self._depth += 1
@@ -98,6 +105,7 @@ class StepHooks:
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth -= 1
         if self._depth > 0:
@@ -122,7 +130,15 @@ class StepHooks:
             self._last = now
             if self._unseen == _UNSEEN:
                 self._unseen += 1  # said once
-                warnings.warn(_MISSED, RuntimeWarning, stacklevel=2)
+                if not self._superseded:
+                    warnings.warn(_MISSED, RuntimeWarning, stacklevel=2)
+
+    @property
+    def _superseded(self) -> bool:
+        """Whether a later one listens to the same weights."""
+        hooks = (self._weight is not None and self._weight._post_accumulate_grad_hooks) or {}
+        owners = (getattr(hook, "__self__", None) for hook in hooks.values())
+        return any(isinstance(owner, StepHooks) and owner._age > self._age for owner in owners)
 
     def _begin(self) -> None:
         """Other gradients, for all optimizers. Says so where it goes on that some never apply them."""

@@ -34,7 +34,7 @@ class Masking:
         self._rules, self.states, self._watch = rules, states, Watch(states)
         self._dead = DeadRows(model, {} if rules.method.dense else rules.structures, rules.couplings, example)
         self._still = False  # whether the optimizers leave zeros alone
-        self._known = states.known
+        self._known = False  # whether what they did once is what they always do
         self._first = True  # no step was applied yet
         self.weights = Weights(rules.layers, states)
         self.arrangement: Arrangement = MaskedArrangement()
@@ -52,7 +52,9 @@ class Masking:
             condensed.choose(self.topology.masks, example_input)
             self.arrangement = condensed
         self._hold()
-        self._still = all(self.states.conduct(weight).still for weight in self.weights.values.values())
+        conducts = [self.states.conduct(weight) for weight in self.weights.values.values()]
+        self._still = all(conduct.still for conduct in conducts)
+        self._known = self.states.known and all(conduct.condensed and conduct.movable for conduct in conducts)
 
     @torch.no_grad()
     def adopt(self, topology: Topology) -> None:

@@ -42,6 +42,12 @@ class Presence:
         new = {name: value for name, value in values.items() if value is not self._known[name]}
         if new:
             self._check_new(new)
+        for name, value in values.items():
+            if value.shape != (held := self._weights.bits[name].shape):
+                raise BadInput(
+                    f"layer {name} has a weight of another shape than the Sparsifier was given: expected "
+                    f"{tuple(held)}, got {tuple(value.shape)}"
+                )
         intact = all(parent._modules.get(name) is child for parent, name, child in self._links)
         self._left -= 1
         if whole or new or not intact or self._left < 0:
@@ -60,13 +66,6 @@ class Presence:
                 f"{_named(lost)} another parameter than the Sparsifier was given, which no optimizer holds: load a "
                 "state dict without assign=True, write values with copy_(), or make optimizer and Sparsifier anew"
             )
-        for name, value in new.items():
-            if value.shape != self._weights.bits[name].shape:
-                held, got = tuple(self._weights.bits[name].shape), tuple(value.shape)
-                raise BadInput(
-                    f"layer {name} has a parameter of another shape than the Sparsifier was given: expected {held}, "
-                    f"got {got}"
-                )
 
     def _look_through(self, values: Mapping[str, Tensor]) -> None:
         """Find all modules that hold the weights."""

@@ -23,7 +23,6 @@ from dstbench.report.evidence.show import (
     title_of,
     variance_table,
 )
-from dstbench.report.evidence.tried import tried_methods
 from dstbench.report.evidence.words import effect_sentences, group_sentences, mean_text, unit_of
 from dstbench.report.jinja import part, templates
 from dstbench.report.section import Material, Section
@@ -35,7 +34,7 @@ PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell
 
 def effects_section(material: Material) -> Section | None:
     """Which choice matters; None where choices weren't crossed."""
-    found = effects_of(experiments(tried_methods(material.trials)))
+    found = effects_of(experiments(material.tried()))
     if not found:
         return None
     html = (
@@ -180,7 +179,7 @@ def diagram(found: Groups, layout: Layout) -> Diagram:
 
 def groups_section(material: Material) -> Section | None:
     """Which methods differ; None where no two can be compared."""
-    found = groups_of(tried_methods(material.trials, by_name=True))
+    found = groups_of(material.tried(by_name=True))
     if not found:
         return None
     shown = [_groups(one) for one in found]
@@ -199,7 +198,7 @@ def groups_section(material: Material) -> Section | None:
 def _groups(one: Groups) -> dict[str, Any]:
     controls = [method.name for method in one.tried if method.control and method.gains]
     baselines = [*controls, *(method.name for method in one.methods[: one.shown])]
-    tables = {name: _against_rows(one, against(one, name)) for name in baselines}
+    tables = {name: _against_rows(one, against(one, name, one.shown)) for name in baselines}
     first = one.methods[0].name
     titles, rows = against_table((), one.metric)[0], tables[first]
     return {

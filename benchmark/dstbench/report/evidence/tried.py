@@ -83,6 +83,14 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
     block, and no comparison, has both. Trials on noise, which was made to be timed on, are no evidence of accuracy:
     there are none here.
     """
+    return named_methods(identified(trials), by_name)
+
+
+Identified = list[tuple[dict[str, Rows], Marks]]
+
+
+def identified(trials: pd.DataFrame) -> Identified:
+    """Of each metric the trials by method, and what tells versions apart."""
     rows: Rows = trials[list(_COLUMNS)].to_dict("records")
     rows = [row for row in rows if not is_about_speed(row["dataset"])]
     known = {row["dataset"]: row for row in rows if row["status"] == "ok"}
@@ -90,7 +98,7 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
     for row in rows:  # one that failed is of its data set's
         named = {key: known.get(row["dataset"], row)[key] for key in ("metric", "better")}
         metrics.setdefault(ranking_of_row(named), []).append(row | named)
-    return [method for part in metrics.values() for method in _of_one_metric(part, by_name)]
+    return [_of_one_metric(part) for part in metrics.values()]
 
 
 def name_of(metric: Ranking) -> str:
@@ -98,12 +106,20 @@ def name_of(metric: Ranking) -> str:
     return "top-1" if metric is TOP1 else metric.title
 
 
-def _of_one_metric(rows: Rows, by_name: bool) -> list[Tried]:
+def _of_one_metric(rows: Rows) -> tuple[dict[str, Rows], Marks]:
     settings = {text: _setting(json.loads(text)) for text in dict.fromkeys(row["trial"] for row in rows)}
     for row in rows:
         row["setting"] = settings[row["trial"]]
     marks = _marks(rows)
-    found = _by_identity(rows, marks)
+    return _by_identity(rows, marks), marks
+
+
+def named_methods(parts: Identified, by_name: bool = False) -> list[Tried]:
+    """``tried_methods`` of what was ``identified``."""
+    return [method for found, marks in parts for method in _named(found, marks, by_name)]
+
+
+def _named(found: Mapping[str, Rows], marks: Marks, by_name: bool) -> list[Tried]:
     if by_name:
         found = _by_label(found, marks)
     names = _names(found, marks)

@@ -104,9 +104,9 @@ def _of(place: Place) -> list[tuple[str, Figure]]:
         for name, table in published_tables().items()
         if model in table.model and table.dataset == dataset and table.grade != "digitised from a figure"
         for figure in table.figures
-        if figure.density == density and not figure.copied_from
+        if figure.density == density and not figure.copied_from and figure.top1 is not None
     ]
-    return sorted(figures, key=lambda item: -item[1].top1)
+    return sorted(figures, key=lambda item: -item[1].percent)
 
 
 def _sources(placed: Sequence[tuple[Place, str, Figure]]) -> dict[str, Source]:
@@ -191,7 +191,7 @@ def _comparison(ours: Row, place: Place, figure: Figure, source: Source) -> Row:
         "top1": ours["top1"],
         "published_top1": figure.top1,
         "published": _mark(figure, source),
-        "difference": ours["top1"] - figure.top1,
+        "difference": ours["top1"] - figure.percent,
         "protocol": protocol(ours["trial"], source.table.training),
     }
 

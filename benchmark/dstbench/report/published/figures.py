@@ -22,10 +22,14 @@ from dstbench.runner.matrix.yaml import read_document
 Grade = Literal[
     "read in the paper",
     "from the authors' repository",
+    "said by an author in an issue",
     "as quoted by a later report",
     "digitised from a figure",
 ]
 """How a figure got here, from the surest on."""
+
+METRICS = ("top1", "perplexity", "bleu")
+"""What a figure may be of."""
 
 Names = Annotated[
     tuple[str, ...],
@@ -42,14 +46,19 @@ def _known_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class Figure(Frozen):
-    """One row of a source table. FLOPs are ratios to the source's own dense network, by its own counting."""
+    """One row of a source table, of one metric; only top-1 is set beside ours. FLOPs are ratios to the source's own
+    dense network, by its own counting.
+    """
 
     method: str = Field(min_length=1)  # as the source calls it
     recipe: str | None = None  # our label of the same method; None where we have none
     density: float | None = Field(default=None, gt=0, le=1)  # None: the source gives none
-    top1: float = Field(gt=0, lt=100)  # percent
+    top1: float | None = Field(default=None, gt=0, lt=100)  # percent
+    perplexity: float | None = Field(default=None, gt=1)  # of validation tokens, as the source averages them
+    bleu: float | None = Field(default=None, gt=0, lt=100)
     sd: float | None = Field(default=None, ge=0)  # standard deviation over runs, percent points
     se: float | None = Field(default=None, ge=0)  # standard error of the mean, percent points
+    ci: float | None = Field(default=None, ge=0)  # half of a 95 % interval, percent points
     error: float | None = Field(default=None, gt=0)  # of reading it off a chart, percent points
     seeds: int | None = Field(default=None, ge=1)
     r_s: float | None = Field(default=None, gt=0, le=1)
@@ -63,10 +72,23 @@ class Figure(Frozen):
         None  # the table whose figure this source repeats: listed, never set beside ours
     )
 
+    @model_validator(mode="after")
+    def _one_metric(self) -> Figure:
+        given = [name for name in METRICS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of {', '.join(METRICS)}, got {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def percent(self) -> float:
+        """Top-1, of a figure that is one."""
+        assert self.top1 is not None
+        return self.top1
+
     @property
     def spread(self) -> str:
         """How far the figure is certain: ``sd 0.39``, or nothing."""
-        known = (("sd", self.sd), ("se", self.se), ("read to ±", self.error))
+        known = (("sd", self.sd), ("se", self.se), ("95 % ±", self.ci), ("read to ±", self.error))
         return ", ".join(f"{name} {value:g}".replace("± ", "±") for name, value in known if value is not None)
 
 

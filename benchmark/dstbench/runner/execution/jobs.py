@@ -94,7 +94,7 @@ def _job(
         trial.trial,
         trial.label,
         trial.control,
-        folder_of(root, trial.key),
+        folder_of(root.absolute(), trial.key),  # a plugin may change the working directory
         task,
         limit=budget.trial_seconds,
         memory=budget.trial_memory,

@@ -273,7 +273,7 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         return Event("finished", job, "failed", str(record), seconds)
     if returned == ELSEWHERE:
         return None
-    if returned == DONE:
+    if returned == DONE and stamp is not None:
         return Event("finished", job, "cached", None, seconds)
     if returned == UNWRITTEN:
         return _unwritten(job, seconds)

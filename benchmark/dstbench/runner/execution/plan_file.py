@@ -155,7 +155,7 @@ def _job(values: Mapping[str, Any], results: Path, phase: Any) -> Job:
         options["data_root"] = Path(options["data_root"])
     own = {
         "trial": TrialSpec.from_json(values["trial"]),
-        "folder": folder_of(results, key),
+        "folder": folder_of(results.absolute(), key),
         "phase": phase,
         "options": options,
         "retry": frozenset(values.get("retry", ())),

@@ -104,10 +104,10 @@ class Training(Frozen):
             raise ValueError(f"warmup_steps: timm's schedule {self.schedule!r} takes warmup_epochs alone")
         if self.min_lr and self.schedule not in ("cosine", "linear"):
             raise ValueError(
-                f"min_lr: cosine and linear schedules end there, {self.schedule} knows no such end"
+                f"min_lr: only schedules 'cosine' and 'linear' end at one, got {self.schedule!r}"
             )
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr: expected at most the lr {self.lr:g}, got {self.min_lr:g}")
+            raise ValueError(f"min_lr: expected at most lr, {self.lr:g}, got {self.min_lr:g}")
         if self.betas is not None and self.optimizer not in ("adam", "adamw"):
             raise ValueError(f"betas: adam and adamw have some, {self.optimizer!r} doesn't")
         if self.schedule == "multistep" and not self.milestones:

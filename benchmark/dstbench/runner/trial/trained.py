@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dstbench.api import Batch, Layout, Structure
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training import checkpoint
+from dstbench.errors import BadInput, in_a_line
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -58,6 +60,15 @@ def load_trained(trial: TrialSpec, folder: Path, registry: Registry | None = Non
     is damaged."""
     blueprint = Blueprint(trial, registry or default_registry())
     saved = tensor_files.read(folder / STATE)
+    try:
+        return _rebuilt(blueprint, saved)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(f"{folder / STATE}: it isn't of this trial: {in_a_line(error)}") from error
+
+
+def _rebuilt(blueprint: Blueprint, saved: dict[str, Any]) -> Trained:
     shape, classes = tuple(saved["input_shape"]), saved["num_classes"]
     model = blueprint.model(shape, classes)
     model.load_state_dict(saved["model"])

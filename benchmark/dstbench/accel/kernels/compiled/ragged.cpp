@@ -208,7 +208,7 @@ extern "C" void forward(const Layer *layer, const float *x, int64_t images, int6
             const float *planes = input.of(l, c, x);
             float *to = width == 1 ? y + c.first * features : reserve(output, features * width);
             for (int64_t g = 0; g < l.groups; g++) forward_group(l, planes, offset.data(), w, g, bias, to, c.points);
-            separate(c, to, features, y);
+            separate(c, to, features, y, images);
         }
     }
 }
@@ -258,7 +258,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
                 fold(l, width, into, to);
                 into = to;
             }
-            separate(c, into, l.image(), dx);
+            separate(c, into, l.image(), dx, images);
         }
         if (dw && (threads > 1 || partial[0] != dw)) {
 #pragma omp for schedule(static)

@@ -6,6 +6,10 @@ const interval = (what, column, row) => {
   const [low, high] = column.keys.slice(1).map((key) => row[key]);
   return isMissing(low) ? "" : `${what}: ${show(column.kind, low)} to ${show(column.kind, high)}`;
 };
+const around = (column, row) => { // of an interval, below the figure: a finger has no tooltip
+  const [mean, low, high] = column.keys.map((key) => row[key]);
+  return isMissing(low) ? "" : ` <small class="around">${column.kind === "speed" ? `${low.toFixed(2)}–${high.toFixed(2)}` : `±${(high - mean).toFixed(2)}`}</small>`;
+};
 const CELLS = {
   method(text, column, row) { // its parts, or why it has no result; a published one with where it was printed
     const open = `<button type="button" class="open" data-row="${row.id}">${escaped(text)}</button>`;
@@ -30,7 +34,7 @@ const CELLS = {
     if (isMissing(low)) return { html: `${text}<i class="ci" style="--m:${at}%"><u></u></i>` };
     const left = place(low), right = place(high);
     const bar = `<i class="ci" style="--m:${at}%;--l:${left.toFixed(1)}%;--w:${(right - left).toFixed(1)}%"><b></b><u></u></i>`;
-    return { html: `${text}${small(`±${(high - mean).toFixed(2)}`)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${row.seeds} seeds` };
+    return { html: `${text}${around(column, row)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${row.seeds} seeds` };
   },
   score(text, column, row) { // of whichever metric: its interval in words
     const [mean, low, high] = column.keys.map((key) => row[key]);
@@ -40,12 +44,12 @@ const CELLS = {
   cost: (text, column, row) => ({ html: `${text}<i class="bar" style="--v:${(100 * Math.min(1, row[column.key])).toFixed(1)}%"></i>` }),
   points(text, column, row) { // coloured only where the whole interval lies on one side
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
-    return { html: text, tip: interval("95 % interval", column, row), tone: isMissing(low) || (low <= 0 && high >= 0) ? "" : low > 0 === (row.better !== "lower") ? "good" : "poor" };
+    return { html: text + around(column, row), tip: interval("95 % interval", column, row), tone: isMissing(low) || (low <= 0 && high >= 0) ? "" : low > 0 === (row.better !== "lower") ? "good" : "poor" };
   },
   speed(text, column, row) { // coloured where it is a gain, and marked where something else ran beside it
     const timed = column.key.split("_")[0], contended = row.contended === true;
     const tip = interval("quartiles over timing rounds", column, row);
-    const html = `${text}${row.control === "dense" ? small("timing noise") : ""}${contended ? badge("contended", "warn mark") : ""}`;
+    const html = `${text}${row.control === "dense" ? small("timing noise") : around(column, row)}${contended ? badge("contended", "warn mark") : ""}`;
     return { html, tip: row.control === "dense" ? `its speed is dense against dense: the distance from 1× is timing noise\n${tip}` : tip, tone: gains(row, timed) && !contended ? "good" : "" };
   },
 };

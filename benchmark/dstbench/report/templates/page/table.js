@@ -8,10 +8,11 @@ const collator = new Intl.Collator("en", { numeric: true });
 DataTable.type("figure", { detect: () => false, order: { asc: byValue(1), desc: byValue(-1) } });
 
 const WIDTHS = { rank: 58, accuracy: 128, points: 84, cost: 92, speed: 104, trials: 210 };
+const NARROW = { rank: 40, accuracy: 90, points: 84 }; // a phone shows rank, method, top-1 and what dense has more, with intervals
 const isNarrow = () => innerWidth < 700;
 const widthOf = (column) => {
-  if (column.kind === "method") return isNarrow() ? Math.round(innerWidth * 0.42) : 310;
-  if (column.kind === "rank" && isNarrow()) return 42;
+  if (column.kind === "method") return isNarrow() ? Math.round(innerWidth * 0.4) : 310;
+  if (isNarrow() && NARROW[column.kind]) return NARROW[column.kind];
   const heading = 7 * column.title.length + (isNarrow() ? 32 : 46);
   const words = column.words ? data.values[column.key] : {};
   const longest = Math.max(0, ...(words.words ?? [words.all]).map((word) => (typeof word === "string" ? word.length : 0)));
