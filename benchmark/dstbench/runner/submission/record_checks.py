@@ -20,6 +20,7 @@ from dstbench.results.verdicts import Finding
 from dstbench.runner.matrix.key import digest, trial_key
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.submission.judging import EXACT, differences
+from dstbench.runner.submission.plausibility import implausible
 from dstbench.runner.trial.provenance import components
 
 ROUNDED = 1.01e-5
@@ -34,6 +35,7 @@ def contradictions(
     for check in (_identity, _name, _ending, _sums):
         yield from (Finding("record", *found) for found in check(record, trial, registry))
     yield from (Finding("record", *found) for found in _trajectory(record["measures"]))
+    yield from (Finding("record", *found) for found in implausible(record, trial, curve))
     yield from (Finding("curve", *found) for found in _along(record["measures"], curve, trial.recipe.narrow))
 
 

@@ -19,6 +19,7 @@ from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.submission import evidence, weights
 from dstbench.runner.submission.evidence import Evidence, Place
 from dstbench.runner.submission.judging import is_same_kind, judge
+from dstbench.runner.submission.plausibility import REPORTED_FIELDS
 from dstbench.runner.submission.record_checks import contradictions, curve_findings
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.provenance import machine
@@ -94,7 +95,7 @@ class _Verifying:
             REFUSED if self._findings else self._tier,
             tuple(self._findings),
             tuple(dict.fromkeys(self._checked)),
-            tuple(self._notes),
+            (*self._notes, f"reported alone, which nothing proves: {', '.join(REPORTED_FIELDS)}"),
             self._steps,
             self._exact,
             {name: value for name, value in machine().items() if name != "memory"},
@@ -120,6 +121,9 @@ class _Verifying:
             return
         if self._record["measures"].get("course") is None and not whole:
             self._notes.append("not replayed: its record says nothing of its first steps")
+            return
+        if (processes := trial.training.processes) > 1:
+            self._notes.append(f"not replayed: it was trained by {processes} processes, and this is one")
             return
         self._retrain(blueprint, curve, replay, whole, same)
 
