@@ -116,7 +116,8 @@ def test_every_command_runs(warm_server, tmp_path, monkeypatch):
     for line in sorted(ours, key=lambda line: line not in runs):  # others read what runs leave
         words = shlex.split(line)[1:] + (shlex.split(SMALL) if line in runs else [])
         done = CliRunner().invoke(app, words)
-        assert done.exit_code == 0, f"{line}: {done.output}"
+        verdict = {1, 3} if line.startswith("dstbench compare") else set()  # worse, can't tell
+        assert done.exit_code in {0} | verdict, f"{line}: {done.output}"
 
 
 BENCH = {
