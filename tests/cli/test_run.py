@@ -144,7 +144,7 @@ def test_plan_says_what_would_run(call, matrix, tmp_path):
     assert done.exit_code == 0
     assert "trials    2: 2 methods, 0 control trials; 2 to run" in done.stdout
     assert (
-        "time      about 26 s: 3 s training with 2 workers, 23 s timing (from measured steps)" in done.stdout
+        "time      about 24 s: 3 s training with 2 workers, 21 s timing (from measured steps)" in done.stdout
     )
     assert "none here" in done.stdout
     assert "masks never move in rigl at density 0.1" in done.stdout  # 9 steps and a delta_t of 100

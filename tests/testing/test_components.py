@@ -12,11 +12,12 @@ from dstbench.testing import check_component, check_loading, problems
 from fake_distribution import install, registering
 from fakes.folders import write_plain
 
+NEED_FILES = {("dataset", "folder"), ("dataset", "text"), ("dataset", "tokens")}
 BUILTIN = [
     (kind, name)
     for kind, components in registry().items()
     for name, component in components.items()
-    if component.distribution == "dstbench" and (kind, name) != ("dataset", "folder")  # it needs a root
+    if component.distribution == "dstbench" and (kind, name) not in NEED_FILES
 ]
 
 
@@ -29,6 +30,12 @@ def test_a_folder_of_ones_own_conforms_but_for_what_only_the_folder_tells(tmp_pa
     write_plain(tmp_path / "photos", 3, 10, 2)
     found = check_component("dataset", {"name": "folder", "root": str(tmp_path / "photos"), "size": 16})
     assert [problem.check for problem in found] == ["metadata"]  # its shape and its classes
+
+
+def test_a_text_of_ones_own_conforms_but_for_what_only_the_text_tells(tmp_path):
+    (tmp_path / "mine.txt").write_text("to be or not to be, that is the question. " * 30)
+    spec = {"name": "text", "file": str(tmp_path / "mine.txt"), "block": 8}
+    assert [problem.check for problem in check_component("dataset", spec)] == ["metadata"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +135,7 @@ def register_dataset(register):
         ("model", "narrow", "width", "width=0.5 doesn't make it smaller"),
         ("recipe", "unknown-parts", "grow", "unknown grow 'gradeint'; did you mean 'gradient'"),
         ("dataset", "void", "metadata", "isn't registered with 'input_shape'"),
-        ("dataset", "void", "type", "expected ImageData, got NoneType"),
+        ("dataset", "void", "type", "expected TaskData or ImageData, got NoneType"),
         ("dataset", "miscounted", "metadata", "registered with train_images 5, but it is 1258"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dstbench.api import DataUnavailable, ImageData, Recipe, Spec
+from dstbench.api import CLASSIFICATION, DataUnavailable, ImageData, Recipe, Spec, Task, TaskData
 from dstbench.core.network.inputs import zero_input
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
@@ -164,10 +164,28 @@ def _dataset_findings(factory: Callable[..., Any], metadata: Mapping[str, Any]) 
     except Exception as error:
         yield "runs", describe(error)
         return
-    if not isinstance(data, ImageData):
-        yield "type", f"expected ImageData, got {type(data).__name__}"
-        return
-    yield from _image_findings(data, metadata)
+    if isinstance(data, ImageData):
+        yield from _image_findings(data, metadata)
+    elif isinstance(data, TaskData):
+        yield from _task_findings(data, metadata, getattr(factory, "task", CLASSIFICATION))
+    else:
+        yield "type", f"expected TaskData or ImageData, got {type(data).__name__}"
+
+
+def _task_findings(data: TaskData, metadata: Mapping[str, Any], task: Task) -> Findings:
+    entries = {"train_images": data.train.entries}
+    facts = {"input_shape": data.input_shape, "num_classes": data.num_classes, **entries}
+    for key, actual in facts.items():
+        declared = metadata.get(key, actual)
+        if (tuple(declared) if isinstance(declared, list) else declared) != actual:
+            yield "metadata", f"registered with {key} {declared}, but it is {actual}"
+    for name in ("train", "test"):
+        split = getattr(data, name)
+        counted = sum(task.count(split.take(batch)[1]) for batch in split.passes(64))
+        if not len(split):
+            yield "splits", f"{name} is empty"
+        elif counted != len(split):
+            yield "splits", f"an evaluation of {name} counts {counted} {task.samples} of {len(split)}"
 
 
 def _image_findings(data: ImageData, metadata: Mapping[str, Any]) -> Findings:

@@ -108,7 +108,9 @@ def test_a_layer_that_lost_all_its_weights_gets_one_back():
         for name, layer in sparsifier.layers.items():
             layer.weight.mul_(masks[name])
     budget = {name: int(mask.sum()) for name, mask in masks.items()}
-    sparsifier.state = replace(sparsifier.state, books=replace(sparsifier.state.books, budget=budget))
+    sparsifier.evolution.state = replace(
+        sparsifier.state, books=replace(sparsifier.state.books, budget=budget)
+    )
     train(model, sparsifier, 3, shape=IMAGES)
     assert sparsifier.active["0"] == 0
     train(model, sparsifier, 4, shape=IMAGES, skip=3)

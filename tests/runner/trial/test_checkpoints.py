@@ -160,4 +160,9 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr
     torn, written = map(int, done.stdout.split())
     assert torn + written > 1
-    assert {path.name for path in tmp_path.iterdir()} <= {CHECKPOINT, PREVIOUS, f"{CHECKPOINT}.new"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        CHECKPOINT,
+        PREVIOUS,
+        f"{CHECKPOINT}.new",
+        f"{PREVIOUS}.new",
+    }

@@ -43,11 +43,10 @@ from typing import Any
 from dstbench.results.files import read_plain
 from dstbench.results.steady import entries, is_passing, steadily
 from dstbench.runner.execution import losses
+from dstbench.runner.execution.losses import HOLDER
 
 LEASE = "lease"
 """In a trial's folder, while it runs."""
-HOLDER = "holder.json"
-"""In a lease: who holds it, since when; touched at every beat."""
 BEAT, EXPIRY = 30.0, 90.0
 """Seconds between two beats, and after the last of them."""
 _ASIDE = ".lease-"  # what is made ready or taken away has a name that begins so
@@ -258,6 +257,8 @@ def _pass_over(holder: Holder, folder: Path) -> None:
 
 def _remove(path: Path, folder: Path, lost: bool = False) -> None:
     """Take a lease away, with what is in it, if it is still there; of a lost one it is noted whose it was."""
+    if lost and path.name != LEASE:
+        losses.note(path, folder)
     aside = folder / f"{_ASIDE}{uuid.uuid4().hex}"
     try:
         if path.name == LEASE or not stat.S_ISDIR(steadily(path.lstat).st_mode):
@@ -267,8 +268,6 @@ def _remove(path: Path, folder: Path, lost: bool = False) -> None:
     except OSError as error:
         if error.errno not in (*_GONE, errno.EISDIR, errno.EPERM):
             raise
-    if lost:
-        losses.note(aside / HOLDER, folder, path.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 

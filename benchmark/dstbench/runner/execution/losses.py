@@ -1,8 +1,8 @@
 """Trials that lost their workers. One that takes every worker with it is given up, and becomes a row with a reason.
 
-A holder that is lost leaves what it said of itself in ``losses/<token>.json`` of the trial's folder, with the time of
-its last beat; whoever takes its lease puts it there, or a supervisor whose scheduler was killed. What was lost before
-the checkpoint or the record that is there doesn't count: the trial gets on, however often nodes die.
+What a lost holder said of itself goes to ``losses/<token>`` of the trial's folder, with the time of its last beat, by
+the one rename that takes its lease away: whoever takes that does it, or a supervisor whose scheduler was killed. What
+was lost before the checkpoint or the record that is there doesn't count: the trial gets on, however often nodes die.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from dstbench.results.steady import entries, is_there, modified, steadily
 
 FOLDER = "losses"
 """In a trial's folder."""
+HOLDER = "holder.json"
+"""In a lease: who holds it, since when; touched at every beat."""
 MOST = 3
 """Workers that a trial may lose without getting on."""
 _LARGEST = 2**16  # bytes of what a holder says
 
 
-def note(said: Path, folder: Path, token: str) -> None:
-    """Keep what a lost holder of a trial said of itself; nothing where that can't be."""
+def note(held: Path, folder: Path) -> None:
+    """Take a lost holder's lease away, and keep what it said of itself; nothing where that can't be."""
     with suppress(OSError):
         steadily(lambda: (folder / FOLDER).mkdir(exist_ok=True))
-        steadily(lambda: said.rename(folder / FOLDER / f"{token}.json"))
+        noted = folder / FOLDER / held.name
+        steadily(lambda: held.rename(noted))
+        for unfinished in entries(noted):
+            if unfinished.name != HOLDER:
+                unfinished.unlink()
 
 
 def lost_on(folder: Path) -> list[str]:
@@ -39,7 +45,7 @@ def lost_on(folder: Path) -> list[str]:
         return []
     kept = [folder / FILE, *(path for path in entries(folder) if path.name.startswith("checkpoint"))]
     since = max(modified(path) or 0.0 for path in kept)
-    later = [(when, path) for path in lost if (when := modified(path) or 0.0) > since]
+    later = [(when, path) for path in lost if (when := modified(path / HOLDER) or 0.0) > since]
     return [_node(path) for _, path in sorted(later)]
 
 
@@ -65,7 +71,7 @@ def name_of(said: Mapping[str, Any]) -> str:
 
 def _node(path: Path) -> str:
     with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(read_plain(path, _LARGEST))
+        said = json.loads(read_plain(path / HOLDER, _LARGEST))
         if isinstance(said, dict):
             return name_of(said)
     return "unknown"

@@ -180,6 +180,8 @@ def evaluate(running: RunningTrial, split: AnySplit) -> dict[str, float]:
             outputs = model(laid_out(inputs, memory_format(running.training))).float()
         sums = sums + task.sums(outputs, targets).double()
         seen += task.count(targets)
+    (width,) = ranks.most([sums.numel()])  # a rank that had no batch knows of no sums
+    sums = sums.reshape(-1) if seen else sums.new_zeros(width)
     everywhere = ranks.add_up(torch.tensor(float(seen), device=device, dtype=torch.float64))
     if int(everywhere) != len(split):
         raise StrategyError(f"{int(everywhere)} {task.samples} were evaluated, of {len(split)}")
