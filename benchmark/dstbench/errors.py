@@ -47,7 +47,9 @@ def fault(error: BaseException) -> str:
 def nearest(name: str, choices: Iterable[str]) -> str:
     """End of an error message: the names nearest to ``name``, or all of them where none is near."""
     known = sorted(set(choices))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    spelled = {choice.casefold(): choice for choice in known}
+    folded = difflib.get_close_matches(name.casefold(), spelled, n=3, cutoff=0.5)
+    close = [spelled[choice] for choice in folded]
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; known: {', '.join(known)}" if known else ""

@@ -72,6 +72,22 @@ def test_a_folder_that_is_not_there_is_bad_usage(arguments):
     assert "expected an existing folder, got 'nowhere'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["leaderboard", "RESULTS", "--out", "OUT"],
+        ["results", "ci-template", "--out", "OUT"],
+        ["plugins", "new", "mine", "--out", "OUT"],
+    ],
+)
+def test_a_folder_that_can_not_be_made_is_an_error_in_a_line(results, tmp_path, command):
+    places = {"RESULTS": results, "OUT": tmp_path / ("long" * 100)}
+    done = call(*(places.get(word, word) for word in command))
+    assert done.exit_code == 2
+    assert done.output.strip().splitlines()[-1].startswith("error: ")
+    assert "File name too long" in done.output
+
+
 def test_an_unknown_board_is_bad_usage(results):
     done = call("leaderboard", results, "--board", "acuracy")
     assert done.exit_code == 2

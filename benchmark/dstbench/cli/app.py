@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Annotated, Any
 
@@ -27,6 +28,12 @@ from dstbench.results.storage import is_full
 FULL = 73
 """The exit code where nothing more can be written: that of sysexits.h for a file that can't be made."""
 
+_UNUSABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
+"""What is said of a path that can't be used as a user meant it, such as an ``--out`` in a read-only folder."""
+
 
 class _Group(TyperGroup):
     """Turns what a user got wrong into a message and exit code 2, without a traceback."""
@@ -41,11 +48,12 @@ class _Group(TyperGroup):
             typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
             raise typer.Exit(2) from None
         except OSError as error:
-            if not is_full(error):
+            unusable = error.filename is not None and error.errno in _UNUSABLE
+            if not (is_full(error) or unusable):
                 raise
             place = f"{error.filename}: " if error.filename else ""
             typer.secho(f"error: {printable(place + str(error.strerror))}", fg=typer.colors.RED, err=True)
-            raise typer.Exit(FULL) from None
+            raise typer.Exit(FULL if is_full(error) else 2) from None
 
 
 app = typer.Typer(

@@ -22,7 +22,9 @@ FAULT = 70
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-results_app = typer.Typer(help="Results folders: merge, validate, show.", no_args_is_help=True)
+results_app = typer.Typer(
+    help="Results folders: merge, validate, show; hand in, verify and publish results.", no_args_is_help=True
+)
 
 
 def leaderboard(

@@ -68,6 +68,26 @@ def test_a_model_that_asks_for_sizes_is_traced_on_an_example(inputs):
     assert set(vars(model)) == attributes
 
 
+def test_an_example_is_gone_through_without_a_progress_bar(monkeypatch):
+    """Its lock would be a semaphore that a trial's process leaves behind, which Python warns of after the run."""
+    bars = []
+    monkeypatch.setattr(
+        torch.fx.interpreter, "tqdm", lambda *args, **kwargs: bars.append(args) or pytest.fail("a bar")
+    )
+
+    class Moves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(x.transpose(1, 2).flatten(1))
+
+    graph = trace(Moves(), torch.zeros(3, 2, 2))
+    assert not bars
+    assert [tuple(n.meta["shape"]) for n in graph.nodes if n.op == "call_module"] == [(3, 2)]
+
+
 def test_an_example_is_not_written_to():
     class InPlace(Sized):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -325,3 +325,6 @@ def test_the_command_refuses_what_nothing_is_published_for():
     done = run("--model", "resnet5")
     assert done.exit_code == 2
     assert "--model: nothing is published here for 'resnet5'; did you mean 'resnet50'" in done.output
+    done = run("--method", "rgl")
+    assert done.exit_code == 2
+    assert "nothing is published here under 'rgl'; did you mean 'RigL'" in done.output

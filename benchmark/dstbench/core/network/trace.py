@@ -188,6 +188,14 @@ def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
 class _Watched(torch.fx.Interpreter):
     """Writes down what each node was."""
 
+    def walk(self, *inputs: Any) -> None:
+        """As ``run``, without its progress bar: that holds a semaphore, left behind by a trial's abrupt end."""
+        self.args_iter = iter(inputs)
+        for node in self.graph.nodes:
+            self.env[node] = self.run_node(node)
+            for used in self.user_to_last_uses.get(node, ()):
+                del self.env[used]
+
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         _note(n, value)
@@ -205,7 +213,7 @@ def _annotate(graph: torch.fx.Graph, model: nn.Module, example: Inputs | None) -
         given, rest = _bound(model, example)
         given |= rest
         inputs = [given[str(node.target)] for node in graph.nodes if node.op == "placeholder"]
-        _Watched(model, graph=graph).run(*inputs)
+        _Watched(model, graph=graph).walk(*inputs)
     except Exception:  # of arguments that are no tensors, or of a shape that the graph doesn't take
         return
 
