@@ -162,8 +162,10 @@ def test_ranks_that_part_are_named_with_layer_and_step(ended):
 
 
 def test_divergence_on_one_rank_is_divergence(ended):
+    """Whichever sees it first: the loss of an epoch, or an update of the topology."""
     event, _ = ended["nan"]
-    assert (event.status, event.reason.removeprefix("rank 1: ")) == ("diverged", "the training loss is nan")
+    assert event.status == "diverged"
+    assert "the training loss is nan" in event.reason or "aren't finite" in event.reason, event.reason
 
 
 def test_ranks_that_stop_go_on_bit_for_bit(ended):

@@ -125,9 +125,9 @@ def run_local(
                     if child.process.is_alive():
                         _enforce(child, grace, stop)
                         continue
-                    running.remove(child)
-                    slots.append(child.slot)
                     _finish(child, queue, halt, stop)
+                    running.remove(child)  # not before: what interrupts leaves the lease to _stop
+                    slots.append(child.slot)
         finally:
             _stop(running, grace)
     halt.check()
