@@ -172,13 +172,19 @@ def _dataset_findings(factory: Callable[..., Any], metadata: Mapping[str, Any]) 
         yield "type", f"expected TaskData or ImageData, got {type(data).__name__}"
 
 
-def _task_findings(data: TaskData, metadata: Mapping[str, Any], task: Task) -> Findings:
-    entries = {"train_images": data.train.entries}
-    facts = {"input_shape": data.input_shape, "num_classes": data.num_classes, **entries}
-    for key, actual in facts.items():
+def _misdeclared(
+    data: TaskData | ImageData, metadata: Mapping[str, Any], sizes: Mapping[str, int]
+) -> Findings:
+    """What a data set is registered with that it isn't."""
+    for key, actual in {"input_shape": data.input_shape, "num_classes": data.num_classes, **sizes}.items():
         declared = metadata.get(key, actual)
         if (tuple(declared) if isinstance(declared, list) else declared) != actual:
             yield "metadata", f"registered with {key} {declared}, but it is {actual}"
+
+
+def _task_findings(data: TaskData, metadata: Mapping[str, Any], task: Task) -> Findings:
+    entries = {"train_images": data.train.entries}
+    yield from _misdeclared(data, metadata, entries)
     for name in ("train", "test"):
         split = getattr(data, name)
         counted = sum(task.count(split.take(batch)[1]) for batch in split.passes(64))
@@ -190,10 +196,7 @@ def _task_findings(data: TaskData, metadata: Mapping[str, Any], task: Task) -> F
 
 def _image_findings(data: ImageData, metadata: Mapping[str, Any]) -> Findings:
     sizes = {f"{split}_images": len(getattr(data, split)) for split in ("train", "validation", "test")}
-    for key, actual in {"input_shape": data.input_shape, "num_classes": data.num_classes, **sizes}.items():
-        declared = metadata.get(key, actual)
-        if (tuple(declared) if isinstance(declared, list) else declared) != actual:
-            yield "metadata", f"registered with {key} {declared}, but it is {actual}"
+    yield from _misdeclared(data, metadata, sizes)
     for name in ("train", "validation", "test"):
         split = getattr(data, name)
         if not len(split):
