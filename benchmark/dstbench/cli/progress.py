@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from dstbench.cli.eta import Remaining, duration
+from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.forecast import Forecast
@@ -58,7 +59,8 @@ class Progress:
         wall = ahead and ahead.wall
         takes = f"; about {duration(wall)}" if wall else ""
         self._print(
-            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train{skips}{takes}"
+            f"{plan.matrix.name}: {counted(len(plan.trials), 'trial')}, {known} there already, "
+            f"{train} to train{skips}{takes}"
         )
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")

@@ -10,6 +10,7 @@ import typer
 
 from dstbench.cli.eta import seconds_of
 from dstbench.cli.run import INTERRUPTED
+from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.claim import Open
@@ -94,6 +95,5 @@ def _said(results: Path, left: Open) -> str:
     )
     if not left:
         return f"{results}: nothing is open{stopped}"
-    return (
-        f"{results}: {len(left.order.train)} trials to train, {len(left.order.throughput)} to time{stopped}"
-    )
+    train = counted(len(left.order.train), "trial")
+    return f"{results}: {train} to train, {len(left.order.throughput)} to time{stopped}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.errors import BadInput
 from dstbench.report.values import shortened
 from dstbench.results.labels import spec_text
-from dstbench.results.printable import printable
+from dstbench.results.printable import counted, printable
 from dstbench.results.record import Record, canonical
 from dstbench.results.rules import EVALUATION
 
@@ -172,7 +172,7 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
 def ages(older: Mapping[str, str]) -> list[str]:
     """What ``outdated`` gave, for people: how many trials are older than the code, and why."""
     return [
-        f"{n} trials are older than this code: {which}"
+        f"older than this code: {counted(n, 'trial')}: {which}"
         for which, n in sorted(Counter(older.values()).items())
     ]
 

@@ -1,4 +1,4 @@
-"""Submissions verified: the record against itself, its checkpoint, its accuracy, its first steps trained anew."""
+"""Submissions verified: the record against itself, its checkpoint, its metrics, its first steps trained anew."""
 
 from __future__ import annotations
 

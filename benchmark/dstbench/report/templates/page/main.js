@@ -94,7 +94,7 @@ const drawTable = () => {
   built = wanted;
   filterTable(left);
   const count = board.order.filter((id) => left[id]).length;
-  $("count").textContent = `${count.toLocaleString("en")} of ${board.order.length.toLocaleString("en")} rows`;
+  $("count").textContent = `${count.toLocaleString("en")} of ${counted(board.order.length, "row")}`;
 };
 const onSort = (sort) => { // the table has done it already
   state.sort = sort;

@@ -37,7 +37,7 @@ const curvesOf = (row) => {
   const { epochs, rows: known } = data.details.curves;
   if (!known[row.id]) return [element("p", { class: "lead" }, data.details.points ? "None were recorded." : "Left out of a page of so many rows: the command below prints them.")];
   const [at, figures] = known[row.id];
-  const drawn = Object.entries(figures).map(([name, figure]) => [data.details.figures[name], pointsOf(figure, epochs[at])]);
+  const drawn = Object.entries(figures).map(([name, figure]) => [name === "score_validation" ? `validation ${row.metric}` : data.details.figures[name], pointsOf(figure, epochs[at])]);
   return [element("div", { class: "curves" }, ...drawn.filter(([, points]) => points.length > 1).map(([title, points]) => drawCurve(title, points)))];
 };
 const layersOf = (row) => {
@@ -54,7 +54,7 @@ const trialsOf = (row) => {
   const all = trials(row);
   if (!all.length) return [element("p", {}, row.source ?? "", " ", ...(row.address ? [element("a", { href: row.address }, row.address)] : []))];
   const head = element("tr", {}, ...["seed", isTop1(row) ? "top-1 %" : row.metric, "ended", "began", "finished", "key"].map((text) => element("th", { scope: "col" }, text)));
-  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show(isTop1(row) ? "accuracy" : "score", trial.score), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
+  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show(isPercent(row) ? "percent" : "score", trial.score), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
   const made = [...Map.groupBy(all, (trial) => trial.made)];
   const lists = made.flatMap(([text, members]) => [
     ...(made.length > 1 ? [element("p", { class: "lead" }, `seeds ${members.map((trial) => trial.seed).join(", ")}`)] : []),
@@ -71,7 +71,7 @@ const figuresOf = (row) => list(data.columns
   .filter((column) => column.key !== "rank" && column.key !== "method" && !isMissing(row[column.key]))
   .map((column) => {
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
-    const range = isMissing(low) ? "" : ` [${show(column.kind, low).replace("×", "")}, ${show(column.kind, high).replace("×", "")}]`;
+    const range = isMissing(low) ? "" : ` [${[low, high].map((end) => show(kindIn(column, row), end).replace("×", "")).join(", ")}]`;
     return [column.title, `${shown(column, row)}${range}`];
   }));
 const fillPanel = (row) => {
