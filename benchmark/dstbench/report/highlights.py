@@ -85,8 +85,19 @@ def facts(rows: list[Row], loaded: LoadedResults) -> list[Tile]:
         count(len({row["model"] for row in rows}), "model"),
         count(len({row["dataset"] for row in rows}), "data set"),
         count(len({record["trial"]["seed"] for record in loaded.records}), "seed"),
+        *_budget(loaded),
     ]
     return counts + ([count(len(loaded.rejected), "file") | {"what": "left out"}] if loaded.rejected else [])
+
+
+def _budget(loaded: LoadedResults) -> list[Tile]:
+    """How long trials trained: the steps of those that finished."""
+    finished = (record["measures"].get("steps") for record in loaded.records if record["status"] == "ok")
+    steps = sorted({int(number) for number in finished if number})
+    if not steps:
+        return []
+    number = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return [{"value": number, "what": "step a trial" if steps == [1] else "steps a trial"}]
 
 
 def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:

@@ -46,8 +46,9 @@ const labeller = (root, frame, taken) => (lines, x, y, { style = { class: "tag" 
   const node = svg("text", style);
   node.append(...lines.map((line) => svg("tspan", {}, line)));
   root.append(node);
-  const LINE = 14, w = Math.max(...[...node.children].map((line) => line.getComputedTextLength())), h = 13 + LINE * (lines.length - 1);
-  const near = [[11, 4], [-11 - w, 4], [-w / 2, -11], [-w / 2, 20], [11, -9], [-11 - w, -9], [11, 18], [-11 - w, 18]];
+  const LINE = 14, w = Math.max(...[...node.children].map((line) => line.getComputedTextLength())), hang = LINE * (lines.length - 1), h = 13 + hang;
+  const near = [[11, 4], [-11 - w, 4], [-w / 2, -11], [-w / 2, 20 + hang], [11, -9], [-11 - w, -9], [11, 18 + hang], [-11 - w, 18 + hang]];
+  if (hang) near.unshift([11, 4 + hang / 2], [-11 - w, 4 + hang / 2], [11, 4 + hang], [-11 - w, 4 + hang]);
   const far = always ? [30, 55, 80, 110, 140].flatMap((d) => [0, 24, -24, 48, -48, 72, 96, 130, 165, 200].flatMap((dy) => [[d, dy + 4], [-d - w, dy + 4]])) : [];
   for (const [i, [dx, dy]] of [...near, ...far].entries()) {
     const box = { l: x + dx - 2, r: x + dx + w + 2, t: y + dy - h + 2, b: y + dy + 3 }; // dy is the last line's

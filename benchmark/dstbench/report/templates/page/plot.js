@@ -8,6 +8,7 @@ const VIEWS = { // of each: the figure, whether less is better, and how its axis
   density: { value: (r) => r.density_requested, cheap: true, unit: "", says: "a line a method", lines: true },
 };
 const MOST = 1500; // points that are drawn; the tables hold the rest
+const FEW = 16; // so many are all named, where there is room
 const number = (value, digits) => (isMissing(value) ? MISSING : value.toFixed(digits));
 const describe = (r) => [
   r.method + (r.control ? " (control)" : ""),
@@ -100,15 +101,19 @@ const labelPoints = (root, { points, best, X, Y, off, mark, frame, narrow }) => 
   const taken = points.map((p) => ({ l: X(p.x) - 7, r: X(p.x) + 7, t: Y(p.y) - 7, b: Y(p.y) + 7 }));
   const tag = labeller(root, frame, taken), before = root.querySelector("circle");
   const widths = narrow ? [24, 14] : [60, 30];
-  const named = points.filter((p) => p.r.control || best.has(p.r));
-  const first = (p) => (best.has(p.r) ? 0 : 1), said = new Set();
+  const alone = (p) => points.every((other) => other === p || Math.hypot(X(p.x) - X(other.x), Y(p.y) - Y(other.y)) > 14);
+  const named = points.filter((p) => p.r.control || best.has(p.r) || (points.length <= FEW && alone(p))); // whose name is plain
+  const first = (p) => (best.has(p.r) ? 0 : p.r.control ? 1 : 2), said = new Set();
   named.sort((a, b) => first(a) - first(b) || a.r.method.length - b.r.method.length); // winners, then the plain controls
-  for (const p of named.slice(0, 40)) { // a winner is named even far from its point, and never cut
-    const below = off(p) ? ` ${mark} ${scoreText(p.r)}` : ""; // what lies off the axis says where
-    const name = `${best.has(p.r) ? "★ " : ""}${p.r.method}${below}`;
-    const texts = [...(best.has(p.r) ? widths : widths.slice(0, 1)).map((most) => wrapped(name, most)), ...(best.has(p.r) ? [["★"]] : [])];
-    if (texts.some((lines) => tag(lines, X(p.x), Y(p.y), { always: best.has(p.r), before }))) said.add(p);
-  }
+  const textsOf = (p) => { // what lies off the axis says where
+    const name = `${best.has(p.r) ? "★ " : ""}${p.r.method}${off(p) ? ` ${mark} ${scoreText(p.r)}` : ""}`;
+    return (best.has(p.r) ? widths : widths.slice(0, 1)).map((most) => wrapped(name, most));
+  };
+  const put = (p, texts, always = false) => texts.some((lines) => tag(lines, X(p.x), Y(p.y), { always, before })) && said.add(p);
+  const wanted = named.slice(0, 40), winners = wanted.filter((p) => best.has(p.r));
+  for (const p of winners) put(p, textsOf(p));
+  for (const p of winners) if (!said.has(p)) put(p, [...textsOf(p), ["★"]], true); // even far from its point, and never cut
+  for (const p of wanted) if (!said.has(p)) put(p, textsOf(p));
   for (const p of points.filter((p) => off(p) && !said.has(p)).slice(0, 20)) tag([`${mark} ${scoreText(p.r)}`], X(p.x), Y(p.y), { style: {} });
 };
 const drawLegend = (points, dense, best, view) => {
