@@ -190,7 +190,7 @@ def test_bold_and_arrows_in_latex(errors):
     bold = [line.split(" & ")[0] for line in lines if r"\textbf" in line]
     assert "uniform · unstructured · magnitude · gradient".replace("·", r"$\cdot$") in bold
     assert METHOD.replace("·", r"$\cdot$") not in bold
-    assert any(r"$\Delta$ dense below 0 is better of squared error." in line for line in lines)
+    assert any(r"$\Delta$ dense: below 0 is better." in line for line in lines)
 
 
 def test_machines_find_it_under_its_name(errors, text, tmp_path):

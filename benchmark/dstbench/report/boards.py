@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
-from dstbench.report.scores import gain, joined, keeps, shows
+from dstbench.report.scores import OF_TEXTS, below_zero, gain, joined, keeps, shows
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES
@@ -82,11 +82,7 @@ def titled(column: Column, metrics: Sequence[Ranking]) -> Column:
 def _said_of_differences(metrics: Sequence[Ranking]) -> str:
     """``In percent points.``, ``In nats per token: below 0 is better.``"""
     units = joined([metric.unit_of_differences for metric in metrics], "or")
-    sides = {metric.sign for metric in metrics}
-    if sides == {1}:
-        return f"In {units}."
-    side = "below 0 is better" if sides == {-1} else "below 0 is better where the metric is better lower"
-    return f"In {units}: {side}."
+    return f"In {': '.join(filter(None, (units, below_zero(metrics))))}."
 
 
 def _capital(text: str) -> str:
@@ -116,7 +112,12 @@ class Board:
         """The columns that a table of it has: how far rows were verified only where that was asked, and of metrics
         those by which some row is ranked."""
         metrics = set(table["metric"]) if "metric" in table else set()
-        return tuple(column for column in self.columns if column.key in table and shows(column.key, metrics))
+        empty = {key for key in OF_TEXTS if key in table and table[key].isna().all()}
+        return tuple(
+            column
+            for column in self.columns
+            if column.key in table and column.key not in empty and shows(column.key, metrics)
+        )
 
     def title(self, metrics: Sequence[Ranking]) -> str:
         """What people call it: ``FLOPs``, ``Accuracy``, ``Loss``."""

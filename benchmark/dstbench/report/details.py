@@ -1,6 +1,6 @@
 """What every row of the page was made of: its trials and where they ran, its curves over epochs, its layers.
 
-Curves are means over the seeds that finished: exploration from the records, loss, validation accuracy and density
+Curves are means over the seeds that finished: exploration from the records, loss, validation metric and density
 from ``curve.jsonl`` beside them, where that is there. A curve is written as its lowest and highest value and two
 letters a point, 4,095 steps between these; where a page would become too large, with fewer points.
 """

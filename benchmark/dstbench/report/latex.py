@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.report.apart import apart
 from dstbench.report.boards import Board
 from dstbench.report.leaderboards import group_of, in_order, summarise, with_versions
-from dstbench.report.scores import rankings_of, shows
+from dstbench.report.scores import below_zero, rankings_of, shows
 from dstbench.report.statistics import FEWEST, differences, holm, p_value
 from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, RATIOS
@@ -150,10 +150,8 @@ def _caption(board: Board, metrics: Sequence[Ranking], tested: bool, everywhere:
 
 def _differences(board: Board, metrics: Sequence[Ranking]) -> str:
     """What the sign of a difference means, where it isn't what most readers take it for."""
-    lower = [metric.name for metric in metrics if metric.sign < 0]
-    if "difference" not in COLUMNS[board.name] or not lower:
-        return ""
-    return escaped(f" Δ dense below 0 is better of {' and '.join(lower)}.")
+    said = below_zero(metrics)
+    return escaped(f" Δ dense: {said}.") if said and "difference" in COLUMNS[board.name] else ""
 
 
 def _line(row: Row, columns: Sequence[Column], bold: bool, board: Board) -> str:
@@ -201,7 +199,7 @@ def _measured(row: Row, column: Column) -> str:
     if metric.is_percent:
         text, spread = f"{value:{sign}.2f}", None if half is None else f"{half:.2f}"
     else:
-        places = max(_decimals(value, 4), 0 if half is None else _decimals(half, 2))
+        places = max(_decimals(value, 3 if sign else 4), 0 if half is None else _decimals(half, 2))
         text, spread = f"{value:{sign}.{places}f}", None if half is None else f"{half:.{places}f}"
     return f"${text}$" if spread is None else rf"${text} \pm {spread}$"
 

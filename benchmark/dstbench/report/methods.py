@@ -138,7 +138,7 @@ def _said(rows: Sequence[Mapping[Any, Any]]) -> str:
     """The metrics of the rows, with the direction of what is better lower."""
     metrics = dict.fromkeys(map(ranking_of_row, rows))
     return ", ".join(
-        "top-1 in percent" if one is TOP1 else f"{one.title} ({one.direction})" for one in metrics
+        "top-1 in percent" if one is TOP1 else f"{one.title}, {one.direction}" for one in metrics
     )
 
 

@@ -20,7 +20,7 @@ from dstbench.report.highlights import Card
 from dstbench.report.page_cells import METHOD_PARTS, gained, metric_axis
 from dstbench.report.published.beside import COLUMNS as PUBLISHED
 from dstbench.report.published.beside import Beside
-from dstbench.report.scores import rankings_of, shows
+from dstbench.report.scores import OF_TEXTS, rankings_of, shows
 from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, TIMED
 from dstbench.results.ranking import TOP1
@@ -112,11 +112,13 @@ def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
     listed = sorted(board.columns, key=lambda column: places.get(column.key, len(ahead)))
     metrics = {row.get("metric") for row in rows}
     said = rankings_of(row for row in rows if not row.get("published"))
+    empty = {key for key in OF_TEXTS if all(is_missing(row.get(key)) for row in rows)}
     constant = {key for key in ("model", "dataset") if len({row[key] for row in rows}) < 2}
     return [
         replace(column, extra=True) if column.key in constant or column.key in METHOD_PARTS else column
         for column in (titled(column, said) for column in listed)
         if column.key not in FOLDED
+        and column.key not in empty
         and shows(column.key, metrics)
         and (column.key != "tier" or any(row.get("tier") for row in rows))
     ]

@@ -18,6 +18,8 @@ Row = Mapping[Any, Any]
 
 OF_OTHERS = ("score", "score_validation", "metric", "better", "perplexity", "bits_per_character")
 """Columns of rows that are ranked by something else than top-1; those where all are have ``OF_TOP1`` instead."""
+OF_TEXTS = ("perplexity", "bits_per_character")
+"""Columns that are there where a row has a figure in them."""
 OF_TOP1 = ("top1", "top1_validation")
 
 
@@ -76,6 +78,13 @@ def said_of_sign(difference: float, ranking: Ranking) -> str:
     if ranking.sign > 0 or not difference:
         return ""
     return "(better)" if difference < 0 else "(worse)"
+
+
+def below_zero(metrics: Sequence[Ranking]) -> str:
+    """``below 0 is better``, of which metrics where it isn't so of all; "" where it is so of none."""
+    lower = [metric.name for metric in metrics if metric.sign < 0]
+    whose = "" if len(lower) == len(metrics) else f" for {joined(lower)}"
+    return f"below 0 is better{whose}" if lower else ""
 
 
 def joined(names: Sequence[str], last: str = "and") -> str:

@@ -46,7 +46,7 @@ class Point:
     tip: str
     method: str
     measured: float
-    leads: bool  # may be called the fastest: it gains, undisturbed, and has kept its accuracy
+    leads: bool  # may be called the fastest: it gains, undisturbed, and is as good as dense
 
 
 @dataclass(frozen=True)

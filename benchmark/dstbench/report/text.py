@@ -17,7 +17,7 @@ from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
-from dstbench.report.scores import rankings_of, score_of
+from dstbench.report.scores import below_zero, rankings_of, score_of
 from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.values import (
     ITSELF,
@@ -177,8 +177,7 @@ def _said_of_metrics(metrics: Sequence[Ranking]) -> str:
 
 def _said_of_changes(metrics: Sequence[Ranking]) -> str:
     units = dict.fromkeys(one.unit_of_differences for one in metrics)
-    below = [one.name for one in metrics if one.sign < 0]
-    return " or ".join(units) + (f", below 0 is better of {' and '.join(below)}" if below else "")
+    return ", ".join(filter(None, (" or ".join(units), below_zero(metrics))))
 
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:

@@ -25,7 +25,7 @@ from dstbench.results.record import Record, Rejected, canonical, search_files
 
 TIERS = ("refused", "reported", "re-evaluated", "replayed", "reproduced elsewhere")
 """What is known of a result, the least first: it contradicts itself or what was measured again; its submitter's word,
-the checkpoint recounted at most; the checkpoint has the accuracy it is said to have; the first steps, retrained, go
+the checkpoint recounted at most; the checkpoint gives the metric it is said to give; the first steps, retrained, go
 the same way; all of it, retrained by the verifier, comes to the same."""
 REFUSED, REPORTED, EVALUATED, REPLAYED, REPRODUCED = TIERS
 VERSION = 1

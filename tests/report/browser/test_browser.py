@@ -13,7 +13,7 @@ from dstbench.report.leaderboards import leaderboards
 from dstbench.report.page import VIEWS, write_leaderboards
 from dstbench.report.values import show
 from dstbench.results.table import load_results
-from fakes.records import make_record, write
+from fakes.records import make_record, measures_of, write
 
 BOARD = ".board:not([hidden])"
 
@@ -190,6 +190,21 @@ def test_a_board_of_losses_speaks_of_losses(opened, losses, width):
     page.click(".grid .open:text-is('set')")
     page.wait_for_selector("dialog[open]")
     assert "1.203 [1.1" in page.inner_text("#panel-body")
+
+
+def test_a_metric_of_others_is_text_alone(opened, tmp_path):
+    """The title of what a record is ranked by is its writer's: no markup comes of it."""
+    title = "loss <img src=x onerror=alert(1)> (nats)"
+    measures = measures_of(0.0) | {"metric": {"key": "loss", "title": title, "better": "lower"}, "score": 1.5}
+    del measures["top1"]
+    records = [make_record("rigl", 0, measures=measures | {"task": "own", "metrics": {"loss": 1.5}})]
+    write_leaderboards(write(tmp_path / "results", records), tmp_path)
+    page = opened(file=tmp_path / "index.html")
+    page.click(".grid .open")
+    page.wait_for_selector("dialog[open]")
+    assert page.locator("img").count() == 0
+    assert title in page.inner_text(".dt-scroll-head")
+    assert "perplexity" not in page.inner_text(".dt-scroll-head")
 
 
 def test_paper_has_the_plot_and_the_table(opened, losses):
