@@ -25,6 +25,7 @@ from dstbench.report.statistics import (
     paired,
     pareto,
 )
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import ITSELF, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
 from dstbench.results.table import settings_text
@@ -69,7 +70,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     A row whose trials all failed or were skipped is there too, with its reason and no measures.
     """
-    return summary_of(apart(results.to_dict("records")))
+    return summary_of(apart(rows_of(results)))
 
 
 def summary_of(trials: Trials) -> pd.DataFrame:
@@ -92,7 +93,7 @@ def summary_of(trials: Trials) -> pd.DataFrame:
 def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """For each board all columns of a summary and ``rank``, in its order: by model, data set, density, then its own
     measure. The index says where in the summary a row stood."""
-    rows = summary.to_dict("records")
+    rows = rows_of(summary)
     return {board.name: _in_order(summary, rows, board) for board in BOARDS}
 
 
@@ -195,7 +196,9 @@ def _calm(finished: Trials) -> Trials:
 
 
 def _known(trials: Trials, name: str) -> list[Any]:
-    return [trial[name] for trial in trials if not is_missing(trial[name])]
+    return [  # as ``is_missing``, without a call for each of a million figures
+        value for trial in trials if (value := trial[name]) is not None and value == value and value != ""
+    ]
 
 
 def _mean(trials: Trials, name: str) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from dstbench.report.page_cells import METHOD_PARTS, gained, metric_axis
 from dstbench.report.published.beside import COLUMNS as PUBLISHED
 from dstbench.report.published.beside import Beside
 from dstbench.report.scores import ranking_of_row, shows
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED
 from dstbench.results.ranking import TOP1
@@ -49,7 +50,7 @@ class Listing:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows as mappings."""
-        return self.table.to_dict("records")
+        return rows_of(self.table)
 
 
 def listing(ordered: Mapping[str, pd.DataFrame], beside: Beside) -> Listing:

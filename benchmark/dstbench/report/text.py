@@ -19,6 +19,7 @@ from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
 from dstbench.report.scores import ranking_of_row, score_of
 from dstbench.report.sheet import Entry, Field, Sheet
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 from dstbench.results.printable import cell
@@ -76,7 +77,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
     ``beside`` says where the published rows that ``table`` holds are from.
     """
     columns = [column for column in board.shown(table) if not column.extra and column.key not in _SAID]
-    rows = table.to_dict("records")
+    rows = rows_of(table)
     lines = [
         f"# {board.title}",
         "",
@@ -119,7 +120,7 @@ def render_text(
         return Text("No results yet.")
     speeds = _ranks(tables["throughput"]) if "throughput" in tables else {}
     blocks = [
-        _block(str(model), str(dataset), _ordered(rows.to_dict("records"), str(dataset), speeds), limit)
+        _block(str(model), str(dataset), _ordered(rows_of(rows), str(dataset), speeds), limit)
         for (model, dataset), rows in table.groupby(["model", "dataset"], sort=True)
     ]
     legend = (
@@ -145,9 +146,7 @@ def render_text(
 
 
 def _metrics(table: pd.DataFrame) -> list[Ranking]:
-    return list(dict.fromkeys(ranking_of_row(row) for row in table.to_dict("records") if row["seeds"])) or [
-        TOP1
-    ]
+    return list(dict.fromkeys(ranking_of_row(row) for row in rows_of(table) if row["seeds"])) or [TOP1]
 
 
 def _said_of_metrics(table: pd.DataFrame) -> str:
@@ -177,7 +176,7 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
     if table.empty:
         return Text("Nothing to compare: no results on either side.")
     entries = []
-    for row in table.to_dict("records"):
+    for row in rows_of(table):
         change = Column("difference", "", "", "points", interval=True).text(row)
         kind: Kind = "percent" if row["metric"] == TOP1.title else "score"
         numbers = (show(kind, row["before"]), show(kind, row["after"]), change, row["verdict"])
@@ -275,7 +274,7 @@ def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 def _ranks(table: pd.DataFrame) -> dict[tuple[Any, ...], tuple[int, Any]]:
     """Each row's place and rank on another board."""
-    return {_identity(row): (place, row["rank"]) for place, row in enumerate(table.to_dict("records"))}
+    return {_identity(row): (place, row["rank"]) for place, row in enumerate(rows_of(table))}
 
 
 def _ordered(

@@ -22,6 +22,7 @@ _SHOWN = bytes((*range(32, 127), 10))  # of ASCII
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _MANY = b"0" * 70
 _GREAT = re.compile(rb"[+-]?0*(?:[3-9]\d|\d{3})")  # an exponent
+_GREAT_SIGNED = re.compile(rb"e[+-](?:[3-9]\d|\d\d\d)")
 _SMALL = re.compile(r"(?<![\d.])-?(?:0\.0000\d+|\d(?:\.\d+)?e-\d+)")
 """A float below 1e-4, for which json has an exponent of two digits and orjson often another form."""
 
@@ -81,7 +82,7 @@ def is_plain(text: str, canonical: bool = False) -> bool:
         brackets = whole.translate(None, _NO_BRACKETS_OR_QUOTES).replace(b'""', b"")
         digits = whole.translate(_DIGITS)
         # a bracket in a text leaves a quote before it
-        if not (b'"' in brackets or _MANY in digits or b"e+" in whole or b"e-" in whole):
+        if not (b'"' in brackets or _MANY in digits or _GREAT_SIGNED.search(whole)):
             return _is_shallow(brackets)
     parts = text.split('"')  # none is escaped: every quote begins or ends a text
     if max(map(len, parts[1::2]), default=0) > TEXT:

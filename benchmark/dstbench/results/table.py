@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -218,10 +219,11 @@ def roots(paths: Paths) -> list[Path]:
     return folders
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record) -> Row:
     """Flatten one record."""
     trial, measures, provenance = record["trial"], record["measures"], record["provenance"]
-    recipe = trial["recipe"]
+    # how its speed is measured is no part of what a trial is, nor of its key
+    text = canonical({name: value for name, value in trial.items() if name not in ("seed", "measure")})
     return {
         "key": record["key"],
         "status": record["status"],
@@ -230,20 +232,33 @@ def _row(record: Record) -> dict[str, Any]:
         "label": record["label"],
         "method": record["label"],  # as boards and ``compare`` call it
         "control": record["control"],
+        **_of_trial(text),
+        "seed": trial["seed"],
+        "trial": text,
+        "versions": _versions(provenance),
+        **{key: read(measures) if read else measures.get(key) for key, read in _FRAMED},
+        "dataset_fingerprint": provenance.get("dataset_fingerprint"),
+        # records of before the rules had a number are by the first
+        "evaluation": provenance.get("evaluation", 1 if record["status"] == "ok" else None),
+    }
+
+
+_FRAMED = tuple((key, row.read) for key, row in MEASURES.items() if row.framed)
+
+
+@lru_cache(4096)  # it is the same for all seeds
+def _of_trial(text: str) -> Row:
+    """What a row says of its trial's configuration, its seed apart, as JSON."""
+    trial = json.loads(text)
+    recipe = trial["recipe"]
+    return {
         **{kind: spec_text(spec) if (spec := recipe.get(kind)) else None for kind in STRATEGIES},
         "model": spec_text(trial["model"]),
         "dataset": spec_text(trial["dataset"]),
         "density_requested": float(trial["density"]),
-        "seed": trial["seed"],
+        "seed": None,  # each its own
         "training": settings_text(trial),
         "dense_layers": "+".join(recipe.get("dense_layers") or ()) or None,
-        # how its speed is measured is no part of what a trial is, nor of its key
-        "trial": canonical({name: value for name, value in trial.items() if name not in ("seed", "measure")}),
-        "versions": _versions(provenance),
-        **{key: row.value(measures) for key, row in MEASURES.items() if row.framed},
-        "dataset_fingerprint": provenance.get("dataset_fingerprint"),
-        # records of before the rules had a number are by the first
-        "evaluation": provenance.get("evaluation", 1 if record["status"] == "ok" else None),
     }
 
 

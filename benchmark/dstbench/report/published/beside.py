@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dstbench.report.published.figures import Figure, Table, published_tables
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
 from dstbench.runner.matrix.config import Training
 
@@ -55,7 +56,7 @@ class Beside:
 
 def stand_beside(summary: pd.DataFrame) -> Beside:
     """What was published for the models, data sets and densities of ``summarise``'s table."""
-    ours = summary.to_dict("records")
+    ours = rows_of(summary)
     places = dict.fromkeys(_place(row) for row in ours)
     placed = [(place, name, figure) for place in sorted(places, key=_order) for name, figure in _of(place)]
     sources = _sources(placed)
@@ -165,7 +166,7 @@ def _within(table: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     for row in rows:
         there.setdefault(_place(row), []).append(row)
     blank = dict.fromkeys((*table.columns, *COLUMNS))
-    ours = [{**blank, **row} for row in table.to_dict("records")]
+    ours = [{**blank, **row} for row in rows_of(table)]
     mixed: list[Row] = []
     for row, after in zip(ours, [*ours[1:], None], strict=True):
         mixed.append(row)
