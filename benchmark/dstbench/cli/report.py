@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dstbench.errors import BadInput, nearest
+from dstbench.results.tuning import settings_said, tries_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -308,12 +309,19 @@ def show(
             )
         _json(matching[0])
         return
-    trials = frame((*loaded.records, *loaded.tuning))
+    tuning = tuple({**record, "label": _tuning_label(record)} for record in loaded.tuning)
+    trials = frame((*loaded.records, *tuning))
     if as_json:
         typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
     else:
         to_terminal(render_trials(trials))
     name_rejected(_lines(loaded.rejected), loaded.faults)
+
+
+def _tuning_label(record: dict[str, Any]) -> str:
+    """What a tuning trial is called beside others."""
+    tries = settings_said(tries_of(record))
+    return f"tuning {record['label']}{f' ({tries})' if tries else ''}"
 
 
 def to_terminal(renderable: RenderableType) -> None:

@@ -21,6 +21,8 @@ from dstbench.results.record import Record, Rejected
 
 TUNED = "tuned"
 """The field of a record's provenance, which is no part of its key, that says how its settings were chosen."""
+TRIES = "tries"
+"""The same of a tuning trial: the settings that it tries."""
 EDGE = "at the edge of the grid"
 _LONGEST = 300  # characters of how a training ended
 _MOST = 1_000  # candidates of a record that is believed
@@ -32,6 +34,12 @@ Settings = Mapping[str, Any]
 def is_tuning(trial: Mapping[str, Any]) -> bool:
     """Whether a record's trial was evaluated on validation data alone, to choose settings by."""
     return trial.get("evaluated") == "validation"
+
+
+def tries_of(record: Record) -> Settings:
+    """The settings that a record's tuning trial tries, as far as it says so; none of any other trial."""
+    said = record["provenance"].get(TRIES)
+    return said if is_tuning(record["trial"]) and isinstance(said, dict) else {}
 
 
 @dataclass(frozen=True)

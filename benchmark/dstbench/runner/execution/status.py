@@ -17,7 +17,7 @@ from dstbench.results.labels import spec_text
 from dstbench.results.printable import printable
 from dstbench.results.record import FILE, Record, Rejected, read_trial, record_files
 from dstbench.results.table import CURVE
-from dstbench.results.tuning import is_tuning
+from dstbench.results.tuning import is_tuning, tries_of
 from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.lease import Holder, clock, look
 from dstbench.runner.execution.losses import given_up, lost_on
@@ -141,8 +141,8 @@ def _untimed(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
 
 def _failed(record: Record) -> dict[str, Any]:
     named = _named(record["label"], record["trial"], record["key"])
-    tunes = is_tuning(record["trial"])
-    return {**named, "tunes": tunes, "status": record["status"], "reason": record["reason"]}
+    tunes = {"tunes": is_tuning(record["trial"]), "settings": dict(tries_of(record))}
+    return {**named, **tunes, "status": record["status"], "reason": record["reason"]}
 
 
 def _named(label: str, trial: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import psutil
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
-from dstbench.results.tuning import TUNED, Tuning
+from dstbench.results.tuning import TRIES, TUNED, Tuning
 from dstbench.runner.execution.decision import decided, nothing_trained, says
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
@@ -320,6 +320,7 @@ def _named(job: Job, record: Mapping[str, Any]) -> Record:
         "provenance": {
             **job.provenance,
             **({TUNED: tuning.to_json()} if (tuning := tuning_of_job(job)) else {}),
+            **({TRIES: dict(job.settings)} if job.trial.tunes else {}),
             **record.get("provenance", {}),
         },
     }
