@@ -11,6 +11,7 @@ from dstbench.report.scores import gain, keeps, ranking_of_row, shows
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES
+from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ _FIRST = (
     "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
     "model", "dataset", "density_requested", "density", "setting", "seeds",
 )  # fmt: skip
-_LAST = ("tier", "statuses", "reason", "note")
+_LAST = (*TUNING_COLUMNS, "tier", "statuses", "reason", "note")
 
 
 NOISE = "synthetic"  # the data set of random inputs

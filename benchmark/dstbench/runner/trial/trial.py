@@ -24,6 +24,7 @@ from dstbench.results.storage import is_full, patiently
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.key import digest
+from dstbench.runner.matrix.plan import without_validation
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import loop, provenance, tensor_files
 from dstbench.runner.trial.batches import reading_workers
@@ -61,6 +62,8 @@ def run_trial(
 
     trackers: names of Accelerate's, told what the curve and the record hold, under ``run_name``.
 
+    A trial that is there to choose settings (``tunes``) is evaluated on validation data alone.
+
     A trial of several ``training.processes`` is run by calling this in as many, started as torchrun starts them:
     rank 0 writes what is written, and its record is the trial's. One that fails leaves its checkpoint, for whether
     a rank of it was killed is seen from outside alone.
@@ -94,7 +97,7 @@ def run_trial(
             running.tracking = Tracking(trackers, run_name, folder, record["trial"])
         loop.train(running)
         phase = "evaluate"
-        figures = loop.evaluate(running, running.data.test)
+        figures = None if trial.tunes else loop.evaluate(running, running.data.test)
         if first:
             measures = final_measures(running, figures)
             if running.tracking is not None:
@@ -126,6 +129,8 @@ def build_trial(
     """Everything up to the first step."""
     training = blueprint.trial.training
     data = blueprint.data(root, download)
+    if blueprint.trial.tunes and not len(data.validation):
+        raise BadInput(without_validation(blueprint.trial.dataset))
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
     sample = blueprint.sample(data.input_shape, data.num_classes)
