@@ -134,7 +134,7 @@ def training_cost(
         meter.add({}, total_steps, False)
         return meter
     division = _Division(model, method, dense_layers)
-    if allocation is None and method.init.needs and not division.by_shapes:
+    if allocation is None and (method.init.needs or method.calibrated) and not division.by_shapes:
         raise BadInput(f"allocation: {method.init} divides weights by gradients: say what it will be")
     clocks = [Clock(step, total_steps, steps_per_epoch) for step in range(total_steps + 1)]
     targets = [method.schedule(clock, check_density(density)) for clock in clocks]
@@ -156,10 +156,12 @@ def _integrate(
         return {name: round(d * meter.costs[name].weights) for name, d in allocation(density).items()}
 
     last = max((step for step, target in enumerate(targets) if target and step), default=0)
-    undecided = bool(method.init.needs)  # the first batch goes through the dense network
+    undecided = method.init.waits  # the first batch goes through the dense network
     held, steps = {} if undecided else active(), Counter[bool]()
     for step, due in enumerate(targets[1:], start=1):
-        needed = method.signals(due, density, updates_left=step <= last)
+        ahead = next((k for k, target in enumerate(targets[step : step + method.reach]) if target), None)
+        folds = method.folds(step <= last, ahead)
+        needed = method.signals(due, density, step <= last, folds)
         needed |= method.init.needs if undecided else Signal.NONE
         steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
         moves = due is not None and due.final != density
