@@ -11,7 +11,7 @@ name says units. Densities are fractions in [0, 1].
 
 from __future__ import annotations
 
-from dstbench.api.accumulators import Accumulator
+from dstbench.api.accumulators import Accumulator, Reset
 from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
 from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.samples import Examples, Samples, TaskData, Tokens
@@ -62,6 +62,7 @@ __all__ = [
     "Quota",
     "Random",
     "Recipe",
+    "Reset",
     "Rounds",
     "Samples",
     "Schedule",

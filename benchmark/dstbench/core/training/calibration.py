@@ -67,6 +67,17 @@ class Pass:
     dense: int  # gradients of all weights
 
 
+def passes_of(needs: Signal, foldings: Iterable[Folding]) -> tuple[int, int]:
+    """What a look at a sample costs: passes through the active weights and gradients of all weights. A forward pass
+    alone, or with a backward pass; H g costs as much as two of these, behind one for g."""
+    every = needs
+    for folding in foldings:
+        every |= folding.needs
+    if not every & (Signal.GRAD | Signal.ACTIVE_GRAD | Signal.OUTPUT_GRADIENTS | Signal.HESSIAN):
+        return 1, 0
+    return (6, 3) if Signal.HESSIAN in every else (2, 1)
+
+
 @dataclass
 class Rehearsal:
     """A copy of the network that goes through the rounds of an init. The network itself isn't touched, nor are random
@@ -83,14 +94,9 @@ class Rehearsal:
 
     def __post_init__(self) -> None:
         """Copy the network, with the values of rank 0. Raises BadInput where there is nothing to look at."""
-        rounds, gradients = (
-            self.rounds,
-            bool(self.needs & (Signal.GRAD | Signal.ACTIVE_GRAD | Signal.HESSIAN)),
-        )
-        self._backward = gradients or any(
-            folding.needs & (Signal.GRAD | Signal.ACTIVE_GRAD | Signal.OUTPUT_GRADIENTS)
-            for folding in self.foldings.values()
-        )
+        rounds = self.rounds
+        self._cost = passes_of(self.needs, self.foldings.values())
+        self._backward = self._cost[1] > 0
         if rounds.probe == "batch" and self.calibration is None:
             raise BadInput(
                 "calibration: the init looks at batches before training: pass "
@@ -123,17 +129,14 @@ class Rehearsal:
         count = self.rounds.batches if self.rounds.probe == "batch" else 1
         taken = [self._batch() for _ in range(count)]
         with _drawing(self.seed, number):
+            mean = self._mean(masks, taken) if Signal.HESSIAN in self.needs else {}
             for inputs, targets in taken:
                 self.activity.watch(self.foldings, number)
                 samples += batch_size(inputs) * ranks.world()
-                yield self._signals(inputs, targets, masks, taken)
+                yield self._signals(inputs, targets, masks, mean)
         self.activity.stop()
-        hessian = Signal.HESSIAN in self.needs
-        sparse, dense = (2, 1) if self._backward else (1, 0)
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        self.passes.append(
-            Pass(active, samples, sparse * (3 if hessian else 1), dense * (3 if hessian else 1))
-        )
+        self.passes.append(Pass(active, samples, *self._cost))
 
     def _batch(self) -> tuple[Inputs, Any]:
         if self.rounds.probe == "ones":
@@ -154,35 +157,33 @@ class Rehearsal:
                                      targets)  # fmt: skip
 
     def _signals(
-        self, inputs: Inputs, targets: Any, masks: Masks, taken: list[tuple[Inputs, Any]]
+        self, inputs: Inputs, targets: Any, masks: Masks, mean: Mapping[str, Tensor]
     ) -> dict[str, dict[str, Tensor]]:
         weights = {name: self.layers[name].weight for name in masks}
         with torch.enable_grad():
             loss = self._loss(inputs, targets)
             if not self._backward:
                 return {}
-            grads = _gradients(loss, weights, graph=Signal.HESSIAN in self.needs)
+            grads = _gradients(loss, weights, graph=bool(mean))
         ranks.average(dense := {name: gradient.detach().clone() for name, gradient in grads.items()})
         fields = {"grad": dense, "active_grad": {n: g.where(masks[n], 0) for n, g in dense.items()}}
-        if Signal.HESSIAN in self.needs:
-            fields["hessian"] = self._hessian(grads, weights, taken)
+        if mean:
+            with torch.enable_grad():
+                product: Any = sum((grads[name] * mean[name]).sum() for name in weights)
+                fields["hessian"] = _gradients(product, weights, graph=False)
+            ranks.average(fields["hessian"])
         return fields
 
-    def _hessian(
-        self, grads: Mapping[str, Tensor], weights: Mapping[str, Tensor], taken: list[tuple[Inputs, Any]]
-    ) -> dict[str, Tensor]:
-        """H g of a batch's loss, with g the mean gradient of all batches of the round, averaged over ranks."""
+    def _mean(self, masks: Masks, taken: list[tuple[Inputs, Any]]) -> dict[str, Tensor]:
+        """The gradient of the mean loss of batches, over all ranks."""
+        weights = {name: self.layers[name].weight for name in masks}
         mean = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         for inputs, targets in taken:
             with torch.enable_grad():
-                each = _gradients(self._loss(inputs, targets), weights, graph=False)
-            mean = {name: total + each[name] / len(taken) for name, total in mean.items()}
+                gradients = _gradients(self._loss(inputs, targets), weights, graph=False)
+            mean = {name: total + gradients[name] / len(taken) for name, total in mean.items()}
         ranks.average(mean)
-        with torch.enable_grad():
-            product: Any = sum((grads[name] * mean[name]).sum() for name in weights)
-            made = _gradients(product, weights, graph=False)
-        ranks.average(made)
-        return made
+        return mean
 
 
 def _gradients(of: Tensor, weights: Mapping[str, Tensor], graph: bool) -> dict[str, Tensor]:
