@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,11 @@ def build_trial(
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
     example = example_batch(blueprint, data.input_shape, data.num_classes, accelerator.device)
-    sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
+    ahead = (batch for epoch in count() for batch in batches.epoch(epoch))  # drawn as training will draw them
+    sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example, ahead)
+    ahead.close()
+    for look in sparsifier.passes:
+        meter.look(look.active, look.samples, look.sparse, look.dense)
     prepared, wrapped = accelerator.prepare(model, optimizer)
     if rank := accelerator.process_index:  # its entries are its own, and so is what a dropout draws for them
         torch.manual_seed(int(digest({"seed": blueprint.trial.seed, "rank": rank})[:15], 16))
