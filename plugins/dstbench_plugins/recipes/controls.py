@@ -22,3 +22,12 @@ def static() -> Recipe:
 def snip() -> Recipe:
     """SNIP (arXiv 1810.02340): the weights of largest |g·w| at the first batch, over the whole network, for good."""
     return Recipe(init="snip", schedule="never")
+
+
+def one_shot() -> Recipe:
+    """One-shot magnitude pruning (arXiv 1506.02626): the largest |w| of the weights that training starts from, over
+    the whole network, for good; what is left is tuned. For a matrix with ``start``: fresh weights say little.
+
+    Departure: once. The paper prunes and tunes several times, by thresholds of each layer.
+    """
+    return Recipe(init={"name": "magnitude", "share": "global"}, schedule="never")

@@ -259,12 +259,16 @@ def _check_data(
     data_root: str | Path | None,
     download: bool,
 ) -> None:
-    """Load every data set once: what is missing is said, or downloaded, before anything starts."""
-    from dstbench.runner.trial.blueprint import load_data
+    """Load every data set once, and find all weights: what is missing is said, or downloaded, before anything
+    starts."""
+    from dstbench.runner.trial.blueprint import find_start, load_data
 
     specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
     for spec in specs.values():
         load_data(registry, spec, data_root, download)
+    for start in {trial.trial.start for trial in due}:
+        if start is not None:
+            find_start(start, data_root, download)
 
 
 def _status(state: State, event: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import Normal, Recipe, named, recipe_of
 from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.validation import validated
 
 
@@ -23,6 +24,7 @@ class TrialSpec:
     recipe: Recipe  # the components in canonical form
     training: Training  # extended already, where the recipe has a multiplier
     measure: Measure = field(default_factory=Measure)
+    start: Start | None = None  # weights before there are masks; None: as the seed initialises them
 
     @property
     def components(self) -> dict[str, Normal]:
@@ -43,6 +45,7 @@ class TrialSpec:
             recipe_of(trial["recipe"]),
             validated(Training, trial["training"], "training"),
             validated(Measure, trial.get("measure", {}), "measure"),
+            validated(Start, trial["start"], "start") if trial.get("start") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -66,4 +69,5 @@ class TrialSpec:
             },
             "training": self.training.model_dump(mode="json", exclude_defaults=True),
             "measure": self.measure.model_dump(mode="json", exclude_defaults=True),
+            **({"start": self.start.model_dump(mode="json", exclude_defaults=True)} if self.start else {}),
         }
