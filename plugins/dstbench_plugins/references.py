@@ -222,3 +222,11 @@ OBD = """@inproceedings{lecun1989obd,
   booktitle = {Advances in Neural Information Processing Systems},
   year = {1989},
 }"""
+HAN = """@inproceedings{han2015learning,
+  title = {Learning both Weights and Connections for Efficient Neural Networks},
+  author = {Han, Song and Pool, Jeff and Tran, John and Dally, William J.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2015},
+  eprint = {1506.02626},
+  archiveprefix = {arXiv},
+}"""

@@ -237,8 +237,7 @@ def _row(record: Record) -> Row:
     trial, measures, provenance = record["trial"], record["measures"], record["provenance"]
     tuning = tuning_of(record)
     named = as_tuned(trial, tuning)
-    # how its speed is measured is no part of what a trial is, nor of its key
-    text = canonical({name: value for name, value in named.items() if name not in ("seed", "measure")})
+    text = canonical(_identity(named))
     return {
         "key": record["key"],
         "status": record["status"],
@@ -315,12 +314,28 @@ def _with_choice(row: Row) -> Row:
     return {**row, "trial": canonical(named), "training": settings_text(named)}
 
 
+def _identity(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """What seeds of one training share: not how its speed is measured, nor where its weights were first."""
+    kept = {name: value for name, value in trial.items() if name not in ("seed", "measure")}
+    if isinstance(kept.get("start"), Mapping):
+        kept["start"] = {name: value for name, value in kept["start"].items() if name != "path"}
+    return kept
+
+
 def settings_text(trial: Mapping[str, Any], without: Container[str] = ()) -> str:
     """What was set beyond the method, "" where nothing was; ``without``: settings to leave out."""
     known = {"model", "dataset", "density", "seed", "recipe", "training", "measure"}
     settings = {**trial.get("training", {}), **{k: v for k, v in trial.items() if k not in known}}
+    if isinstance(start := settings.get("start"), Mapping):
+        settings["start"] = _start_text(start)
     items = sorted(item for item in settings.items() if item[0] not in without)
     return ", ".join(f"{name}={value_text(value)}" for name, value in items)
+
+
+def _start_text(start: Mapping[str, Any]) -> str:
+    """What a training started from: a name, or the beginning of a file's sha256."""
+    source = start.get("name") or str(start.get("sha256"))[:8]
+    return f"{source} with a fresh head" if start.get("head") == "fresh" else str(source)
 
 
 def _versions(provenance: Mapping[str, Any]) -> str | None:

@@ -264,8 +264,9 @@ def _check_data(
     data_root: str | Path | None,
     download: bool,
 ) -> None:
-    """Load every data set once: what is missing is said, or downloaded, before anything starts."""
-    from dstbench.runner.trial.blueprint import load_data
+    """Load every data set once, and find all weights: what is missing is said, or downloaded, before anything
+    starts."""
+    from dstbench.runner.trial.blueprint import find_start, load_data
 
     specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
     tunes = {repr(trial.trial.dataset) for trial in due if trial.trial.tunes}
@@ -273,6 +274,9 @@ def _check_data(
         data = load_data(registry, spec, data_root, download)
         if name in tunes and not len(data.validation):
             raise BadInput(without_validation(spec))
+    for start in {trial.trial.start for trial in due}:
+        if start is not None:
+            find_start(start, data_root, download)
 
 
 def _status(state: State, event: str | None) -> str:

@@ -18,6 +18,7 @@ from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Seed, Spec, check_
 from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
 from dstbench.runner.matrix.quantities import bytes_of, seconds
+from dstbench.runner.matrix.start import Start, written
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
 from dstbench.runner.matrix.yaml import read_document
 
@@ -240,6 +241,7 @@ class Matrix(Frozen):
     axes: Axes
     controls: Annotated[tuple[Spec, ...], BeforeValidator(listed)] = CONTROLS
     training: Training
+    start: Annotated[Start | None, BeforeValidator(written)] = None  # weights before masks; None: fresh ones
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)

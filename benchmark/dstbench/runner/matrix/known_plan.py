@@ -25,9 +25,10 @@ FEWEST = 200
 def known_plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
     """``plan(matrix, registry)``, from the cache where that holds what it would come to now.
 
-    A plan is kept where all components are built in: of these it is known when their code changes.
+    A plan is kept where all components are built in, of which it is known when their code changes, and no file of
+    weights is read.
     """
-    if matrix.axes.cells < FEWEST or not _is_ours(registry):
+    if matrix.axes.cells < FEWEST or not _is_ours(registry) or _reads_files(matrix):
         return plan(matrix, registry, yes=yes)
     identity = {"matrix": matrix.model_dump(mode="json", by_alias=True), "yes": yes, "code": _code(registry)}
     file = cached.place("plan", identity)
@@ -39,6 +40,13 @@ def known_plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan
     if _restored(matrix, content) == made:  # not where a specification is more than its JSON says
         cached.keep(file, content)
     return made
+
+
+def _reads_files(matrix: Matrix) -> bool:
+    """Whether trials start from weights, which may be others by now."""
+    return matrix.start is not None or any(
+        name.startswith("start.") for override in matrix.overrides for name in override.set
+    )
 
 
 def _is_ours(registry: Registry) -> bool:

@@ -15,6 +15,7 @@ from dstbench.recipe import named
 from dstbench.results.printable import shortened, shown
 from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
 from dstbench.runner.matrix.matching import listed, same
+from dstbench.runner.matrix.start import changed, written
 from dstbench.runner.matrix.yaml import MOST_NODES, parse_yaml
 
 _SECTIONS = ("training", "measure", "budget")
@@ -72,6 +73,7 @@ def apply_settings(
     - ``training.epochs=3``, ``measure.throughput=false``, ``budget.trial_seconds=60``: those sections;
     - ``tune.lr=0.1,0.03``: the values that are tried of a setting; one that is set (``training.lr=0.1``) is no longer
       tuned, and after ``tune=`` none is;
+    - ``start=timm:resnet18``, ``start.path=weights.safetensors``: what trials start from;
     - ``controls=`` (nothing after ``=``) empties a list or takes an axis away.
 
     What the file excludes or overrides for values that are no longer on an axis goes with them. Raises BadInput
@@ -207,11 +209,13 @@ def _apply(document: Document, setting: Setting, known: Sequence[str]) -> None:
         _set_parameter(_section(document, "axes", setting), setting)
     elif setting.name in AXES:
         _section(document, "axes", setting)[setting.name] = setting.values or None
+    elif setting.head == "start":
+        document["start"] = _started(document.get("start"), setting)
     elif setting.name in _LISTS:
         document[setting.name] = setting.values
     else:
         inside = [option for option in known if option.rpartition(".")[2] == setting.name]
-        names = [*AXES, *_LISTS, _TUNE, *known]
+        names = [*AXES, *_LISTS, _TUNE, "start", *known]
         hint = f"; did you mean {inside[0]!r}?" if inside else nearest(setting.name, names)
         raise BadInput(f"-S {setting.text}: unknown name {shown(setting.name)}{hint}")
 
@@ -248,6 +252,16 @@ def _set_parameter(axes: dict[str, Any], setting: Setting) -> None:
         raise _without_components(setting)
     value = setting.value
     axes[setting.head] = [{**named(spec), setting.parameter: value} for spec in listed(specs)]
+
+
+def _started(before: Any, setting: Setting) -> Any:
+    """What trials start from, set as a whole or in one of its parameters."""
+    if not setting.parameter:
+        return setting.value
+    start = written(before or {})
+    if not isinstance(start, Mapping):
+        raise BadInput(f"-S {setting.text}: start: expected a mapping in the file, got {shown(start)}")
+    return changed(start, {setting.parameter: setting.value})
 
 
 def _without_components(setting: Setting) -> BadInput:

@@ -22,6 +22,7 @@ from dstbench.runner.matrix.key import trial_key
 from dstbench.runner.matrix.matching import matches
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
+from dstbench.runner.matrix.start import Start, changed, pinned
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.validation import validated
 
@@ -57,6 +58,9 @@ def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
         unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
     trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
     _check_validation(matrix, trials, ahead)
+    for trial in trials:
+        if trial.skip is None:
+            ahead.check_start(trial.trial)
     decided, tuning = tuned(trials, matrix, resolver.key)
     return Plan(matrix, decided, excluded, len(kept) - len(trials), ahead.notes(trials), tuning=tuning)
 
@@ -113,6 +117,7 @@ class _Resolver:
         self._measure = matrix.measure.model_dump()
         self._points = points(matrix.tune.grid if matrix.tune else {})
         self._choices: dict[str, Choice] = {}
+        self._starts: dict[str, Start | None] = {}  # by what overrides change
 
     def check(self) -> None:
         """Resolve every name on every axis, so that an error says where it is; raise them all at once."""
@@ -152,6 +157,7 @@ class _Resolver:
             for kind in ("model", "dataset")
         )
         base = {**self._training, **settings.get("training", {})}
+        start = None if recipe.narrow else self._start(settings.get("start", {}), label)
         trainings = [validated(Training, {**base, **point}, label) for point in self._points]
         first, *others = (
             TrialSpec(
@@ -162,6 +168,7 @@ class _Resolver:
                 recipe,
                 training.extended(recipe.multiplier),
                 validated(Measure, {**self._measure, **settings.get("measure", {})}, label),
+                start=start,
             )
             for training in trainings
         )
@@ -175,6 +182,15 @@ class _Resolver:
     def key(self, trial: TrialSpec) -> str:
         """A trial's key."""
         return trial_key(trial, self._choose)
+
+    def _start(self, changes: Mapping[str, Any], label: str) -> Start | None:
+        """What a trial starts from: as the matrix has it, with what overrides set."""
+        own = self._matrix.start
+        name = repr(changes)
+        if name not in self._starts:
+            settings = changed({} if own is None else own.model_dump(exclude_unset=True), changes)
+            self._starts[name] = pinned(validated(Start, settings, f"{label}: start")) if settings else None
+        return self._starts[name]
 
     def _recipe(self, cell: Cell, settings: Settings) -> tuple[Recipe, str, str | None]:
         """A cell's method with its parts in canonical form, its label, and which control it is."""
@@ -217,7 +233,7 @@ class _Resolver:
 _NO_CONTROL = ("schedule", "dense", "narrow")
 """Fields of a recipe that make another method of a control: a static one that moves."""
 
-_SECTIONS = ("training", "measure", *COMPONENTS)
+_SECTIONS = ("training", "measure", "start", *COMPONENTS)
 
 
 def check_timm_names(training: Training) -> None:

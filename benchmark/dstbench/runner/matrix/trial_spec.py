@@ -10,6 +10,7 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.recipe import Normal, Recipe, named, recipe_of
 from dstbench.results.tuning import is_tuning
 from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.validation import validated
 
 
@@ -27,6 +28,7 @@ class TrialSpec:
     evaluated: Literal["test", "validation"] = (
         "test"  # validation: to choose settings by, and never on test data
     )
+    start: Start | None = None  # weights before there are masks; None: as the seed initialises them
 
     @property
     def tunes(self) -> bool:
@@ -53,6 +55,7 @@ class TrialSpec:
             validated(Training, trial["training"], "training"),
             validated(Measure, trial.get("measure", {}), "measure"),
             "validation" if is_tuning(trial) else "test",
+            validated(Start, trial["start"], "start") if trial.get("start") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -77,4 +80,5 @@ class TrialSpec:
             "training": self.training.model_dump(mode="json", exclude_defaults=True),
             "measure": self.measure.model_dump(mode="json", exclude_defaults=True),
             **({"evaluated": self.evaluated} if self.tunes else {}),
+            **({"start": self.start.model_dump(mode="json", exclude_defaults=True)} if self.start else {}),
         }

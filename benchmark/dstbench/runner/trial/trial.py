@@ -90,6 +90,8 @@ def run_trial(
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
         origin["evaluation"] = EVALUATION
+        if running.started is not None:
+            origin["start"] = running.started.provenance()
         phase = "train"
         running.pauses = Pauses(checkpoint_seconds)
         if trial.training.sync_batch_norm:
@@ -134,6 +136,7 @@ def build_trial(
         raise BadInput(without_validation(blueprint.trial.dataset))
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
+    started = blueprint.started(model, data.input_shape, root, download)
     sample = blueprint.sample(data.input_shape, data.num_classes)
     work = workload(model, data.input_shape, example_input=sample)
     meter = TrainingMeter(work.costs, products=work.products)
@@ -166,8 +169,9 @@ def build_trial(
     # from the configured rate, before a checkpoint brings the one that it had got to
     set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
     return RunningTrial(
-        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, readers
-    )
+        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, readers,
+        started=started,
+    )  # fmt: skip
 
 
 def example_batch(
