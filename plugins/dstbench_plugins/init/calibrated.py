@@ -39,6 +39,10 @@ class CalibratedWanda:
 
 
 def wanda(batches: int = 1) -> Policy:
-    """Wanda (arXiv 2306.11695) before training, at one density in every layer: the same share of every row. The
-    authors prune language models that are trained already."""
+    """Keep the largest |w_ij| · ‖X_j‖₂ of each output row, ‖X_j‖ the norm of input column j over ``batches``
+    batches in training mode (Wanda, arXiv 2306.11695), at one density in every layer: the same share of every row.
+
+    The authors prune language models that are trained already, by 128 sequences of C4; here the weights are those
+    that training begins with. See prune ``wanda``.
+    """
     return Policy(CalibratedWanda(batches), Uniform())

@@ -183,9 +183,13 @@ class Activity:
         """A random sign for each sample and place, float32 of that shape; None where all count alike."""
         if not folding.signed:
             return None
-        role = f"signs {self._calls.get(name, 0)} of {ranks.rank()}"
-        draw = generator(self._seed, name, self._step, role)
-        return (torch.randint(2, tuple(shape), generator=draw).float() * 2 - 1).to(like.device)
+        draw = generator(self._seed, name, self._step, f"signs {self._calls.get(name, 0)}")
+        first, *rest = (*shape, 1)[: max(1, len(shape))]
+        everyone = torch.randint(
+            2, (ranks.world() * first, *rest), generator=draw
+        )  # as one process would draw
+        mine = everyone[ranks.rank() * first :][:first].float() * 2 - 1
+        return mine.view(tuple(shape)).to(like.device)
 
     @torch.no_grad()
     def _columns(self, folding: Folding, module: Any, x: Tensor, places: Tensor | None) -> Tensor:
