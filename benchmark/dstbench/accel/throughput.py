@@ -31,7 +31,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 HEATS = 3
 """Rounds that decide which layout each side runs in."""
-FEWEST, NARROW = 6, 0.02
+FEWEST, NARROW = 6, 0.05
 """Rounds after which a race may end early, and how far from its median the interval of the ratio may reach then."""
 SHORTEST = 2e-3
 """Seconds that a timing in a race lasts at least: the median over its rounds does the rest."""
@@ -246,7 +246,7 @@ def is_narrow(seconds: Sequence[list[float]]) -> bool:
         return False
     left_out = _left_out(rounds)
     low, high = ratios[left_out], ratios[rounds - 1 - left_out]
-    return median * (1 - NARROW) <= low and high <= median * (1 + NARROW)
+    return bool(median * (1 - NARROW) <= low and high <= median * (1 + NARROW))
 
 
 def _left_out(rounds: int) -> int:
