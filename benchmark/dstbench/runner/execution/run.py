@@ -20,7 +20,7 @@ from dstbench.results.storage import check_room
 from dstbench.runner.execution.ahead import ahead, every_trial, settled, share_of
 from dstbench.runner.execution.event_log import EventLog
 from dstbench.runner.execution.halt import UNWRITTEN_STATUS
-from dstbench.runner.execution.jobs import Tasks, modules_of, order_of, write_skips
+from dstbench.runner.execution.jobs import Tasks, likely_modules, modules_of, order_of, write_skips
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.losses import forget
@@ -73,6 +73,7 @@ class Run:
         return not self.untimed and good
 
 
+@run_under_way()
 def run(
     suite: str | Path | Mapping[str, Any] | Matrix,
     out: str | Path = "results",
@@ -120,12 +121,14 @@ def run(
     _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
     check_trackers(trackers)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), statuses_of(retry)
-    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
-    engine = executor_of(whole.matrix, executor)
+    matrix, root, launch = load_matrix(suite, settings), Path(out), launched()
+    engine = executor_of(matrix, executor)
     execute: Executor = source.choose("executor", engine).make()
+    if engine["name"] == "local" and launch is None and _lacks_trials(root, matrix):
+        warm_up(likely_modules(matrix, source, chosen))  # meanwhile the plan is made
+    whole = known_plan(matrix, source, yes=yes)
     share = share_of(whole, shard)
-    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
-    ending, launch = _Endings(progress), launched()
+    budget, again, ending = matrix.budget, CONTENDED in retried, _Endings(progress)
     if launch is not None and launch.rank > 0:
         follow(launch, cores())
         return _summary(root, share, ending, time.monotonic() - start)
@@ -134,7 +137,7 @@ def run(
     todo = ahead(root, share, before, retried, again)
     due, timed = todo.due, todo.timed
     preload = modules_of(due, source, chosen)
-    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+    with contextlib.nullcontext() if launch is None else launch.leading():
         if launch is not None:
             _check_launched(launch, engine["name"], workers, due)
             workers = 1
@@ -167,6 +170,11 @@ def run(
             left = execute(order, workers=workers, on_event=log)
             log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
     return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
+
+
+def _lacks_trials(root: Path, matrix: Matrix) -> bool:
+    """Whether a results folder has fewer trials than a matrix has cells: some will be run, then."""
+    return sum(1 for _ in root.glob("??/*")) < matrix.axes.cells
 
 
 def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:

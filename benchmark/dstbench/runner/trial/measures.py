@@ -28,15 +28,20 @@ def final_measures(running: RunningTrial, figures: Mapping[str, float] | None) -
     check_budget(sparsifier)
     blueprint, shape, classes = running.blueprint, data.input_shape, data.num_classes
     sample = blueprint.sample(shape, classes)
-    my_count = counted(logical_model(running), sparsifier.masks, shape, example_input=sample)
-    full_count = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
-    mine, full = my_count.cost(), full_count.cost()
+    work = running.work  # what a network multiplies doesn't change while it trains
+    network = logical_model(running)
+    my_count = counted(network, sparsifier.masks, shape, example_input=sample, work=work)
+    if blueprint.recipe.narrow:
+        full_count = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
+    else:
+        full_count = counted(network, None, shape, example_input=sample, work=work)
+    mine, dense = my_count.cost(), full_count.cost()
     return {
         **(ranked_by(running.task) if figures is None else test_figures(running.task, figures)),
         validation_key(running.task): running.progress.validation,
         "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
-        **sparsity(sparsifier, running.progress.exploration, mine, full),
-        **_flops(running, mine, full),
+        **sparsity(sparsifier, running.progress.exploration, mine, dense),
+        **_flops(running, mine, dense),
         "flops_by_convention": _by_convention(running, my_count, full_count),
         "parameters": mine.parameters,
         "active_parameters": mine.active_parameters,

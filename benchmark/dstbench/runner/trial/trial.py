@@ -169,7 +169,7 @@ def build_trial(
     # from the configured rate, before a checkpoint brings the one that it had got to
     set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
     return RunningTrial(
-        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, readers,
+        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, work, readers,
         started=started,
     )  # fmt: skip
 
