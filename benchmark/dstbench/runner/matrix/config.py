@@ -14,6 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
 from dstbench.results.labels import value_text
 from dstbench.results.printable import shown
+from dstbench.results.tuning import Scalar
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Seed, Spec, check_finite
 from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
@@ -159,7 +160,7 @@ class Budget(Frozen):
     tuning: str = "none: every method runs with the settings given here"
 
 
-Grid = dict[str, tuple[Any, ...]]
+Grid = dict[str, tuple[Scalar, ...]]
 """Setting of the training -> the values that are tried of it."""
 Scalars = Annotated[tuple[Any, ...], BeforeValidator(listed), Field(min_length=1, max_length=100)]
 
