@@ -271,16 +271,18 @@ class Matrix(Frozen):
 
     @property
     def tuning(self) -> str:
-        """What was spent on choosing settings, for people."""
-        if self.tune is None or "tuning" in self.budget.model_fields_set:
-            return self.budget.tuning
+        """What was spent on choosing settings, for people; what the budget says of other settings goes with it."""
+        own = self.budget.tuning
+        if self.tune is None:
+            return own
         values = [f"{name} of {', '.join(map(value_text, them))}" for name, them in self.tune.grid.items()]
         per = [name for name in self.tune.per if name in ("method", "density")]
         seeds = self.tuning_seeds
-        return (
+        said = (
             f"{' x '.join(values)}, on validation data of seed{'s' * (len(seeds) > 1)} "
-            f"{', '.join(map(str, seeds))}, for each {', '.join(('model, data set', *per))}, controls included"
+            f"{', '.join(map(str, seeds))}, for each {', '.join(('model', 'data set', *per))}, controls included"
         )
+        return said if own.startswith("none") else f"{said}; {own}"
 
     @property
     def tuning_seeds(self) -> tuple[int, ...]:
