@@ -20,9 +20,9 @@ Row = Mapping[Any, Any]
 
 _FIRST = (
     "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
-    "model", "dataset", "density_requested", "density", "setting", "seeds",
+    "model", "dataset", "density_requested", "density", "setting", "seeds", *TUNING_COLUMNS,
 )  # fmt: skip
-_LAST = (*TUNING_COLUMNS, "tier", "statuses", "reason", "note")
+_LAST = ("tier", "statuses", "reason", "note")
 
 
 NOISE = "synthetic"  # the data set of random inputs

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import fsum, isfinite
 from typing import Any, Literal
 
+from typing_extensions import TypeIs
+
 from dstbench.results.labels import value_text
 from dstbench.results.measure_table import LARGEST, MEASURES
 from dstbench.results.printable import printable, shortened
@@ -27,7 +29,8 @@ EDGE = "at the edge of the grid"
 _LONGEST = 300  # characters of how a training ended
 _MOST = 1_000  # candidates of a record that is believed
 
-Settings = Mapping[str, Any]
+Scalar = str | int | float | None
+Settings = Mapping[str, Scalar]
 """Setting of the training -> number, text or truth value."""
 
 
@@ -216,7 +219,7 @@ def _said(text: str) -> str:
     return shortened(" ".join(printable(text).split()), _LONGEST)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeIs[int | float]:
     """Whether a setting is one, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -195,4 +195,9 @@ def test_a_matrix_says_what_was_spent():
         "controls included"
     )
     assert load_matrix(matrix) == matrix
+    spent = {"budget": {"tuning": "delta_t by hand"}}
+    assert load_matrix({**MATRIX, **spent, "tune": TUNE}).tuning.endswith(
+        "controls included; delta_t by hand"
+    )
+    assert load_matrix({**MATRIX, **spent}).tuning == "delta_t by hand"
     assert isinstance(matrix.tune, Tune)

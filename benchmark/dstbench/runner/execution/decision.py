@@ -40,12 +40,17 @@ def says(record: Record, tuning: Tuning) -> bool:
     return bool(said == tuning.to_json()) or (said is None and not tuning.is_mine)
 
 
-def nothing_trained(tuning: Tuning) -> str | None:
-    """Why there is nothing to train with; None where something was chosen."""
+def nothing_trained(tuning: Tuning) -> tuple[str, str] | None:
+    """The status of a trial for which no candidate finished, and why; None where something was chosen. What is
+    impossible with every candidate is skipped."""
     if tuning.chosen is not None:
         return None
     ends = "; ".join(f"{one.text}: {', '.join(dict.fromkeys(one.failed))}" for one in tuning.candidates)
-    return f"tuning: every candidate failed, so none was chosen ({ends})"
+    impossible = all(end.startswith("skipped:") for one in tuning.candidates for end in one.failed)
+    return (
+        "skipped" if impossible else "failed",
+        f"tuning: every candidate failed, so none was chosen ({ends})",
+    )
 
 
 @lru_cache(2**14)

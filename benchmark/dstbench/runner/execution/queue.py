@@ -52,7 +52,7 @@ class Queue:
         if self._held and not self.pause:
             self._waiting.extend(self._held)
             self._held.clear()
-        self._sort_out(running)
+        self._sort_out()
         while self._waiting:
             job = self._waiting.popleft()
             if is_waiting(job):
@@ -65,6 +65,8 @@ class Queue:
             if self._can_start(job := self._last.popleft()):
                 self._by_itself = job.key
                 return job
+        if self._undecided and not (running or self._held or self._last):
+            self._drop_undecided()
         return None
 
     def hold(self, job: Job, reason: str | None = None) -> None:
@@ -89,29 +91,29 @@ class Queue:
             self._next_look = time.monotonic() + LOOK
         those.append(job)
 
-    def _sort_out(self, running: Collection[Job]) -> None:
-        """Let those wait no longer of which is known now whether they are wanted; nor where nothing is left that
-        could tell."""
-        if not self._undecided:
-            return
-        groups = {job.tuned.trials: job for job in self._undecided if job.tuned is not None}
-        known = {trials for trials, job in groups.items() if not is_waiting(job)}
+    def _sort_out(self) -> None:
+        """Let those wait no longer of which is known by now whether they are wanted."""
+        known = {trials for trials, job in self._groups().items() if not is_waiting(job)}
         left = [*self._undecided]
         self._undecided.clear()
         for job in left:
             is_known = job.tuned is not None and job.tuned.trials in known
             (self._waiting if is_known else self._undecided).append(job)
-        if not self.pause:
+        if self._undecided and not self.pause:
             self._next_look = time.monotonic() + LOOK
-        alone = not (self._waiting or self._held or self._last or running)
-        if alone and not any(map(_may_be_decided, groups.values())):
-            lost = [*self._undecided]
-            self._undecided.clear()
-            for job in lost:
-                if job.tuned is not None and job.tuned.is_first:
-                    self._on_event(
-                        Event("finished", job, "elsewhere", "its tuning trials are nowhere to be run")
-                    )
+
+    def _drop_undecided(self) -> None:
+        """Wait no longer where nobody is left to train what would tell."""
+        if any(_may_be_decided(job) or not is_waiting(job) for job in self._groups().values()):
+            return
+        lost = [job for job in self._undecided if job.tuned is not None and job.tuned.is_first]
+        self._undecided.clear()
+        for job in lost:
+            self._on_event(Event("finished", job, "elsewhere", "its tuning trials are nowhere to be run"))
+
+    def _groups(self) -> dict[tuple[tuple[str, ...], ...], Job]:
+        """One of the undecided for each group of tuning trials."""
+        return {job.tuned.trials: job for job in self._undecided if job.tuned is not None}
 
     def _can_start(self, job: Job) -> bool:
         """Whether a job is open and free. Says what it is if not, and keeps it where that may change."""

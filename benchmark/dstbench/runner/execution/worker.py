@@ -19,7 +19,7 @@ import psutil
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
-from dstbench.results.tuning import TRIES, TUNED, Tuning
+from dstbench.results.tuning import TRIES, TUNED, Settings, Tuning
 from dstbench.runner.execution.decision import decided, nothing_trained, says
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
@@ -62,7 +62,7 @@ class Job:
     replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
     stops_with: str | None = None  # once a job with this word has failed, no other one with it is started
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of a grid, that its trial trains with
+    settings: Settings = field(default_factory=dict)  # of a grid, that its trial trains with
     tuned: Tuned | None = None  # what decides whether it is wanted
 
     @property
@@ -136,8 +136,8 @@ def _do(job: Job, threads: int) -> int:
     if is_there(job.folder / FILE):
         forget(job.folder)
         steadily(lambda: (job.folder / FILE).unlink(missing_ok=True))
-    why = tuning and nothing_trained(tuning)
-    _publish(_named(job, ending("failed", why, "tune")) if why else _attempt(job, threads), job.folder)
+    end = tuning and nothing_trained(tuning)
+    _publish(_named(job, ending(*end, "tune")) if end else _attempt(job, threads), job.folder)
     forget(job.folder)
     return DONE
 

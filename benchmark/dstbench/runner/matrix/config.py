@@ -14,6 +14,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
 from dstbench.results.labels import value_text
 from dstbench.results.printable import shown
+from dstbench.results.tuning import Scalar
 from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Seed, Spec, check_finite
 from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
@@ -160,7 +161,7 @@ class Budget(Frozen):
     tuning: str = "none: every method runs with the settings given here"
 
 
-Grid = dict[str, tuple[Any, ...]]
+Grid = dict[str, tuple[Scalar, ...]]
 """Setting of the training -> the values that are tried of it."""
 Scalars = Annotated[tuple[Any, ...], BeforeValidator(listed), Field(min_length=1, max_length=100)]
 
@@ -272,16 +273,18 @@ class Matrix(Frozen):
 
     @property
     def tuning(self) -> str:
-        """What was spent on choosing settings, for people."""
-        if self.tune is None or "tuning" in self.budget.model_fields_set:
-            return self.budget.tuning
+        """What was spent on choosing settings, for people; what the budget says of other settings goes with it."""
+        own = self.budget.tuning
+        if self.tune is None:
+            return own
         values = [f"{name} of {', '.join(map(value_text, them))}" for name, them in self.tune.grid.items()]
         per = [name for name in self.tune.per if name in ("method", "density")]
         seeds = self.tuning_seeds
-        return (
+        said = (
             f"{' x '.join(values)}, on validation data of seed{'s' * (len(seeds) > 1)} "
-            f"{', '.join(map(str, seeds))}, for each {', '.join(('model, data set', *per))}, controls included"
+            f"{', '.join(map(str, seeds))}, for each {', '.join(('model', 'data set', *per))}, controls included"
         )
+        return said if own.startswith("none") else f"{said}; {own}"
 
     @property
     def tuning_seeds(self) -> tuple[int, ...]:

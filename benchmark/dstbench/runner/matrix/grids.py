@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
-from dstbench.results.tuning import is_number
+from dstbench.results.tuning import Scalar, Settings, is_number
 from dstbench.runner.matrix.config import Grid, Matrix, Measure
 from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.planned import PlannedTrial, Tuned
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
-Settings = Mapping[str, Any]
 KeyOf = Callable[[TrialSpec], str]
 
 
@@ -33,8 +31,9 @@ def points(grid: Grid) -> tuple[Settings, ...]:
     )
 
 
-def _in_order(values: Sequence[Any]) -> list[Any]:
-    return sorted(values) if all(map(is_number, values)) else list(values)
+def _in_order(values: Sequence[Scalar]) -> list[Scalar]:
+    numbers = [value for value in values if is_number(value)]
+    return [*sorted(numbers)] if len(numbers) == len(values) else list(values)
 
 
 def group_of(trial: TrialSpec, per: Sequence[str]) -> str:

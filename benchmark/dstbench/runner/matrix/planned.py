@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from dstbench.results.tuning import Settings
 from dstbench.runner.matrix.config import Matrix
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
@@ -18,7 +17,7 @@ class Tuned:
     """
 
     place: str  # the key of the trial's first candidate, whichever is chosen
-    settings: tuple[Mapping[str, Any], ...]  # of each candidate
+    settings: tuple[Settings, ...]  # of each candidate
     trials: tuple[tuple[str, ...], ...]  # of each candidate the keys of its tuning trials
     mine: int = 0  # the candidate that this trial is
     replaced: frozenset[str] = frozenset()  # checksums of records that count as missing: they are tried again
@@ -38,7 +37,7 @@ class PlannedTrial:
     label: str
     control: str | None = None  # "dense", "static", "small-dense"; None: a method under test
     skip: str | None = None  # why it won't run
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of a grid, that it trains with
+    settings: Settings = field(default_factory=dict)  # of a grid, that it trains with
     group: str = ""  # hex, of the trials that share a choice; "": nothing is chosen for it
     tuned: Tuned | None = None  # of a trial whose settings are chosen: it is then its first candidate
     others: tuple[tuple[str, TrialSpec], ...] = ()  # key and trial of the other candidates
