@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,12 +30,23 @@ from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LoadedResults", "Rejected", "load_curves", "load_results", "read", "read_record", "roots"]
+__all__ = [
+    "LoadedResults",
+    "Rejected",
+    "load_curves",
+    "load_results",
+    "read",
+    "read_briefly",
+    "read_record",
+    "roots",
+]
 
 CURVE = "curve.jsonl"
 """Beside a trial's record: a line after each epoch."""
 Paths = str | Path | Iterable[str | Path]
 Row = dict[str, Any]
+ReadOne = Callable[[Path], tuple[Record | Rejected, Row]]
+BRIEF = ("key", "checksum", "status")
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,23 @@ def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
     the others have a tier. The same record in two folders counts once. Two different records of one trial: the first
     folder's counts, the other is rejected by name, as is what lies in another trial's folder, and what makes no row.
     """
+    loaded = _gathered(paths, _read_row)
+    return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
+
+
+def read_briefly(paths: Paths) -> LoadedResults:
+    """``read``, of each record its ``BRIEF`` fields alone: where rows are all that is asked, the rest is a thousand
+    times as much to hold and to hand from process to process."""
+    return _gathered(paths, _read_row_briefly)
+
+
+def _gathered(paths: Paths, read_one: ReadOne) -> LoadedResults:
     records: dict[str, Record] = {}
     rejected: list[Rejected] = []
     files: dict[str, Path] = {}
     rows: dict[str, Row] = {}
     for root in roots(paths):
-        for path, record, row in _with_rows(root):
+        for path, record, row in _with_rows(root, read_one):
             if isinstance(record, Rejected):
                 rejected.append(record)
             elif record["key"] not in records:
@@ -79,8 +101,7 @@ def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
                 rejected.append(
                     Rejected(path, f"another record of trial {record['key'][:12]} was read before")
                 )
-    loaded = LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files, rows=rows)
-    return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
+    return LoadedResults(tuple(records[key] for key in sorted(records)), tuple(rejected), files, rows=rows)
 
 
 def _verified(
@@ -104,15 +125,15 @@ def _verified(
 
 
 def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
-    """Every result file under a folder with its record, or why it isn't used; and what can't be searched."""
-    return ((path, record) for path, record, _ in _with_rows(root))
+    """Every result file under a folder with its ``BRIEF`` record, or why it isn't used; what can't be searched."""
+    return ((path, record) for path, record, _ in _with_rows(root, _read_row_briefly))
 
 
-def _with_rows(root: Path) -> Iterator[tuple[Path, Record | Rejected, Row]]:
-    """The same with the row that each record makes: one that makes none must not stop the others."""
+def _with_rows(root: Path, read_one: ReadOne) -> Iterator[tuple[Path, Record | Rejected, Row]]:
+    """Every result file under a folder with what ``read_one`` says of it; and what can't be searched."""
     places = list(search(root))
     files = [place for place in places if isinstance(place, Path)]
-    answers = map(_read_row, files) if is_remembering() else iter(spread(_read_row, files))
+    answers = map(read_one, files) if is_remembering() else iter(spread(read_one, files))
     for place in places:
         if isinstance(place, Rejected):
             yield place.path, place, {}
@@ -121,6 +142,7 @@ def _with_rows(root: Path) -> Iterator[tuple[Path, Record | Rejected, Row]]:
 
 
 def _read_row(path: Path) -> tuple[Record | Rejected, Row]:
+    """A record and the row that it makes: one that makes none must not stop the others."""
     record = read_trial(path)
     if isinstance(record, Rejected):
         return record, {}
@@ -130,6 +152,11 @@ def _read_row(path: Path) -> tuple[Record | Rejected, Row]:
         return Rejected(path, f"makes no row: {fault(error)}", fault=True), {}
 
 
+def _read_row_briefly(path: Path) -> tuple[Record | Rejected, Row]:
+    record, row = _read_row(path)
+    return (record if isinstance(record, Rejected) else {name: record[name] for name in BRIEF}), row
+
+
 def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFrame:
     """One row a trial, indexed by its key; ``frame.attrs["rejected"]`` lists the files left out,
     ``frame.attrs["faults"]`` those that are so by an error of ours.
@@ -137,7 +164,7 @@ def load_results(paths: Paths, verdicts: str | Path | None = None) -> pd.DataFra
     Measures that a trial doesn't have are missing (NaN or None), never zero. verdicts: a folder of them, by which
     ``tier`` says how far a trial was verified. Raises BadInput where a folder doesn't exist.
     """
-    loaded = read(paths, verdicts)
+    loaded = read_briefly(paths) if verdicts is None else read(paths, verdicts)
     table = frame(loaded.records, loaded.tiers, loaded.rows)
     table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
     table.attrs["faults"] = list(loaded.faults)
