@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +31,16 @@ from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LoadedResults", "Rejected", "load_curves", "load_results", "read", "read_record", "roots"]
+__all__ = [
+    "LoadedResults",
+    "Rejected",
+    "load_curves",
+    "load_results",
+    "read",
+    "read_briefly",
+    "read_record",
+    "roots",
+]
 
 CURVE = "curve.jsonl"
 """Beside a trial's record: a line after each epoch."""
@@ -39,6 +48,8 @@ Paths = str | Path | Iterable[str | Path]
 Row = dict[str, Any]
 TUNING_COLUMNS = ("tuned", "tuning_spread", "tried")
 """What was chosen on validation data, how far its metric was apart over the candidates, and what each gave."""
+ReadOne = Callable[[Path], tuple[Record | Rejected, Row]]
+BRIEF = ("key", "checksum", "status")
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,23 @@ def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
     the others have a tier. The same record in two folders counts once. Two different records of one trial: the first
     folder's counts, the other is rejected by name, as is what lies in another trial's folder, and what makes no row.
     """
+    loaded = _gathered(paths, _read_row)
+    return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
+
+
+def read_briefly(paths: Paths) -> LoadedResults:
+    """``read``, of each record its ``BRIEF`` fields alone, and on what it was evaluated: where rows are all that is
+    asked, the rest is a thousand times as much to hold and to hand from process to process."""
+    return _gathered(paths, _read_row_briefly)
+
+
+def _gathered(paths: Paths, read_one: ReadOne) -> LoadedResults:
     records: dict[str, Record] = {}
     rejected: list[Rejected] = []
     files: dict[str, Path] = {}
     rows: dict[str, Row] = {}
     for root in roots(paths):
-        for path, record, row in _with_rows(root):
+        for path, record, row in _with_rows(root, read_one):
             if isinstance(record, Rejected):
                 rejected.append(record)
             elif record["key"] not in records:
@@ -86,8 +108,7 @@ def read(paths: Paths, verdicts: str | Path | None = None) -> LoadedResults:
     every = [records[key] for key in sorted(records)]
     tuning = tuple(record for record in every if is_tuning(record["trial"]))
     tested = tuple(record for record in every if not is_tuning(record["trial"]))
-    loaded = LoadedResults(tested, tuple(rejected), files, rows=rows, tuning=tuning)
-    return loaded if verdicts is None else _verified(loaded, *read_verdicts(verdicts))
+    return LoadedResults(tested, tuple(rejected), files, rows=rows, tuning=tuning)
 
 
 def _verified(
@@ -112,15 +133,15 @@ def _verified(
 
 
 def trials(root: Path) -> Iterator[tuple[Path, Record | Rejected]]:
-    """Every result file under a folder with its record, or why it isn't used; and what can't be searched."""
-    return ((path, record) for path, record, _ in _with_rows(root))
+    """Every result file under a folder with its ``BRIEF`` record, or why it isn't used; what can't be searched."""
+    return ((path, record) for path, record, _ in _with_rows(root, _read_row_briefly))
 
 
-def _with_rows(root: Path) -> Iterator[tuple[Path, Record | Rejected, Row]]:
-    """The same with the row that each record makes: one that makes none must not stop the others."""
+def _with_rows(root: Path, read_one: ReadOne) -> Iterator[tuple[Path, Record | Rejected, Row]]:
+    """Every result file under a folder with what ``read_one`` says of it; and what can't be searched."""
     places = list(search(root))
     files = [place for place in places if isinstance(place, Path)]
-    answers = map(_read_row, files) if is_remembering() else iter(spread(_read_row, files))
+    answers = map(read_one, files) if is_remembering() else iter(spread(read_one, files))
     for place in places:
         if isinstance(place, Rejected):
             yield place.path, place, {}
@@ -129,6 +150,7 @@ def _with_rows(root: Path) -> Iterator[tuple[Path, Record | Rejected, Row]]:
 
 
 def _read_row(path: Path) -> tuple[Record | Rejected, Row]:
+    """A record and the row that it makes: one that makes none must not stop the others."""
     record = read_trial(path)
     if isinstance(record, Rejected):
         return record, {}
@@ -136,6 +158,16 @@ def _read_row(path: Path) -> tuple[Record | Rejected, Row]:
         return record, _row(record)
     except Exception as error:  # what the schema has no rule for
         return Rejected(path, f"makes no row: {fault(error)}", fault=True), {}
+
+
+def _read_row_briefly(path: Path) -> tuple[Record | Rejected, Row]:
+    record, row = _read_row(path)
+    if isinstance(record, Rejected):
+        return record, row
+    tests = {
+        name: of for name, of in record["trial"].items() if name == "evaluated"
+    }  # what it is evaluated on
+    return {**{name: record[name] for name in BRIEF}, "trial": tests}, row
 
 
 def load_results(paths: Paths, verdicts: str | Path | None = None, *, tuning: bool = False) -> pd.DataFrame:
@@ -149,7 +181,7 @@ def load_results(paths: Paths, verdicts: str | Path | None = None, *, tuning: bo
     Measures that a trial doesn't have are missing (NaN or None), never zero. verdicts: a folder of them, by which
     ``tier`` says how far a trial was verified. Raises BadInput where a folder doesn't exist.
     """
-    loaded = read(paths, verdicts)
+    loaded = read_briefly(paths) if verdicts is None else read(paths, verdicts)
     table = frame(loaded.tuning if tuning else loaded.records, loaded.tiers, loaded.rows)
     table.attrs["rejected"] = [str(rejected) for rejected in loaded.rejected]
     table.attrs["faults"] = list(loaded.faults)
