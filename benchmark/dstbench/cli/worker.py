@@ -95,5 +95,7 @@ def _said(results: Path, left: Open) -> str:
     )
     if not left:
         return f"{results}: nothing is open{stopped}"
-    train = counted(len(left.order.train), "trial")
-    return f"{results}: {train} to train, {len(left.order.throughput)} to time{stopped}"
+    order, tuning = left.order, sum(job.trial.tunes for job in left.order.train)
+    tune = f"{tuning} to tune with, " if tuning else ""
+    train = counted(len(order.train) - tuning, "trial")
+    return f"{results}: {tune}{train} to train, {len(order.throughput)} to time{stopped}"

@@ -12,6 +12,7 @@ from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.ranking import TOP1, Ranking
+from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ Row = Mapping[Any, Any]
 
 _FIRST = (
     "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
-    "model", "dataset", "density_requested", "density", "setting", "seeds",
+    "model", "dataset", "density_requested", "density", "setting", "seeds", *TUNING_COLUMNS,
 )  # fmt: skip
 _LAST = ("tier", "statuses", "reason", "note")
 

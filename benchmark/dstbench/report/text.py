@@ -19,6 +19,7 @@ from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
 from dstbench.report.scores import below_zero, rankings_of, score_of
 from dstbench.report.sheet import Entry, Field, Sheet
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import (
     ITSELF,
     MISSING,
@@ -32,6 +33,7 @@ from dstbench.report.values import (
 from dstbench.results.measure_table import Kind
 from dstbench.results.printable import cell, counted
 from dstbench.results.ranking import TOP1, Ranking
+from dstbench.results.tuning import EDGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +86,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
     ``beside`` says where the published rows that ``table`` holds are from.
     """
-    rows = table.to_dict("records")
+    rows = rows_of(table)
     metrics = rankings_of(rows)
     columns = [titled(column, metrics) for column in board.shown(table)]
     columns = [column for column in columns if not column.extra and column.key not in _SAID]
@@ -107,7 +109,7 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 def by_its_metric(table: pd.DataFrame) -> pd.DataFrame:
     """A board for machines: where all rows are ranked by one metric that isn't top-1, its columns have its name,
     ``loss`` and ``loss_low`` in place of ``score`` and ``score_low``."""
-    metrics = rankings_of(table.to_dict("records")) if "score" in table and "seeds" in table else [TOP1]
+    metrics = _metrics(table) if "score" in table and "seeds" in table else [TOP1]
     name = re.sub(r"[^a-z0-9]+", "_", metrics[0].name.lower()).strip("_")
     ends = {f"score{end}": f"{name}{end}" for end in ("", "_low", "_high")}
     taken = {key for key in ends.values() if key in table} - ({name} if name in _SAME else set())
@@ -144,10 +146,10 @@ def render_text(
     table = beside.within("accuracy", tables["accuracy"])
     if table.empty:
         return Text("No results yet.")
-    metrics = rankings_of(table.to_dict("records"))
+    metrics = _metrics(table)
     speeds = _ranks(tables["throughput"]) if "throughput" in tables else {}
     blocks = [
-        _block(str(model), str(dataset), _ordered(rows.to_dict("records"), str(dataset), speeds), limit)
+        _block(str(model), str(dataset), _ordered(rows_of(rows), str(dataset), speeds), limit)
         for (model, dataset), rows in table.groupby(["model", "dataset"], sort=True)
     ]
     legend = (
@@ -166,8 +168,14 @@ def render_text(
             f"\none seed (n = 1): in order of {' or '.join(one.name for one in metrics)} but not numbered, for such "
             "differences are no evidence"
         )
+    if "tuned" in table and table["tuned"].notna().any():
+        legend += f"\ntuned: chosen on validation data before the seeds ran; * {EDGE}"
     parts = [*blocks, Text(legend, style="dim")]
     return Group(*parts, *render_published(beside)) if beside.rows else Group(*parts)
+
+
+def _metrics(table: pd.DataFrame) -> list[Ranking]:
+    return rankings_of(rows_of(table[[key for key in ("metric", "better", "seeds") if key in table]]))
 
 
 def _said_of_metrics(metrics: Sequence[Ranking]) -> str:
@@ -188,7 +196,7 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
     if table.empty:
         return Text("Nothing to compare: no results on either side.")
     entries = []
-    for row in table.to_dict("records"):
+    for row in rows_of(table):
         change = Column("difference", "", "", "points", interval=True).text(row)
         kind = kind_of(ranking_of_row(row))
         numbers = (show(kind, row["before"]), show(kind, row["after"]), change, row["verdict"])
@@ -201,7 +209,7 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
     )  # fmt: skip
     said = "; ".join(
         f"{one.title}, {one.direction}; changes in {one.unit_of_differences}"
-        for one in dict.fromkeys(map(ranking_of_row, table.to_dict("records")))
+        for one in dict.fromkeys(map(ranking_of_row, rows_of(table[["metric", "better"]])))
     )
     blocks = _changes(table.attrs.get("blocks", []))
     return Group(Sheet(fields, (tuple(entries),)), "", Text(said, style="dim"), *blocks)
@@ -228,7 +236,7 @@ def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
 
 def render_trials(trials: pd.DataFrame) -> RenderableType:
     """One line a trial, as ``results show`` lists them, with the reason below where one is missing."""
-    rows = trials.assign(seeds=trials["status"] == "ok").to_dict("records")
+    rows = rows_of(trials.assign(seeds=trials["status"] == "ok"))
     entries, metrics = [], rankings_of(rows)
     for key, row in trials.to_dict("index").items():
         cells = (row["model"], row["dataset"], f"{row['density_requested']:g}", str(row["seed"]),
@@ -250,6 +258,7 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     from rich.text import Text
 
     left_out: Counter[str] = Counter()
+    tuned = any(not is_missing(row.get("tuned")) for row in rows)
     parts: dict[float, dict[str, list[dict[Any, Any]]]] = {}
     for row in rows:
         parts.setdefault(row["density_requested"], {}).setdefault(_part(row), []).append(row)
@@ -259,13 +268,14 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
         for part, style in _STYLES.items():
             listed = here.get(part, [])
             shown = listed if part == "controls" else listed[:limit]
-            entries += [_entry(row, style) for row in shown]
+            entries += [_entry(row, style, tuned) for row in shown]
             left_out[part] += len(listed) - len(shown)
         sections.append(tuple(entries))
     ranking = next((ranking_of_row(row) for row in rows if row["seeds"]), TOP1)
     table = Sheet(
-        _fields(sections, ranking), tuple(filter(None, sections)), title=f"{model} on {dataset}", lead="#"
-    )
+        (*_fields(sections, ranking), *_TUNED[:tuned]), tuple(filter(None, sections)),
+        title=f"{model} on {dataset}", lead="#",
+    )  # fmt: skip
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
@@ -294,7 +304,7 @@ def _identity(row: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 def _ranks(table: pd.DataFrame) -> dict[tuple[Any, ...], tuple[int, Any]]:
     """Each row's place and rank on another board."""
-    return {_identity(row): (place, row["rank"]) for place, row in enumerate(table.to_dict("records"))}
+    return {_identity(row): (place, row["rank"]) for place, row in enumerate(rows_of(table))}
 
 
 def _ordered(
@@ -322,8 +332,11 @@ def _fields(sections: Sequence[Sequence[Entry]], ranking: Ranking) -> tuple[Fiel
     )
 
 
-def _entry(row: dict[Any, Any], style: str) -> Entry:
-    """A row of the terminal; what has no rank has a dash, but for what never has one."""
+_TUNED = (Field("tuned", 8, right=False),)
+
+
+def _entry(row: dict[Any, Any], style: str, tuned: bool = False) -> Entry:
+    """A row of the terminal; what has no rank has a dash, but for what never has one. tuned: with what was chosen."""
     outside = row["control"] or row.get("published")
     method = f"{row['method']} ◂" if row["control"] else row["method"]
     if row.get("published"):
@@ -331,6 +344,8 @@ def _entry(row: dict[Any, Any], style: str) -> Entry:
         row = {**row, "density": row["density_requested"]}
     own = COLUMNS["top1" if ranking_of_row(row) is TOP1 else "score"]
     cells = tuple(_compact(own if column.key == "top1" else column, row) for column, _ in TERMINAL)
+    if tuned:
+        cells += (show("text", row.get("tuned")).replace(f" ({EDGE})", "*"),)
     return Entry(method, cells, lead="" if outside else show("rank", row["rank"]), style=style)
 
 
