@@ -28,12 +28,10 @@ def effects(folders: Folders, output: Format = "text") -> None:
     from dstbench.results.table import frame, read
 
     _known(output)
-    found, loaded = isolated(
+    made, loaded = isolated(
         read(folders), lambda loaded: effects_of(experiments(tried_methods(frame(loaded.records))))
     )
-    _print(
-        output, render_effects(found), effects_markdown(found) or f"{NO_EXPERIMENT}\n", effects_json(found)
-    )
+    _print(output, render_effects(made), effects_markdown(made) or f"{NO_EXPERIMENT}\n", effects_json(made))
     name_rejected(map(str, loaded.rejected), loaded.faults)
 
 
@@ -62,13 +60,15 @@ def groups(
     from dstbench.results.table import frame, read
 
     _known(output)
-    found, loaded = isolated(
+    comparisons, loaded = isolated(
         read(folders),
         lambda loaded: groups_of(tried_methods(frame(loaded.records), by_name=True), test, difference),
     )
-    rows = against_each(found, baseline)
-    markdown = groups_markdown(found, rows, baseline) or f"{NO_GROUPS}\n"
-    _print(output, render_groups(found, rows, baseline), markdown, groups_json(found, rows, baseline))
+    rows = against_each(comparisons, baseline)
+    markdown = groups_markdown(comparisons, rows, baseline) or f"{NO_GROUPS}\n"
+    _print(
+        output, render_groups(comparisons, rows, baseline), markdown, groups_json(comparisons, rows, baseline)
+    )
     name_rejected(map(str, loaded.rejected), loaded.faults)
 
 

@@ -108,10 +108,10 @@ def _checked(folders: list[Path], out: Path | None, verdicts: Path | None, forma
 
     if out is None or format is not None:
         raise BadInput("--check: expected --out, the folder of the boards to check, and no --format")
-    found = staleness(folders, out, verdicts)
-    for line in found.lines():
+    age = staleness(folders, out, verdicts)
+    for line in age.lines():
         typer.echo(line)
-    if not found.is_fresh:
+    if not age.is_fresh:
         raise typer.Exit(1)
 
 

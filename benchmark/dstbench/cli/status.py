@@ -29,28 +29,28 @@ def status(
     from dstbench.runner.execution.status import status as status_of
 
     refresh(results)
-    found = status_of(results)
+    state = status_of(results)
     if as_json:
-        print_json(found)
+        print_json(state)
     else:
-        _print(found)
+        _print(state)
 
 
-def _print(found: Mapping[str, Any]) -> None:
-    counts = {name: number for name, number in found["counts"].items() if number and name != "trials"}
+def _print(state: Mapping[str, Any]) -> None:
+    counts = {name: number for name, number in state["counts"].items() if number and name != "trials"}
     said = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    _lines([f"{found['results']}: {counted(found['counts']['trials'], 'trial')}: {said or 'none'}"])
-    if found["running"]:
+    _lines([f"{state['results']}: {counted(state['counts']['trials'], 'trial')}: {said or 'none'}"])
+    if state["running"]:
         typer.echo("")
-        _table(found["running"])
-    for title, trials in (("open", found["open"]), ("failed", found["failed"])):
+        _table(state["running"])
+    for title, trials in (("open", state["open"]), ("failed", state["failed"])):
         if trials:
             _lines(["", f"{title}:", *(f"  {_line(trial)}" for trial in trials[:_FEW])])
         if len(trials) > _FEW:
             _lines([f"  and {len(trials) - _FEW:,} more (--json lists all)"])
-    if found["engines"]:
-        _lines(["", *map(_queue, found["engines"])])
-    for rejected in found["rejected"]:
+    if state["engines"]:
+        _lines(["", *map(_queue, state["engines"])])
+    for rejected in state["rejected"]:
         typer.secho(f"not used: {rejected}", fg=typer.colors.YELLOW, err=True)
 
 

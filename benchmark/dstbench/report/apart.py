@@ -149,7 +149,7 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
     A component that isn't installed has no version to compare with.
     """
     now: dict[tuple[str, str], str | None] = {}
-    found: dict[str, str] = {}
+    ages_by_key: dict[str, str] = {}
     for record in records:
         parts = record["provenance"].get("components")
         older = []
@@ -166,8 +166,8 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
         if evaluation != EVALUATION:
             older.append(f"evaluation rules {evaluation}, now {EVALUATION}")
         if older:
-            found[record["key"]] = shortened(printable("; ".join(older)), 200)
-    return found
+            ages_by_key[record["key"]] = shortened(printable("; ".join(older)), 200)
+    return ages_by_key
 
 
 def ages(older: Mapping[str, str]) -> list[str]:

@@ -130,8 +130,8 @@ class Board:
             return self.about
         if metrics == [TOP1]:
             return f"Top-1 {self.about}"
-        each = "; ".join(f"{metric.title}, {metric.direction}" for metric in metrics)
-        return f"{_capital(each) if len(metrics) == 1 else f'Each by its own metric ({each})'}, {self.about}"
+        said = "; ".join(f"{metric.title}, {metric.direction}" for metric in metrics)
+        return f"{_capital(said) if len(metrics) == 1 else f'Each by its own metric ({said})'}, {self.about}"
 
     @property
     def by_metric(self) -> bool:

@@ -153,11 +153,11 @@ def _methods(
     boards: Iterable[BoardEntry], installed: Registry, standing: Sequence[Column]
 ) -> list[MethodEntry]:
     """Every method on a board, recipes and controls before combinations of parts."""
-    found: dict[str, list[tuple[str, Row]]] = {}
+    by_method: dict[str, list[tuple[str, Row]]] = {}
     for board in boards:
         for row in board.rows:
-            found.setdefault(row["method"], []).append((board.name, row))
-    entries = [_method(name, rows, installed, standing) for name, rows in found.items()]
+            by_method.setdefault(row["method"], []).append((board.name, row))
+    entries = [_method(name, rows, installed, standing) for name, rows in by_method.items()]
     return sorted(entries, key=lambda entry: (entry.recipe is None, entry.name))
 
 
@@ -185,7 +185,7 @@ def _used(methods: Iterable[MethodEntry], installed: Registry) -> list[Part]:
     names = {(kind, _name(text)) for method in methods for kind, text in method.parts}
     order = {kind: place for place, kind in enumerate(STRATEGIES)}
     listed = sorted(names, key=lambda item: (order[item[0]], item[1]))
-    return [found for kind, name in listed if (found := _part(installed, kind, name))]
+    return [part for kind, name in listed if (part := _part(installed, kind, name))]
 
 
 def _part(installed: Registry, kind: str, name: str) -> Part | None:

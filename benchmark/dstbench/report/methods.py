@@ -76,13 +76,13 @@ def _change(mine: Trials, rival: Trials) -> tuple[Ranking, Change]:
 
 def _variants(trials: Trials, name: str) -> list[Trials]:
     """The trials of a method, those that differ in the seed alone together."""
-    found: dict[str, Trials] = {}
+    variants: dict[str, Trials] = {}
     for trial in trials:
         if trial["label"] == name:
-            found.setdefault(trial["trial"], []).append(trial)
-    if not found:
+            variants.setdefault(trial["trial"], []).append(trial)
+    if not variants:
         raise BadInput(f"--method: no {name!r} in the results{nearest(name, {t['label'] for t in trials})}")
-    return list(found.values())
+    return list(variants.values())
 
 
 def _pairs(ours: Sequence[Trials], theirs: Sequence[Trials]) -> Iterator[tuple[Trials, Trials]]:

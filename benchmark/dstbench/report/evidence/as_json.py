@@ -18,9 +18,9 @@ from dstbench.report.evidence.words import (
 from dstbench.results.ranking import Ranking
 
 
-def effects_json(found: Sequence[Effects]) -> list[dict[str, Any]]:
+def effects_json(experiments: Sequence[Effects]) -> list[dict[str, Any]]:
     """JSON values: every figure, and the sentences."""
-    return [_effects_json(one) for one in found]
+    return [_effects_json(one) for one in experiments]
 
 
 def _effects_json(one: Effects) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _sensed(effect: Effect, metric: Ranking) -> dict[str, float | None]:
 
 
 def groups_json(
-    found: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
+    comparisons: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
 ) -> list[dict[str, Any]]:
     """JSON values: ranks, tests of all pairs (null where there is none), bars, seeds needed, and the sentences."""
     return [
@@ -95,7 +95,7 @@ def groups_json(
             "against": [_against(row, one.metric) for row in differences],
             "sentences": _said(group_sentences(one)),
         }
-        for one, differences in zip(found, rows, strict=True)
+        for one, differences in zip(comparisons, rows, strict=True)
     ]
 
 
