@@ -19,6 +19,7 @@ from dstbench_plugins.registrations.strategies import (
     register_schedule,
     register_share,
     register_structure,
+    register_values,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "register_schedule",
     "register_share",
     "register_structure",
+    "register_values",
 ]
 
 

@@ -87,11 +87,17 @@ class Watch:
         return result
 
 
+def reads_memory(kind, spec):
+    return Signal.MEMORY in REGISTRY.build(kind, spec).needs
+
+
 def run(parts, density=None, seed=0):
     """Train, checking every step; returns the masks of every step."""
     structure = parts.get("structure", "unstructured")
     model = chain_net() if structure == "emergent_channel" else conv_net()
     parts = parts | {"structure": SMALL.get(structure, structure)}
+    if any(reads_memory(kind, parts[kind]) for kind in ("prune", "grow") if kind in parts):
+        parts = {"values": "deep-r"} | parts
     density = density or max(DENSITY.get(str(part), 0.5) for part in (parts.get("init"), structure))
     sparsifier = dstbench.Sparsifier(
         model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=2, seed=seed

@@ -133,6 +133,7 @@ def _view(layer: Layer, mask: Tensor, budget: int, needs: Signal, step: int) -> 
         grad=grad if Signal.GRAD in needs else None,
         active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
         momentum=momentum if Signal.MOMENTUM in needs else None,
+        memory=momentum.sign() if Signal.MEMORY in needs else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerView, Signal, StrategyError, Target
+from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import not_finite_of
 from dstbench.core.engine.update import Masks
 from dstbench.core.training.deciding import deciding
@@ -19,8 +20,10 @@ from dstbench.core.training.optimizers import overflowed, trains
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, blank
 from dstbench.core.training.state import TrainingState
+from dstbench.core.training.superset import Superset
 from dstbench.core.training.support import Removal
 from dstbench.core.training.topology import Topology, UpdateReport
+from dstbench.core.training.valuing import WeightValues, write
 from dstbench.errors import NotFinite
 
 
@@ -31,6 +34,7 @@ class Evolution:
 
     def __init__(self, rules: Rules, masking: Masking) -> None:
         self.rules, self.masking, self.signals = rules, masking, Signals()
+        self.values = WeightValues(rules.method.values, rules.seed)
         self._unfit = "no gradients came"  # why there are no initial masks yet
 
     @property
@@ -55,8 +59,22 @@ class Evolution:
         return sum(self.masking.topology.explored_counts.values()) / self.rules.size
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
-        """What strategies see of each layer now, with the signals of ``fields``."""
-        return self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
+        """What strategies see of each layer now, with the signals of ``fields`` and what is remembered."""
+        fields = {**fields, "memory": self.values.memory} if self.values.memory else fields
+        views = self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
+        whole = self.masking.whole()
+        return {name: replace(view, weight=whole.get(name, view.weight)) for name, view in views.items()}
+
+    @property
+    def since_update(self) -> int | None:
+        """Steps behind the last topology update; None: there was none."""
+        return self.state.steps - self.state.history[-1].step if self.state.history else None
+
+    @deciding
+    def pulls(self, layers: Collection[str]) -> dict[str, Tensor]:
+        """What is added to the gradients of these layers in the coming step, float [*w]."""
+        views = self.views()
+        return self.values.pulls({name: views[name] for name in layers}, self.state.steps + 1)
 
     @deciding
     def start(self) -> None:
@@ -96,8 +114,27 @@ class Evolution:
         """Initial masks, and zeros where they are inactive."""
         masks, books = self.rules.initial(self.state.books.density, fields)
         self.state = replace(self.state, books=books, undecided=False)
+        views = {
+            name: replace(view, mask=masks[name], before=masks[name], active=books.budget[name],
+                          allocation=books.allocation[name])
+            for name, view in self.views().items()
+        }  # fmt: skip
+        values = self.values.begin(views)
+        write(self.masking.weights, values, {name: torch.ones_like(masks[name]) for name in values})
+        self._begin_superset(views, masks)
         self.masking.adopt(Topology(masks))
         self.masking.zero(masks, self.silent)
+
+    def _begin_superset(self, views: Mapping[str, LayerView], masks: Masks) -> None:
+        """Have more weights train than the masks let live, if that is asked for; all positions hold their values."""
+        backward = self.rules.timetable.initial_backward
+        if backward is None:
+            return
+        whole = {name: self.masking.weights.logical(name).clone() for name in masks}
+        views = {name: replace(view, weight=whole[name]) for name, view in views.items()}
+        n = round(backward * self.rules.size)
+        trained = self.rules.superset(views, masks, self.state.books, n, self.state.steps)
+        self.masking.superset = Superset(trained, {n: v.masked_fill(masks[n], 0) for n, v in whole.items()})
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
@@ -118,12 +155,30 @@ class Evolution:
         fields = self.signals.read(needs, {name: masks[name] for name in ready})
         if blank(fields):
             return
-        state, views = self.state, self.views(fields)
+        state, views = self.state, self.values.remember(self.views(fields), self.state.steps)
         masks, books = self.rules.update(state.books, target, views, state.steps, ready)
-        change = self.masking.change(masks, self.silent)
+        grown, before = {}, self.masking.topology.masks
+        if self.masking.superset is None:
+            grown = self.values.grown(views, masks, state.steps)
+        change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target))
+        write(self.masking.weights, grown, {name: masks[name] & ~before[name] for name in grown})
         active = sum(self.masking.topology.active.values())
         report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(state, books=books, history=(*state.history, report))
+
+    def _trained(
+        self, views: Mapping[str, LayerView], masks: Masks, books: Books, target: Target
+    ) -> Masks | None:
+        """What trains behind an update; None: what is active. Raises StrategyError for a superset out of nowhere."""
+        if self.masking.superset is None:
+            if target.backward is not None:
+                schedule = self.rules.method.schedule
+                raise StrategyError(
+                    f"{schedule!r}: {target} asks for a superset, and its target of step 0 didn't"
+                )
+            return None
+        n = round((target.backward or target.final) * self.rules.size)
+        return self.rules.superset(views, masks, books, n, self.state.steps)
 
     @deciding
     def remove(self) -> None:
@@ -147,9 +202,17 @@ class Evolution:
         self.state = replace(self.state, books=books, undecided=False)
         self.masking.impose(masks, self.silent)
 
-    def resume(self, state: TrainingState, topology: Topology, momentum: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint. momentum: float [*w] by layer."""
+    def resume(
+        self,
+        state: TrainingState,
+        topology: Topology,
+        momentum: dict[str, Tensor],
+        memory: dict[str, Tensor],
+        superset: Superset | None,
+    ) -> None:
+        """Go on from a checkpoint. momentum, memory: float [*w] by layer."""
         self.state, self.signals.momentum = state, momentum
+        self.values.memory, self.masking.superset = memory, superset
         self.masking.adopt(topology)
         if not self.rules.method.dense:
             self.masking.zero(topology.masks, self.silent)
@@ -159,3 +222,4 @@ class Evolution:
         """Follow the weights to another device or dtype."""
         self.masking.move()
         self.signals.move(self.masking.weights.values)
+        self.values.move(self.masking.weights.values)

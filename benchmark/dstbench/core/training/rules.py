@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dstbench.api import Coupling, LayerView, Target
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, uniform_budget
+from dstbench.core.engine.backward import superset_masks
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
@@ -132,6 +133,16 @@ class Rules:
         masks = {name: masks.get(name, view.mask) for name, view in views.items()}
         ranks.check_equal(masks, step)
         return masks, books.after(target, goal, budget)
+
+    def superset(
+        self, views: Mapping[str, LayerView], masks: Masks, books: Books, n: int, step: int
+    ) -> Masks:
+        """What trains where ``masks`` are active: n weights. Raises StrategyError where ranks come to others."""
+        with ranks.together(f"the superset at step {step}"):
+            draw = draws(self.seed, step)
+            trained = superset_masks(views, self.structures, self.method.grow, masks, books.budget, n, draw)
+        ranks.check_equal(trained, step)
+        return trained
 
     def shrink(self, views: Mapping[str, LayerView], step: int) -> Masks:
         """What the structure's event at a step leaves of the layers that lose positions for good."""
