@@ -182,13 +182,19 @@ DRIVEN = [
 FITTED = {
     "cubic": {"initial": 0.6},
     "cyclic": {"multiplier": 1.4},
+    "top-kast": {"beyond": 0.3},
 }  # to a structure that holds no more than half
 
 
 @pytest.mark.parametrize(("schedule", "structure", "grow"), DRIVEN)
 def test_every_schedule_drives_every_structure(structure, schedule, grow):
     parts = recipe(schedule, 2, structure=structure, grow=grow)
-    if structure in CAPACITY and schedule in ("cubic", "cyclic", "alternating"):  # denser than it can be
+    if structure in CAPACITY and schedule in (
+        "cubic",
+        "cyclic",
+        "alternating",
+        "top-kast",
+    ):  # denser than it can be
         with pytest.raises(Infeasible, match=rf"\b624\b.*\b{CAPACITY[structure]}\b"):
             run(parts)
         if schedule == "alternating":
@@ -196,6 +202,10 @@ def test_every_schedule_drives_every_structure(structure, schedule, grow):
         parts["schedule"] |= FITTED[schedule]
     if (structure, schedule) == ("emergent_channel", "never"):
         with pytest.raises(Infeasible, match="the last topology update"):
+            run(parts)
+        return
+    if (structure, schedule) == ("emergent_channel", "top-kast"):
+        with pytest.raises(BadInput, match="removes positions for good"):
             run(parts)
         return
     sparsifier, trajectory = run(parts)

@@ -299,9 +299,9 @@ class Schedule(Protocol):
 
     A target with ``backward`` has more weights train than are active (a backward superset, Top-KAST): the forward
     pass computes with the active ones alone; those beside them, the best by the grow score, get their gradients and
-    are stepped, too. A training that has a superset has it from step 0 on, and what becomes inactive in it keeps its
-    value: the scores of an update see it in ``LayerView.weight``, and what becomes active goes on from there,
-    whatever the method's values say of grown weights.
+    are stepped, too (at step 0 random ones, where that score reads signals). A training that has a superset has it
+    from step 0 on, and what becomes inactive in it keeps its value: the scores of an update see it in
+    ``LayerView.weight``, and what becomes active goes on from there, whatever the values say of grown weights.
     """
 
     def __call__(self, clock: Clock, density: float) -> Target | None:

@@ -97,6 +97,11 @@ class ValuePolicy:
         if self.restart is not None and not self.restarts:
             raise BadInput(f"values: {self.restart!r} has no restart of the learning rate")
 
+    def __repr__(self) -> str:
+        """The component's own, with whose word counts besides."""
+        others = {"grown": self.grown, "restart": self.restart}
+        return repr(self.values) + "".join(f", {name} by {part!r}" for name, part in others.items() if part)
+
     @property
     def plain(self) -> bool:
         """Whether nothing is asked for."""

@@ -160,25 +160,31 @@ class Evolution:
         grown, before = {}, self.masking.topology.masks
         if self.masking.superset is None:
             grown = self.values.grown(views, masks, state.steps)
-        change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target))
+        change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target, ready))
         write(self.masking.weights, grown, {name: masks[name] & ~before[name] for name in grown})
         active = sum(self.masking.topology.active.values())
         report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(state, books=books, history=(*state.history, report))
 
     def _trained(
-        self, views: Mapping[str, LayerView], masks: Masks, books: Books, target: Target
+        self,
+        views: Mapping[str, LayerView],
+        masks: Masks,
+        books: Books,
+        target: Target,
+        ready: Collection[str],
     ) -> Masks | None:
         """What trains behind an update; None: what is active. Raises StrategyError for a superset out of nowhere."""
-        if self.masking.superset is None:
+        superset, schedule = self.masking.superset, self.rules.method.schedule
+        if superset is None:
             if target.backward is not None:
-                schedule = self.rules.method.schedule
                 raise StrategyError(
-                    f"{schedule!r}: {target} asks for a superset, and its target of step 0 didn't"
+                    f"{schedule!r}: {target} asks for a superset, its target of step 0 didn't"
                 )
             return None
         n = round((target.backward or target.final) * self.rules.size)
-        return self.rules.superset(views, masks, books, n, self.state.steps)
+        resting = {name: mask for name, mask in superset.masks.items() if name not in ready}
+        return self.rules.superset(views, masks, books, n, self.state.steps, resting)
 
     @deciding
     def remove(self) -> None:

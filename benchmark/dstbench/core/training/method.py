@@ -52,6 +52,7 @@ class Method:
         if due is None:
             return always
         grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
+        grows |= due.backward is not None
         growing = self.grow.needs | self.values.needs
         return (always | self.prune.needs | (growing if grows else Signal.NONE)) & ~Signal.MEMORY
 

@@ -70,13 +70,14 @@ def _batch(running: RunningTrial, batch: Batch, total: Tensor) -> None:
         accelerator.backward(loss)
         running.progress.samples += len(inputs) * ranks.world()
         before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
+        trained = sparsifier.trained
         if accelerator.sync_gradients and training.clip_norm is not None:
             _clip(running, training.clip_norm)
         total += loss.detach()
         _step(running, total)
         running.optimizer.zero_grad()
     if sparsifier.steps > before:
-        running.meter.add(active, running.progress.samples, sparsifier.dense_gradient)
+        running.meter.add(active, running.progress.samples, sparsifier.dense_gradient, trained)
         running.progress.samples = 0
         _observe(running)
         running.progress.course.observe(sparsifier, loss.detach())
