@@ -12,6 +12,7 @@ from torch import nn
 
 import dstbench
 from dstbench.api import LayerView, StrategyError, ValuePolicy
+from dstbench.core.storage import fastest
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
 
@@ -242,10 +243,13 @@ def test_copies_go_on_alike():
 
 @pytest.mark.filterwarnings("ignore:values 'supar'")
 @pytest.mark.parametrize("values", VALUES, ids=str)
-def test_condensed_trains_the_same(values):
+def test_condensed_trains_the_same(values, monkeypatch):
+    monkeypatch.setattr(fastest, "speedup", lambda layer, call, execution, example: 3.0)
     models = []
     for storage in ("masked", "condensed"):
         model, sparsifier = made(values, sgd, "constant", storage=storage, example_input=torch.zeros(8, 12))
+        if storage == "condensed" and not sparsifier.arrangement.paths:
+            pytest.skip("no execution is offered here")
         train(model, sparsifier, 7)
         models.append((sparsifier, {n: sparsifier.weights.logical(n).clone() for n in sparsifier.layers}))
     (masked, one), (condensed, two) = models
@@ -314,10 +318,8 @@ def test_a_dense_recipe_has_no_values_to_set():
 
 
 def test_a_score_that_reads_a_memory_wants_values_that_have_one():
-    with pytest.raises(
-        BadInput, match=r"CrossedZero\(\) reads what the values remember .* Keep\(\) remembers nothing"
-    ):
-        model = mlp()
+    model, complaint = mlp(), r"CrossedZero\(\) reads what the values remember .* Keep\(\) remembers nothing"
+    with pytest.raises(BadInput, match=complaint):
         dstbench.Sparsifier(model, sgd(model), recipe("constant", prune="deep-r"), 0.4, 20)
 
 
