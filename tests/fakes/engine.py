@@ -149,7 +149,7 @@ def sgd(model: nn.Module, **options: object) -> torch.optim.SGD:
 
 
 def assert_masked(sparsifier: object) -> None:
-    """Inactive weights are exactly zero, and so is every optimizer state tensor of their shape, but where they train."""
+    """Inactive weights are exactly zero, and so is every optimizer state of their shape, but where they train."""
     superset = sparsifier.masking.superset
     for name, layer in sparsifier.layers.items():
         off = ~sparsifier.masks[name]
