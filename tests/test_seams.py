@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dstbench.api import Layout, Score, Share, Structure, Support, Values
+from dstbench.api import Accumulator, Layout, Score, Share, Structure, Support, Values
 from dstbench.api.abilities import ABILITIES
 
 ROOT = Path(find_spec("dstbench").origin).parent
 NAMES = {name for names in ABILITIES.values() for name in names} | {"layout"}
-DOORS = {"api/strategies.py", "api/weight_values.py", "core/engine/structures.py"}
+DOORS = {
+    *("api/accumulators.py", "api/strategies.py", "api/weight_values.py"),
+    "core/engine/structures.py",
+}
 
 
 def calls(path: Path, *functions: str) -> list[ast.Call]:
@@ -54,6 +57,7 @@ def test_only_the_doors_look_abilities_up():
     [
         ("score", [Score]),
         ("share", [Share]),
+        ("accumulator", [Accumulator]),
         ("structure", [Layout, Structure, Support]),
         ("values", [Values]),
     ],

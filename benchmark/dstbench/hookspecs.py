@@ -66,6 +66,11 @@ def register_share(register: Register) -> None:
 
 
 @hookspec
+def register_accumulator(register: Register) -> None:
+    """Accumulators: what builds up over steps, for scores that say ``accumulators = {"v": "second_moment"}``."""
+
+
+@hookspec
 def register_structure(register: Register) -> None:
     """Structures: a Layout (a partition into units), a full Structure, or a Support (what goes for good)."""
 
@@ -122,7 +127,7 @@ def trial_finished(trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 KINDS = (
-    *("init", "structure", "prune", "grow", "share", "schedule", "values", "recipe"),
+    *("init", "structure", "prune", "grow", "share", "accumulator", "schedule", "values", "recipe"),
     *("model", "dataset", "executor"),
 )
 """What can be registered, in the order in which listings show it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dstbench.testing.assigned import check_values
 from dstbench.testing.components import check_component, check_loading, problems
+from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.problem import Problem
 from dstbench.testing.schedules import check_schedule
 from dstbench.testing.strategies import check_policy, check_score, check_share
@@ -19,6 +20,7 @@ from dstbench.testing.structures import check_structure
 
 __all__ = [
     "Problem",
+    "check_accumulator",
     "check_component",
     "check_loading",
     "check_policy",

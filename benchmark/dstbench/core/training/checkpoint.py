@@ -40,6 +40,7 @@ class Snapshot:
     paths: Mapping[str, str]  # the arrangement's own state
     memory: dict[str, Tensor]  # float [*w] by layer: what the method's values remember
     superset: Superset | None  # what trains besides the active weights
+    totals: dict[str, dict[str, Tensor]]  # of accumulators: by name and layer, what expands to [*w]
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -69,6 +70,10 @@ def save(identity: Identity, snapshot: Snapshot) -> dict[str, Any]:
         "initial": dict(snapshot.topology.initial),
         "momentum": {name: average.clone() for name, average in snapshot.momentum.items()},
         "paths": dict(snapshot.paths),
+        "totals": {
+            name: {layer: total.clone() for layer, total in totals.items()}
+            for name, totals in snapshot.totals.items()
+        },
         **_values(snapshot),
     }
 
@@ -117,9 +122,13 @@ def read(
         for kind in ("momentum", "memory", "inactive")
     )
     topology = Topology.of(masks, explored, kept, fields.initial, support)
+    totals = {
+        name: {layer: _total(f"{name}.{layer}", total, held[layer]) for layer, total in of.items()}
+        for name, of in fields.totals.items()
+    }
     trained = _unpacked("trained", fields.trained, held)
     superset = Superset(trained, inactive) if trained else None
-    return Snapshot(state, topology, momentum, fields.paths, memory, superset)
+    return Snapshot(state, topology, momentum, fields.paths, memory, superset, totals)
 
 
 def _unpacked(kind: str, packed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,6 +145,15 @@ def _float(kind: str, name: str, value: Tensor, like: Tensor) -> Tensor:
     if not value.is_floating_point() or value.shape != like.shape:
         came = f"{value.dtype} {list(value.shape)}"
         raise BadInput(f"checkpoint: {kind}.{name}: expected float {list(like.shape)}, got {came}")
+    return value.to(like.device, copy=True)
+
+
+def _total(name: str, value: Tensor, like: Tensor) -> Tensor:
+    fits = value.dim() == like.dim() and all(
+        a in (1, b) for a, b in zip(value.shape, like.shape, strict=True)
+    )
+    if not fits:
+        raise BadInput(f"checkpoint: totals.{name}: expected {list(like.shape)}, got {list(value.shape)}")
     return value.to(like.device, copy=True)
 
 

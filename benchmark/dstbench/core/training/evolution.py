@@ -10,18 +10,25 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerView, Signal, StrategyError, Target
+from dstbench.api.accumulators import SEEN
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import not_finite_of
 from dstbench.core.engine.update import Masks
+from dstbench.core.training.activity import Activity
+from dstbench.core.training.calibration import Rehearsal
+from dstbench.core.training.checkpoint import Snapshot
 from dstbench.core.training.deciding import deciding
+from dstbench.core.training.folding import Foldings
 from dstbench.core.training.imposing import budget_of, checked
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.optimizers import overflowed, trains
+from dstbench.core.training.rounds import rehearsed
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, blank
 from dstbench.core.training.state import TrainingState
 from dstbench.core.training.superset import Superset
 from dstbench.core.training.support import Removal
+from dstbench.core.training.timetable import StepPlan
 from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.core.training.valuing import WeightValues, write
 from dstbench.errors import NotFinite
@@ -35,6 +42,7 @@ class Evolution:
     def __init__(self, rules: Rules, masking: Masking) -> None:
         self.rules, self.masking, self.signals = rules, masking, Signals()
         self.values = WeightValues(rules.method.values, rules.seed)
+        self.foldings = Foldings(rules.method.accumulators)
         self._unfit = "no gradients came"  # why there are no initial masks yet
 
     @property
@@ -60,10 +68,12 @@ class Evolution:
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
         """What strategies see of each layer now, with the signals of ``fields`` and what is remembered."""
-        fields = {**fields, "memory": self.values.memory} if self.values.memory else fields
         views = self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
-        whole = self.masking.whole()
-        return {name: replace(view, weight=whole.get(name, view.weight)) for name, view in views.items()}
+        whole, memory = self.masking.whole(), self.values.memory
+        return {
+            name: replace(view, weight=whole.get(name, view.weight), memory=memory.get(name))
+            for name, view in views.items()
+        }
 
     @property
     def since_update(self) -> int | None:
@@ -77,12 +87,15 @@ class Evolution:
         return self.values.pulls({name: views[name] for name in layers}, self.state.steps + 1)
 
     @deciding
-    def start(self) -> None:
-        """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
+    def start(self, rehearsal: Rehearsal | None) -> None:
+        """Dense, and sparse at once unless the initial masks need a step's gradients: then at the first step.
+        rehearsal: for an init that is scored in rounds."""
         self.state = TrainingState(self.rules.opening(), undecided=not self.rules.method.dense)
         if self.rules.method.dense:
             return
-        if not self.rules.method.init.needs:
+        if rehearsal is not None:
+            self._hold(*rehearsed(self.rules, rehearsal, self.state.books.density))
+        elif not self.rules.method.init.waits:
             self._decide({})
         self.rules.check_removals(self.views())
 
@@ -112,7 +125,10 @@ class Evolution:
 
     def _decide(self, fields: Fields) -> None:
         """Initial masks, and zeros where they are inactive."""
-        masks, books = self.rules.initial(self.state.books.density, fields)
+        self._hold(*self.rules.initial(self.state.books.density, fields))
+
+    def _hold(self, masks: Masks, books: Books) -> None:
+        """Begin with these masks."""
         self.state = replace(self.state, books=books, undecided=False)
         views = {
             name: replace(view, mask=masks[name], before=masks[name], active=books.budget[name],
@@ -136,6 +152,26 @@ class Evolution:
         trained = self.rules.superset(views, masks, self.state.books, n, self.state.steps)
         self.masking.superset = Superset(trained, {n: v.masked_fill(masks[n], 0) for n, v in whole.items()})
 
+    @deciding
+    def accumulate(self, plan: StepPlan, activity: Activity) -> None:
+        """What the coming step makes of the accumulators that it enters, from the weights that it starts from.
+        Layers without the signals that one needs keep its total."""
+        self.foldings.forget()
+        if not plan.folds or not self.decided:
+            return
+        masks, device = self.masking.topology.masks, next(iter(self.masking.weights.values.values())).device
+        views = {}
+        for name in sorted(plan.folds):
+            needs = self.foldings.foldings[name].needs
+            ready = self.signals.ready(needs, masks)
+            fields = self.signals.read(needs, {layer: masks[layer] for layer in ready})
+            if self.foldings.foldings[name].entry is not None:
+                fields[SEEN] = activity.everywhere(name, ready, device)
+                ready = list(fields[SEEN])
+            every = self.views(fields)
+            views[name] = {layer: every[layer] for layer in ready}
+        self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(self.state.steps + 1))
+
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
         self.state = replace(self.state, steps=self.state.steps + 1)
@@ -143,6 +179,7 @@ class Evolution:
             init, step = self.rules.method.init, self.state.steps
             raise NotFinite(f"init {init!r}, step {step}: {self._unfit}: no initial mask")
         self.signals.fold(needs)
+        self.foldings.commit()
 
     @deciding
     def update(self, target: Target, needs: Signal) -> None:
@@ -150,18 +187,22 @@ class Evolution:
         sit it out, as frozen ones do, and all do where a network that has died gives zeros alone."""
         masks, weights = self.masking.topology.masks, self.masking.weights.values
         ready = [name for name in self.signals.ready(needs, masks) if weights[name].requires_grad]
+        if ready:
+            ready = self.foldings.ready(ready, masks[ready[0]].device)
         if not ready:
             return
         fields = self.signals.read(needs, {name: masks[name] for name in ready})
+        fields |= self.foldings.read({name: masks[name] for name in ready})
         if blank(fields):
             return
         state, views = self.state, self.values.remember(self.views(fields), self.state.steps)
+        before = dict(masks)
         masks, books = self.rules.update(state.books, target, views, state.steps, ready)
-        grown, before = {}, self.masking.topology.masks
-        if self.masking.superset is None:
-            grown = self.values.grown(views, masks, state.steps)
+        fresh = {name: mask & ~before[name] for name, mask in masks.items()}
+        grown = {} if self.masking.superset is not None else self.values.grown(views, masks, state.steps)
         change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target, ready))
-        write(self.masking.weights, grown, {name: masks[name] & ~before[name] for name in grown})
+        write(self.masking.weights, grown, fresh)
+        self.foldings.reset(fresh, update=True)
         active = sum(self.masking.topology.active.values())
         report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(state, books=books, history=(*state.history, report))
@@ -206,19 +247,19 @@ class Evolution:
         books = self.state.books
         books = replace(books, budget=budget_of(masks, books.budget, self.rules))
         self.state = replace(self.state, books=books, undecided=False)
+        before = self.masking.topology.masks
+        self.foldings.reset({name: mask & ~before[name] for name, mask in masks.items()}, update=False)
         self.masking.impose(masks, self.silent)
 
     def resume(
         self,
-        state: TrainingState,
-        topology: Topology,
-        momentum: dict[str, Tensor],
-        memory: dict[str, Tensor],
-        superset: Superset | None,
+        snapshot: Snapshot,
     ) -> None:
-        """Go on from a checkpoint. momentum, memory: float [*w] by layer."""
-        self.state, self.signals.momentum = state, momentum
-        self.values.memory, self.masking.superset = memory, superset
+        """Go on from a checkpoint."""
+        self.state, self.signals.momentum = snapshot.state, snapshot.momentum
+        self.values.memory, self.masking.superset = snapshot.memory, snapshot.superset
+        totals, topology = snapshot.totals, snapshot.topology
+        self.foldings.totals = {name: dict(totals.get(name, {})) for name in self.foldings.totals}
         self.masking.adopt(topology)
         if not self.rules.method.dense:
             self.masking.zero(topology.masks, self.silent)
@@ -229,3 +270,4 @@ class Evolution:
         self.masking.move()
         self.signals.move(self.masking.weights.values)
         self.values.move(self.masking.weights.values)
+        self.foldings.move(self.masking.weights.values)
