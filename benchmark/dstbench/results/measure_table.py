@@ -241,6 +241,9 @@ _ROWS = (
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",
                boards=_ALL),  # of the maskable layers in the budget
     MeasureRow("density_all", "fraction"),  # over all conv and linear weights
+    MeasureRow("backward_density", "fraction", "backward density",
+               "Share of weights that train, active or not, where a superset of the active ones does.",
+               extra=True, boards=_THEORY),
     MeasureRow("layers", "text", type=list[RecordedLayer], framed=False),
     MeasureRow("r_s", "fraction", "R_s", "In-time over-parameterisation: share of weights that were ever active.",
                boards=_THEORY),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +21,30 @@ _MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no 
 masks don't hold and the topology stands still. Step the optimizer that the Sparsifier was given, not another one."""
 
 
+class Surroundings(Protocol):
+    """What is otherwise only while an optimizer steps."""
+
+    def enter(self, optimizer: Optimizer) -> None:
+        """The optimizer is about to read its gradients."""
+        ...
+
+    def leave(self, optimizer: Optimizer) -> None:
+        """It has stepped, or is about to evaluate a closure; harmless where it wasn't entered."""
+        ...
+
+    def leave_all(self) -> None:
+        """A step may have failed: nothing is stepping now."""
+        ...
+
+
 class StepHooks:
     """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it. Where it
     was prepared some time before, as for clipping, ``again`` comes right before the step.
 
     A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
+
+    ``around`` is entered once all is prepared, and left when the step is over, before ``done``.
 
     Several optimizers make one step: ``done`` comes when all of them have applied the same gradients. Where a loss
     scaler skips one of them, the step counts as skipped.
@@ -38,8 +56,9 @@ class StepHooks:
         prepare: Callable[[], None],
         again: Callable[[], None],
         done: Callable[[], None],
+        around: Surroundings,
     ) -> None:
-        self._prepare, self._again, self._done = prepare, again, done
+        self._prepare, self._again, self._done, self._around = prepare, again, done, around
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
         self._kinds = {id(part): type(part).__name__ for part in optimizers}  # not held: a copy may lack them
@@ -54,6 +73,7 @@ class StepHooks:
             id(part): (part.register_step_pre_hook(self._before), part.register_step_post_hook(self._after))
             for part in optimizers
         }
+        self._saving = [part.register_state_dict_pre_hook(around.leave) for part in optimizers]
         self._heard: list[Any] = []  # handles on weights
         self._age = next(_AGES)
         self._weight: Tensor | None = None  # one of those that are listened to
@@ -74,7 +94,8 @@ class StepHooks:
 
     def remove(self) -> None:
         """Hear of no further step."""
-        for handle in (*chain.from_iterable(self._handles.values()), *self._heard):
+        self._around.leave_all()
+        for handle in (*chain.from_iterable(self._handles.values()), *self._saving, *self._heard):
             handle.remove()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -95,12 +116,17 @@ class StepHooks:
             if self._prepared:
                 self._again()
             self.prepare()
+            if self._depth == 1:
+                self._around.enter(optimizer)
             return None
 
         def prepared() -> Any:
+            self._around.leave(optimizer)
             depth, loss = self._depth, closure()
             self._depth, self._last = depth, None  # its backward pass renewed the gradients
             self.prepare()
+            if depth == 1:
+                self._around.enter(optimizer)
             return loss
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
@@ -110,6 +136,7 @@ class StepHooks:
         self._depth -= 1
         if self._depth > 0:
             return
+        self._around.leave(optimizer)
         if not overflowed(optimizer):
             self._applied.add(id(optimizer))
         self._prepared = len(self._kinds) > 1
@@ -123,6 +150,7 @@ class StepHooks:
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
         self._begin()
+        self._around.leave_all()
         self._depth, self.renewed = 0, True
         if self._last is None or self._last[0] is weight:
             now = weight, weight._version, weight.data_ptr()
