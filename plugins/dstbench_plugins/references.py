@@ -118,11 +118,12 @@ N_OF_M = """@misc{mishra2021accelerating,
   eprint = {2104.08378},
   archiveprefix = {arXiv},
 }"""
-CHTS = """@misc{zhang2025chts,
+CHTS = """@inproceedings{zhang2025chts,
   title = {Brain network science modelling of sparse neural networks enables Transformers and {LLMs} to perform as
            fully connected},
   author = {Zhang, Yingtao and Cerretti, Diego and Zhao, Jialin and Wu, Wenjing and Liao, Ziheng and Michieli, Umberto
             and Cannistraci, Carlo Vittorio},
+  booktitle = {Advances in Neural Information Processing Systems},
   year = {2025},
   eprint = {2501.19107},
   archiveprefix = {arXiv},
@@ -159,12 +160,13 @@ GSE = """@misc{heddes2024gse,
   archiveprefix = {arXiv},
 }"""
 PIXELFLY = """@inproceedings{dao2022pixelfly,
-  title = {Pixelated Butterfly: Simple and Efficient Sparse Training for Neural Network Models},
+  title = {Pixelated Butterfly: Simple and Efficient Sparse training for Neural Network Models},
   author = {Dao, Tri and Chen, Beidi and Liang, Kaizhao and Yang, Jiaming and Song, Zhao and Rudra, Atri
             and R{\\'e}, Christopher},
   booktitle = {International Conference on Learning Representations},
   year = {2022},
   eprint = {2112.00029},
+  note = {also cited with Beidi Chen as its first author},
   archiveprefix = {arXiv},
 }"""
 TRANSPOSABLE = """@inproceedings{hubara2021accelerated,
@@ -221,4 +223,12 @@ OBD = """@inproceedings{lecun1989obd,
   author = {LeCun, Yann and Denker, John S. and Solla, Sara A.},
   booktitle = {Advances in Neural Information Processing Systems},
   year = {1989},
+}"""
+HAN = """@inproceedings{han2015learning,
+  title = {Learning both Weights and Connections for Efficient Neural Network},
+  author = {Han, Song and Pool, Jeff and Tran, John and Dally, William J.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2015},
+  eprint = {1506.02626},
+  archiveprefix = {arXiv},
 }"""

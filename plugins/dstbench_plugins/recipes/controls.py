@@ -43,3 +43,12 @@ def snip_it(rounds: int = 60, batches: int = 1) -> Recipe:
 def force(rounds: int = 60, batches: int = 1) -> Recipe:
     """FORCE (arXiv 2006.09081): |g·w| of all weights at what is left, over and over, for good; see init ``force``."""
     return Recipe(init={"name": "force", "rounds": rounds, "batches": batches}, schedule="never")
+
+
+def one_shot() -> Recipe:
+    """One-shot magnitude pruning (arXiv 1506.02626): the largest |w| of the weights that training starts from, over
+    the whole network, for good; what is left is tuned. For a matrix with ``start``: fresh weights say little.
+
+    Departure: once. The paper prunes and tunes several times, by thresholds of each layer.
+    """
+    return Recipe(init={"name": "magnitude", "share": "global"}, schedule="never")

@@ -24,6 +24,8 @@ def register_recipe(register: Register) -> None:
         "SNIP: sparse by saliency at the first batch, never updated",
         bibtex=cited("SNIP"),
     )
+    summary = "one-shot magnitude pruning of the weights that training starts from, then fine-tuning"
+    add("one-shot", "controls:one_shot", summary, bibtex=cited("HAN"))
     add("set", "dst:set_", "SET as in the RigL paper: magnitude, random", bibtex=cited("SET"))
     add(
         "set-author",

@@ -20,9 +20,12 @@ from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.recipe import named
 from dstbench.registration.registry import Registry
+from dstbench.results.labels import spec_text
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.feeding import Data
 from dstbench.runner.trial.small_dense import narrow
+from dstbench.runner.trial.started import Started, fetched, load_start
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,18 @@ class Blueprint:
         torch.manual_seed(self.trial.seed)
         return narrow(factory, num_classes, input_shape, target)
 
+    def started(
+        self, model: nn.Module, input_shape: tuple[int, ...], root: Path | None, download: bool
+    ) -> Started | None:
+        """Put the weights that the trial starts from into its model; None where it has none but its seed's. Raises
+        BadInput where they don't fit, DataUnavailable where they aren't here."""
+        start = self.trial.start
+        if start is None:
+            return None
+        return load_start(
+            start, model, spec_text(self.trial.model), input_shape, fetched(start, root, download)
+        )
+
     def sparsifier(
         self,
         model: nn.Module,
@@ -126,3 +141,11 @@ def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, down
     except DataUnavailable as error:
         raise BadInput(f"dataset {named(spec)['name']!r}: {error}") from error
     return data
+
+
+def find_start(start: Start, data_root: str | Path | None, download: bool) -> None:
+    """Find, or download, what trials start from. Raises BadInput where it isn't here."""
+    try:
+        fetched(start, Path(data_root) if data_root else None, download)
+    except DataUnavailable as error:
+        raise BadInput(str(error)) from error
