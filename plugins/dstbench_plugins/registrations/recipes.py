@@ -105,6 +105,8 @@ def register_recipe(register: Register) -> None:
     add("channel-rigl", "dst:channel_rigl", "RigL over output channels", bibtex=cited("RIGL"))
     summary = "GSE: magnitude, gradients of random positions, over all layers"
     add("gse", "dst:gse", summary, bibtex=cited("GSE"))
+    summary = "RigL behind cycles of rising and falling density (EAST, its networks aside)"
+    add("east", "dst:east", summary, bibtex=cited("EAST"))
     _topological(add)
     _from_dense(add)
 

@@ -33,6 +33,7 @@ def final_measures(running: RunningTrial, figures: Mapping[str, float]) -> dict[
         validation_key(running.task): running.progress.validation,
         "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
         **sparsity(sparsifier, running.progress.exploration, mine, full),
+        "live_channels": my_count.live,
         **_flops(running, mine, full),
         "flops_by_convention": _by_convention(running, my_count, full_count),
         "parameters": mine.parameters,
