@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from dstbench.registration.registry import Registry
 from dstbench.runner.matrix import cached
 from dstbench.runner.matrix.config import Matrix
 from dstbench.runner.matrix.plan import plan
-from dstbench.runner.matrix.planned import Plan, PlannedTrial
+from dstbench.runner.matrix.planned import Plan, PlannedTrial, Tuned
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 FEWEST = 200
@@ -74,9 +74,9 @@ def _code(registry: Registry) -> list[Any]:
 
 
 def _content(made: Plan) -> dict[str, Any]:
-    trials = [[t.key, t.trial.to_json(), t.label, t.control, t.skip] for t in made.trials]
     return {
-        "trials": trials,
+        "trials": [_plain(trial) for trial in made.trials],
+        "tuning": [_plain(trial) for trial in made.tuning],
         "excluded": made.excluded,
         "duplicates": made.duplicates,
         "notes": list(made.notes),
@@ -88,12 +88,25 @@ def _restored(matrix: Matrix, content: Any) -> Plan | None:
     if not isinstance(content, Mapping):
         return None
     try:
-        trials = tuple(
-            PlannedTrial(key, TrialSpec.from_json(trial), label, control, skip)
-            for key, trial, label, control, skip in content["trials"]
-        )
-        return Plan(
-            matrix, trials, content["excluded"], content["duplicates"], tuple(map(str, content["notes"]))
-        )
+        trials, tuning = (tuple(map(_planned, content[name])) for name in ("trials", "tuning"))
+        notes = tuple(map(str, content["notes"]))
+        return Plan(matrix, trials, content["excluded"], content["duplicates"], notes, tuning=tuning)
     except (BadInput, KeyError, TypeError, ValueError):
         return None
+
+
+def _plain(trial: PlannedTrial) -> list[Any]:
+    """A planned trial as JSON."""
+    tuned = trial.tuned and [trial.tuned.place, trial.tuned.settings, trial.tuned.trials]
+    others = [[key, other.to_json()] for key, other in trial.others]
+    kept = (trial.label, trial.control, trial.skip, dict(trial.settings), trial.group)
+    return [trial.key, trial.trial.to_json(), *kept, tuned, others]
+
+
+def _planned(plain: Sequence[Any]) -> PlannedTrial:
+    key, trial, label, control, skip, settings, group, tuned, others = plain
+    choice = tuned and Tuned(tuned[0], tuple(tuned[1]), tuple(map(tuple, tuned[2])))
+    return PlannedTrial(
+        key, TrialSpec.from_json(trial), label, control, skip, settings, group, choice,
+        tuple((name, TrialSpec.from_json(other)) for name, other in others),
+    )  # fmt: skip

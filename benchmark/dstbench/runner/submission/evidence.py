@@ -23,7 +23,7 @@ from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.feeding import Data, fingerprint
 from dstbench.runner.trial.loop import evaluate, train
-from dstbench.runner.trial.measures import sparsity, test_figures, validation_key
+from dstbench.runner.trial.measures import ranked_by, sparsity, test_figures, validation_key
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.running import CURVE, RunningTrial
 from dstbench.runner.trial.started import fetched
@@ -96,7 +96,7 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
         model.to(running.accelerator.device).to(memory_format=memory_format(running.training))
         running = replace(running, model=model)
         task, shape, classes = blueprint.task, loaded.input_shape, loaded.num_classes
-        found = evaluate(running, loaded.test)
+        tested = None if blueprint.trial.tunes else evaluate(running, loaded.test)
         validation = evaluate(running, loaded.validation)[task.metric.key] if len(loaded.validation) else None
         training, recipe = blueprint.trial.training, blueprint.recipe
         per_epoch = len(running.batches) // training.gradient_accumulation
@@ -105,7 +105,7 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
         dense = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
         samples = steps * training.batch_size * training.gradient_accumulation
         figures = {
-            **test_figures(task, found),
+            **(ranked_by(task) if tested is None else test_figures(task, tested)),
             validation_key(task): validation,
             "steps": steps,
             "dense_training_flops": 3 * samples * dense.cost().inference_flops / recipe.multiplier,

@@ -114,6 +114,10 @@ def _speed(speeds: Mapping[str, Any], timed: str) -> Iterator[Found]:
     batch: Any = 1 if timed == "single" else speeds.get("batch_size")
     rate: Any = speed.get("images_per_second")
     latency: Any = speed.get("latency_median")
+    made: Any = speed.get("rounds")
+    most: Any = speeds.get("rounds")
+    if None not in (made, most) and not 1 <= made <= most:
+        yield f"{where}.rounds", f"1 to {most}, as many as were asked for", shown(made)
     if None not in (rate, latency, batch) and not math.isclose(rate * latency, batch, rel_tol=1e-6):
         yield (
             f"{where}.images_per_second",

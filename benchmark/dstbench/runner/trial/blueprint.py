@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from dstbench.accel.throughput import PRECISIONS
 from dstbench.api import CLASSIFICATION, Batch, DataUnavailable, Recipe, Spec, Task
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.network.ownership import budgeted_layers
+from dstbench.core.training.calibration import Calibration
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.recipe import named
@@ -94,8 +96,16 @@ class Blueprint:
         optimizer: Any,
         steps_per_epoch: int,
         example_input: Tensor,
+        batches: Iterable[Batch] | None = None,
     ) -> Sparsifier:
-        """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision."""
+        """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision.
+        batches: for an init that looks at some before training; else at ``example_input``, which it learns nothing
+        from.
+        """
+        if batches is None:
+            size, *shape = example_input.shape
+            _, targets = self.task.made_up(size, tuple(shape), 2)
+            batches = [(example_input, targets)]
         training = self.trial.training
         # the model is the narrower one already
         recipe = self.recipe.but(narrow=False, dense=True) if self.recipe.narrow else self.recipe
@@ -112,6 +122,7 @@ class Blueprint:
                 storage=training.storage,
                 example_input=example_input,
                 registry=self.registry,
+                calibration=Calibration(batches, self.task.loss),
             )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from dstbench.api import Task
 from dstbench.core import ranks
+from dstbench.core.cost.layers import Workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.table import CURVE as CURVE
@@ -132,6 +133,7 @@ class RunningTrial:
     batches: Feed
     meter: TrainingMeter
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
+    work: Workload  # the products of one forward pass
     readers: int | None = None  # processes that read image files; None: as Batches has it
     tracking: Tracking | None = None
     started: Started | None = None  # the weights that it had first; None: its seed's
