@@ -264,6 +264,9 @@ _ROWS = (
                type=None, read=lambda m: (m.get("channels") or {}).get("gini"), extra=True, boards=_ACCURACY),
     MeasureRow("channel_dead", "fraction", "dead channels", "Share of channels without a weight.",
                type=None, read=lambda m: (m.get("channels") or {}).get("dead"), extra=True, boards=_ACCURACY),
+    MeasureRow("live_channels", "fraction", "live channels",
+               "Share of hidden channels, of neurons, with a weight on both sides (CHTs' ANP).",
+               extra=True, boards=_ACCURACY),
     MeasureRow("bottom_early", "fraction", "bottom set early",
                "Share of the final bottom set (each layer's 30 % of channels with the least mean |w|) that was in"
                " it after a quarter of the training. Chance: 0.3.", extra=True, boards=_ACCURACY),
