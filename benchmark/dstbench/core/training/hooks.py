@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dstbench.core.network.eager import eagerly
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
@@ -77,7 +77,7 @@ class StepHooks:
         for handle in (*chain.from_iterable(self._handles.values()), *self._heard):
             handle.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._superseded:
             raise BadInput(
@@ -105,7 +105,7 @@ class StepHooks:
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth -= 1
         if self._depth > 0:
