@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import shortened
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import printable
@@ -62,7 +63,7 @@ def apart(trials: Trials, by: Sequence[tuple[str, str]] = ALL) -> Trials:
 
 def apart_frame(table: pd.DataFrame) -> pd.DataFrame:
     """``apart`` of a table from ``load_results``."""
-    rows = table.to_dict("records")
+    rows = rows_of(table)
     return renamed(table, rows, apart(rows))
 
 

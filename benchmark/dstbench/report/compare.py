@@ -10,6 +10,7 @@ from dstbench.hookspecs import STRATEGIES
 from dstbench.report.apart import MEASURED, apart
 from dstbench.report.scores import ranking_of_row
 from dstbench.report.statistics import FEWEST, differences, holm, p_value, paired
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, load_results
@@ -42,7 +43,7 @@ def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.Dat
     import pandas as pd
 
     results = load_results(before), load_results(after)
-    old, new = map(_groups, _apart(*(table.to_dict("records") for table in results)))
+    old, new = map(_groups, _apart(*map(rows_of, results)))
     rows = [_row(old.get(key, []), new.get(key, []), tolerance) for key in sorted(old.keys() | new.keys())]
     _mark_others(rows, old, new)
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
@@ -79,7 +80,7 @@ def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     blocks = [{"method": "all methods", **row} for row in table.attrs["blocks"]]
-    rows = [*table.to_dict("records"), *blocks]
+    rows = [*rows_of(table), *blocks]
     return pd.DataFrame(rows, columns=[*table.columns, "of"])
 
 

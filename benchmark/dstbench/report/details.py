@@ -16,6 +16,8 @@ from math import fsum, prod
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from dstbench.report.notes import provenance_of
 from dstbench.report.page_data import encoded
 from dstbench.report.section import Material
@@ -35,6 +37,7 @@ FIGURES = {
     "never_dropped": "never dropped",
 }
 """Of a training, over epochs. The last two are in records, the first three beside them."""
+_OWN = ("started", "finished")  # that no two trials share
 KEY = 12  # of a trial's key: enough to find it
 ROOM = 600_000
 """Bytes of all curves, or all layers, of a page: beyond, curves get fewer points, and at last are left out."""
@@ -72,7 +75,6 @@ def letters(values: Iterable[float | None], low: float, high: float) -> str:
 def _trials(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """A column each of what trials have of their own; what they share, once."""
     flat = [record for records in rows for record in records]
-    made = [provenance_of(record) for record in flat]
     return {
         "count": encoded([len(records) for records in rows]),
         "key": "".join(record["key"][:KEY].ljust(KEY) for record in flat),
@@ -87,8 +89,20 @@ def _trials(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
             7,
         ),
         **_times(flat),
-        "made": encoded([json.dumps(entries, ensure_ascii=False) for entries in made]),
+        "made": encoded(_made(flat)),
     }
+
+
+def _made(records: Sequence[Record]) -> list[str]:
+    """What each record says of where it comes from, as JSON; worked out once for those that say the same."""
+    known: dict[str, str] = {}
+    texts = []
+    for record in records:
+        said = repr({name: value for name, value in record["provenance"].items() if name not in _OWN})
+        if said not in known:
+            known[said] = json.dumps(provenance_of(record), ensure_ascii=False)
+        texts.append(known[said])
+    return texts
 
 
 def _times(records: Sequence[Record]) -> dict[str, Any]:
@@ -202,7 +216,7 @@ def _points(lines: Sequence[str]) -> Iterator[Any]:
     """The lines' JSON values, without those that have none; all at once where there is nothing to leave out."""
     if all(line.startswith('{"epoch": ') and line.endswith("}") for line in lines):
         with suppress(ValueError, RecursionError):
-            points = json.loads(f"[{','.join(lines)}]")
+            points = orjson.loads(f"[{','.join(lines)}]")
             if len(points) == len(lines):
                 yield from points
                 return

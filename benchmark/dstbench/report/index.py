@@ -22,6 +22,7 @@ from dstbench.report.jinja import templates
 from dstbench.report.leaderboards import in_order, summarise
 from dstbench.report.notes import provenance
 from dstbench.report.scores import shows
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing
 from dstbench.results.table import frame, read
 
@@ -123,7 +124,7 @@ def slug(*words: str) -> str:
 
 def _board(folder: Path) -> BoardEntry:
     loaded = read([folder / "results"])
-    rows = in_order(summarise(frame(loaded.records)))["accuracy"].to_dict("records")
+    rows = rows_of(in_order(summarise(frame(loaded.records)))["accuracy"])
     blocks = dict.fromkeys((row["model"], row["dataset"]) for row in rows)
     several = len(blocks) > 1
     answers = [

@@ -17,6 +17,7 @@ from dstbench.report.boards import Board
 from dstbench.report.leaderboards import group_of, in_order, summarise, with_versions
 from dstbench.report.scores import ranking_of_row, shows
 from dstbench.report.statistics import FEWEST, differences, holm, p_value
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, RATIOS
 from dstbench.results.ranking import TOP1
@@ -73,7 +74,7 @@ def _letter(character: str) -> str:
 
 def to_latex(trials: pd.DataFrame, board: Board) -> str:
     """A board of what ``load_results`` gives, our rows alone, as a ``table`` that needs the package booktabs."""
-    rows: list[Row] = in_order(summarise(trials))[board.name].to_dict("records")
+    rows: list[Row] = rows_of(in_order(summarise(trials))[board.name])
     metrics = {row["metric"] for row in rows}
     columns = [
         column for column in board.columns if column.key in COLUMNS[board.name] and shows(column.key, metrics)
@@ -187,7 +188,7 @@ def _cell(row: Row, column: Column) -> str:
 def _by_row(trials: pd.DataFrame, measure: str) -> Seeds:
     """Each row's values by seed; a row is known by its group."""
     values: dict[str, dict[int, float]] = {}
-    for trial in with_versions(apart(trials.to_dict("records"))):
+    for trial in with_versions(apart(rows_of(trials))):
         if trial["status"] == "ok" and not is_missing(trial.get(measure)):
             group = values.setdefault(group_of(trial), {})
             group.setdefault(trial["seed"], trial[measure])

@@ -20,6 +20,7 @@ from dstbench.report.compare import (
     scores,
 )
 from dstbench.report.statistics import differences, holm, p_value, paired
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import MISSING, Column, show
 from dstbench.results.measure_table import Kind
 from dstbench.results.ranking import TOP1, Ranking
@@ -50,7 +51,7 @@ def compare_methods(paths: Paths, method: str, against: str, tolerance: float = 
     import pandas as pd
 
     results = load_results(paths)
-    trials: Trials = apart(results.to_dict("records"))
+    trials: Trials = apart(rows_of(results))
     ours, theirs = (_variants(trials, name) for name in (method, against))
     pairs = list(_pairs(ours, theirs))
     rows = [_row(mine, rival, tolerance) for mine, rival in pairs]
@@ -143,7 +144,7 @@ def render_methods(table: pd.DataFrame) -> RenderableType:
     """What ``compare_methods`` found, a few lines a row: no width of a terminal hides a figure."""
     from rich.text import Text
 
-    rows = table.to_dict("records")
+    rows = rows_of(table)
     lines = [(f"{rows[0]['method']} against {rows[0]['against']}, {_said(rows)}, paired by seed", "bold")]
     several = len({(row["model"], row["dataset"], row["density"]) for row in rows}) < len(rows)
     for row in rows:

@@ -148,13 +148,12 @@ def _contents(loaded: LoadedResults, indexed: bool) -> tuple[Boards, dict[str, s
     material = material_of(loaded)
     ordered, beside = in_order(material.summary), stand_beside(material.summary)
     tables, listed = shown_columns(ordered), listing(ordered, beside)
-    others = alongside(
-        lambda: (sections(material), exploration_files(loaded, material), _texts(tables, beside)),
-        many,
-    )
+    shown_below = alongside(lambda: sections(material), many)
+    others = alongside(lambda: (exploration_files(loaded, material), _texts(tables, beside)), many)
     groups = [None if row.get("published") else row["group"] for row in listed.rows]
     made = details(material, groups, curves())
-    below, exploration, texts = others()
+    exploration, texts = others()
+    below = shown_below()
     page = render_page(listed, material, beside, made, bool(exploration), indexed, below)
     contents = {"index.html": page, "leaderboard.svg": render_picture(tables), **exploration, **texts}
     contents["accuracy.md"] += "".join(f"\n{section.markdown}" for section in below if section.markdown)

@@ -14,6 +14,7 @@ from dstbench.report.boards import is_about_speed
 from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
 from dstbench.report.scores import gain, ranking_of_row, score_of
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing, shortened, show
 from dstbench.results.ranking import TOP1
 
@@ -53,7 +54,7 @@ SPEED = Plotted("inference_throughput_ratio", "inference speed", 0.0, inf)
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
-    rows = _block(tables["accuracy"].to_dict("records"))
+    rows = _block(rows_of(tables["accuracy"]))
     measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else _metric(rows)
     rows = [row for row in rows if not is_missing(row[measure.key])]
     best = (lambda row: row[measure.key]) if measure is SPEED else gain

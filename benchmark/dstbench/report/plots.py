@@ -18,6 +18,7 @@ from dstbench.report.scores import gain, ranking_of_row, score_of
 from dstbench.report.section import Material, material_of
 from dstbench.report.speedup import CIRCLE, DENSE, speedups
 from dstbench.report.statistics import pareto
+from dstbench.report.table_rows import rows_of
 from dstbench.report.trajectories import plotted
 from dstbench.report.values import is_missing, shortened
 from dstbench.results.files import make_folder, write_all
@@ -124,7 +125,7 @@ def plots(loaded: LoadedResults) -> dict[str, str]:
     material = material_of(loaded)
     ordered = in_order(material.summary)
     pictures = {"leaderboard": render_picture(shown_columns(ordered))}
-    rows: list[Row] = ordered["accuracy"].to_dict("records")
+    rows: list[Row] = rows_of(ordered["accuracy"])
     structures = sorted({row["structure"] for row in rows if not is_missing(row["structure"])})
     for place in dict.fromkeys((row["model"], row["dataset"]) for row in rows):
         here = [
@@ -133,7 +134,7 @@ def plots(loaded: LoadedResults) -> dict[str, str]:
         for key in MEASURES:
             if drawing := _scatter(here, key, " on ".join(place), structures):
                 pictures[_slug(ranking_of_row(here[0]).key, key, *place)] = drawing.svg()
-    timed = ordered["throughput"].to_dict("records")
+    timed = rows_of(ordered["throughput"])
     pictures |= {_slug("speedup", drawing.title): drawing.svg() for drawing in _speedups(timed, structures)}
     return pictures | dict(_trajectories(material))
 

@@ -11,11 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.boards import is_about_speed
 from dstbench.report.scores import gain, ranking_of_row
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.record import canonical
@@ -91,7 +93,7 @@ Identified = list[tuple[dict[str, Rows], Marks]]
 
 def identified(trials: pd.DataFrame) -> Identified:
     """Of each metric the trials by method, and what tells versions apart."""
-    rows: Rows = trials[list(_COLUMNS)].to_dict("records")
+    rows: Rows = rows_of(trials[list(_COLUMNS)])
     rows = [row for row in rows if not is_about_speed(row["dataset"])]
     known = {row["dataset"]: row for row in rows if row["status"] == "ok"}
     metrics: dict[Ranking, Rows] = {}
@@ -209,9 +211,14 @@ def _versioned(row: Mapping[Any, Any], marks: Marks) -> dict[str, str]:
     return {kind: mark for kind, mark in found.items() if mark}
 
 
-def _versions(row: Mapping[Any, Any]) -> dict[str, str]:
+def _versions(row: Mapping[Any, Any]) -> Mapping[str, str]:
     """Kind -> version of a trial's components; {} where it didn't get that far."""
-    parts = (part.rpartition(" v") for part in (row["versions"] or "").split(", ") if part)
+    return _versions_in(row["versions"] or "")
+
+
+@lru_cache(1024)  # trials agree in most of it
+def _versions_in(text: str) -> Mapping[str, str]:
+    parts = (part.rpartition(" v") for part in text.split(", ") if part)
     return {kind: version for kind, _, version in parts}
 
 

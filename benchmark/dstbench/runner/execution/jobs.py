@@ -13,6 +13,7 @@ from dstbench.errors import BadInput
 from dstbench.recipe import named
 from dstbench.registration.registry import Registry
 from dstbench.results.record import folder_of
+from dstbench.results.tuning import settings_said
 from dstbench.runner.execution.missing import State
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.server import LAZY
@@ -43,9 +44,11 @@ def order_of(
     tasks: Tasks,
     retried: frozenset[str],
     on_error: OnError,
+    tuning: str | None = None,
 ) -> Order:
-    """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training."""
-    said = {"tuning": budget.tuning}
+    """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training; tuning:
+    what was spent on choosing settings, in words; None: as the budget says."""
+    said = {"tuning": budget.tuning if tuning is None else tuning}
     stops = digest({"stop": sorted(t.key for t in due)})[:16] if on_error == "stop" else None
     train = [
         _job(
@@ -116,6 +119,8 @@ def _job(
         memory=budget.trial_memory,
         options=options,
         replaces=state["checksum"] if isinstance(state, dict) else None,
+        settings=trial.settings,
+        tuned=trial.tuned,
         **more,
     )
 
@@ -126,7 +131,9 @@ def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]
         return options
     spec = trial.trial
     where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
-    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
+    said = f", {settings_said(trial.settings)}" if trial.settings else ""
+    name = f"{'tuning ' if spec.tunes else ''}{trial.label}, {where}{said}"
+    return {**options, "run_name": _ODD.sub("-", name)[:200]}
 
 
 _ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name

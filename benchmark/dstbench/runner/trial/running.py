@@ -23,6 +23,7 @@ from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.course import Course
 from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.feeding import Data, Feed
+from dstbench.runner.trial.started import Started
 from dstbench.runner.trial.tracking import Tracking
 
 # in a trial's folder:
@@ -135,6 +136,7 @@ class RunningTrial:
     work: Workload  # the products of one forward pass
     readers: int | None = None  # processes that read image files; None: as Batches has it
     tracking: Tracking | None = None
+    started: Started | None = None  # the weights that it had first; None: its seed's
     progress: TrialProgress = field(default_factory=TrialProgress)
     last_step: int | None = None  # after which training stops; None: at its end
     pauses: Pauses = field(default_factory=Pauses)
