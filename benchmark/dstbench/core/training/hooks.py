@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
+from dstbench.core.network.eager import eagerly
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
@@ -111,7 +111,7 @@ class StepHooks:
         if self._last_word is not None:
             self._last_word.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._superseded:
             raise BadInput(
@@ -155,7 +155,7 @@ class StepHooks:
         if self._last_word is not None:
             every.move_to_end(self._last_word.id)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._last_word is None:
             self.end(optimizer)
