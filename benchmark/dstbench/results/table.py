@@ -25,7 +25,7 @@ from dstbench.results.record import (
     search,
 )
 from dstbench.results.spread import spread
-from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
+from dstbench.results.verdicts import REFUSED, Verdict, checks, read_verdicts, tiers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,9 @@ class LoadedResults:
     rows: Mapping[str, Row] = field(
         default_factory=dict
     )  # key -> what ``frame`` shows of it, as far as known
+    checks: Mapping[str, Mapping[str, str]] | None = (
+        None  # key -> how its figures were made again, where that was asked
+    )
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -121,6 +124,7 @@ def _verified(
         loaded.paths,
         {key: tier for key, tier in known.items() if key not in reasons},
         loaded.rows,
+        checks(loaded.records, verdicts),
     )
 
 

@@ -74,7 +74,7 @@ class _Verifying:
     def __init__(self, record: Record, folder: Path, registry: Registry, place: Place) -> None:
         self._record, self._folder, self._registry, self._place = record, folder, registry, place
         self._findings: list[Finding] = []
-        self._checked: list[str] = []
+        self._checked: dict[str, str] = {}
         self._notes: list[str] = []
         self._tier, self._steps = REPORTED, 0
         self._exact: bool | None = None
@@ -94,11 +94,12 @@ class _Verifying:
             self._digest,
             REFUSED if self._findings else self._tier,
             tuple(self._findings),
-            tuple(dict.fromkeys(self._checked)),
+            tuple(self._checked),
             (*self._notes, f"reported alone, which nothing proves: {', '.join(REPORTED_FIELDS)}"),
             self._steps,
             self._exact,
             {name: value for name, value in machine().items() if name != "memory"},
+            how=dict(self._checked),
         )
 
     def _check(self, replay: int, whole: bool) -> None:
@@ -115,7 +116,7 @@ class _Verifying:
         except DataUnavailable as error:
             self._notes.append(f"not evaluated: its data set isn't here: {error}")
             return
-        self._hold(evidence.evaluated(blueprint, self._folder, self._place), same)
+        self._hold(evidence.evaluated(blueprint, self._folder, self._place), same, "re-evaluated")
         self._tier, self._exact = EVALUATED, same
         if self._findings or not (replay or whole):
             return
@@ -136,7 +137,7 @@ class _Verifying:
             if all_of_it
             else evidence.replayed(blueprint, self._place, replay)
         )
-        self._hold(ours, same)
+        self._hold(ours, same, "reproduced" if all_of_it else "replayed")
         if same:
             self._findings += curve_findings(curve, ours.curve)
         self._steps, self._tier = ours.steps, REPRODUCED if all_of_it else REPLAYED
@@ -148,13 +149,13 @@ class _Verifying:
         if shape is None or classes is None:
             data = evidence.load(blueprint, self._place)
             shape, classes = data.input_shape, data.num_classes
-        self._hold(evidence.recounted(blueprint, self._folder, tuple(shape), classes), True)
+        self._hold(evidence.recounted(blueprint, self._folder, tuple(shape), classes), True, "recounted")
         self._digest = weights.digest(self._folder / weights.FILE)
 
-    def _hold(self, ours: Evidence, same: bool) -> None:
+    def _hold(self, ours: Evidence, same: bool, how: str) -> None:
         findings, compared = judge(self._record, ours, same)
         self._findings += findings
-        self._checked += compared
+        self._checked |= dict.fromkeys(compared, how)
 
     def _curve(self) -> list[dict[str, Any]]:
         file = self._folder / CURVE
