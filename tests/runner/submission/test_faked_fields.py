@@ -65,10 +65,15 @@ def submission(request, tmp_path_factory):
     assert record["status"] == "ok", record["traceback"]
     key = trial_key(trial, registry().choose)
     label = "erk · unstructured · magnitude · gradient"
-    speed = {"path": "masked-dense", "images_per_second": 9e4, "dense_images_per_second": 1e5, "ratio": 0.9}
+    samples = {"digits": 128, "text": 16 * 32}[request.param]  # of a batch: images, tokens
+    speed = {
+        "path": "masked-dense", "images_per_second": 9e4, "dense_images_per_second": 1e5, "ratio": 0.9,
+        "latency_median": samples / 9e4,
+    }  # fmt: skip
     versions = f"torch {record['provenance']['torch']}, Python {record['provenance']['python']}"
     record["measures"]["throughput"] = {
-        "device": "cpu", "contended": False, "rounds": 3, "versions": versions, "train": speed
+        "device": "cpu", "contended": False, "rounds": 3, "versions": versions, "train": speed,
+        "batch_size": trial.training.batch_size,
     }  # fmt: skip
     folder = folder_of(root, key)
     folder.parent.mkdir()
@@ -218,6 +223,7 @@ def test_a_trial_changed_together_with_its_key_is_noticed(submission, faked, set
 @pytest.mark.parametrize("submission", TRIALS, indirect=True)
 def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submission, once, faked):
     """A whole retraining decides; without one, what the trajectory came to can't be proven."""
+    assert verdict(submission, whole=True).ok
     record = read_record(submission)
     unnoticed, by_check = set(), Counter()
     names = [name for name, _ in fields(record)]
@@ -273,3 +279,14 @@ def test_a_training_faster_than_its_measured_speed_is_noticed(submission):
     record["measures"]["seconds"] = 1.0  # 18 steps of 128 images take 25 seconds at 90 a second
     [finding] = [found for found in implausible(record, spec(), ()) if found[0] == "measures.seconds"]
     assert finding[1].startswith("about 25.6")
+
+
+def test_speeds_timed_beside_other_work_contradict_nothing(submission):
+    """As measured on a loaded machine: rounds were stopped on one side and not on the other."""
+    record = copy.deepcopy(read_record(submission))
+    speeds = record["measures"]["throughput"]
+    speeds["train"] |= {"images_per_second": 90.0, "latency_median": 128 / 90, "dense_images_per_second": 4e4}
+    record["measures"]["seconds"] = 1.0
+    assert len(list(implausible(record, spec(), ()))) == 2
+    speeds["contended"] = True
+    assert not list(implausible(record, spec(), ()))

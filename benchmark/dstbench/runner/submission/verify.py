@@ -105,7 +105,7 @@ class _Verifying:
     def _check(self, replay: int, whole: bool) -> None:
         trial = TrialSpec.from_json(self._record["trial"])
         curve = self._curve()
-        self._findings += contradictions(self._record, trial, curve, self._registry)
+        self._findings += contradictions(self._record, trial, curve, self._registry, self._per_input(trial))
         blueprint = Blueprint(trial, self._registry)
         same = is_same_kind(self._record, {**machine(), "threads": trial.training.threads})
         self._recount(blueprint)
@@ -141,6 +141,17 @@ class _Verifying:
         if same:
             self._findings += curve_findings(curve, ours.curve)
         self._steps, self._tier = ours.steps, REPRODUCED if all_of_it else REPLAYED
+
+    def _per_input(self, trial: TrialSpec) -> int | None:
+        """The samples of one input, as its task counts them; None where the data set doesn't declare its shape."""
+        try:
+            outlook, blueprint = Outlook(self._registry), Blueprint(trial, self._registry)
+            shape, classes = (outlook.declared(trial, name) for name in ("input_shape", "num_classes"))
+            if shape is None or classes is None:
+                return None
+            return blueprint.task.count(blueprint.task.made_up(1, tuple(shape), classes)[1])
+        except BadInput:
+            return None  # nor can it be rebuilt, which is said of all of it
 
     def _recount(self, blueprint: Blueprint) -> None:
         """The checkpoint, at the shape that the data set declares."""
