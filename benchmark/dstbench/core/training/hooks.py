@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
@@ -222,12 +223,12 @@ def _late(hooks: StepHooks) -> Callable[[Optimizer, Any, Any], None]:
     """A hook for all optimizers that doesn't keep these hooks, and so a model, alive."""
     held = weakref.ref(hooks)
 
+    @eagerly
     def late(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if (alive := held()) is not None:
             alive.end(optimizer)
 
-    hook: Callable[[Optimizer, Any, Any], None] = torch.compiler.disable(late)  # type: ignore[no-untyped-call]
-    return hook
+    return late
 
 
 def _backward_pass() -> int:
