@@ -20,6 +20,7 @@ from dstbench_plugins.registrations.strategies import (
     register_schedule,
     register_share,
     register_structure,
+    register_values,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "register_schedule",
     "register_share",
     "register_structure",
+    "register_values",
 ]
 
 

@@ -241,6 +241,9 @@ _ROWS = (
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",
                boards=_ALL),  # of the maskable layers in the budget
     MeasureRow("density_all", "fraction"),  # over all conv and linear weights
+    MeasureRow("backward_density", "fraction", "backward density",
+               "Share of weights that train, active or not, where a superset of the active ones does.",
+               extra=True, boards=_THEORY),
     MeasureRow("layers", "text", type=list[RecordedLayer], framed=False),
     MeasureRow("r_s", "fraction", "R_s", "In-time over-parameterisation: share of weights that were ever active.",
                boards=_THEORY),
@@ -261,6 +264,9 @@ _ROWS = (
                type=None, read=lambda m: (m.get("channels") or {}).get("gini"), extra=True, boards=_ACCURACY),
     MeasureRow("channel_dead", "fraction", "dead channels", "Share of channels without a weight.",
                type=None, read=lambda m: (m.get("channels") or {}).get("dead"), extra=True, boards=_ACCURACY),
+    MeasureRow("live_channels", "fraction", "live channels",
+               "Share of hidden channels, of neurons, with a weight on both sides (CHTs' ANP).",
+               extra=True, boards=_ACCURACY),
     MeasureRow("bottom_early", "fraction", "bottom set early",
                "Share of the final bottom set (each layer's 30 % of channels with the least mean |w|) that was in"
                " it after a quarter of the training. Chance: 0.3.", extra=True, boards=_ACCURACY),

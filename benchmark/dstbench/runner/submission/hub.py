@@ -10,7 +10,7 @@ from typing import Any
 
 from dstbench import __version__
 from dstbench.errors import BadInput
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.labels import spec_text
@@ -120,7 +120,7 @@ def _methods(record: Record) -> list[str]:
     recipe = record["trial"]["recipe"]
     return [
         f"{kind}:{re.sub(r'[^a-z0-9._-]', '-', str(named(recipe[kind])['name']).lower())}"
-        for kind in STRATEGIES
+        for kind in PARTS
         if recipe.get(kind)
     ]
 

@@ -66,13 +66,16 @@ const trialsOf = (row) => {
     ...lists,
   ];
 };
-const list = (entries) => element("dl", {}, ...entries.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]));
+const list = (entries) => element("dl", {}, ...entries.flatMap(([term, text, check]) => [element("dt", {}, term), element("dd", {}, text, ...checked(check))]));
+// how a figure was made again by who verified it, where the page was made with verdicts
+const checkOf = (row, measure) => data.details.checks?.said[data.details.checks.at[row.id]][measure];
+const checked = (check) => check ? [" ", element("span", { class: check === "reported" ? "check told" : "check" }, check)] : [];
 const figuresOf = (row) => list(data.columns
   .filter((column) => column.key !== "rank" && column.key !== "method" && !isMissing(row[column.key]))
   .map((column) => {
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
     const range = isMissing(low) ? "" : ` [${[low, high].map((end) => show(kindIn(column, row), end).replace("×", "")).join(", ")}]`;
-    return [column.title, `${shown(column, row)}${range}`];
+    return [column.title, `${shown(column, row)}${range}`, checkOf(row, column.key)];
   }));
 const fillPanel = (row) => {
   const ranks = boards.filter((board) => board.rank[row.id] !== null).map((board) => `${board.title.toLowerCase()} #${show("rank", board.rank[row.id])}`);
@@ -81,10 +84,13 @@ const fillPanel = (row) => {
   const slug = row.method.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
   const about = $("index") && !row.published ? [element("p", { class: "lead" }, element("a", { href: `${$("index").getAttribute("href")}#method-${slug}` }, "its parts, formula and paper"))] : [];
   const notes = [row.reason, row.note].filter(Boolean).map((text) => element("p", { class: "note" }, text));
-  const part = (title, nodes) => [element("h3", {}, title), ...nodes];
+  const part = (title, nodes, check) => [element("h3", {}, title, ...checked(check)), ...nodes];
   $("panel-body").replaceChildren(
     element("p", { class: "lead" }, what.filter(Boolean).join(" · ")), ...about, ...notes,
-    ...(row.published ? [] : [...part("Over epochs, mean over seeds", curvesOf(row)), ...part("Density by layer", layersOf(row))]),
+    ...(row.published ? [] : [
+      ...part("Over epochs, mean over seeds", curvesOf(row), checkOf(row, "exploration")),
+      ...part("Density by layer", layersOf(row), checkOf(row, "layers")),
+    ]),
     ...part("Figures", [figuresOf(row)]), ...part("Where it comes from", trialsOf(row)),
   );
 };
