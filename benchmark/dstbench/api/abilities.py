@@ -1,7 +1,7 @@
 """Optional abilities: what a strategy may declare or do besides its protocol, whose docstring says what they mean.
 
-The one place that looks attributes of strategies up by name. Two doors use it, ``Policy`` and the engine's
-``as_structure``; what they return is typed, so nothing behind them has to ask again.
+The one place that looks attributes of strategies up by name. Three doors use it, ``Policy``, ``ValuePolicy`` and
+the engine's ``as_structure``; what they return is typed, so nothing behind them has to ask again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ ABILITIES = {
     "score": ("needs", "full", "misfit", "accumulators", "rounds"),
     "share": ("needs", "uses_candidates", "accumulators"),
     "accumulator": ("needs", "dtype", "initial", "reset", "window", "entry", "signed"),
+    "values": (
+        *("initial", "grown", "lr_scale"),
+        *("needs", "remember", "pull", "restart", "for_optimizer", "caution"),
+    ),
     "structure": (
         *("misfit", "accelerate", "whole_rows"),  # of a Layout, too
         "quota",  # of a Layout alone
