@@ -10,6 +10,7 @@ import dstbench
 from dstbench.core.engine.random import generator
 from dstbench.errors import BadInput
 from dstbench.testing import check_accumulator
+from dstbench.testing.abilities import misspelt
 from dstbench_plugins.grow.accumulated import AccumulatedGradient
 from dstbench_plugins.grow.guided import GuidedExploration
 from dstbench_plugins.prune.history import MovementPruning, OptimalBrainDamage
@@ -117,13 +118,14 @@ def test_the_kit_finds_what_breaks_it():
 
     class Misspelt:
         rest = "update"
-        widow = 3
 
         def fold(self, total, layer, clock):
             return total + 1
 
-    assert {problem.check for problem in check_accumulator(InPlace())} >= {"purity"}
-    assert any("'reset'" in str(problem) for problem in check_accumulator(Misspelt()))
+    assert "purity" in {problem.check for problem in check_accumulator(InPlace())}
+    assert list(misspelt(Misspelt(), "accumulator")) == [
+        ("abilities", "nothing reads 'rest'; did you mean 'reset'?")
+    ]
 
 
 @pytest.mark.parametrize(

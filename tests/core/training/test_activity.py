@@ -90,23 +90,32 @@ def test_passes_without_gradients_do_not_count_and_nothing_stays_behind():
     assert not activity.sums["input_norm"]
 
 
-@pytest.mark.parametrize("module", [nn.Linear(5, 4), nn.Conv2d(5, 4, 3, padding=1, stride=2)])
-def test_signed_sums_multiply_to_the_gradient_in_expectation(module):
+@pytest.mark.parametrize("convolution", [False, True])
+def test_signed_sums_have_the_same_signs_of_both_sides(convolution):
+    """Inputs that are one at one place each show the signs, ±1; gradients are summed by the same ones."""
     names = "signed_input", "signed_output_gradient"
-    model = nn.Sequential(module)
-    shape = (3, 5) if isinstance(module, nn.Linear) else (2, 5, 4, 4)
-    x, total = torch.randn(shape), torch.zeros_like(module.weight)
-    activity = watched(model, *names)
-    for step in range(1, 1501):
+    module = nn.Conv2d(6, 4, 1) if convolution else nn.Linear(6, 4)
+    x = torch.eye(6).view(1, 6, 2, 3) if convolution else torch.eye(6)  # [in, places], or [samples, in]
+    activity, shown = watched(nn.Sequential(module), *names), set()
+    for step in range(1, 9):
         activity.watch({name: activity._foldings[name] for name in names}, step)
-        model.zero_grad()
-        model(x).square().sum().backward()
-        inputs, outputs = (seen(activity, name, "0") for name in names)
-        total += inputs * outputs
-    gradient = module.weight.grad
-    error = (total / 1500 - gradient).norm() / gradient.norm()
-    assert error < 0.25  # of one draw it is several times the gradient
-    assert functional.cosine_similarity(total.flatten(), gradient.flatten(), 0) > 0.97
+        y = module(x)
+        weights = torch.randn(y.shape)
+        (y * weights).sum().backward()  # the gradient of y is these
+        signs = seen(activity, "signed_input", "0").flatten()
+        assert torch.equal(signs.abs(), torch.ones(6))
+        gradients = weights.view(4, 6).T if convolution else weights
+        assert torch.allclose(seen(activity, "signed_output_gradient", "0").flatten(), signs @ gradients)
+        shown.add(tuple(signs.tolist()))
+    assert len(shown) > 4  # drawn anew at each step
+
+
+def test_of_one_place_signed_sums_multiply_to_the_gradient():
+    module = nn.Conv2d(2, 3, 3)
+    activity = watched(nn.Sequential(module), "signed_input", "signed_output_gradient")
+    module(torch.randn(1, 2, 3, 3)).square().sum().backward()
+    inputs, outputs = (seen(activity, name, "0") for name in activity._foldings)
+    assert torch.allclose(inputs * outputs, module.weight.grad, atol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
