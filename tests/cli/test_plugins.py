@@ -180,7 +180,19 @@ def test_check_of_a_distribution_whose_plugin_is_broken(site):
 
 # Scaffold
 
-KINDS = ["init", "structure", "prune", "grow", "share", "schedule", "recipe", "model", "dataset", "executor"]
+KINDS = [
+    "init",
+    "structure",
+    "prune",
+    "grow",
+    "share",
+    "schedule",
+    "values",
+    "recipe",
+    "model",
+    "dataset",
+    "executor",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

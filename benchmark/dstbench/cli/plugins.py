@@ -12,7 +12,7 @@ import typer
 from dstbench.cli.catalogue import datasets, models
 from dstbench.cli.tables import print_json, print_rows
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import KINDS, STRATEGIES
+from dstbench.hookspecs import KINDS, PARTS
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
 
@@ -177,7 +177,7 @@ def _parts(installed: Registry, name: str) -> dict[str, Any]:
     recipe = installed.build("recipe", name)
     if recipe.dense or recipe.narrow:
         return {"dense" if recipe.dense else "narrow": True, "multiplier": recipe.multiplier}
-    parts: dict[str, Any] = {kind: _in_full(installed, kind, getattr(recipe, kind)) for kind in STRATEGIES}
+    parts: dict[str, Any] = {kind: _in_full(installed, kind, getattr(recipe, kind)) for kind in PARTS}
     return parts | {"dense_layers": list(recipe.dense_layers), "multiplier": recipe.multiplier}
 
 

@@ -4,7 +4,7 @@ Defaults are the papers' or their authors' code's. What is ours in all of them: 
 weight step, counts are exact integers, and state of the optimizer is cleared wherever the mask changes.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from dstbench.api import Recipe
 
@@ -132,6 +132,52 @@ def block_rigl(block_size: int = 16, alpha: float = 0.3, delta_t: int = 100, sto
 def channel_rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
     """RigL over output channels: a row goes by its mean |w| and comes by its mean |g|."""
     return rigl(alpha, delta_t, stop).but(structure="channel")
+
+
+def deep_r(
+    alpha: float = 1e-5,
+    noise: float = 1e-5,
+    delta_t: int = 1,
+    init: Literal["er", "uniform", "erk"] = "er",
+) -> Recipe:
+    """Deep R (arXiv 1711.05136): every position has a sign for good; whatever crosses zero dies, and as many random
+    ones wake in the same layer, what just died among them, at every step.
+
+    Defaults of drift and noise are those of the authors' code, which trains 784-300-100-10 by plain SGD, at rate 0.5
+    (0.8 of it after each epoch) and batches of 10, with 1, 3 and 30 % of its layers; here Erdős–Rényi divides the
+    density. Departures are told at values ``deep-r``.
+    """
+    return Recipe(
+        init=init,
+        prune="deep-r",
+        grow="random",
+        schedule={"name": "constant", "zeta": 0.0, "delta_t": delta_t},
+        values={"name": "deep-r", "alpha": alpha, "noise": noise},
+    )
+
+
+def top_kast(
+    beyond: float = 1.0,
+    explore: float = 0.1,
+    delta_t: int = 1000,
+    penalty: float = 1e-4,
+    power: float = 2.0,
+    densities: Literal["uniform", "erk", "er"] = "uniform",
+) -> Recipe:
+    """Top-KAST (arXiv 2106.03517): forward by each layer's largest |θ|, D of its weights; D(1 + ``beyond``) train,
+    and all keep their values. Both sets are drawn up anew at every step while exploring, then every ``delta_t``.
+
+    Exploration, ``beyond`` and ΔT are those of a published copy of the method; the paper's text wasn't to be had. A
+    step costs forward and input gradient at D and the weight gradient at D(1 + ``beyond``), and is charged so. All
+    values are stored, dense. Departures are told at schedule ``top-kast`` and values ``top-kast``.
+    """
+    return Recipe(
+        init={"name": "magnitude", "share": densities},
+        prune="magnitude",
+        grow="magnitude",
+        schedule={"name": "top-kast", "beyond": beyond, "explore": explore, "delta_t": delta_t},
+        values={"name": "top-kast", "weight": penalty, "power": power},
+    )
 
 
 def gse(

@@ -6,13 +6,14 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
+from dstbench.core.network.eager import eagerly
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
@@ -28,12 +29,30 @@ weights then, and none would be counted. Step the optimizers when the pass is ov
 all parameters."""
 
 
+class Surroundings(Protocol):
+    """What is otherwise only while an optimizer steps."""
+
+    def enter(self, optimizer: Optimizer) -> None:
+        """The optimizer is about to read its gradients."""
+        ...
+
+    def leave(self, optimizer: Optimizer) -> None:
+        """It has stepped, or is about to evaluate a closure; harmless where it wasn't entered."""
+        ...
+
+    def leave_all(self) -> None:
+        """A step may have failed: nothing is stepping now."""
+        ...
+
+
 class StepHooks:
     """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it. Where it
     was prepared some time before, as for clipping, ``again`` comes right before the step.
 
     A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
+
+    ``around`` is entered once all is prepared, and left when the step is over, before ``done``.
 
     Several optimizers make one step: ``done`` comes when all of them have applied the same gradients. Where a loss
     scaler skips one of them, the step counts as skipped.
@@ -45,8 +64,9 @@ class StepHooks:
         prepare: Callable[[], None],
         again: Callable[[], None],
         done: Callable[[], None],
+        around: Surroundings,
     ) -> None:
-        self._prepare, self._again, self._done = prepare, again, done
+        self._prepare, self._again, self._done, self._around = prepare, again, done, around
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
         self._kinds = {id(part): type(part).__name__ for part in optimizers}  # not held: a copy may lack them
@@ -61,6 +81,7 @@ class StepHooks:
             id(part): (part.register_step_pre_hook(self._before), part.register_step_post_hook(self._after))
             for part in optimizers
         }
+        self._saving = [part.register_state_dict_pre_hook(around.leave) for part in optimizers]
         self._last_word: Any = (
             None  # the handle on every optimizer's steps, where others listen to these, too
         )
@@ -85,12 +106,13 @@ class StepHooks:
 
     def remove(self) -> None:
         """Hear of no further step."""
-        for handle in (*chain.from_iterable(self._handles.values()), *self._heard):
+        self._around.leave_all()
+        for handle in (*chain.from_iterable(self._handles.values()), *self._saving, *self._heard):
             handle.remove()
         if self._last_word is not None:
             self._last_word.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._superseded:
             raise BadInput(
@@ -109,12 +131,17 @@ class StepHooks:
             if self._prepared:
                 self._again()
             self.prepare()
+            if self._depth == 1:
+                self._around.enter(optimizer)
             return None
 
         def prepared() -> Any:
+            self._around.leave(optimizer)
             depth, loss = self._depth, closure()
             self._depth, self._last = depth, None  # its backward pass renewed the gradients
             self.prepare()
+            if depth == 1:
+                self._around.enter(optimizer)
             return loss
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
@@ -129,7 +156,7 @@ class StepHooks:
         if self._last_word is not None:
             every.move_to_end(self._last_word.id)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._last_word is None:
             self.end(optimizer)
@@ -142,6 +169,7 @@ class StepHooks:
         self._pass = _backward_pass()
         if self._depth > 0:
             return
+        self._around.leave(optimizer)
         if not overflowed(optimizer):
             self._applied.add(id(optimizer))
         self._prepared = len(self._kinds) > 1
@@ -157,6 +185,7 @@ class StepHooks:
         if self._applied and self._pass == _backward_pass() != -1:
             raise BadInput(_IN_BACKWARD)
         self._begin()
+        self._around.leave_all()
         self._depth, self.renewed = 0, True
         if self._last is None or self._last[0] is weight:
             now = weight, weight._version, weight.data_ptr()
@@ -194,12 +223,12 @@ def _late(hooks: StepHooks) -> Callable[[Optimizer, Any, Any], None]:
     """A hook for all optimizers that doesn't keep these hooks, and so a model, alive."""
     held = weakref.ref(hooks)
 
+    @eagerly
     def late(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if (alive := held()) is not None:
             alive.end(optimizer)
 
-    hook: Callable[[Optimizer, Any, Any], None] = torch.compiler.disable(late)  # type: ignore[no-untyped-call]
-    return hook
+    return late
 
 
 def _backward_pass() -> int:

@@ -110,6 +110,7 @@ def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full:
     return {
         "density": of_full if narrower else sparsifier.density,
         "density_all": of_full,
+        **({"backward_density": sparsifier.backward_density} if sparsifier.trained else {}),
         "layers": rows,
         "r_s": None if sparsifier.method.dense else sparsifier.r_s,
         **exploration.measures(),
