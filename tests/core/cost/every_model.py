@@ -33,8 +33,11 @@ def families() -> list[str]:
 
 def check(name: str) -> str:
     """ "equal", or what differs."""
-    with torch.device("meta"):
-        timms = name not in TORCHVISION
+    timms = name not in TORCHVISION
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name) if timms else torchvision.models.get_model(name)
+    except NotImplementedError:  # its initialisation reads values
         model = timm.create_model(name) if timms else torchvision.models.get_model(name)
     shape = (
         tuple(model.pretrained_cfg["input_size"])
