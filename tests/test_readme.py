@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
-from dstbench.runner.execution import paces
+from dstbench.runner.execution import local, paces
 from dstbench.runner.matrix.axes import Axes
 from dstbench.runner.matrix.config import Budget, Matrix, Measure, Override, Training, load_matrix
 from dstbench.runner.matrix.plan import plan
@@ -110,6 +110,7 @@ def test_every_command_runs(warm_server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # a few steps of thirty networks, up to ImageNet's size; tests/runner/execution/test_forecast.py makes them
     monkeypatch.setattr(paces, "_together", lambda arguments, copies: [Pace(0.1, 0.1, 0.001)] * copies)
+    monkeypatch.setattr(local, "cores", lambda: 1)  # timing on two threads takes minutes beside other tests
     ours = [line for line in COMMANDS if line.startswith("dstbench")]
     runs = [line for line in ours if line.startswith("dstbench run")]
     assert runs, "the README runs no suite"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -213,6 +215,25 @@ def test_bad_usage_is_said_in_words(results, arguments, message):
     done = call(*arguments, "--results", results)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_path_that_can_not_be_written_is_said_in_words(results, tmp_path, monkeypatch, format):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+
+    def full(network, file):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    places = [("folder", "got the folder"), ("file/net", "out: expected a folder, got the file")]
+    for place, message in [*places, ("net", "can't be written: OSError: [Errno 28] No space left")]:
+        if place == "net":
+            monkeypatch.setitem(formats.FORMATS, format, replace(formats.FORMATS[format], write=full))
+        done = call("a", "--format", format, "--results", results, "--out", tmp_path / place)
+        assert done.exit_code == 2
+        assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "net").exists()
 
 
 @pytest.mark.parametrize(

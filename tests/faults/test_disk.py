@@ -9,15 +9,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from dstbench.cli.app import FULL, app
 from dstbench.errors import BadInput
+from dstbench.report import page
+from dstbench.report.page import write_leaderboards
 from dstbench.results import storage
 from dstbench.results.record import Rejected, read_record, search
 from dstbench.results.storage import append_line, check_room, patiently
+from dstbench.runner.execution import plan_file
 from dstbench.runner.execution.local import run_local
+from dstbench.runner.execution.order import Order
+from dstbench.runner.execution.plan_file import read_plan, write_plan
 from dstbench.runner.execution.worker import UNWRITTEN
+from dstbench.runner.trial import tensor_files
 from fakes.jobs import job, outcomes
 
 MIB = 2**20
@@ -107,6 +114,39 @@ def test_a_record_is_written_once_there_is_room(tmp_path, monkeypatch):
         patiently(full, 0.1)
 
 
+def test_a_plan_and_a_board_are_written_once_there_is_room(tmp_path, monkeypatch):
+    order = Order(tmp_path, (job(tmp_path),))
+    write_leaderboards([tmp_path], tmp_path / "before")
+
+    def at_the_second(write):
+        calls = []
+
+        def tried(*given, **more):
+            calls.append(given)
+            if len(calls) == 1:
+                full()
+            return write(*given, **more)
+
+        return tried
+
+    monkeypatch.setattr(plan_file, "write_whole", at_the_second(plan_file.write_whole))
+    monkeypatch.setattr(page, "write_all", at_the_second(page.write_all))
+    assert [planned.key for planned in read_plan(write_plan(order, "suite")).train] == [order.train[0].key]
+    write_leaderboards([tmp_path], tmp_path / "after")
+    before, after = ((tmp_path / name / "index.html").read_bytes() for name in ("before", "after"))
+    assert before == after
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(small_disk):
+    """torch's writer tells of a full disk in words of its own, which nobody would wait for."""
+    path = small_disk / "checkpoint.pt"
+    tensor_files.write({"weights": torch.ones(300_000)}, path)
+    with pytest.raises(OSError) as error:  # 1.2 of the 4 MiB are taken
+        tensor_files.write({"weights": torch.zeros(900_000)}, path)
+    assert storage.is_full(error.value)
+    assert torch.equal(tensor_files.read(path)["weights"], torch.ones(300_000))
+
+
 def test_what_else_goes_wrong_is_not_waited_for():
     calls = []
 
@@ -173,6 +213,7 @@ def test_a_folder_of_another_is_refused(tmp_path):
 
 def test_the_command_says_it_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("dstbench.report.page.write_all", full)
+    monkeypatch.setenv("DSTBENCH_PATIENCE", "0.2")
     (tmp_path / "results").mkdir()
     done = CliRunner().invoke(app, ["leaderboard", str(tmp_path / "results"), "--out", str(tmp_path / "out")])
     assert done.exit_code == FULL

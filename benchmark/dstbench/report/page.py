@@ -35,6 +35,7 @@ from dstbench.results.files import write_all
 from dstbench.results.printable import printable
 from dstbench.results.ranking import Ranking
 from dstbench.results.spread import alongside, is_many, uncollected
+from dstbench.results.storage import patiently
 from dstbench.results.table import LoadedResults, Paths, read, roots
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def write_leaderboards(results: Paths, out: str | Path, verdicts: str | Path | N
     """
     folder = Path(out)
     made = make_boards(results, folder, verdicts)
-    write_all(folder, made.contents)
+    patiently(lambda: write_all(folder, made.contents))
     return Written(
         made.boards.tables,
         made.boards.beside,

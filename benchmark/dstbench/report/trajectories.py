@@ -24,6 +24,7 @@ from dstbench.report.table_rows import rows_of
 from dstbench.report.text import csv_text
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
+from dstbench.results.storage import patiently
 from dstbench.results.table import LoadedResults
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def write_exploration(loaded: LoadedResults, out: str | Path) -> list[Path]:
     """
     folder, contents = Path(out), exploration_files(loaded)
     if contents:
-        write_all(folder, contents)
+        patiently(lambda: write_all(folder, contents))
     return [folder / name for name in contents]
 
 

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstbench.api import Clock, StrategyError, Target
+from dstbench.core.training import timetable
+from dstbench.core.training.method import build_method
+from dstbench.core.training.timetable import Timetable
 from dstbench_plugins.schedule.dense_to_sparse import Cubic
 from dstbench_plugins.schedule.dst import Constant, Cosine, Never
 from dstbench_plugins.schedule.elastic import Elastic
@@ -281,3 +284,14 @@ def test_soft_elastic_returns_at_the_last_step_if_nothing_else_does():
 def test_an_elastic_bound_that_is_none_is_refused(fields, message):
     with pytest.raises(StrategyError, match=message):
         Elastic(**fields)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "last"),
+    [(Never(), 100, 0), (Never(), 10**12, 10**12 - 100), (Constant(delta_t=7), 10**12, 10**12 - 1)],
+)
+def test_the_last_update_of_a_long_training_is_looked_for_in_bounded_time(schedule, total, last, monkeypatch):
+    """10**12 is 1 modulo 7. Where no update is in sight, one is taken to come until there."""
+    monkeypatch.setattr(timetable, "SEARCHED", 100)
+    method = build_method({"schedule": schedule})
+    assert Timetable(method, 0.1, total, None).last_update == last

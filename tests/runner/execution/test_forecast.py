@@ -96,10 +96,17 @@ def test_a_precision_that_is_slower_is_said_with_the_way_out(tmp_path):
     assert not ahead(planned(mixed_precision="bf16"), tmp_path, native).notes
 
 
-def test_what_cannot_be_measured_is_not_guessed(tmp_path):
+def test_what_cannot_be_measured_is_not_guessed(tmp_path, monkeypatch):
     said = ahead(planned(), tmp_path, pace=None)
     assert said.wall is None
-    assert "pace of small_cnn isn't known" in said.notes[0]
+    assert "pace of small_cnn isn't known: a few steps of it failed" in said.notes[0]
+    # a folder that nobody has read yet
+    monkeypatch.setattr(Outlook, "declared", lambda self, trial, what: None)
+    said = ahead(planned(), tmp_path)
+    assert said.wall is None
+    assert said.notes == (
+        "the pace of small_cnn isn't known: of what shape the entries of digits are, it says only once it is read",
+    )
 
 
 def test_a_pace_is_measured_in_another_process_and_kept(tmp_path, monkeypatch):

@@ -355,7 +355,7 @@ def test_how_speed_is_measured_is_no_part_of_a_trial():
         ({"name": "imagenet", "validation": 0}, 1_281_167),
         ({"name": "tiny-imagenet", "preset": "dsb"}, 90_000),
         ({"name": "cifar10", "preset": "chase", "validation": 0}, 50_000),
-        ({"name": "synthetic", "images": 100}, 100),
+        ({"name": "synthetic", "images": 300}, 300),
     ],
 )
 def test_estimates_need_no_data(dataset, images):

@@ -9,6 +9,9 @@ from dstbench.api import Clock, Signal, Target
 from dstbench.core.engine.allocation import check_count
 from dstbench.core.training.method import Method
 
+SEARCHED = 2_000_000
+"""Steps in which the last update is looked for: a second or two."""
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -47,8 +50,13 @@ class Timetable:
 
     @cached_property
     def last_update(self) -> int:
-        """The step of the last topology update; 0 if there is none."""
-        return next((step for step in range(self.total_steps, 0, -1) if self.target(step)), 0)
+        """The step of the last topology update; 0 if there is none.
+
+        Of a longer training the last SEARCHED steps are looked through. Where none of them has an update, the one
+        before them is taken for the last: signals are then collected until there, which changes no mask.
+        """
+        before = max(0, self.total_steps - SEARCHED)
+        return next((step for step in range(self.total_steps, before, -1) if self.target(step)), before)
 
     @property
     def initial_density(self) -> float:

@@ -144,7 +144,13 @@ class _Looks:
         said = {}
         for (name, alone), pace in self._paces.items():
             training, model = self._examples[name].training, self._examples[name].model["name"]
-            if pace is None and not (alone and self._paces.get((name, False))):
+            if None in self._shape(self._examples[name]):
+                dataset = self._examples[name].dataset["name"]
+                said[name] = (
+                    f"the pace of {model} isn't known: of what shape the entries of {dataset} are, it says only once "
+                    "it is read"
+                )
+            elif pace is None and not (alone and self._paces.get((name, False))):
                 said[name] = f"the pace of {model} isn't known: a few steps of it failed or took a minute"
             elif pace is not None and pace.float32 is not None and pace.step > _SLOWER * pace.float32:
                 said[name] = (

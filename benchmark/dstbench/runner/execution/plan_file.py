@@ -18,6 +18,7 @@ from dstbench.results.files import read_plain, write_whole
 from dstbench.results.printable import shown
 from dstbench.results.record import Rejected, canonical, folder_of
 from dstbench.results.steady import entries
+from dstbench.results.storage import patiently
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.key import digest
@@ -43,7 +44,8 @@ def write_plan(order: Order, suite: str) -> Path:
         **{phase: _shared([_fields_of(job) for job in getattr(order, phase)]) for phase in _PHASES},
     }
     name = f"{_ODD.sub('-', suite)[:60]}-{digest(content)[:8]}.json"
-    write_whole(order.results / FOLDER / name, json.dumps(content, indent=1) + "\n")
+    text = json.dumps(content, indent=1) + "\n"
+    patiently(lambda: write_whole(order.results / FOLDER / name, text))
     return order.results / FOLDER / name
 
 

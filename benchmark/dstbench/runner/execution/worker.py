@@ -243,7 +243,7 @@ def record_loss(job: Job, reason: str, lease: Lease) -> None:
 
 def record_skip(job: Job, reason: str) -> Record:
     """Write the record of a trial that the plan found impossible."""
-    return write_record(_named(job, ending("skipped", reason, "plan")), job.folder)
+    return patiently(lambda: write_record(_named(job, ending("skipped", reason, "plan")), job.folder))
 
 
 def _attempt(job: Job, threads: int) -> Record:

@@ -62,6 +62,7 @@ def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
         if trial.skip is None:
             ahead.check_start(trial.trial)
     decided, tuning = tuned(trials, matrix, resolver.key)
+    _check_batches(matrix, decided, ahead)
     return Plan(matrix, decided, excluded, len(kept) - len(trials), ahead.notes(trials), tuning=tuning)
 
 
@@ -70,6 +71,25 @@ def _check_validation(matrix: Matrix, trials: Sequence[PlannedTrial], ahead: Out
     for trial in trials if matrix.tune else ():
         if ahead.declared(trial.trial, "validation_images") == 0:
             raise BadInput(f"{matrix.name}: {without_validation(trial.trial.dataset)}")
+
+
+def _check_batches(matrix: Matrix, trials: Sequence[PlannedTrial], ahead: Outlook) -> None:
+    """Refuse trainings that are known to have no whole batch, or no step, in an epoch."""
+    for trial in trials:
+        training, entries = trial.trial.training, ahead.declared(trial.trial, "train_images")
+        if trial.skip is not None or entries is None:
+            continue
+        where = f"{matrix.name}: {trial.label}: training"
+        if training.batch_size > entries:
+            raise BadInput(
+                f"{where}.batch_size: {training.batch_size:,} is more than the {entries:,} training entries of "
+                f"{spec_text(trial.trial.dataset)}: no whole batch; choose at most {entries:,}"
+            )
+        if training.gradient_accumulation > (batches := entries // training.batch_size):
+            raise BadInput(
+                f"{where}.gradient_accumulation: {training.gradient_accumulation:,} is more than the {batches:,} "
+                f"batches of an epoch of {spec_text(trial.trial.dataset)}: no step would be applied"
+            )
 
 
 def without_validation(dataset: Spec) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from dstbench.accel.portable import portable
 from dstbench.core.cost.cost import cost
 from dstbench.core.engine.structures import as_structure
 from dstbench.core.network.outputs import Comparison, comparison, tolerance
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, in_a_line
 from dstbench.registration.registry import Registry
+from dstbench.results.files import make_folder
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.running import STATE
@@ -78,8 +80,7 @@ def export(
     trained = load_trained(TrialSpec.from_json(record["trial"]), folder, registry)
     network, path = _network(trained, describe(record, trained))
     file = Path(out) if out is not None else Path(f"{record['key'][:12]}.{format}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(network, file)
+    _written(lambda: chosen.write(network, file), file)
     inputs, _ = trained.example(_CHECKED)
     with torch.no_grad():
         outputs, expected = chosen.load(network, file)(inputs), network.masked(inputs)
@@ -94,6 +95,30 @@ def export(
         sum(value.nbytes for value in trained.dense().state_dict().values()),
         theory.bits / 8,
     )
+
+
+def _written(write: Callable[[], None], file: Path) -> None:
+    """Have a file written. Raises BadInput, naming it, where that can't be; nothing half-written is left."""
+    if file.is_dir():
+        raise BadInput(f"out: expected a file to write, got the folder '{file}'")
+    try:
+        make_folder(file.parent)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".export-"):
+            pass  # before minutes are spent on what can't be written
+        if file.exists():
+            with file.open("ab"):
+                pass
+    except OSError as error:
+        raise BadInput(f"out: '{file}' can't be written: {error.strerror}") from error
+    there = file.exists()
+    try:
+        write()
+    except Exception as error:  # each library has its own
+        if not there:
+            file.unlink(missing_ok=True)
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise BadInput(f"out: '{file}' can't be written: {in_a_line(error)}") from error
+        raise
 
 
 def find(result: str | Path, results: Path) -> Path:

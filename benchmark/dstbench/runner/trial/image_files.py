@@ -42,7 +42,12 @@ class FileSource:
     def batches(self, orders: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Yield a batch, uint8 [b, c, h, w], for each of the orders, int64 [b]: indices of images."""
         self._orders.epoch, self._orders.orders = epoch, orders
-        yield from self._loader
+        try:
+            yield from self._loader
+        except BadInput as error:
+            # from a reading process, whose whole traceback torch puts before what it says
+            said = str(error).strip().splitlines()[-1]
+            raise BadInput(said.removeprefix(f"{BadInput.__module__}.{BadInput.__name__}: ")) from None
 
 
 class _Orders(Sampler[list[_Key]]):
@@ -70,7 +75,7 @@ class _Decoded(Dataset[Tensor]):
         try:
             with Image.open(path) as file:
                 image = file.convert(self._mode)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a damaged file may have a decoder raise anything
             raise BadInput(f"{path}: expected an image, but it can't be read: {error}") from None
         with _drawing_from(f"{self._seed}/{epoch}/{index}"):
             pixels = self._files.transform(image)

@@ -10,7 +10,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -29,13 +29,43 @@ def _write(content: Mapping[str, Any], path: Path, previous: Path | None) -> Non
     with fence.fenced(path.parent):
         written = fresh(path)
         with written.open("wb") as file:
-            torch.save(content, file)
+            _save(content, file)
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             _keep(path, previous)
         written.replace(path)
     _sync(path.parent)
+
+
+class _Watched:
+    """A file that remembers why it couldn't be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, block: bytes) -> int:
+        """Write, as the file does."""
+        try:
+            return self._file.write(block)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        """What ``write`` kept back is written when the file is flushed by us."""
+
+
+def _save(content: Mapping[str, Any], file: BinaryIO) -> None:
+    """torch.save, which says of a full disk that it found itself at an unexpected position: here it is an OSError."""
+    watched = _Watched(file)
+    try:
+        torch.save(content, watched)  # type: ignore[arg-type, unused-ignore]
+    except RuntimeError:
+        if watched.failure is not None:
+            raise watched.failure from None
+        raise
 
 
 def fresh(path: Path) -> Path:
