@@ -66,6 +66,11 @@ def register_share(register: Register) -> None:
 
 
 @hookspec
+def register_accumulator(register: Register) -> None:
+    """Accumulators: what builds up over steps, for scores that say ``accumulators = {"v": "second_moment"}``."""
+
+
+@hookspec
 def register_structure(register: Register) -> None:
     """Structures: a Layout (a partition into units), a full Structure, or a Support (what goes for good)."""
 
@@ -116,7 +121,10 @@ def trial_finished(trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """A trial ended, well or not; ``result`` is its record."""
 
 
-KINDS = ("init", "structure", "prune", "grow", "share", "schedule", "recipe", "model", "dataset", "executor")
+KINDS = (
+    *("init", "structure", "prune", "grow", "share", "accumulator", "schedule", "recipe"),
+    *("model", "dataset", "executor"),
+)
 """What can be registered, in the order in which listings show it."""
 STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
 """The kinds of which a method is one choice each, as a recipe names them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Flag, auto
-from typing import Any
+from typing import Any, Literal
 
 from dstbench.errors import BadInput, StrategyError, nearest
 
@@ -62,6 +62,9 @@ class Signal(Flag):
     GRAD = auto()  # the dense gradient of the update's batch, averaged over ranks; costs a dense backward
     ACTIVE_GRAD = auto()  # the same on active weights, zero elsewhere; free
     MOMENTUM = auto()  # an exponential average of dense gradients; costs a dense backward every step
+    INPUTS = auto()  # of an accumulator: a sum over what the layer was given; free
+    OUTPUT_GRADIENTS = auto()  # of an accumulator: a sum over the gradients of what the layer gave; free
+    HESSIAN = auto()  # of an init with rounds: the Hessian times the gradient, as LayerView.extra["hessian"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,42 @@ class Clock:
         if self.steps_per_epoch is None:
             raise StrategyError("this schedule counts epochs: pass steps_per_epoch to the Sparsifier")
         return self.step / self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How an init is scored before training: on a copy of the network, masked by the round before.
+
+    A round scores every weight, and the best of them at its density are the next round's mask; the last round's
+    density is the training's. Gradients are those of the masked network, at inactive weights, too; the weights that
+    scores see are the initial ones. ``count`` = 0: none, the init is scored by itself.
+    """
+
+    count: int = 0
+    probe: Literal["batch", "ones"] = "batch"  # the loss of batches, or R = Σ outputs of |network| for ones
+    regain: bool = False  # whether a weight may come back, else only survivors are kept
+    batches: int = 1  # of the training's data, other ones each round
+    course: Literal["geometric", "linear"] = "geometric"  # of the densities
+    training: bool = True  # whether modules are in training mode: norms by the batch, dropout
+    temperature: float = 1.0  # the outputs are divided by it before the loss
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be run."""
+        for field, least in (("count", 0), ("batches", 1)):
+            value = getattr(self, field)
+            if type(value) is not int or value < least:
+                raise StrategyError(f"rounds: {field}: expected an integer >= {least}, got {value!r}")
+        if self.probe not in ("batch", "ones"):
+            raise StrategyError(f"rounds: probe: expected 'batch' or 'ones', got {self.probe!r}")
+        if self.course not in ("geometric", "linear"):
+            raise StrategyError(f"rounds: course: expected 'geometric' or 'linear', got {self.course!r}")
+        if isinstance(self.temperature, bool) or not 0 < self.temperature < float("inf"):
+            raise StrategyError(f"rounds: temperature: expected a number > 0, got {self.temperature!r}")
+
+    def density_at(self, k: int, density: float) -> float:
+        """The density behind round k of 1 to ``count``, where the last one's is ``density``."""
+        done = k / self.count
+        return float(density**done) if self.course == "geometric" else 1 - done * (1 - density)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dstbench_plugins.registrations import aliases as _aliases
 from dstbench_plugins.registrations import below as _below
 from dstbench_plugins.registrations.recipes import register_recipe
 from dstbench_plugins.registrations.strategies import (
+    register_accumulator,
     register_grow,
     register_init,
     register_prune,
@@ -22,6 +23,7 @@ from dstbench_plugins.registrations.strategies import (
 )
 
 __all__ = [
+    "register_accumulator",
     "register_dataset",
     "register_executor",
     "register_grow",

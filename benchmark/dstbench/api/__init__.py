@@ -11,6 +11,7 @@ name says units. Densities are fractions in [0, 1].
 
 from __future__ import annotations
 
+from dstbench.api.accumulators import Accumulator, Reset
 from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
 from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.samples import Examples, Samples, TaskData, Tokens
@@ -33,10 +34,11 @@ from dstbench.api.strategies import (
 )
 from dstbench.api.tasks import CLASSIFICATION, Batch, Metric, Task, next_token
 from dstbench.errors import Infeasible, StrategyError
-from dstbench.recipe import Clock, Recipe, Signal, Spec, Target
+from dstbench.recipe import Clock, Recipe, Rounds, Signal, Spec, Target
 
 __all__ = [
     "CLASSIFICATION",
+    "Accumulator",
     "Augment",
     "Batch",
     "Clock",
@@ -60,6 +62,8 @@ __all__ = [
     "Quota",
     "Random",
     "Recipe",
+    "Reset",
+    "Rounds",
     "Samples",
     "Schedule",
     "Score",

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from dstbench.errors import BadInput
 
 ABILITIES = {
-    "score": ("needs", "full", "misfit"),
-    "share": ("needs", "uses_candidates"),
+    "score": ("needs", "full", "misfit", "accumulators", "rounds"),
+    "share": ("needs", "uses_candidates", "accumulators"),
+    "accumulator": ("needs", "dtype", "initial", "reset", "window", "entry", "signed"),
     "structure": (
         *("misfit", "accelerate", "whole_rows"),  # of a Layout, too
         "quota",  # of a Layout alone

@@ -150,9 +150,12 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
 
 
 def _formula(target: Any) -> str:
-    """What a class says of being called, and so of what it computes."""
-    call = inspect.getattr_static(target, "__call__", None) if inspect.isclass(target) else None
-    return inspect.getdoc(call) or ""
+    """What a class says of being called, or of folding, and so of what it computes."""
+    if not inspect.isclass(target):
+        return ""
+    calls = (inspect.getattr_static(target, name, None) for name in ("__call__", "fold"))
+    own = [call for call in calls if inspect.isfunction(call)]
+    return (inspect.getdoc(own[0]) or "") if own else ""
 
 
 def _original(installed: Registry, component: Component) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dstbench.errors import BadInput, nearest
+from dstbench.results.tuning import settings_said, tries_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -274,10 +275,12 @@ def validate(folders: Folders, as_json: Json = False) -> None:
 
     validated = validate_results(folders)
     if as_json:
-        _json({"ok": validated.ok, "statuses": validated.statuses, "rejected": _lines(validated.rejected)})
+        counts = {"ok": validated.ok, "statuses": validated.statuses, "tuning": validated.tuning}
+        _json(counts | {"rejected": _lines(validated.rejected)})
     else:
         ends = ", ".join(f"{count} {status}" for status, count in validated.statuses.items())
-        typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}.")
+        tuning = f"; {validated.tuning} of them of tuning trials" if validated.tuning else ""
+        typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}{tuning}.")
         name_rejected(_lines(validated.rejected))
     if validated.rejected:
         raise typer.Exit(1)
@@ -297,7 +300,8 @@ def show(
 
     loaded = read(folder)
     if key is not None:
-        matching = [record for record in loaded.records if record["key"].startswith(key)]
+        every = (*loaded.records, *loaded.tuning)
+        matching = [record for record in every if record["key"].startswith(key)]
         if len(matching) != 1:
             keys = ", ".join(record["key"][:16] for record in matching[:5]) or "none"
             raise BadInput(
@@ -305,12 +309,19 @@ def show(
             )
         _json(matching[0])
         return
-    trials = frame(loaded.records)
+    tuning = tuple({**record, "label": _tuning_label(record)} for record in loaded.tuning)
+    trials = frame((*loaded.records, *tuning))
     if as_json:
         typer.echo(to_json(trials.drop(columns=["trial", "versions"]).reset_index()))
     else:
         to_terminal(render_trials(trials))
     name_rejected(_lines(loaded.rejected), loaded.faults)
+
+
+def _tuning_label(record: dict[str, Any]) -> str:
+    """What a tuning trial is called beside others."""
+    tries = settings_said(tries_of(record))
+    return f"tuning {record['label']}{f' ({tries})' if tries else ''}"
 
 
 def to_terminal(renderable: RenderableType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -262,6 +263,11 @@ def _report(done: Run, *, as_json: bool) -> None:
     else:
         _print(written)
     counts = ", ".join(f"{number} {status}" for status, number in done.counts.items())
+    if done.tuning:
+        ends = ", ".join(
+            f"{number} {status}" for status, number in sorted(Counter(done.tuning.values()).items())
+        )
+        typer.echo(f"{len(done.tuning)} tuning trials, on validation data: {ends}", err=True)
     typer.echo(
         f"{len(done.statuses)} trials: {counts} ({done.ran} trained and {done.timed} timed now, "
         f"in {done.seconds:.0f} s)",

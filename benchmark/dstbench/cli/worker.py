@@ -94,6 +94,7 @@ def _said(results: Path, left: Open) -> str:
     )
     if not left:
         return f"{results}: nothing is open{stopped}"
-    return (
-        f"{results}: {len(left.order.train)} trials to train, {len(left.order.throughput)} to time{stopped}"
-    )
+    order, tuning = left.order, sum(job.trial.tunes for job in left.order.train)
+    tune = f"{tuning} to tune with, " if tuning else ""
+    train = len(order.train) - tuning
+    return f"{results}: {tune}{train} trials to train, {len(order.throughput)} to time{stopped}"

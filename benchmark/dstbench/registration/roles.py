@@ -58,6 +58,14 @@ def _structure(made: Any, changes: Mapping[str, Any], what: str) -> Any:
     return made
 
 
+def _accumulator(made: Any, changes: Mapping[str, Any], what: str) -> Any:
+    from dstbench.api import Accumulator
+
+    if not isinstance(made, Accumulator):
+        raise BadInput(f"{what}: expected an Accumulator, which has fold(total, layer, clock), got {made!r}")
+    return made
+
+
 def _called_with(*arguments: str) -> Role:
     """The role of what the engine calls with these arguments."""
 
@@ -78,6 +86,7 @@ def _called(made: Any, changes: Mapping[str, Any], what: str) -> Any:
 ROLES: dict[str, Role] = {
     **dict.fromkeys(POLICIES, _policy),
     "share": _called_with("layers", "candidates", "n"),
+    "accumulator": _accumulator,
     "structure": _structure,
     "schedule": _called_with("clock", "density"),
     "recipe": _recipe,

@@ -11,6 +11,7 @@ from dstbench.report.scores import gain, keeps, ranking_of_row, shows
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES
+from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ Row = Mapping[Any, Any]
 
 _FIRST = (
     "rank", "method", "control", "init", "structure", "prune", "grow", "schedule",
-    "model", "dataset", "density_requested", "density", "setting", "seeds",
+    "model", "dataset", "density_requested", "density", "setting", "seeds", *TUNING_COLUMNS,
 )  # fmt: skip
 _LAST = ("tier", "statuses", "reason", "note")
 

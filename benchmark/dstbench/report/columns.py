@@ -30,6 +30,11 @@ _COLUMNS = (
            "dataset (Holm). Not given below three seeds.", "p", extra=True),
     Column("pareto", "Pareto", "On the front of the metric against training FLOPs within its model and "
            "dataset.", "flag"),
+    Column("tuned", "tuned", "Settings that were chosen for this method on validation data, before its seeds ran; at "
+           "the edge of the grid a better one may be beyond."),
+    Column("tuning_spread", "tuning spread", "How far the metric on the validation split is apart over the settings "
+           "that were tried: how much the method depends on them.", "score"),
+    Column("tried", "tuning", "What each of the settings that were tried gave on the validation split.", extra=True),
     Column("tier", "verified", "How far the least verified of its seeds was: reported, its checkpoint evaluated "
            "again, its first steps retrained, or all of it by others."),
     Column("statuses", "trials", "How the trials of this row ended.", "trials"),

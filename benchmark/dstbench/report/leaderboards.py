@@ -28,7 +28,7 @@ from dstbench.report.statistics import (
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import ITSELF, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
-from dstbench.results.table import settings_text
+from dstbench.results.table import TUNING_COLUMNS, settings_text
 from dstbench.results.verdicts import TIERS
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: Board) -> pd.DataFrame:
     import pandas as pd
 
-    table = summary.drop(columns="tier") if summary["tier"].isna().all() else summary.copy()
+    unknown = [name for name in ("tier", *TUNING_COLUMNS) if summary[name].isna().all()]
+    table = summary.drop(columns=unknown)
     table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
     noise = [board.is_noise(row) for row in rows]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
@@ -165,6 +166,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         **_interval("difference", paired(scores, reference)),
         "p": p_value(differences(scores, reference)),
         "tier": _least_verified(finished),
+        **{name: next(iter(_known(group, name)), None) for name in TUNING_COLUMNS},
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
         "note": _note(

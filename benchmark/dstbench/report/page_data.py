@@ -25,6 +25,7 @@ from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing
 from dstbench.results.measure_table import MEASURES, TIMED
 from dstbench.results.ranking import TOP1
+from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ Encoded = dict[str, Any]
 FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 MORE = (*FOLDED, "bits", "p", *PUBLISHED)  # no column of a board's own, but read by plots, panels and cells
 _DIGITS = {"accuracy": 7, "points": 7, "score": 7}  # significant ones; else 5, which is more than is shown
+_WHERE_KNOWN = ("tier", *TUNING_COLUMNS)  # columns of pages on which some row has them
 SAID = 100  # candidates of a card whose words are in the page
 _AHEAD = ("rank", "method", "", "top1", "score", "difference")  # "": what the board is ranked by
 
@@ -118,7 +120,7 @@ def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
         for column in listed
         if column.key not in FOLDED
         and shows(column.key, metrics)
-        and (column.key != "tier" or any(row.get("tier") for row in rows))
+        and (column.key not in _WHERE_KNOWN or any(not is_missing(row.get(column.key)) for row in rows))
     ]
 
 

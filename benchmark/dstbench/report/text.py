@@ -24,6 +24,7 @@ from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
 from dstbench.results.measure_table import Kind
 from dstbench.results.printable import cell
 from dstbench.results.ranking import TOP1, Ranking
+from dstbench.results.tuning import EDGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +142,8 @@ def render_text(
             f"\none seed (n = 1): in order of {_ordered_by(table)} but not numbered, for such differences are no "
             "evidence"
         )
+    if "tuned" in table and table["tuned"].notna().any():
+        legend += f"\ntuned: chosen on validation data before the seeds ran; * {EDGE}"
     parts = [*blocks, Text(legend, style="dim")]
     return Group(*parts, *render_published(beside)) if beside.rows else Group(*parts)
 
@@ -230,6 +233,7 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     from rich.text import Text
 
     left_out: Counter[str] = Counter()
+    tuned = any(not is_missing(row.get("tuned")) for row in rows)
     parts: dict[float, dict[str, list[dict[Any, Any]]]] = {}
     for row in rows:
         parts.setdefault(row["density_requested"], {}).setdefault(_part(row), []).append(row)
@@ -239,13 +243,14 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
         for part, style in _STYLES.items():
             listed = here.get(part, [])
             shown = listed if part == "controls" else listed[:limit]
-            entries += [_entry(row, style) for row in shown]
+            entries += [_entry(row, style, tuned) for row in shown]
             left_out[part] += len(listed) - len(shown)
         sections.append(tuple(entries))
     ranking = next((ranking_of_row(row) for row in rows if row["seeds"]), TOP1)
     table = Sheet(
-        _fields(sections, ranking), tuple(filter(None, sections)), title=f"{model} on {dataset}", lead="#"
-    )
+        (*_fields(sections, ranking), *_TUNED[:tuned]), tuple(filter(None, sections)),
+        title=f"{model} on {dataset}", lead="#",
+    )  # fmt: skip
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
@@ -302,8 +307,11 @@ def _fields(sections: Sequence[Sequence[Entry]], ranking: Ranking) -> tuple[Fiel
     )
 
 
-def _entry(row: dict[Any, Any], style: str) -> Entry:
-    """A row of the terminal; what has no rank has a dash, but for what never has one."""
+_TUNED = (Field("tuned", 8, right=False),)
+
+
+def _entry(row: dict[Any, Any], style: str, tuned: bool = False) -> Entry:
+    """A row of the terminal; what has no rank has a dash, but for what never has one. tuned: with what was chosen."""
     outside = row["control"] or row.get("published")
     method = f"{row['method']} ◂" if row["control"] else row["method"]
     if row.get("published"):
@@ -311,6 +319,8 @@ def _entry(row: dict[Any, Any], style: str) -> Entry:
         row = {**row, "density": row["density_requested"]}
     own = COLUMNS["top1" if ranking_of_row(row) is TOP1 else "score"]
     cells = tuple(_compact(own if column.key == "top1" else column, row) for column, _ in TERMINAL)
+    if tuned:
+        cells += (show("text", row.get("tuned")).replace(f" ({EDGE})", "*"),)
     return Entry(method, cells, lead="" if outside else show("rank", row["rank"]), style=style)
 
 

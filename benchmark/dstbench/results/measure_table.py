@@ -48,6 +48,7 @@ class RecordedSpeed(TypedDict, total=False):
     ratio: float | None  # > 1 = faster than dense
     ratio_low: float | None  # quartiles over the timing rounds
     ratio_high: float | None
+    rounds: int  # timed: fewer than were asked for where the ratio was known well enough
 
 
 class RecordedThroughput(TypedDict, total=False):

@@ -31,6 +31,7 @@ class Validated:
     ok: int  # records that can be read and trusted, whatever became of their trials
     statuses: Mapping[str, int]
     rejected: tuple[Rejected, ...]
+    tuning: int = 0  # of these, trials that chose settings for others
 
 
 def merge(sources: Paths, out: str | Path) -> Merged:
@@ -62,8 +63,9 @@ def validate(results: Paths) -> Validated:
     """Read every record under a folder, as boards do: how many can be trusted, how their trials ended, which can't
     and why."""
     loaded = read_briefly(results)
-    statuses = Counter(record["status"] for record in loaded.records)
-    return Validated(statuses.total(), dict(sorted(statuses.items())), loaded.rejected)
+    statuses = Counter(record["status"] for record in (*loaded.records, *loaded.tuning))
+    known = dict(sorted(statuses.items()))
+    return Validated(statuses.total(), known, loaded.rejected, len(loaded.tuning))
 
 
 def _conflict(path: Path, record: Record, folder: Path) -> Rejected | None:

@@ -51,6 +51,7 @@ class Rejected:
     path: Path
     reason: str
     fault: bool = False  # whether that is an error of ours, which nothing in the file explains
+    unread: bool = False  # whether the system didn't let it be read, which may pass
 
     def __str__(self) -> str:
         return printable(f"{self.path}: {self.reason}")
@@ -149,7 +150,7 @@ def _read(path: Path) -> Record | Rejected:
     try:
         content = read_plain(path, LARGEST_FILE)
     except OSError as error:
-        return Rejected(path, f"can't be read: {error.strerror}")
+        return Rejected(path, f"can't be read: {error.strerror}", unread=True)
     except ValueError as error:
         return Rejected(path, str(error))
     record = sealed_record(content)

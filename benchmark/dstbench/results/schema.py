@@ -224,7 +224,7 @@ def _schema(swift: bool = False) -> TypeAdapter[Any]:
         "density": Annotated[float, Field(gt=0, le=1)],
         "seed": Annotated[int, Field(ge=0, lt=2**63)],
         "recipe": _typed_dict("Recipe", parts, total=False),
-        **dict.fromkeys(("training", "measure"), NotRequired[dict[str, Any]]),
+        **dict.fromkeys(("training", "measure", "start"), NotRequired[dict[str, Any]]),
     }
     fields = {row.key: _ranged(row.type, _number(row, swift)) | None for row in MEASURES.values() if row.type}
     measures = _typed_dict("Measures", fields, total=False)

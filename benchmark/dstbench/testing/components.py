@@ -15,6 +15,7 @@ from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS, STRATEGIES
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
+from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.moves import movement
 from dstbench.testing.problem import Findings, Problem, describe, summarise
 from dstbench.testing.schedules import check_schedule
@@ -97,6 +98,10 @@ def _share(title: str, built: Any, component: Component, source: Registry) -> li
 
     broken = check_share(built, title)
     return broken or summarise(title, movement(grow=Policy(share=built)))
+
+
+def _accumulator(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
+    return check_accumulator(built, title)
 
 
 def _structure(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
@@ -220,6 +225,7 @@ def _executor(title: str, built: Any, component: Component, source: Registry) ->
 _ROLES: dict[str, Callable[[str, Any, Component, Registry], list[Problem]]] = {
     **dict.fromkeys(("init", "prune", "grow"), _policy),
     "share": _share,
+    "accumulator": _accumulator,
     "structure": _structure,
     "schedule": _schedule,
     "recipe": _recipe,

@@ -134,15 +134,17 @@ def channel_rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> 
     return rigl(alpha, delta_t, stop).but(structure="channel")
 
 
-def gse(gamma: float = 1.0, alpha: float = 0.2, delta_t: int = 1000, stop: float = 0.6) -> Recipe:
+def gse(
+    gamma: float = 1.0, alpha: float = 0.2, delta_t: int = 1000, stop: float = 0.6, by: str = "uniform"
+) -> Recipe:
     """Guided stochastic exploration (arXiv 2401.06898): Erdős–Rényi densities at first, magnitude pruning and guided
-    growth ranked over the whole network, every 1,000 steps until epoch 120 of 200.
+    growth ranked over the whole network, every 1,000 steps until epoch 120 of 200. ``by``: how positions are drawn.
 
     Departures are told at growth ``gse``; the authors read the gradient of several batches, here of one.
     """
     return Recipe(
         init="er",
         prune={"name": "magnitude", "share": "global"},
-        grow={"name": "gse", "gamma": gamma, "share": "global"},
+        grow={"name": "gse", "gamma": gamma, "by": by, "share": "global"},
         schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop},
     )

@@ -24,6 +24,8 @@ def register_recipe(register: Register) -> None:
         "SNIP: sparse by saliency at the first batch, never updated",
         bibtex=cited("SNIP"),
     )
+    summary = "one-shot magnitude pruning of the weights that training starts from, then fine-tuning"
+    add("one-shot", "controls:one_shot", summary, bibtex=cited("HAN"))
     add("set", "dst:set_", "SET as in the RigL paper: magnitude, random", bibtex=cited("SET"))
     add(
         "set-author",
@@ -103,8 +105,11 @@ def register_recipe(register: Register) -> None:
     add("channel-rigl", "dst:channel_rigl", "RigL over output channels", bibtex=cited("RIGL"))
     summary = "GSE: magnitude, gradients of random positions, over all layers"
     add("gse", "dst:gse", summary, bibtex=cited("GSE"))
+    alias("gse-grabo", "dst:gse", "GSE, positions drawn by Σ|x| and Σ|∂L/∂y| (GraBo)", by="grabo")
+    alias("gse-graest", "dst:gse", "GSE, positions drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)", by="graest")
     _topological(add)
     _from_dense(add)
+    _before_training(add)
 
 
 def _topological(add: Add) -> None:
@@ -118,7 +123,23 @@ def _from_dense(add: Add) -> None:
     """Networks that start dense."""
     summary = "gradual pruning by layer-adaptive magnitude, over all layers"
     add("lamp", "dense_to_sparse:lamp", summary, bibtex=cited("LAMP"))
+    summary = "gradual pruning by |w|·‖X‖ within rows, from dense"
+    add("wanda", "dense_to_sparse:wanda", summary, bibtex=cited("WANDA"))
+    summary = "gradual pruning by movement, from dense"
+    add("movement", "dense_to_sparse:movement", summary, bibtex=cited("MOVEMENT"))
     add("acdc", "dense_to_sparse:acdc", "AC/DC: sparse and dense phases by turns", bibtex=cited("ACDC"))
+
+
+def _before_training(add: Add) -> None:
+    """Networks that are pruned at their initial weights, for good."""
+    summary = "SynFlow: sparse without data, by flow through |network|, never updated"
+    add("synflow", "controls:synflow", summary, bibtex=cited("SYNFLOW"))
+    summary = "GraSP: sparse by what gradients would lose, never updated"
+    add("grasp", "controls:grasp", summary, bibtex=cited("GRASP"))
+    summary = "SNIP in 60 rounds, never updated"
+    add("snip-it", "controls:snip_it", summary, bibtex=cited("FORCE"))
+    summary = "FORCE: SNIP in 60 rounds that may take weights back, never updated"
+    add("force", "controls:force", summary, bibtex=cited("FORCE"))
 
 
 def _chase_aliases(alias: Add) -> None:

@@ -119,15 +119,19 @@ def counted(
     input_shape: Sequence[int] = (3, 32, 32),
     *,
     example_input: Inputs | None = None,
+    work: Workload | None = None,
 ) -> Counted:
-    """Run once, to ask for the cost by several conventions. Arguments and errors are those of ``cost``."""
+    """Run once, to ask for the cost by several conventions. Arguments and errors are those of ``cost``.
+
+    work: what ``workload`` said of a model of the same architecture at the same input; then nothing is run for it.
+    """
     if not isinstance(masks_or_densities, Mapping | None):
         raise BadInput(
             f"masks_or_densities: expected {{layer name: mask or density}}, got {masks_or_densities!r}"
         )
     model = unwrap(model)
     model = expanded(model) if is_condensed(model) else model
-    work = workload(model, input_shape, example_input=example_input)
+    work = work or workload(model, input_shape, example_input=example_input)
     given, costs = dict(masks_or_densities or {}), work.costs
     for name in given:
         if name not in costs:

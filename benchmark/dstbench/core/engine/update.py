@@ -25,6 +25,7 @@ from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.layers import Layer
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
+_LAST = -1e30  # of a score: behind all others, yet finite, so that a structure can be filled up
 Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
 
 
@@ -36,10 +37,12 @@ def initial_masks(
     n: int,
     seed: int,
     fields: Mapping[str, Mapping[str, Tensor]] | None = None,
+    survivors: Mapping[str, Tensor] | None = None,
 ) -> tuple[Masks, Budget]:
     """Masks and exact budgets with n active weights in all, at least one unit in every layer.
 
-    fields: the signals that the init reads, as LayerView's field -> layer name -> float [*w].
+    fields: the signals that the init reads, as LayerView's field or name in ``extra`` -> layer name -> [*w].
+    survivors: bool [*w] by layer; every other weight comes behind them all.
     Raises Infeasible if n is less than one unit a layer or more than the structures' capacity, and
     StrategyError if a strategy breaks its contract.
     """
@@ -51,6 +54,9 @@ def initial_masks(
         name: score_layer(init.score_for(view.info), view, generator(seed, name, 0, "init"))
         for name, view in views.items()
     }
+    for name, left in (survivors or {}).items():
+        wide = scores[name].to(torch.promote_types(scores[name].dtype, torch.float32))
+        scores[name] = wide.where(left | (wide == -torch.inf), _LAST)
     upper = {name: _room(structures[name], view, scores[name], upper[name]) for name, view in views.items()}
     lower = {name: min(lower[name], upper[name]) for name in views}
     candidates = _candidates(init, scores, {name: ~view.mask for name, view in views.items()}, +1)

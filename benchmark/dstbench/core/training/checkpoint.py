@@ -37,6 +37,7 @@ class Snapshot:
     topology: Topology
     momentum: dict[str, Tensor]  # float [*w] by layer
     paths: Mapping[str, str]  # the arrangement's own state
+    totals: dict[str, dict[str, Tensor]]  # of accumulators: by name and layer, what expands to [*w]
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -66,6 +67,10 @@ def save(identity: Identity, snapshot: Snapshot) -> dict[str, Any]:
         "initial": dict(snapshot.topology.initial),
         "momentum": {name: average.clone() for name, average in snapshot.momentum.items()},
         "paths": dict(snapshot.paths),
+        "totals": {
+            name: {layer: total.clone() for layer, total in totals.items()}
+            for name, totals in snapshot.totals.items()
+        },
     }
 
 
@@ -99,7 +104,11 @@ def read(
     )
     momentum = {name: _momentum(name, value, held[name]) for name, value in fields.momentum.items()}
     topology = Topology.of(masks, explored, kept, fields.initial, support)
-    return Snapshot(state, topology, momentum, fields.paths)
+    totals = {
+        name: {layer: _total(f"{name}.{layer}", total, held[layer]) for layer, total in of.items()}
+        for name, of in fields.totals.items()
+    }
+    return Snapshot(state, topology, momentum, fields.paths, totals)
 
 
 def _unpacked(kind: str, packed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,6 +125,15 @@ def _momentum(name: str, value: Tensor, like: Tensor) -> Tensor:
     if not value.is_floating_point() or value.shape != like.shape:
         came = f"{value.dtype} {list(value.shape)}"
         raise BadInput(f"checkpoint: momentum.{name}: expected float {list(like.shape)}, got {came}")
+    return value.to(like.device, copy=True)
+
+
+def _total(name: str, value: Tensor, like: Tensor) -> Tensor:
+    fits = value.dim() == like.dim() and all(
+        a in (1, b) for a, b in zip(value.shape, like.shape, strict=True)
+    )
+    if not fits:
+        raise BadInput(f"checkpoint: totals.{name}: expected {list(like.shape)}, got {list(value.shape)}")
     return value.to(like.device, copy=True)
 
 

@@ -10,16 +10,23 @@ import torch
 from torch import Tensor
 
 from dstbench.api import LayerView, Signal, StrategyError, Target
+from dstbench.api.accumulators import SEEN
+from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import not_finite_of
 from dstbench.core.engine.update import Masks
+from dstbench.core.training.activity import Activity
+from dstbench.core.training.calibration import Rehearsal
 from dstbench.core.training.deciding import deciding
+from dstbench.core.training.folding import Foldings, Totals
 from dstbench.core.training.imposing import budget_of, checked
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.optimizers import overflowed, trains
+from dstbench.core.training.rounds import rehearsed
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, blank
 from dstbench.core.training.state import TrainingState
 from dstbench.core.training.support import Removal
+from dstbench.core.training.timetable import StepPlan
 from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.errors import NotFinite
 
@@ -31,6 +38,7 @@ class Evolution:
 
     def __init__(self, rules: Rules, masking: Masking) -> None:
         self.rules, self.masking, self.signals = rules, masking, Signals()
+        self.foldings = Foldings(rules.method.accumulators)
         self._unfit = "no gradients came"  # why there are no initial masks yet
 
     @property
@@ -59,12 +67,15 @@ class Evolution:
         return self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
 
     @deciding
-    def start(self) -> None:
-        """Dense, and sparse at once unless the initial masks need gradients: then at the first step."""
+    def start(self, rehearsal: Rehearsal | None) -> None:
+        """Dense, and sparse at once unless the initial masks need a step's gradients: then at the first step.
+        rehearsal: for an init that is scored in rounds."""
         self.state = TrainingState(self.rules.opening(), undecided=not self.rules.method.dense)
         if self.rules.method.dense:
             return
-        if not self.rules.method.init.needs:
+        if rehearsal is not None:
+            self._hold(*rehearsed(self.rules, rehearsal, self.state.books.density))
+        elif not self.rules.method.init.waits:
             self._decide({})
         self.rules.check_removals(self.views())
 
@@ -94,10 +105,33 @@ class Evolution:
 
     def _decide(self, fields: Fields) -> None:
         """Initial masks, and zeros where they are inactive."""
-        masks, books = self.rules.initial(self.state.books.density, fields)
+        self._hold(*self.rules.initial(self.state.books.density, fields))
+
+    def _hold(self, masks: Masks, books: Books) -> None:
+        """Begin with these masks."""
         self.state = replace(self.state, books=books, undecided=False)
         self.masking.adopt(Topology(masks))
         self.masking.zero(masks, self.silent)
+
+    @deciding
+    def accumulate(self, plan: StepPlan, activity: Activity) -> None:
+        """What the coming step makes of the accumulators that it enters, from the weights that it starts from.
+        Layers without the signals that one needs keep its total."""
+        self.foldings.forget()
+        if not plan.folds or not self.decided:
+            return
+        masks, device = self.masking.topology.masks, next(iter(self.masking.weights.values.values())).device
+        views = {}
+        for name in sorted(plan.folds):
+            needs = self.foldings.foldings[name].needs
+            ready = self.signals.ready(needs, masks)
+            fields = self.signals.read(needs, {layer: masks[layer] for layer in ready})
+            if self.foldings.foldings[name].entry is not None:
+                fields[SEEN] = activity.everywhere(name, ready, device)
+                ready = list(fields[SEEN])
+            every = self.views(fields)
+            views[name] = {layer: every[layer] for layer in ready}
+        self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(self.state.steps + 1))
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
@@ -106,6 +140,7 @@ class Evolution:
             init, step = self.rules.method.init, self.state.steps
             raise NotFinite(f"init {init!r}, step {step}: {self._unfit}: no initial mask")
         self.signals.fold(needs)
+        self.foldings.commit()
 
     @deciding
     def update(self, target: Target, needs: Signal) -> None:
@@ -113,14 +148,19 @@ class Evolution:
         sit it out, as frozen ones do, and all do where a network that has died gives zeros alone."""
         masks, weights = self.masking.topology.masks, self.masking.weights.values
         ready = [name for name in self.signals.ready(needs, masks) if weights[name].requires_grad]
+        if ready:
+            ready = self.foldings.ready(ready, masks[ready[0]].device)
         if not ready:
             return
         fields = self.signals.read(needs, {name: masks[name] for name in ready})
+        fields |= self.foldings.read({name: masks[name] for name in ready})
         if blank(fields):
             return
         state, views = self.state, self.views(fields)
+        before = dict(masks)
         masks, books = self.rules.update(state.books, target, views, state.steps, ready)
         change = self.masking.change(masks, self.silent)
+        self.foldings.reset({name: mask & ~before[name] for name, mask in masks.items()}, update=True)
         active = sum(self.masking.topology.active.values())
         report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(state, books=books, history=(*state.history, report))
@@ -145,11 +185,16 @@ class Evolution:
         books = self.state.books
         books = replace(books, budget=budget_of(masks, books.budget, self.rules))
         self.state = replace(self.state, books=books, undecided=False)
+        before = self.masking.topology.masks
+        self.foldings.reset({name: mask & ~before[name] for name, mask in masks.items()}, update=False)
         self.masking.impose(masks, self.silent)
 
-    def resume(self, state: TrainingState, topology: Topology, momentum: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint. momentum: float [*w] by layer."""
+    def resume(
+        self, state: TrainingState, topology: Topology, momentum: dict[str, Tensor], totals: Totals
+    ) -> None:
+        """Go on from a checkpoint. momentum: float [*w] by layer. totals: of accumulators."""
         self.state, self.signals.momentum = state, momentum
+        self.foldings.totals = {name: dict(totals.get(name, {})) for name in self.foldings.totals}
         self.masking.adopt(topology)
         if not self.rules.method.dense:
             self.masking.zero(topology.masks, self.silent)
@@ -159,3 +204,4 @@ class Evolution:
         """Follow the weights to another device or dtype."""
         self.masking.move()
         self.signals.move(self.masking.weights.values)
+        self.foldings.move(self.masking.weights.values)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dstbench.api import Coupling, LayerView, Target
 from dstbench.core import ranks
-from dstbench.core.engine.allocation import bounds, uniform_budget
+from dstbench.core.engine.allocation import bounds, uniform_budget, view_fields
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
@@ -25,7 +25,7 @@ from dstbench.core.training.support import check_support, shrunk
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import Topology
 
-Fields = Mapping[str, Mapping[str, Tensor]]  # LayerView's field -> layer name -> float [*w]
+Fields = Mapping[str, Mapping[str, Tensor]]  # LayerView's field, or name in ``extra`` -> layer name -> [*w]
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,25 @@ class Rules:
                 allocation=books.allocation[name],
                 progress=self.timetable.clock(state.steps).progress,
                 support=topology.support.get(name),
-                **{kind: values[name] for kind, values in fields.items() if name in values},
+                **view_fields({kind: values[name] for kind, values in fields.items() if name in values}),
             )
             for name, layer in self.layers.items()
         }
 
-    def initial(self, density: float, fields: Fields) -> tuple[Masks, Books]:
-        """Initial masks, those of rank 0, which may have other weights until they are wrapped."""
+    def initial(
+        self, density: float, fields: Fields, survivors: Masks | None = None, most: bool = False
+    ) -> tuple[Masks, Books]:
+        """Initial masks, those of rank 0, which may have other weights until they are wrapped.
+
+        survivors: bool [*w] by layer; all others come last. most: at most what the structures hold.
+        """
         n = round(density * self.size)
+        if most:
+            _, upper = bounds({name: layer.info for name, layer in self.layers.items()}, self.structures)
+            n = min(n, sum(upper.values()))
         with ranks.together("the initial masks"):
             masks, budget = initial_masks(
-                self.layers, self.structures, self.method.init, n, self.seed, fields
+                self.layers, self.structures, self.method.init, n, self.seed, fields, survivors
             )
         ranks.broadcast(masks)
         device = next(iter(masks.values())).device

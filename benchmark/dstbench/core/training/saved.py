@@ -39,11 +39,18 @@ class Saved(BaseModel):
     initial: dict[str, int]
     momentum: dict[str, Tensor]  # float [*w], of the layers that have one
     paths: dict[str, str]
+    totals: dict[str, dict[str, Tensor]] = {}  # of accumulators, by name and layer
 
     def check_layers(self, layers: Iterable[str]) -> None:
         """Raise BadInput where a field isn't of these layers."""
         known = list(layers)
         held = {field: getattr(self, field) for field in (*BY_LAYER, *OF_SOME)}
+        for name, totals in self.totals.items():
+            strange = next((layer for layer in totals if layer not in known), None)
+            if strange is not None:
+                raise BadInput(
+                    f"checkpoint: totals.{name}: there is no layer {strange!r}{nearest(strange, known)}"
+                )
         held |= {
             f"books.{field}": vars(self.books)[field] for field in ("budget", "allocation", "proportions")
         }

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from dstbench.report.published.figures import Figure, Table, published_tables
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
+from dstbench.results.tuning import TUNED
 from dstbench.runner.matrix.config import Training
 
 if TYPE_CHECKING:
@@ -202,10 +203,14 @@ def protocol(trial: str, theirs: Mapping[str, Any]) -> str:
     if not theirs:
         return "theirs is not known"
     try:
-        training = Training.model_validate_json(json.dumps(json.loads(trial).get("training", {})))
+        said = json.loads(trial).get("training", {})
+        chosen = [name for name, value in said.items() if value == TUNED]
+        training = Training.model_validate_json(
+            json.dumps({n: v for n, v in said.items() if n not in chosen})
+        )
     except ValidationError:  # a record of another version
         return "ours is not known"
-    ours = training.model_dump(mode="json")
+    ours = training.model_dump(mode="json") | dict.fromkeys(chosen, TUNED)
     differing = [
         f"{name} {_said(ours[name])} ({_said(value)})"
         for name, value in theirs.items()

@@ -16,7 +16,7 @@ Choose = Callable[[str, Spec], Choice]
 
 def trial_key(trial: TrialSpec, choose: Choose) -> str:
     """sha256, hex, of a trial's canonical configuration and its components' own versions. How its speed is
-    measured is no part of it.
+    measured is no part of it, nor where the file is that it starts from.
 
     choose: ``registry.choose``, or one that remembers what it said.
     """
@@ -24,6 +24,8 @@ def trial_key(trial: TrialSpec, choose: Choose) -> str:
     components = {kind: _identity(choice.versions) for kind, choice in choices.items()}
     revision = choices["dataset"].component.metadata.get("revision")
     identity = {name: value for name, value in trial.to_json().items() if name != "measure"}
+    if trial.start is not None:
+        identity["start"] = trial.start.identity
     return digest({"trial": identity, "components": {**components, "dataset_revision": revision}})
 
 

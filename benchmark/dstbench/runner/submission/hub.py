@@ -18,6 +18,7 @@ from dstbench.results.measure_table import MEASURES
 from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import FILE, Record, read_trial
 from dstbench.results.table import CURVE
+from dstbench.results.tuning import is_tuning
 from dstbench.runner.submission import weights
 
 _TARGET = re.compile(r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
@@ -39,6 +40,8 @@ def write_model(submission: Path, target: str, out: Path, benchmark: str | None 
     record = read_trial(submission)
     if not isinstance(record, dict) or record["status"] != "ok":
         raise BadInput(f"FOLDER: expected a submission's folder, got {submission}: {_why(record)}")
+    if is_tuning(record["trial"]):
+        raise BadInput(f"FOLDER: {submission} was there to choose settings by: it has no figure of test data")
     if not (submission / weights.FILE).is_file():
         raise BadInput(f"FOLDER: {submission} has no {weights.FILE}: `dstbench results submit` makes it")
     _need_hub()

@@ -121,6 +121,10 @@ def _speed(speeds: Mapping[str, Any], timed: str, per_input: int | None) -> Iter
     batch: Any = None if None in (inputs, per_input) else inputs * per_input
     rate: Any = speed.get("images_per_second")
     latency: Any = speed.get("latency_median")
+    made: Any = speed.get("rounds")
+    most: Any = speeds.get("rounds")
+    if None not in (made, most) and not 1 <= made <= most:
+        yield f"{where}.rounds", f"1 to {most}, as many as were asked for", shown(made)
     if None not in (rate, latency, batch) and not math.isclose(rate * latency, batch, rel_tol=1e-6):
         yield (
             f"{where}.images_per_second",

@@ -126,6 +126,9 @@ class _Verifying:
         if (processes := trial.training.processes) > 1:
             self._notes.append(f"not replayed: it was trained by {processes} processes, and this is one")
             return
+        if missing := evidence.missing_start(blueprint, self._place):
+            self._notes.append(f"not replayed: {missing}")
+            return
         self._retrain(blueprint, curve, replay, whole, same)
 
     def _retrain(

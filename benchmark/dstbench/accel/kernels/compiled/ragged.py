@@ -185,12 +185,14 @@ class _Product(torch.autograd.Function):
             workspace.empty(tuple(tensor.shape), tensor.dtype) if wanted else None
             for tensor, wanted in zip((x, values), ctx.needs_input_grad, strict=False)
         )
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            _call("backward", ctx.execution.problem(x), (x, gradient), (values, dx, dw))
-        if not ctx.needs_input_grad[2]:
-            return dx, dw, None, None
-        channel = 1 if ctx.execution.call.stride else gradient.dim() - 1
-        return dx, dw, gradient.sum([d for d in range(gradient.dim()) if d != channel]), None
+        db, linear = None, not ctx.execution.call.stride
+        if ctx.needs_input_grad[2]:  # of linear layers while their gradient is at hand
+            features = [d for d in range(gradient.dim()) if d != 1]
+            db = gradient.new_empty(gradient.shape[-1]) if linear else gradient.sum(features)
+        after = (values, dx, dw, db if linear else None)
+        if any(tensor is not None for tensor in after[1:]):
+            _call("backward", ctx.execution.problem(x), (x, gradient), after)
+        return dx, dw, db, None
 
 
 def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple[Tensor | None, ...]) -> None:

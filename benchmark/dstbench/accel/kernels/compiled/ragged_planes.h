@@ -7,28 +7,9 @@
 
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include "ragged_vectors.h"
+
 #include <vector>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-constexpr int lanes = 16;
-#elif defined(__AVX__)
-constexpr int lanes = 8;
-#else
-constexpr int lanes = 4;
-#endif
-typedef float Vector __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-
-#define UNROLL _Pragma("GCC unroll 16")
-
-static Vector &vector(float *at) { return *reinterpret_cast<Vector *>(at); }
-static const Vector &vector(const float *at) { return *reinterpret_cast<const Vector *>(at); }
-
-using Buffer = std::vector<float>;
 
 // What `ragged.py` fills in; fields in the same order.
 struct Layer {
@@ -63,42 +44,6 @@ static Chunk chunk(const Layer &layer, int64_t index, int64_t images, int64_t wi
     return {index * width, std::min(width, images - index * width), width, layer.pixels() * width};
 }
 
-static float *reserve(Buffer &buffer, int64_t size) {
-    if (int64_t(buffer.size()) < size + lanes) buffer.resize(size + lanes);  // a last vector may read over the end
-    return buffer.data();
-}
-
-template <int step, int... lane>
-static void exchange(Vector &low, Vector &high, std::integer_sequence<int, lane...>) {
-    const Vector a = low, b = high;
-    low = __builtin_shufflevector(a, b, ((lane & step) ? lanes + (lane ^ step) : lane)...);
-    high = __builtin_shufflevector(a, b, ((lane & step) ? lanes + lane : (lane ^ step))...);
-}
-
-template <int step>
-static void exchange_all(Vector *rows) {
-    for (int i = 0; i < lanes; i++)
-        if (!(i & step)) exchange<step>(rows[i], rows[i + step], std::make_integer_sequence<int, lanes>());
-    if constexpr (step > 1) exchange_all<step / 2>(rows);
-}
-
-// to[column * to_stride + row] = from(row)[column];
-template <class Rows>
-static void transpose(float *to, int64_t to_stride, Rows from, int64_t rows, int64_t columns) {
-    for (int64_t r = 0; r < rows; r += lanes) {
-        const int64_t height = std::min<int64_t>(lanes, rows - r);
-        int64_t c = 0;
-        for (; height == lanes && c + lanes <= columns; c += lanes) {
-            Vector tile[lanes];
-            for (int i = 0; i < lanes; i++) tile[i] = vector(from(r + i) + c);
-            exchange_all<lanes / 2>(tile);
-            for (int i = 0; i < lanes; i++) vector(to + (c + i) * to_stride + r) = tile[i];
-        }
-        for (; c < columns; c++)
-            for (int64_t i = 0; i < height; i++) to[c * to_stride + r + i] = from(r + i)[c];
-    }
-}
-
 // ---- between tensors [images][features] and chunks [features][width]
 
 static const float *interleave(const Chunk &chunk, const float *x, int64_t features, Buffer &buffer) {
@@ -121,38 +66,44 @@ static const float *pad(const float *from, int64_t rows, int64_t points, int64_t
     return to;
 }
 
-// Past the caches, where the processor writes whole lines: what is larger than they are needn't be read to be written.
-static bool pass_by(const Chunk &chunk, const float *from, int64_t features, float *to, int64_t images) {
-#if defined(__AVX512F__)
-    constexpr int64_t large = 1 << 20;  // floats
-    if (images * features < large || (features | chunk.count) % lanes || reinterpret_cast<uintptr_t>(to) % 64) return false;
-    for (int64_t i = 0; i < chunk.count; i += lanes)
-        for (int64_t f = 0; f < features; f += lanes) {
-            Vector tile[lanes];
-            for (int j = 0; j < lanes; j++) tile[j] = vector(from + (f + j) * chunk.width + i);
-            exchange_all<lanes / 2>(tile);
-            for (int j = 0; j < lanes; j++) _mm512_stream_ps(to + (i + j) * features + f, __m512(tile[j]));
-        }
-    _mm_sfence();
-    return true;
-#else
-    return false;
-#endif
-}
+// A chunk on its way from [features][width] to a tensor [images][features], in squares, so that whoever computes the
+// next chunk can let it go on meanwhile: one waits for memory, the other doesn't.
+struct Way {
+    const float *from = nullptr;
+    float *to = nullptr;
+    int64_t features = 0, width = 0, count = 0, done = 0;
 
-static void separate(const Chunk &chunk, const float *from, int64_t features, float *x, int64_t images) {
-    float *to = x + chunk.first * features;
-    if (chunk.width == 1) {
-        if (to != from) std::memcpy(to, from, features * sizeof(float));
-        return;
+    int64_t across() const { return (features + lanes - 1) / lanes; }
+    int64_t squares() const { return across() * ((count + lanes - 1) / lanes); }
+    int64_t image(int64_t square) const { return square / across() * lanes; }
+    int64_t feature(int64_t square) const { return square % across() * lanes; }
+
+    // Be done with `part` of so many parts.
+    void go(int64_t part, int64_t parts) {
+        constexpr int64_t ahead = 4;  // squares: memory is asked for what will be written, too
+        for (const int64_t until = squares() * part / parts; done < until; done++) {
+            if (const int64_t then = done + ahead; then < squares()) {
+                const float *next = to + image(then) * features + feature(then);
+                for (int j = 0; j < lanes; j++) __builtin_prefetch(next + j * features, 1);
+            }
+            move(image(done), feature(done));
+        }
     }
-    if (pass_by(chunk, from, features, to, images)) return;
-    const int64_t width = chunk.width, count = chunk.count;
-    for (int64_t f = 0; f < features; f += lanes) {  // whole tiles of features, so that lines are written once
-        const int64_t height = std::min<int64_t>(lanes, features - f);
-        transpose(to + f, features, [=](int64_t i) { return from + (f + i) * width; }, height, count);
+
+    void move(int64_t image, int64_t feature) const {
+        const float *at = from + feature * width + image;
+        float *into = to + image * features + feature;
+        const auto high = std::min<int64_t>(lanes, count - image), across = std::min<int64_t>(lanes, features - feature);
+        if (high < lanes || across < lanes) {
+            for (int64_t i = 0; i < high; i++)
+                for (int64_t j = 0; j < across; j++) into[i * features + j] = at[j * width + i];
+            return;
+        }
+        Vector tile[lanes];
+        turn([=](int j) { return at + j * width; }, tile);
+        UNROLL for (int j = 0; j < lanes; j++) vector(into + j * features) = tile[j];
     }
-}
+};
 
 // The part of a plane that stands in the image: rows [top, bottom) and columns [first, last) of it, from `image` on.
 struct Inside {
@@ -230,8 +181,8 @@ struct Planes {
     const float *of(const Layer &l, const Chunk &c, const float *x) {
         const float *from = interleave(c, x, l.image(), interleaved);
         if (!l.plain()) {
-            spread(l, c.width, from, copies.data());
-            return copies.data();
+            spread(l, c.width, from, copies.memory);
+            return copies.memory;
         }
         if (c.points % lanes == 0) return from;
         const int64_t size = l.image() * c.width;  // else a last vector would read over the end
