@@ -112,6 +112,7 @@ def test_each_figure_says_whether_it_was_made_again(results, tmp_path):
         "reported"
     }
     assert set(other.values()) == {"reported"}
+    assert "density_requested" not in other  # no figure, but what was asked: its key holds it
 
 
 def test_a_measure_is_labelled_by_the_fields_that_it_is_read_from(records):

@@ -39,7 +39,7 @@ def labels_of(records: Sequence[Record], checks: Mapping[str, Mapping[str, str]]
     labels: dict[str, str] = {}
     for record in (record for record in records if record["status"] == "ok"):
         measures, how = record["measures"], checks.get(record["key"], {})
-        for measure in MEASURES:
+        for measure in MEASURES.keys() - {"density_requested"}:  # that is the trial's own, and in its key
             said = next((name for name in fields_of(measure) if measures.get(name) is not None), None)
             if said is not None:
                 label = how.get(f"measures.{said}", TOLD)
