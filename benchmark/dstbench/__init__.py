@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dstbench.accel.throughput import throughput as throughput
     from dstbench.core.cost.cost import cost as cost
     from dstbench.core.cost.training import training_cost as training_cost
+    from dstbench.core.training.calibration import Calibration as Calibration
     from dstbench.core.training.densities import densities as densities
     from dstbench.core.training.sparsifier import Sparsifier as Sparsifier
     from dstbench.registration.registry import registry as registry
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Sparsifier": "dstbench.core.training.sparsifier",
+    "Calibration": "dstbench.core.training.calibration",
     "densities": "dstbench.core.training.densities",
     "cost": "dstbench.core.cost.cost",
     "training_cost": "dstbench.core.cost.training",

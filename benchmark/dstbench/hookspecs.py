@@ -66,6 +66,11 @@ def register_share(register: Register) -> None:
 
 
 @hookspec
+def register_accumulator(register: Register) -> None:
+    """Accumulators: what builds up over steps, for scores that say ``accumulators = {"v": "second_moment"}``."""
+
+
+@hookspec
 def register_structure(register: Register) -> None:
     """Structures: a Layout (a partition into units), a full Structure, or a Support (what goes for good)."""
 
@@ -73,6 +78,11 @@ def register_structure(register: Register) -> None:
 @hookspec
 def register_schedule(register: Register) -> None:
     """Schedules: when the topology is updated, and the densities after its prune and its grow half."""
+
+
+@hookspec
+def register_values(register: Register) -> None:
+    """Values: what weights hold at the start and where they grow, and how fast each layer learns."""
 
 
 @hookspec
@@ -92,7 +102,8 @@ def register_model(register: Register) -> None:
 def register_dataset(register: Register) -> None:
     """Data sets: a DatasetFactory. Metadata ``revision``, ``input_shape``, ``num_classes``, ``summary``.
 
-    For estimates and listings also ``train_images``, ``validation_images``, ``test_images``, ``presets``.
+    For estimates and listings also ``train_images``, ``validation_images`` and ``test_images`` (entries: images, or
+    windows of a text), ``epoch`` (the parameter that says how many entries an epoch has), ``presets``.
     """
 
 
@@ -116,9 +127,14 @@ def trial_finished(trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """A trial ended, well or not; ``result`` is its record."""
 
 
-KINDS = ("init", "structure", "prune", "grow", "share", "schedule", "recipe", "model", "dataset", "executor")
+KINDS = (
+    *("init", "structure", "prune", "grow", "share", "accumulator", "schedule", "values", "recipe"),
+    *("model", "dataset", "executor"),
+)
 """What can be registered, in the order in which listings show it."""
 STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
 """The kinds of which a method is one choice each, as a recipe names them."""
+PARTS = (*STRATEGIES, "values")
+"""All kinds that a recipe names. ``values`` is said only where it isn't the plain one: see ``recipe.parts_of``."""
 POLICIES = ("init", "prune", "grow")
 """The kinds that are made of a score and a share."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 import pytest
 import torch
 from torch import nn
 
-from dstbench.accel.throughput import Runner, figures, race, throughput
+from dstbench.accel.throughput import Runner, _left_out, figures, race, throughput
 from dstbench.core.storage import timing
 from dstbench.core.storage.timing import time_interleaved
 from dstbench.errors import BadInput
@@ -209,3 +212,32 @@ def test_a_few_rounds_decide_which_layouts_run_in_many(monkeypatch):
     found = race(mine, dense, batch_size=8, rounds=4, warmup=0)
     assert (found["layout"], found["dense_layout"]) == ("b", "a")
     assert (found["ratio"], found["images_per_second"], found["dense_images_per_second"]) == (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "rounds"),
+    [
+        ([2.0] * 11, 6),
+        ([2.0, 2.08, 2.0, 1.92, 2.0, 2.03, 1.99, 2.01, 2.0, 2.0, 2.0], 6),  # 4 % off at most
+        ([2.0] * 5 + [2.2] + [2.0] * 5, 9),  # from nine on the lowest and the highest are left out
+        ([2.0, 2.3] * 5 + [2.0], 11),
+        ([2.0] * 5, 5),  # asked for less
+    ],
+)
+def test_a_race_ends_once_its_ratio_is_known(ratios, rounds, monkeypatch):
+    lasting = clock(monkeypatch)
+    mine = Runner(lasting([1] * (2 + len(ratios))), "compacted", "a")
+    dense = Runner(lasting([1] * 2 + ratios), "dense", "a")
+    figures = race([mine], [dense], batch_size=8, rounds=len(ratios), warmup=0)
+    assert figures["rounds"] == rounds
+    assert figures["ratio"] == pytest.approx(statistics.median(ratios[:rounds]))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "left_out"), [(6, 0), (8, 0), (9, 1), (12, 2), (15, 3), (17, 4), (20, 5), (25, 7)]
+)
+def test_the_interval_of_a_median_is_that_of_the_tables(rounds, left_out):
+    """Conover, table A3: the interval from the 6th to the 15th of 20 values has 95.9 %."""
+    assert _left_out(rounds) == left_out
+    inside = sum(math.comb(rounds, k) for k in range(left_out + 1, rounds - left_out)) / 2**rounds
+    assert inside >= 0.95 > inside - 2 * math.comb(rounds, left_out + 1) / 2**rounds

@@ -8,12 +8,13 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import dstbench
 from dstbench.api import Infeasible, Policy, Random, Signal
 from dstbench.core.training import rules as engine
 from dstbench.errors import BadInput
-from fakes.engine import assert_masked, chain_net, conv_net, recipe, sgd, train
+from fakes.engine import assert_masked, batches, chain_net, conv_net, recipe, sgd, train
 
 REGISTRY = dstbench.registry()
 KINDS = ("init", "structure", "prune", "grow")
@@ -57,8 +58,13 @@ SMALL: dict[
     },  # 2:4 fits two of four layers, too few for density 0.5
     "emergent_channel": {"name": "emergent_channel", "channel_sparsity": 0.1, "delta_t": 2, "stop": 0.5},
 }
+FEW = {name: {"name": name, "rounds": 2} for name in ("synflow", "snip-it", "force")}  # in place of 60 or 100
 IMAGES = (4, 3, 8, 8)
 STEPS = 8
+LOOK = {
+    "calibration": dstbench.Calibration(list(batches(2, IMAGES)), cross_entropy),
+    "example_input": torch.zeros(IMAGES),
+}  # at which inits may look before training
 DENSITY = {
     "uniform_plus": 0.7,  # a third of this network is its first convolution
     "channel": 0.75,  # of half of its rows it may die: then no gradient says what to grow
@@ -87,14 +93,28 @@ class Watch:
         return result
 
 
+def reads_memory(kind, spec):
+    return Signal.MEMORY in REGISTRY.build(kind, spec).needs
+
+
 def run(parts, density=None, seed=0):
     """Train, checking every step; returns the masks of every step."""
     structure = parts.get("structure", "unstructured")
     model = chain_net() if structure == "emergent_channel" else conv_net()
-    parts = parts | {"structure": SMALL.get(structure, structure)}
+    if any(reads_memory(kind, parts[kind]) for kind in ("prune", "grow") if kind in parts):
+        parts = {"values": "deep-r"} | parts
     density = density or max(DENSITY.get(str(part), 0.5) for part in (parts.get("init"), structure))
+    parts = parts | {"structure": SMALL.get(structure, structure)}
+    parts["init"] = few(parts["init"]) if "init" in parts else "erk"
     sparsifier = dstbench.Sparsifier(
-        model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=2, seed=seed
+        model,
+        sgd(model),
+        recipe=parts,
+        density=density,
+        total_steps=STEPS,
+        steps_per_epoch=2,
+        seed=seed,
+        **LOOK,
     )
     trajectory = []
 
@@ -102,10 +122,16 @@ def run(parts, density=None, seed=0):
         check_legal(sparsifier)
         trajectory.append(dict(sparsifier.masks))
 
-    if not sparsifier.method.init.needs:  # else dense until the first step
+    if not sparsifier.method.init.waits:  # else dense until the first step
         check()
     train(model, sparsifier, STEPS, shape=IMAGES, after=check)
     return sparsifier, trajectory
+
+
+def few(init):
+    """An init with fewer rounds of scoring than its default."""
+    name = init if isinstance(init, str) else init["name"]
+    return FEW.get(name, init) if isinstance(init, str) else {**init, **FEW.get(name, {})}
 
 
 def check_legal(sparsifier):
@@ -144,10 +170,15 @@ def test_every_cell_is_legal_exact_deterministic_pure_and_moves(cell, monkeypatc
     assert_same(trajectory, run(parts)[1])
 
 
+def own(kind):
+    """The names of a kind that aren't another one with other parameters."""
+    return [name for name, component in REGISTRY[kind].items() if not component.bound]
+
+
 SHARED = [
     (kind, name, share, ("unstructured", "channel")[(i + j) % 2])
     for kind in ("init", "prune", "grow")
-    for i, name in enumerate(REGISTRY[kind])
+    for i, name in enumerate(own(kind))
     for j, share in enumerate(REGISTRY["share"])
 ]
 
@@ -176,13 +207,19 @@ DRIVEN = [
 FITTED = {
     "cubic": {"initial": 0.6},
     "cyclic": {"multiplier": 1.4},
+    "top-kast": {"beyond": 0.3},
 }  # to a structure that holds no more than half
 
 
 @pytest.mark.parametrize(("schedule", "structure", "grow"), DRIVEN)
 def test_every_schedule_drives_every_structure(structure, schedule, grow):
     parts = recipe(schedule, 2, structure=structure, grow=grow)
-    if structure in CAPACITY and schedule in ("cubic", "cyclic", "alternating"):  # denser than it can be
+    if structure in CAPACITY and schedule in (
+        "cubic",
+        "cyclic",
+        "alternating",
+        "top-kast",
+    ):  # denser than it can be
         with pytest.raises(Infeasible, match=rf"\b624\b.*\b{CAPACITY[structure]}\b"):
             run(parts)
         if schedule == "alternating":
@@ -190,6 +227,10 @@ def test_every_schedule_drives_every_structure(structure, schedule, grow):
         parts["schedule"] |= FITTED[schedule]
     if (structure, schedule) == ("emergent_channel", "never"):
         with pytest.raises(Infeasible, match="the last topology update"):
+            run(parts)
+        return
+    if (structure, schedule) == ("emergent_channel", "top-kast"):
+        with pytest.raises(BadInput, match="removes positions for good"):
             run(parts)
         return
     sparsifier, trajectory = run(parts)
@@ -202,13 +243,14 @@ def test_every_schedule_drives_every_structure(structure, schedule, grow):
 def test_every_recipe_trains(name):
     parameters = {p.name for p in REGISTRY["recipe"][name].parameters()}
     parts = {"name": name} | ({"delta_t": 2} if "delta_t" in parameters else {})
+    parts |= {"rounds": 3} if "rounds" in parameters else {}
     if name == "small-dense":  # trained as dense, by a model that is narrower already
         parts = "dense"
     model, density = (
         (chain_net(), 0.25) if name.startswith("chase") else (conv_net(), 0.5)
     )  # what survives is small
     sparsifier = dstbench.Sparsifier(
-        model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=2
+        model, sgd(model), recipe=parts, density=density, total_steps=STEPS, steps_per_epoch=2, **LOOK
     )
     dense = sparsifier.method.dense
     train(

@@ -27,6 +27,36 @@ def by_seed(trial, folder, *, threads, **options):
     return ACTIONS[action](trial, Path(folder), threads)
 
 
+def by_rate(trial, folder, *, threads, **options):
+    """The nearer the learning rate is to 0.1, the better; from 1 on a training diverges. Of a density above 0.4 all
+    do. Tuning trials say nothing of test data."""
+    rate = trial.training.lr
+    if rate >= 1 or trial.density > 0.4:
+        return {
+            "status": "diverged",
+            "reason": "the training loss is nan",
+            "phase": "train",
+            "traceback": None,
+        }
+    gain = 90 - 100 * abs(rate - 0.1)
+    return {
+        "status": "ok",
+        "measures": {"top1_validation": gain} | ({} if trial.tunes else {"top1": gain - 5}),
+    }
+
+
+def by_rate_lower(trial, folder, *, threads, **options):
+    """The same where less is better."""
+    record = by_rate(trial, folder, threads=threads)
+    if record["status"] == "ok":
+        loss = 100 - record["measures"]["top1_validation"]
+        metric = {"task": "t", "metric": {"key": "loss", "title": "loss", "better": "lower"}}
+        record["measures"] = {**metric, "score_validation": loss} | (
+            {} if trial.tunes else {"score": loss + 1}
+        )
+    return record
+
+
 def succeed(trial, folder, threads):
     print("a line for the log")
     measures = {"top1": 50.0, "seconds": 0.1}

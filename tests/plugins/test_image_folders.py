@@ -183,6 +183,6 @@ def test_a_trial_trains_on_files(tmp_path):
 def test_what_is_declared_is_what_the_parameters_make(name):
     component = registry().resolve("dataset", name)
     built = registry().build("dataset", name)
-    said = {key: component.metadata[key] for key in ("train_images", "input_shape", "num_classes")}
-    assert built.declared == said
+    known = ("train_images", "validation_images", "input_shape", "num_classes")
+    assert built.declared == {key: component.metadata[key] for key in known}
     assert component.metadata["validation_images"] == built.validation

@@ -65,6 +65,7 @@ def test_shakespeare_is_the_pinned_file(tmp_path, monkeypatch, packed):
 def test_shakespeare_declares_nanogpts_numbers():
     assert ShakespeareChar().declared == {
         "train_images": 1_003_854 // 64,
+        "validation_images": 0,
         "input_shape": (64,),
         "num_classes": 65,
     }
@@ -79,6 +80,7 @@ def test_what_is_registered_is_what_is_there():
     assert said == [data.train.entries, len(data.validation), len(data.test)]
     assert (metadata["num_classes"], tuple(metadata["input_shape"])) == (data.num_classes, data.input_shape)
     assert Fables(windows=5).declared["train_images"] == 5
+    assert Fables().declared["validation_images"] == len(data.validation)
 
 
 def test_token_files_are_mapped_not_read(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 HEATS = 3
 """Rounds that decide which layout each side runs in."""
+FEWEST, NARROW = 6, 0.05
+"""Rounds after which a race may end early, and how far from its median the interval of the ratio may reach then."""
 SHORTEST = 2e-3
 """Seconds that a timing in a race lasts at least: the median over its rounds does the rest."""
 
@@ -208,7 +211,8 @@ def race(
 ) -> dict[str, float | str]:
     """The fastest of ``mine`` against the fastest of ``dense``, interleaved, each side in its best layout.
 
-    Where many rounds are asked for, a few decide which layouts run in them.
+    Where many rounds are asked for, a few decide which layouts run in them. Of two runners no more rounds are made
+    once their ratio is known well enough (``is_narrow``); ``rounds`` of the figures says how many there were.
     """
     runners = [*mine, *dense]
     repeats = warm_up([runner.call for runner in runners], warmup, SHORTEST)
@@ -217,14 +221,40 @@ def race(
         kept = [_best(heats[: len(mine)]), len(mine) + _best(heats[len(mine) :])]
         runners, repeats = [runners[index] for index in kept], [repeats[index] for index in kept]
         mine, dense = runners[:1], runners[1:]
-    seconds = time_rounds([runner.call for runner in runners], repeats, rounds)
+    enough = is_narrow if len(runners) == 2 else None
+    seconds = time_rounds([runner.call for runner in runners], repeats, rounds, enough)
     best, rival = _best(seconds[: len(mine)]), _best(seconds[len(mine) :])
     return {
         "path": mine[best].path,
         "layout": mine[best].layout,
         "dense_layout": dense[rival].layout,
+        "rounds": len(seconds[best]),
         **figures(seconds[best], seconds[len(mine) + rival], batch_size=batch_size),
     }
+
+
+def is_narrow(seconds: Sequence[list[float]]) -> bool:
+    """Whether two calls' seconds over rounds tell their ratio well enough: from FEWEST rounds on, the 95 % interval
+    of the median ratio lies within NARROW of it.
+
+    The interval is that of order statistics (Conover, Practical Nonparametric Statistics, 3.2): it takes nothing for
+    granted of how ratios are spread. It is a rule for when to stop; of what was measured, quartiles are reported.
+    """
+    ratios = sorted(d / m for m, d in zip(*seconds, strict=True))
+    rounds, median = len(ratios), statistics.median(ratios)
+    if rounds < FEWEST:
+        return False
+    left_out = _left_out(rounds)
+    low, high = ratios[left_out], ratios[rounds - 1 - left_out]
+    return bool(median * (1 - NARROW) <= low and high <= median * (1 + NARROW))
+
+
+def _left_out(rounds: int) -> int:
+    """How many values at either end of so many don't belong to the 95 % interval of their median."""
+    beyond, left_out = 0.5**rounds, 0
+    while (beyond := beyond + math.comb(rounds, left_out + 1) * 0.5**rounds) <= 0.025:
+        left_out += 1
+    return left_out
 
 
 def _best(seconds: Sequence[list[float]]) -> int:

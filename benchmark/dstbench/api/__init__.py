@@ -1,6 +1,7 @@
 """All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``
 and, where torch isn't needed, ``dstbench.recipe``), those of data sets and models (``data``, ``samples``), what is
-asked of them (``tasks``), exact top-k (``select``), and fast paths (``execution``).
+asked of them (``tasks``), what weights hold (``weight_values``), exact top-k (``select``), and fast paths
+(``execution``).
 
 A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
 label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
@@ -11,6 +12,7 @@ name says units. Densities are fractions in [0, 1].
 
 from __future__ import annotations
 
+from dstbench.api.accumulators import Accumulator, Reset
 from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
 from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.samples import Examples, Samples, TaskData, Tokens
@@ -32,11 +34,13 @@ from dstbench.api.strategies import (
     Support,
 )
 from dstbench.api.tasks import CLASSIFICATION, Batch, Metric, Task, next_token
+from dstbench.api.weight_values import Keep, ValuePolicy, Values
 from dstbench.errors import Infeasible, StrategyError
-from dstbench.recipe import Clock, Recipe, Signal, Spec, Target
+from dstbench.recipe import Clock, Recipe, Rounds, Signal, Spec, Target
 
 __all__ = [
     "CLASSIFICATION",
+    "Accumulator",
     "Augment",
     "Batch",
     "Clock",
@@ -50,6 +54,7 @@ __all__ = [
     "ImageData",
     "InPlace",
     "Infeasible",
+    "Keep",
     "LayerCall",
     "LayerInfo",
     "LayerView",
@@ -60,6 +65,8 @@ __all__ = [
     "Quota",
     "Random",
     "Recipe",
+    "Reset",
+    "Rounds",
     "Samples",
     "Schedule",
     "Score",
@@ -74,6 +81,8 @@ __all__ = [
     "Task",
     "TaskData",
     "Tokens",
+    "ValuePolicy",
+    "Values",
     "kth_largest",
     "next_token",
     "take_top",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from dstbench.api.abilities import declared, method
-from dstbench.recipe import Clock, Signal, Target
+from dstbench.errors import BadInput
+from dstbench.recipe import Clock, Rounds, Signal, Target
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class LayerView:
     active_grad: Tensor | None = None  # float [*w], with Signal.ACTIVE_GRAD
     momentum: Tensor | None = None  # float [*w], with Signal.MOMENTUM
     support: Tensor | None = None  # bool [*w]: the positions that may ever be active again; None = all
+    memory: Tensor | None = None  # float [*w]: what the method's values remember of each position; see Values
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # [*w], by the name of an accumulator asked for
 
     @property
     def name(self) -> str:
@@ -84,9 +87,11 @@ class Score(Protocol):
     from (seed, layer name, step).
 
     Optional: ``needs`` (a Signal: what it reads of a layer beyond weights and masks), ``misfit(layer) -> str | None``
-    (why it can't rank the weights of a layer: they are taken at random there, and the layer is listed) and, of an
-    init, ``full = True`` (training starts as dense as the structure allows, whatever the schedule says, and falls to
-    its density at the first topology update).
+    (why it can't rank the weights of a layer: they are taken at random there, and the layer is listed),
+    ``accumulators = {name: spec or Accumulator}`` (what it reads in ``layer.extra[name]``) and, of an init,
+    ``rounds`` (a Rounds: it is scored before training, on batches or on ones; so is an init with accumulators, which
+    fold over the batches of a round) and ``full = True`` (training starts as dense as the structure allows, whatever
+    the schedule says, and falls to its density at the first topology update).
     """
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
@@ -100,8 +105,8 @@ class Share(Protocol):
     ``candidates[name]`` are the scores of that layer's eligible positions, float [eligible], oriented so
     that *higher = take first* in both roles (negated when pruning).
 
-    Optional: ``needs`` (as of a Score) and ``uses_candidates = False`` (it never reads them, which spares gathering
-    them).
+    Optional: ``needs`` and ``accumulators`` (as of a Score) and ``uses_candidates = False`` (it never reads them,
+    which spares gathering them).
     """
 
     def __call__(
@@ -153,11 +158,33 @@ class Policy:
     def __post_init__(self) -> None:
         """Read every declaration once, so that a wrong one is refused here."""
         _ = self.needs, self.full, self.uses_candidates, method(self.score, "misfit")
+        _ = self.rounds, self.accumulators
 
     @property
     def needs(self) -> Signal:
         """The signals that either part reads."""
         return declared(self.score, "needs", Signal.NONE) | declared(self.share, "needs", Signal.NONE)
+
+    @property
+    def accumulators(self) -> dict[str, Any]:
+        """What either part reads in ``extra``: name -> spec or Accumulator."""
+        of_score = declared(self.score, "accumulators", dict[str, Any]())
+        of_share = declared(self.share, "accumulators", dict[str, Any]())
+        for name in of_score.keys() & of_share.keys():
+            if of_score[name] != of_share[name]:
+                raise BadInput(f"{self!r}: its score and its share call two accumulators {name!r}")
+        return {**of_score, **of_share}
+
+    @property
+    def rounds(self) -> Rounds:
+        """Of an init: how it is scored before training, which one with accumulators always is."""
+        rounds = declared(self.score, "rounds", Rounds())
+        return Rounds(1) if self.accumulators and not rounds.count else rounds
+
+    @property
+    def waits(self) -> bool:
+        """Of an init: whether it is decided at the first step, by its gradients."""
+        return bool(self.needs) and not self.rounds.count
 
     @property
     def full(self) -> bool:
@@ -295,6 +322,12 @@ class Schedule(Protocol):
 
     Called with step 0 for the initial density (its ``final``; None means ``density``) and once after every
     applied step. The last target's ``final`` equals ``density`` exactly.
+
+    A target with ``backward`` has more weights train than are active (a backward superset, Top-KAST): the forward
+    pass computes with the active ones alone; those beside them, the best by the grow score, get their gradients and
+    are stepped, too (at step 0 random ones, where that score reads signals). A training that has a superset has it
+    from step 0 on, and what becomes inactive in it keeps its value: the scores of an update see it in
+    ``LayerView.weight``, and what becomes active goes on from there, whatever the values say of grown weights.
     """
 
     def __call__(self, clock: Clock, density: float) -> Target | None:

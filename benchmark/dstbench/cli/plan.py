@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from dstbench.cli.eta import duration
 from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers, Yes
 from dstbench.cli.tables import print_json, print_rows
+from dstbench.results.printable import counted
 from dstbench.runner.matrix.quantities import memory_text
+
+if TYPE_CHECKING:
+    from dstbench.runner.matrix.planned import PlannedTrial
 
 
 def plan(
@@ -46,22 +50,24 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that can be said of a suite before it runs, JSON-ready."""
     from dstbench.registration.registry import registry
+    from dstbench.runner.execution.ahead import ahead as ahead_of
+    from dstbench.runner.execution.ahead import every_trial, settled, share_of
     from dstbench.runner.execution.forecast import forecast
-    from dstbench.runner.execution.missing import is_timed, needs_timing, state_of, trials_of_shard
+    from dstbench.runner.execution.missing import state_of
     from dstbench.runner.execution.paces import machine_of
     from dstbench.runner.matrix.config import load_matrix
     from dstbench.runner.matrix.outlook import Outlook
     from dstbench.runner.matrix.plan import plan as plan_of
 
     components = registry()
-    planned = plan_of(load_matrix(suite, settings), components, yes=yes)
-    trials = trials_of_shard(planned.trials, shard)
-    records = {trial.key: state_of(out, trial.key) for trial in trials}
-    states = {trial.key: _state(records[trial.key], trial.skip) for trial in trials}
-    missing = [trial for trial in trials if states[trial.key] == "to run"]
-    timed = [t for t in trials if (t in missing and is_timed(t)) or needs_timing(t, records[t.key])]
-    machine = machine_of(workers, device.value, missing)
-    ahead = forecast(missing, timed, Outlook(components), out, machine)
+    planned = share_of(plan_of(load_matrix(suite, settings), components, yes=yes), shard)
+    records = {trial.key: state_of(out, trial.key) for trial in every_trial(planned)}
+    todo = ahead_of(out, planned, records)
+    trials = [settled(out, trial) for trial in planned.trials]
+    states = {trial.key: _state(records[trial.key], trial.skip) for trial in (*trials, *planned.tuning)}
+    states |= {trial.key: "to run" for trial in todo.due}
+    machine = machine_of(workers, device.value, todo.due)
+    ahead = forecast(todo.due, todo.timed, Outlook(components), out, machine)
     return {
         "name": planned.matrix.name,
         "summary": planned.matrix.summary,
@@ -71,7 +77,8 @@ def describe(
             "controls": sum(trial.control is not None for trial in trials),
             "excluded": planned.excluded,
             "duplicates": planned.duplicates,
-            **Counter(states.values()),
+            **Counter(states[trial.key] for trial in trials),
+            **({"tuning": len(planned.tuning)} if planned.tuning else {}),
         },
         "estimate": {
             "training_macs": ahead.macs,
@@ -82,25 +89,30 @@ def describe(
             "basis": ahead.basis,
             "disk_bytes": None if ahead.disk is None else round(ahead.disk),
         },
-        "tuning": planned.matrix.budget.tuning,
+        "tuning": planned.matrix.tuning,
+        "tuning_trials": [_described(trial, states) for trial in planned.tuning],
         "trial_seconds": planned.matrix.budget.trial_seconds,
         "trial_memory": planned.matrix.budget.trial_memory,
         "notes": [*planned.notes, *ahead.notes],
-        "trials": [
-            {
-                "name": trial.label,
-                "control": trial.control,
-                "model": trial.trial.model["name"],
-                "dataset": trial.trial.dataset["name"],
-                "density": trial.trial.density,
-                "seed": trial.trial.seed,
-                "state": states[trial.key],
-                "skip": trial.skip,
-                "key": trial.key,
-                "trial": trial.trial.to_json(),
-            }
-            for trial in trials
-        ],
+        "trials": [_described(trial, states) for trial in trials],
+    }
+
+
+def _described(trial: PlannedTrial, states: Mapping[str, str]) -> dict[str, Any]:
+    """One trial; of one whose settings are still to be chosen, what all its candidates have in common."""
+    return {
+        "name": trial.label,
+        "control": trial.control,
+        "model": trial.trial.model["name"],
+        "dataset": trial.trial.dataset["name"],
+        "density": trial.trial.density,
+        "seed": trial.trial.seed,
+        "state": states[trial.key],
+        "skip": trial.skip,
+        "key": trial.key,
+        "trial": trial.trial.to_json(),
+        **({"settings": dict(trial.settings)} if trial.settings else {}),
+        **({"candidates": [trial.key, *(key for key, _ in trial.others)]} if trial.others else {}),
     }
 
 
@@ -120,13 +132,19 @@ def print_plan(described: Mapping[str, Any]) -> None:
     typer.echo("")
     print_rows(_settings(described["trials"]), list(_COLUMNS), as_json=False)
     typer.echo("")
-    states = {k: v for k, v in counts.items() if k not in ("trials", "methods", "controls") and v}
+    states = {k: v for k, v in counts.items() if k not in ("trials", "methods", "controls", "tuning") and v}
     typer.echo(
-        f"trials    {counts['trials']}: {counts['methods']} methods, {counts['controls']} control trials; "
+        f"trials    {counts['trials']}: {counted(counts['methods'], 'method')}, "
+        f"{counted(counts['controls'], 'control trial')}; "
         + ", ".join(f"{number} {state}" for state, number in states.items())
     )
     _print_estimate(described)
-    typer.echo(f"tuning    {described['tuning']}")
+    if tries := described["tuning_trials"]:
+        ends = Counter(trial["state"] for trial in tries)
+        said = ", ".join(f"{number} {state}" for state, number in ends.items())
+        typer.echo(f"tuning    {counted(len(tries), 'trial')} first: {said}; {described['tuning']}")
+    else:
+        typer.echo(f"tuning    {described['tuning']}")
     for reason, number in Counter(t["skip"] for t in described["trials"] if t["skip"]).items():
         typer.echo(f"skip      {number}: {reason}")
     for note in described["notes"]:
@@ -142,7 +160,7 @@ def _print_estimate(described: Mapping[str, Any]) -> None:
     elif estimate["seconds"]:
         typer.echo(
             f"time      about {duration(estimate['seconds'])}: {duration(estimate['training_seconds'])} training "
-            f"with {estimate['workers']} workers, {duration(estimate['timing_seconds'])} timing "
+            f"with {counted(estimate['workers'], 'worker')}, {duration(estimate['timing_seconds'])} timing "
             f"(from {estimate['basis']})"
         )
     time, memory = described["trial_seconds"], described["trial_memory"]

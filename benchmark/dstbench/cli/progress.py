@@ -14,6 +14,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from dstbench.cli.eta import Remaining, duration
+from dstbench.results.printable import counted
+from dstbench.results.tuning import settings_said
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.forecast import Forecast
@@ -53,13 +55,14 @@ class Progress:
     def plan(self, plan: Plan, train: int, throughput: int, ahead: Forecast | None = None) -> None:
         """Say what is ahead: how many trials will be trained and timed, and how long that takes, if known."""
         skipped = sum(trial.skip is not None for trial in plan.trials)
-        known = len(plan.trials) - train - skipped
+        known = len(plan.trials) + len(plan.tuning) - train - skipped
+        tuning = f" and {len(plan.tuning)} to tune them" if plan.tuning else ""
         skips = f", {skipped} to skip" if skipped else ""
         wall = ahead and ahead.wall
         takes = f"; about {duration(wall)}" if wall else ""
-        self._print(
-            f"{plan.matrix.name}: {len(plan.trials)} trials, {known} there already, {train} to train{skips}{takes}"
-        )
+        ahead_of_us = f"{known} there already, {train} to train{skips}{takes}"
+        trials = counted(len(plan.trials), "trial")
+        self._print(f"{plan.matrix.name}: {trials}{tuning}, {ahead_of_us}")
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
         self.expect(train, throughput)
@@ -74,7 +77,7 @@ class Progress:
         """Show one trial's start or end."""
         phase, job = event.job.phase, event.job
         if event.kind == "started":
-            self._left.start((phase, job.key), time.monotonic())
+            self._left.start((phase, job.place), time.monotonic())
             if self._bars is not None:
                 self._overall_bar(phase)
                 self._running[phase, job.key] = self._bars.add_task(
@@ -87,7 +90,7 @@ class Progress:
             self._print(f"waiting: {describe(event)}: {event.reason or 'another process took it'}", "dim")
             return
         self._done[phase] = self._done.get(phase, 0) + 1
-        self._left.end((phase, job.key), event.seconds)
+        self._left.end((phase, job.place), event.seconds)
         seconds = self._left.seconds(time.monotonic())
         left = f"{duration(seconds)} left" if seconds else ""
         reason = f": {event.reason}" if event.reason else ""
@@ -97,7 +100,8 @@ class Progress:
         if self._bars is None or event.status not in _COLOURS:
             total = self._totals.get(phase, 0)
             counter = f"[{self._done[phase]}/{max(total, self._done[phase])}]"
-            line = f"{counter} {event.status:8s} {event.seconds:6.1f} s  {_PHASES[phase]} {describe(event)}"
+            what = "tuning" if job.trial.tunes else _PHASES[phase]
+            line = f"{counter} {event.status:8s} {event.seconds:6.1f} s  {what} {describe(event)}"
             self._print(f"{line}{reason}{left and f'; {left}'}", _COLOURS.get(event.status, "red"))
 
     def _overall_bar(self, phase: str) -> TaskID:
@@ -114,10 +118,11 @@ class Progress:
 
 
 def describe(event: Event) -> str:
-    """A trial in a few words: method, model, data set, density, seed."""
+    """A trial in a few words: method, model, data set, density, seed, and what tuning set."""
     trial = event.job.trial
     where = f"{trial.model['name']}, {trial.dataset['name']}"
-    return f"{event.job.label} ({where}, density {trial.density:g}, seed {trial.seed})"
+    settings = f", {settings_said(event.job.settings)}" if event.job.settings else ""
+    return f"{event.job.label} ({where}, density {trial.density:g}, seed {trial.seed}{settings})"
 
 
 def _bars(console: Console) -> Bars:

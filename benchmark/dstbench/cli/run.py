@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
     from dstbench.report.page import Written
@@ -256,14 +259,19 @@ def _report(done: Run, *, as_json: bool) -> None:
         return
     written = write_leaderboards([done.out], done.out / "leaderboards")
     if as_json:
-        from dstbench.report.text import to_json
+        from dstbench.report.text import by_its_metric, to_json
 
-        typer.echo(to_json(written.beside.within("accuracy", written.tables["accuracy"])))
+        typer.echo(to_json(by_its_metric(written.beside.within("accuracy", written.tables["accuracy"]))))
     else:
         _print(written)
     counts = ", ".join(f"{number} {status}" for status, number in done.counts.items())
+    if done.tuning:
+        ends = ", ".join(
+            f"{number} {status}" for status, number in sorted(Counter(done.tuning.values()).items())
+        )
+        typer.echo(f"{len(done.tuning)} tuning trials, on validation data: {ends}", err=True)
     typer.echo(
-        f"{len(done.statuses)} trials: {counts} ({done.ran} trained and {done.timed} timed now, "
+        f"{counted(len(done.statuses), 'trial')}: {counts} ({done.ran} trained and {done.timed} timed now, "
         f"in {done.seconds:.0f} s)",
         err=True,
     )

@@ -13,6 +13,8 @@ import typer
 from dstbench.cli.eta import duration
 from dstbench.cli.run import Json
 from dstbench.cli.tables import print_json
+from dstbench.results.labels import value_text
+from dstbench.results.printable import counted
 
 _FEW = 10  # open trials, and failed ones, that are named
 
@@ -37,7 +39,7 @@ def status(
 def _print(found: Mapping[str, Any]) -> None:
     counts = {name: number for name, number in found["counts"].items() if number and name != "trials"}
     said = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    _lines([f"{found['results']}: {found['counts']['trials']:,} trials: {said or 'none'}"])
+    _lines([f"{found['results']}: {counted(found['counts']['trials'], 'trial')}: {said or 'none'}"])
     if found["running"]:
         typer.echo("")
         _table(found["running"])
@@ -90,8 +92,10 @@ def _since(text: str | None) -> str:
 
 
 def _name(trial: Mapping[str, Any]) -> str:
-    where = f"{trial['model']}, {trial['dataset']}"
-    return f"{trial['label']} ({where}, {trial['density']:g}, seed {trial['seed']})"
+    where = [trial["model"], trial["dataset"], f"{trial['density']:g}", f"seed {trial['seed']}"]
+    settings = [f"{name}={value_text(value)}" for name, value in trial.get("settings", {}).items()]
+    tuning = "tuning " if trial.get("tunes") else ""
+    return f"{tuning}{trial['label']} ({', '.join([*where, *settings])})"
 
 
 def _line(trial: Mapping[str, Any]) -> str:
@@ -99,7 +103,8 @@ def _line(trial: Mapping[str, Any]) -> str:
         return f"{trial['status']} {_name(trial)}: {trial['reason'] or 'no reason given'}"
     lost = f", lost its worker on {', '.join(trial['lost_on'])}" if trial["lost_on"] else ""
     stopped = ", not started after a failure" if trial["stopped"] else ""
-    return f"{_name(trial)}{', to time' if trial['phase'] == 'throughput' else ''}{lost}{stopped}"
+    waits = ", waits for its tuning" if trial["waits"] else ""
+    return f"{_name(trial)}{', to time' if trial['phase'] == 'throughput' else ''}{waits}{lost}{stopped}"
 
 
 def _queue(engine: Mapping[str, Any]) -> str:

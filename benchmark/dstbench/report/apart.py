@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import shortened
 from dstbench.results.labels import spec_text
-from dstbench.results.printable import printable
+from dstbench.results.printable import counted, printable
 from dstbench.results.record import Record, canonical
 from dstbench.results.rules import EVALUATION
 
@@ -62,7 +63,7 @@ def apart(trials: Trials, by: Sequence[tuple[str, str]] = ALL) -> Trials:
 
 def apart_frame(table: pd.DataFrame) -> pd.DataFrame:
     """``apart`` of a table from ``load_results``."""
-    rows = table.to_dict("records")
+    rows = rows_of(table)
     return renamed(table, rows, apart(rows))
 
 
@@ -172,7 +173,7 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
 def ages(older: Mapping[str, str]) -> list[str]:
     """What ``outdated`` gave, for people: how many trials are older than the code, and why."""
     return [
-        f"{n} trials are older than this code: {which}"
+        f"older than this code: {counted(n, 'trial')}: {which}"
         for which, n in sorted(Counter(older.values()).items())
     ]
 

@@ -7,7 +7,7 @@ from dstbench.results.measure_table import MEASURES
 
 _COLUMNS = (
     Column("rank", "#", "Mean rank over complete blocks (model × dataset × density) of the methods that every block "
-           "ranks. Never ranked: controls; accuracy of one seed; speed of a masked-dense network or beside other "
+           "ranks. Never ranked: controls; the metric of one seed; speed of a masked-dense network or beside other "
            "work.", "rank"),
     Column("method", "method", "The recipe's name, or init · structure · prune · grow.", "method"),
     Column("control", "control", "What a sparse method has to beat: dense, static at the same allocation, "
@@ -24,12 +24,17 @@ _COLUMNS = (
     Column("setting", "setting", "Training settings that differ from the defaults; layers left dense.", extra=True),
     Column("seeds", "n", "Seeds that finished and went into the means.", "integer"),
     Column("difference", "Δ dense",
-           "Difference to the dense control in percent points, paired by seed, with its 95 % t-interval.", "points",
+           "Difference to the dense control, paired by seed, with its 95 % t-interval.", "points",
            interval=True),
     Column("p_holm", "p (Holm)", "Paired t-test against dense, corrected over all methods of the same model and "
            "dataset (Holm). Not given below three seeds.", "p", extra=True),
     Column("pareto", "Pareto", "On the front of the metric against training FLOPs within its model and "
            "dataset.", "flag"),
+    Column("tuned", "tuned", "Settings that were chosen for this method on validation data, before its seeds ran; at "
+           "the edge of the grid a better one may be beyond."),
+    Column("tuning_spread", "tuning spread", "How far the metric on the validation split is apart over the settings "
+           "that were tried: how much the method depends on them.", "score"),
+    Column("tried", "tuning", "What each of the settings that were tried gave on the validation split.", extra=True),
     Column("tier", "verified", "How far the least verified of its seeds was: reported, its checkpoint evaluated "
            "again, its first steps retrained, or all of it by others."),
     Column("statuses", "trials", "How the trials of this row ended.", "trials"),

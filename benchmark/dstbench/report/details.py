@@ -1,6 +1,6 @@
 """What every row of the page was made of: its trials and where they ran, its curves over epochs, its layers.
 
-Curves are means over the seeds that finished: exploration from the records, loss, validation accuracy and density
+Curves are means over the seeds that finished: exploration from the records, loss, validation metric and density
 from ``curve.jsonl`` beside them, where that is there. A curve is written as its lowest and highest value and two
 letters a point, 4,095 steps between these; where a page would become too large, with fewer points.
 """
@@ -16,9 +16,12 @@ from math import fsum, prod
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from dstbench.report.notes import provenance_of
 from dstbench.report.page_data import encoded
 from dstbench.report.section import Material
+from dstbench.report.verified import labels_of
 from dstbench.results.files import read_plain
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import Record
@@ -35,6 +38,7 @@ FIGURES = {
     "never_dropped": "never dropped",
 }
 """Of a training, over epochs. The last two are in records, the first three beside them."""
+_OWN = ("started", "finished")  # that no two trials share
 KEY = 12  # of a trial's key: enough to find it
 ROOM = 600_000
 """Bytes of all curves, or all layers, of a page: beyond, curves get fewer points, and at last are left out."""
@@ -54,7 +58,18 @@ def details(material: Material, groups: Sequence[str | None], known: Mapping[str
         "points": points,
         "figures": FIGURES,
         "layers": _layers(trials),
+        **_verified(material, trials),
     }
+
+
+def _verified(material: Material, rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """What verifying came to of each row, figure by figure; nothing where that wasn't asked."""
+    checks = material.loaded.checks
+    if checks is None:
+        return {}
+    said = [json.dumps(labels_of(records, checks), sort_keys=True) for records in rows]
+    words = {text: place for place, text in enumerate(dict.fromkeys(said))}
+    return {"checks": {"said": [json.loads(text) for text in words], "at": [words[text] for text in said]}}
 
 
 def _seed(record: Record) -> int:
@@ -72,7 +87,6 @@ def letters(values: Iterable[float | None], low: float, high: float) -> str:
 def _trials(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """A column each of what trials have of their own; what they share, once."""
     flat = [record for records in rows for record in records]
-    made = [provenance_of(record) for record in flat]
     return {
         "count": encoded([len(records) for records in rows]),
         "key": "".join(record["key"][:KEY].ljust(KEY) for record in flat),
@@ -87,8 +101,20 @@ def _trials(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
             7,
         ),
         **_times(flat),
-        "made": encoded([json.dumps(entries, ensure_ascii=False) for entries in made]),
+        "made": encoded(_made(flat)),
     }
+
+
+def _made(records: Sequence[Record]) -> list[str]:
+    """What each record says of where it comes from, as JSON; worked out once for those that say the same."""
+    known: dict[str, str] = {}
+    texts = []
+    for record in records:
+        said = repr({name: value for name, value in record["provenance"].items() if name not in _OWN})
+        if said not in known:
+            known[said] = json.dumps(provenance_of(record), ensure_ascii=False)
+        texts.append(known[said])
+    return texts
 
 
 def _times(records: Sequence[Record]) -> dict[str, Any]:
@@ -202,7 +228,7 @@ def _points(lines: Sequence[str]) -> Iterator[Any]:
     """The lines' JSON values, without those that have none; all at once where there is nothing to leave out."""
     if all(line.startswith('{"epoch": ') and line.endswith("}") for line in lines):
         with suppress(ValueError, RecursionError):
-            points = json.loads(f"[{','.join(lines)}]")
+            points = orjson.loads(f"[{','.join(lines)}]")
             if len(points) == len(lines):
                 yield from points
                 return

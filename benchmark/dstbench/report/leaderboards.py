@@ -25,9 +25,10 @@ from dstbench.report.statistics import (
     paired,
     pareto,
 )
-from dstbench.report.values import ITSELF, is_missing
+from dstbench.report.table_rows import rows_of
+from dstbench.report.values import ITSELF, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
-from dstbench.results.table import settings_text
+from dstbench.results.table import TUNING_COLUMNS, settings_text
 from dstbench.results.verdicts import TIERS
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     A row whose trials all failed or were skipped is there too, with its reason and no measures.
     """
-    return summary_of(apart(results.to_dict("records")))
+    return summary_of(apart(rows_of(results)))
 
 
 def summary_of(trials: Trials) -> pd.DataFrame:
@@ -92,14 +93,15 @@ def summary_of(trials: Trials) -> pd.DataFrame:
 def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """For each board all columns of a summary and ``rank``, in its order: by model, data set, density, then its own
     measure. The index says where in the summary a row stood."""
-    rows = summary.to_dict("records")
+    rows = rows_of(summary)
     return {board.name: _in_order(summary, rows, board) for board in BOARDS}
 
 
 def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: Board) -> pd.DataFrame:
     import pandas as pd
 
-    table = summary.drop(columns="tier") if summary["tier"].isna().all() else summary.copy()
+    unknown = [name for name in ("tier", *TUNING_COLUMNS) if summary[name].isna().all()]
+    table = summary.drop(columns=unknown)
     table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
     noise = [board.is_noise(row) for row in rows]
     table["last"] = pd.Series(noise, index=summary.index, dtype="int64") + 2 * table[board.by].isna()
@@ -164,6 +166,7 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         **_interval("difference", paired(scores, reference)),
         "p": p_value(differences(scores, reference)),
         "tier": _least_verified(finished),
+        **{name: next(iter(_known(group, name)), None) for name in TUNING_COLUMNS},
         "statuses": ", ".join(f"{count} {status}" for status, count in _counts(group)),
         "reason": _reasons(group),
         "note": _note(
@@ -195,7 +198,9 @@ def _calm(finished: Trials) -> Trials:
 
 
 def _known(trials: Trials, name: str) -> list[Any]:
-    return [trial[name] for trial in trials if not is_missing(trial[name])]
+    return [  # as ``is_missing``, without a call for each of a million figures
+        value for trial in trials if (value := trial[name]) is not None and value == value and value != ""
+    ]
 
 
 def _mean(trials: Trials, name: str) -> dict[str, float | None]:
@@ -207,8 +212,17 @@ def _mean(trials: Trials, name: str) -> dict[str, float | None]:
 
 
 def _geometric(trials: Trials, name: str) -> dict[str, float | None]:
+    """The geometric mean with its interval: of e to a loss, what the losses' own come to."""
     known = _known(trials, name)
-    return {name: math.exp(fsum(map(math.log, known)) / len(known)) if known and min(known) > 0 else None}
+    logarithms = map(math.log, known) if known and min(known) > 0 else ()
+    interval = _interval(name, mean_interval(list(logarithms)))
+    return {key: value if value is None else math.exp(value) for key, value in interval.items()}
+
+
+def _with_interval(trials: Trials, name: str) -> dict[str, float | None]:
+    if name == "score" and trials and ranking_of_row(trials[0]).is_exponential:
+        return _geometric(trials, name)
+    return _interval(name, mean_interval(_known(trials, name)))
 
 
 def _union(trials: Trials, name: str) -> dict[str, str | None]:
@@ -230,7 +244,7 @@ def _inverse(ratio: float | None) -> float | None:
 _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
     "mean": _mean,
     "geometric": _geometric,
-    "interval": lambda trials, name: _interval(name, mean_interval(_known(trials, name))),
+    "interval": _with_interval,
     "union": _union,
     "any": _any,
 }

@@ -14,16 +14,18 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import BOARDS, Board
+from dstbench.report.boards import BOARDS, Board, titled
 from dstbench.report.columns import COLUMNS
 from dstbench.report.highlights import Card
 from dstbench.report.page_cells import METHOD_PARTS, gained, metric_axis
 from dstbench.report.published.beside import COLUMNS as PUBLISHED
 from dstbench.report.published.beside import Beside
-from dstbench.report.scores import ranking_of_row, shows
-from dstbench.report.values import Column, is_missing
+from dstbench.report.scores import OF_TEXTS, rankings_of, shows
+from dstbench.report.table_rows import rows_of
+from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, TIMED
 from dstbench.results.ranking import TOP1
+from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +36,7 @@ Encoded = dict[str, Any]
 FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 MORE = (*FOLDED, "bits", "p", *PUBLISHED)  # no column of a board's own, but read by plots, panels and cells
 _DIGITS = {"accuracy": 7, "points": 7, "score": 7}  # significant ones; else 5, which is more than is shown
+_WHERE_KNOWN = ("tier", *TUNING_COLUMNS)  # columns of pages on which some row has them
 SAID = 100  # candidates of a card whose words are in the page
 _AHEAD = ("rank", "method", "", "top1", "score", "difference")  # "": what the board is ranked by
 
@@ -49,7 +52,7 @@ class Listing:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows as mappings."""
-        return self.table.to_dict("records")
+        return rows_of(self.table)
 
 
 def listing(ordered: Mapping[str, pd.DataFrame], beside: Beside) -> Listing:
@@ -105,19 +108,22 @@ def page_data(
 
 
 def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
-    """A board's columns as the page orders them: what it is ranked by, and the accuracy, beside the method, for
+    """A board's columns as the page orders them: what it is ranked by, and the metric, beside the method, for
     narrow screens show that first. A model or data set that is the same everywhere stands in the title."""
     ahead = [key or board.by for key in _AHEAD]
     places = {key: place for place, key in reversed(list(enumerate(ahead)))}
     listed = sorted(board.columns, key=lambda column: places.get(column.key, len(ahead)))
     metrics = {row.get("metric") for row in rows}
+    said = rankings_of(row for row in rows if not row.get("published"))
+    empty = {key for key in OF_TEXTS if all(is_missing(row.get(key)) for row in rows)}
     constant = {key for key in ("model", "dataset") if len({row[key] for row in rows}) < 2}
     return [
         replace(column, extra=True) if column.key in constant or column.key in METHOD_PARTS else column
-        for column in listed
+        for column in (titled(column, said) for column in listed)
         if column.key not in FOLDED
+        and column.key not in empty
         and shows(column.key, metrics)
-        and (column.key != "tier" or any(row.get("tier") for row in rows))
+        and (column.key not in _WHERE_KNOWN or any(not is_missing(row.get(column.key)) for row in rows))
     ]
 
 
@@ -164,7 +170,7 @@ def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]
     columns = page_columns(board, rows)
     return {
         "name": board.name,
-        "title": board.title,
+        "title": board.title(rankings_of(row for row in rows if not row.get("published"))),
         "columns": [column.key for column in columns],
         "extra": [column.key for column in columns if column.extra],
         "order": None if order == list(range(len(rows))) else order,

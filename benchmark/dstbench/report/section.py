@@ -10,6 +10,7 @@ from dstbench.registration.registry import registry
 from dstbench.report.apart import ages, apart, mixtures, outdated, renamed
 from dstbench.report.evidence.tried import Identified, Tried, identified, named_methods
 from dstbench.report.leaderboards import group_of, summary_of, with_versions
+from dstbench.report.table_rows import rows_of
 from dstbench.results.record import Record
 from dstbench.results.table import LoadedResults, frame
 
@@ -31,7 +32,7 @@ class Material:
     def members(self) -> dict[str, list[Record]]:
         """The records behind each row of the summary, by its ``group``; in the order of their keys."""
         groups: dict[str, list[Record]] = {}
-        rows = with_versions(self.trials[["trial", "versions"]].to_dict("records"))
+        rows = with_versions(rows_of(self.trials[["trial", "versions"]]))
         for record, row in zip(self.loaded.records, rows, strict=True):
             groups.setdefault(group_of(row), []).append(record)
         return groups
@@ -50,7 +51,7 @@ def material_of(loaded: LoadedResults) -> Material:
     import pandas as pd
 
     whole = frame(loaded.records, loaded.tiers, loaded.rows)
-    rows = whole.to_dict("records")
+    rows = rows_of(whole)
     named = apart(rows)
     trials = renamed(whole, rows, named)
     if older := outdated(loaded.records, registry()):

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dstbench.report.evidence.page import effects_section, groups_section
+from dstbench.report.evidence.page_sections import effects_section, groups_section
 from dstbench.report.section import Material, Section
+from dstbench.report.sensitivity import tuning_section
 
-SECTIONS: tuple[Callable[[Material], Section | None], ...] = (effects_section, groups_section)
+SECTIONS: tuple[Callable[[Material], Section | None], ...] = (tuning_section, effects_section, groups_section)
 
 
 def sections(material: Material) -> list[Section]:

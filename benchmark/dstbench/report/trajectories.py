@@ -20,6 +20,7 @@ from dstbench.report.lines import Line, LinePlot, plot
 from dstbench.report.scores import gain
 from dstbench.report.section import Material, material_of
 from dstbench.report.sheet import Entry, Field, Sheet
+from dstbench.report.table_rows import rows_of
 from dstbench.report.text import csv_text
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
@@ -152,12 +153,11 @@ def trajectories(loaded: LoadedResults, material: Material | None = None) -> lis
         score=pd.Series(means, summary.index, dtype="float64"),
     )
     order = ["model", "dataset", "density_requested", "gain", "method", "group"]
-    gains = [nan if is_missing(row["score"]) else gain(row) for row in summary.to_dict("records")]
+    gains = [nan if is_missing(row["score"]) else gain(row) for row in rows_of(summary)]
     summary = summary.assign(gain=gains)
     summary = summary.sort_values(order, ascending=[True, True, False, False, True, True])
     return [
-        Trajectory({name: row[name] for name in IDENTITY}, groups[row["group"]])
-        for row in summary.to_dict("records")
+        Trajectory({name: row[name] for name in IDENTITY}, groups[row["group"]]) for row in rows_of(summary)
     ]
 
 

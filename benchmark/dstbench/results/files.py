@@ -38,11 +38,13 @@ def _read_plain(path: Path, most: int) -> bytes:
             raise ValueError(f"expected a plain file, got {kind}")
         if status.st_size > most:
             raise ValueError(f"expected at most {most:,} bytes, got {status.st_size:,}")
-        with open(handle, "rb", closefd=False) as file:
-            content = file.read(most + 1)
+        content = os.read(handle, min(status.st_size, most) + 1)
+        if len(content) != status.st_size:  # it is being written, or is one of /proc, which have no size
+            with open(handle, "rb", closefd=False) as file:
+                content += file.read(most + 1 - len(content))
     finally:
         os.close(handle)
-    if len(content) > most:  # it has grown, or is one of /proc, which have no size
+    if len(content) > most:
         raise ValueError(f"expected at most {most:,} bytes, got more")
     return content
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dstbench.results.files import make_folder
 from dstbench.results.record import FILE, Record, Rejected, folder_of, read_trial
-from dstbench.results.table import Paths, read, roots, trials
+from dstbench.results.table import Paths, read_briefly, roots, trials
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Validated:
     ok: int  # records that can be read and trusted, whatever became of their trials
     statuses: Mapping[str, int]
     rejected: tuple[Rejected, ...]
+    tuning: int = 0  # of these, trials that chose settings for others
 
 
 def merge(sources: Paths, out: str | Path) -> Merged:
@@ -45,15 +46,15 @@ def merge(sources: Paths, out: str | Path) -> Merged:
     same: list[str] = []
     conflicts: list[Rejected] = []
     rejected: list[Rejected] = []
-    for root in roots(sources):
-        for path, record in trials(root):
+    with tempfile.TemporaryDirectory(dir=target, prefix=".merge-") as scratch:
+        for path, record in (trial for root in roots(sources) for trial in trials(root)):
             if isinstance(record, Rejected):
                 rejected.append(record)
             elif (folder := folder_of(target, record["key"])).exists():
                 conflict = _conflict(path, record, folder)
                 conflicts.append(conflict) if conflict else same.append(record["key"])
             else:
-                _copy(path.parent, folder)
+                _copy(path.parent, folder, Path(scratch))
                 copied.append(record["key"])
     return Merged(tuple(copied), tuple(same), tuple(conflicts), tuple(rejected))
 
@@ -61,9 +62,10 @@ def merge(sources: Paths, out: str | Path) -> Merged:
 def validate(results: Paths) -> Validated:
     """Read every record under a folder, as boards do: how many can be trusted, how their trials ended, which can't
     and why."""
-    loaded = read(results)
-    statuses = Counter(record["status"] for record in loaded.records)
-    return Validated(statuses.total(), dict(sorted(statuses.items())), loaded.rejected)
+    loaded = read_briefly(results)
+    statuses = Counter(record["status"] for record in (*loaded.records, *loaded.tuning))
+    known = dict(sorted(statuses.items()))
+    return Validated(statuses.total(), known, loaded.rejected, len(loaded.tuning))
 
 
 def _conflict(path: Path, record: Record, folder: Path) -> Rejected | None:
@@ -80,17 +82,17 @@ def _conflict(path: Path, record: Record, folder: Path) -> Rejected | None:
     return None
 
 
-def _copy(source: Path, folder: Path) -> None:
-    """Copy a trial's plain files beside their place, then rename: a reader never sees half a folder.
+def _copy(source: Path, folder: Path, scratch: Path) -> None:
+    """Copy a trial's plain files to ``scratch``, on the same file system, then rename: a reader never sees half a
+    folder.
 
     Links are left out: results come from others, and a link could name any file of this machine. The record itself,
     which was read and found to be one, is copied wherever it lies.
     """
+    ready = scratch / folder.name
+    ready.mkdir()
+    for file in sorted(source.iterdir()):
+        if file.name == FILE or (file.is_file() and not file.is_symlink()):
+            shutil.copy2(file, ready / file.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merge-") as scratch:
-        ready = Path(scratch) / folder.name
-        ready.mkdir()
-        for file in sorted(source.iterdir()):
-            if file.name == FILE or (file.is_file() and not file.is_symlink()):
-                shutil.copy2(file, ready / file.name)
-        ready.rename(folder)
+    ready.rename(folder)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dstbench.results.files import read_plain, write_whole
+from dstbench.results.plain_text import is_plain, sealed_record
 from dstbench.results.printable import printable, shown
-from dstbench.results.schema import escaped, fitted, is_plain, problem
+from dstbench.results.schema import escaped, fitted, problem
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
@@ -50,6 +51,7 @@ class Rejected:
     path: Path
     reason: str
     fault: bool = False  # whether that is an error of ours, which nothing in the file explains
+    unread: bool = False  # whether the system didn't let it be read, which may pass
 
     def __str__(self) -> str:
         return printable(f"{self.path}: {self.reason}")
@@ -148,9 +150,12 @@ def _read(path: Path) -> Record | Rejected:
     try:
         content = read_plain(path, LARGEST_FILE)
     except OSError as error:
-        return Rejected(path, f"can't be read: {error.strerror}")
+        return Rejected(path, f"can't be read: {error.strerror}", unread=True)
     except ValueError as error:
         return Rejected(path, str(error))
+    record = sealed_record(content)
+    if record is not None and _is_today(record.get("schema_version")):
+        return _migrated(record, path, plain=True)
     try:
         text = content.decode(json.detect_encoding(content), "surrogatepass")
         record = json.loads(text, object_pairs_hook=_without_duplicates)
@@ -246,6 +251,10 @@ def _untrusted(record: Any) -> str | None:
     except (ValueError, RecursionError):
         matches = False  # NaN in the text: no writer of ours leaves one
     return None if matches else "its content doesn't match its checksum: edited after it was written?"
+
+
+def _is_today(version: Any) -> bool:
+    return type(version) is int and version == SCHEMA_VERSION
 
 
 def _migrated(record: Record, path: Path, plain: bool) -> Record | Rejected:

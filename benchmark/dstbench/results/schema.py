@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, get_args
 
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.results.measure_table import LARGEST, MEASURES, MeasureRow
 from dstbench.results.printable import printable, shortened, shown
 
@@ -31,11 +31,6 @@ TRIAL = 65_536
 """Characters of a trial as JSON: all of it may end up in one cell of a table."""
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")  # it becomes a folder name: nothing else may get through
-_ESCAPE = re.compile(r"\\(?:u[0-9a-f]{4}|.?)", re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SHOWN = bytes((*range(32, 127), 10))  # of ASCII
-_DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_GREAT = re.compile(rb"[+-]?0*(?:[3-9]\d|\d{3})")  # an exponent
 
 
 class Trial(TypedDict):
@@ -98,48 +93,6 @@ def _misfit(record: Mapping[str, Any], plain: bool) -> str | None:
         message = first["msg"].removeprefix("Value error, ")
         return f"{where}: {message}, got {shown(first['input'])}"
     return None
-
-
-def is_plain(text: str) -> bool:
-    """Whether a valid JSON text can be seen as a whole to be printable, and to have no text longer than TEXT, no
-    number beyond LARGEST or, but for 0, below SMALLEST, and no more than DEPTH levels: what is looked for value by
-    value where it can't.
-
-    Never true where one of these is there; false also where it takes a closer look, as with an escaped quote.
-    """
-    if not all(map(_is_letter, set(_ESCAPE.findall(text)))) or not _is_printable(text):
-        return False
-    parts = text.split('"')  # none is escaped: every quote begins or ends a text
-    if max(map(len, parts[1::2]), default=0) > TEXT:
-        return False
-    rest = "".join(parts[::2]).encode()
-    brackets = rest.translate(None, _NO_BRACKETS).decode()
-    for _ in range(DEPTH // 2):  # each turn takes the innermost one or two levels away
-        if not brackets:
-            break
-        brackets = brackets.replace("[]", "").replace("{}", "")
-    return not brackets and not _may_be_extreme(rest)
-
-
-@cache
-def _is_letter(escape: str) -> bool:
-    """Whether an escape of JSON is a printable character beyond ASCII, as json.dumps writes these."""
-    return len(escape) == 6 and int(escape[2:], 16) >= 0x80 and chr(int(escape[2:], 16)).isprintable()
-
-
-def _is_printable(text: str) -> bool:
-    """Whether all but line feeds is; of ASCII, as json.dumps writes, without a look at each character."""
-    return (
-        not text.encode().translate(None, _SHOWN) if text.isascii() else text.replace("\n", "").isprintable()
-    )
-
-
-def _may_be_extreme(rest: bytes) -> bool:
-    """Whether JSON without its texts may hold a number of 1e100 or more, or of 1e-100 or less: seventy digits in a
-    row, or e30, or e-30."""
-    if b"0" * 70 in rest.translate(_DIGITS) or b"E" in rest:  # what json.dumps writes has no E
-        return True
-    return any(map(_GREAT.match, rest.split(b"e")[1:]))
 
 
 def escaped(value: Any, path: str = "", depth: int = 0) -> Any:
@@ -260,7 +213,7 @@ def _schema(swift: bool = False) -> TypeAdapter[Any]:
 
     spec = Annotated[dict[str, Any], AfterValidator(_with_name)]
     parts = {
-        **dict.fromkeys(STRATEGIES, str | spec | None),
+        **dict.fromkeys(PARTS, str | spec | None),
         **dict.fromkeys(("dense", "narrow"), bool | None),
         "multiplier": Annotated[float, Field(gt=0)] | None,
         "dense_layers": list[str] | None,
@@ -271,7 +224,7 @@ def _schema(swift: bool = False) -> TypeAdapter[Any]:
         "density": Annotated[float, Field(gt=0, le=1)],
         "seed": Annotated[int, Field(ge=0, lt=2**63)],
         "recipe": _typed_dict("Recipe", parts, total=False),
-        **dict.fromkeys(("training", "measure"), NotRequired[dict[str, Any]]),
+        **dict.fromkeys(("training", "measure", "start"), NotRequired[dict[str, Any]]),
     }
     fields = {row.key: _ranged(row.type, _number(row, swift)) | None for row in MEASURES.values() if row.type}
     measures = _typed_dict("Measures", fields, total=False)

@@ -10,7 +10,9 @@ The checks of one object (``check_score(MyScore())``) need no registration. Each
 
 from __future__ import annotations
 
+from dstbench.testing.assigned import check_values
 from dstbench.testing.components import check_component, check_loading, problems
+from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.problem import Problem
 from dstbench.testing.schedules import check_schedule
 from dstbench.testing.strategies import check_policy, check_score, check_share
@@ -18,6 +20,7 @@ from dstbench.testing.structures import check_structure
 
 __all__ = [
     "Problem",
+    "check_accumulator",
     "check_component",
     "check_loading",
     "check_policy",
@@ -25,5 +28,6 @@ __all__ = [
     "check_score",
     "check_share",
     "check_structure",
+    "check_values",
     "problems",
 ]

@@ -7,7 +7,7 @@ from dstbench.testing.problem import Findings
 
 
 def misspelt(component: object, kind: str) -> Findings:
-    """Public attributes that are nearly an ability of a ``score``, ``share`` or ``structure``."""
+    """Public attributes that are nearly an ability of a ``score``, ``share``, ``accumulator`` or ``structure``."""
     for attribute, ability in near_misses(component, kind):
         yield "abilities", f"nothing reads {attribute!r}; did you mean {ability!r}?"
     for attribute, owners in misplaced(component, kind):

@@ -12,9 +12,11 @@ from dstbench.api import CLASSIFICATION, DataUnavailable, ImageData, Recipe, Spe
 from dstbench.core.network.inputs import zero_input
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
-from dstbench.hookspecs import KINDS, STRATEGIES
+from dstbench.hookspecs import KINDS, PARTS
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
+from dstbench.testing.assigned import check_values
+from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.moves import movement
 from dstbench.testing.problem import Findings, Problem, describe, summarise
 from dstbench.testing.schedules import check_schedule
@@ -99,6 +101,10 @@ def _share(title: str, built: Any, component: Component, source: Registry) -> li
     return broken or summarise(title, movement(grow=Policy(share=built)))
 
 
+def _accumulator(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
+    return check_accumulator(built, title)
+
+
 def _structure(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
     broken = check_structure(built, title)
     return broken or summarise(title, movement(structure=built))
@@ -108,10 +114,14 @@ def _schedule(title: str, built: Any, component: Component, source: Registry) ->
     return check_schedule(built, title)
 
 
+def _values(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
+    return check_values(built, title)
+
+
 def _recipe(title: str, built: Recipe, component: Component, source: Registry) -> list[Problem]:
     """Every part must be registered with these parameters."""
     broken = []
-    for kind in STRATEGIES:
+    for kind in PARTS:
         try:
             source.normalise(kind, getattr(built, kind))
         except BadInput as error:
@@ -220,8 +230,10 @@ def _executor(title: str, built: Any, component: Component, source: Registry) ->
 _ROLES: dict[str, Callable[[str, Any, Component, Registry], list[Problem]]] = {
     **dict.fromkeys(("init", "prune", "grow"), _policy),
     "share": _share,
+    "accumulator": _accumulator,
     "structure": _structure,
     "schedule": _schedule,
+    "values": _values,
     "recipe": _recipe,
     "model": _model,
     "dataset": _dataset,

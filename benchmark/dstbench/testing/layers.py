@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
-from dstbench.api import Heads, LayerInfo, LayerView, Signal
+from dstbench.api import Clock, Heads, LayerInfo, LayerView, Signal
+from dstbench.api.accumulators import SEEN, Folding
 from dstbench.core.engine.random import generator
 
 Kind = Literal["conv", "conv_transpose", "linear"]
@@ -46,8 +48,40 @@ def rng(info: LayerInfo, role: str = "") -> Generator:
     return generator(0, info.name, 1, f"testing {role}")
 
 
-def view(info: LayerInfo, state: str = "half", needs: Signal = Signal.NONE) -> LayerView:
-    """A layer in one of the STATES with the signals in ``needs``, the same at every call."""
+def view(
+    info: LayerInfo,
+    state: str = "half",
+    needs: Signal = Signal.NONE,
+    foldings: Mapping[str, Folding] = MappingProxyType({}),
+) -> LayerView:
+    """A layer in one of the STATES with the signals in ``needs`` and the accumulators, the same at every call."""
+    layer = _plain(info, state, needs)
+    extra = {name: folded(folding, name, info, state) for name, folding in foldings.items()}
+    if Signal.HESSIAN in needs:
+        extra["hessian"] = _plain(info, state, Signal.MOMENTUM).momentum  # type: ignore[assignment]
+    return replace(layer, extra=extra) if extra else layer
+
+
+def folded(folding: Folding, name: str, info: LayerInfo, state: str, steps: int = 2) -> Tensor:
+    """What an accumulator comes to after a few steps, as a score sees it: [*w]."""
+    layer = fed(folding, _plain(info, state, folding.needs))
+    total = folding.start(layer)
+    for step in range(1, steps + 1):
+        total = folding.fold(total, layer, Clock(step, 10, 2), name)
+    return total.expand(info.shape)
+
+
+def fed(folding: Folding, layer: LayerView) -> LayerView:
+    """A layer with what ``fold`` finds of its inputs, or of its output's gradients."""
+    if folding.entry is None:
+        return layer
+    rows = Signal.OUTPUT_GRADIENTS in folding.needs
+    shape = (layer.shape[0], *[1] * (len(layer.shape) - 1)) if rows else (1, *layer.shape[1:])
+    values = torch.randn((3, *shape), generator=rng(layer.info, "seen"))
+    return replace(layer, extra={SEEN: folding.entry(values).sum(0).to(layer.weight.device)})
+
+
+def _plain(info: LayerInfo, state: str, needs: Signal) -> LayerView:
     draw = rng(info, "values")
     dtype = torch.float64 if state == "double" else torch.float32
     weight, grad, momentum = (_values(info, state, draw).to(dtype) for _ in range(3))
@@ -64,18 +98,22 @@ def view(info: LayerInfo, state: str = "half", needs: Signal = Signal.NONE) -> L
         grad=grad if Signal.GRAD in needs else None,
         active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
         momentum=momentum if Signal.MOMENTUM in needs else None,
+        memory=momentum.sign() if Signal.MEMORY in needs else None,
     )
 
 
 def tensors(layer: LayerView) -> Mapping[str, Tensor]:
     """The tensors that a strategy gets to see, by field name."""
-    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum", "support")
-    return {name: value for name in fields if (value := getattr(layer, name)) is not None}
+    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum", "support", "memory")
+    held = {name: value for name in fields if (value := getattr(layer, name)) is not None}
+    return held | {f"extra.{name}": value for name, value in layer.extra.items()}
 
 
 def on_device(layer: LayerView, device: str) -> LayerView:
     """The same layer with its tensors on another device."""
-    moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors(layer).items()}
+    held = {name: tensor.to(device) for name, tensor in tensors(layer).items()}
+    extra = {name: held.pop(f"extra.{name}") for name in layer.extra}
+    moved: dict[str, Any] = {**held, "extra": extra}
     return replace(layer, **moved)
 
 

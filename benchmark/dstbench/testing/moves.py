@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
 from dstbench.api import InPlace, LayerView, Layout, Policy, Signal, Structure, Support
+from dstbench.api.accumulators import Folding
 from dstbench.core.engine.books import Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
 from dstbench.core.network.layers import Layer, maskable_layers
+from dstbench.core.training.method import foldings_of
+from dstbench.registration.registry import registry
+from dstbench.testing.layers import folded
 from dstbench.testing.problem import Findings, describe
 
 _KEPT = 0.6  # what one update keeps: enough that the largest units can move
@@ -49,9 +54,7 @@ def movement(
     n = round(density * sum(layer.info.numel for layer in layers.values()))
     try:
         first = init or Policy()
-        masks, budget = initial_masks(
-            layers, structures, first, n, seed=0, fields=_gradients(layers, first.needs)
-        )
+        masks, budget = initial_masks(layers, structures, first, n, seed=0, fields=_gradients(layers, first))
         yield from _legality(layers, structures, masks, "at init")
         changed = 0
         for step in range(1, updates + 1):
@@ -85,13 +88,16 @@ def _network() -> dict[str, Layer]:
     return maskable_layers(model)
 
 
-def _gradients(layers: dict[str, Layer], needs: Signal) -> dict[str, dict[str, Tensor]]:
-    """The signals that an init may ask for: dense gradients, everything being active before it."""
+def _gradients(layers: dict[str, Layer], init: Policy) -> dict[str, dict[str, Tensor]]:
+    """What an init may ask for: dense gradients, everything being active before it, H g and accumulators."""
     dense = {
         name: torch.randn(layer.info.shape, generator=generator(1, name, 0)) for name, layer in layers.items()
     }
-    kinds = {"grad": Signal.GRAD, "active_grad": Signal.ACTIVE_GRAD}
-    return {kind: dense for kind, signal in kinds.items() if signal in needs}
+    kinds = {"grad": Signal.GRAD, "active_grad": Signal.ACTIVE_GRAD, "hessian": Signal.HESSIAN}
+    made = {kind: dense for kind, signal in kinds.items() if signal in init.needs}
+    for name, folding in foldings_of({"init": init}, registry()).items():
+        made[name] = {layer: folded(folding, name, held.info, "full") for layer, held in layers.items()}
+    return made
 
 
 def _update(
@@ -107,7 +113,8 @@ def _update(
     least = {name: min(structures[name].unit(layer.info), budget[name]) for name, layer in layers.items()}
     keep = max(round(_KEPT * n), sum(least.values()))
     kept = apportion({name: float(budget[name]) for name in budget}, keep, least, budget)
-    views = {name: _view(layer, masks[name], budget[name], prune.needs | grow.needs, step)
+    foldings = foldings_of({"prune": prune, "grow": grow}, registry())
+    views = {name: _view(layer, masks[name], budget[name], prune.needs | grow.needs, foldings, step)
              for name, layer in layers.items()}  # fmt: skip
     return update_masks(
         views,
@@ -119,7 +126,9 @@ def _update(
     )
 
 
-def _view(layer: Layer, mask: Tensor, budget: int, needs: Signal, step: int) -> LayerView:
+def _view(
+    layer: Layer, mask: Tensor, budget: int, needs: Signal, foldings: Mapping[str, Folding], step: int
+) -> LayerView:
     draw = generator(1, layer.info.name, step)
     grad, momentum = (torch.randn(layer.info.shape, generator=draw) for _ in range(2))
     return LayerView(
@@ -133,6 +142,8 @@ def _view(layer: Layer, mask: Tensor, budget: int, needs: Signal, step: int) -> 
         grad=grad if Signal.GRAD in needs else None,
         active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
         momentum=momentum if Signal.MOMENTUM in needs else None,
+        memory=momentum.sign() if Signal.MEMORY in needs else None,
+        extra={name: folded(folding, name, layer.info, "half", step) for name, folding in foldings.items()},
     )
 
 

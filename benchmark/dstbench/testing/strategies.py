@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from dstbench.api import Infeasible, LayerInfo, LayerView, Policy, Score, Share, Signal
+from dstbench.api.accumulators import Folding
+from dstbench.core.training.method import foldings_of
 from dstbench.errors import BadInput
+from dstbench.registration.registry import registry
 from dstbench.testing.abilities import misspelt
 from dstbench.testing.layers import LAYERS, STATES, on_device, rng, tensors, view
 from dstbench.testing.problem import Findings, Problem, call_purely, describe, global_seed, label, summarise
@@ -37,41 +40,48 @@ def check_policy(policy: Policy, name: str = "", *, signals: bool = True) -> lis
     return of_score + check_share(policy.share, name, signals=signals)
 
 
+Asked = tuple[Signal, dict[str, Folding]]  # the signals and accumulators that a strategy asks for
+
+
 def _declared(
     part: Any, kind: Literal["score", "share"], signals: bool
-) -> Generator[tuple[str, str], None, Signal | None]:
-    """Yield what is wrong with a strategy's declarations; return the signals that it asks for, None if it can't be
-    checked with any."""
+) -> Generator[tuple[str, str], None, Asked | None]:
+    """Yield what is wrong with a strategy's declarations; return what it asks for, None if it can't be checked with
+    any."""
     yield from misspelt(part, kind)
     try:
-        needs = Policy(score=part).needs if kind == "score" else Policy(share=part).needs
+        policy = Policy(score=part) if kind == "score" else Policy(share=part)
+        needs, foldings = policy.needs, foldings_of({kind: policy}, registry())
     except BadInput as error:
         yield "abilities", str(error)
         return None
-    if Signal.MOMENTUM in needs and not signals:
-        yield "needs", f"asks for {needs}: an init runs before there is any momentum"
+    if needs & (Signal.MOMENTUM | Signal.MEMORY) and not signals:
+        yield "needs", f"asks for {needs}: an init runs before there is any momentum or memory"
         return None
-    return needs
+    if Signal.HESSIAN in needs and (signals or not policy.rounds.count):
+        yield "needs", f"asks for {needs}, which only an init with rounds has"
+        return None
+    return needs, foldings
 
 
 def _score_findings(score: Score, signals: bool) -> Findings:
-    needs = yield from _declared(score, "score", signals)
-    if needs is None:
+    asked = yield from _declared(score, "score", signals)
+    if asked is None:
         return
     states = STATES if signals else ("empty",)
     fitting = yield from _fitting(score)
     for info in fitting:
         for state in states:
-            layer = view(info, state, needs)
+            layer = view(info, state, *asked)
             where = f"layer {info.name!r} {list(info.shape)}, {state}"
             try:
                 result, impure = call_purely(lambda: _scored(score, layer), tensors(layer), where)  # noqa: B023
             except Exception as error:
-                yield "runs", f"{where}: {describe(error)}{'' if needs else _NO_SIGNALS}"
+                yield "runs", f"{where}: {describe(error)}{'' if asked[0] else _NO_SIGNALS}"
                 continue
             yield from impure
             yield from _score_result(result, layer, where)
-    yield from _elsewhere(score, needs, states[0], fitting)
+    yield from _elsewhere(score, asked, states[0], fitting)
 
 
 def _fitting(score: Score) -> Generator[tuple[str, str], None, list[LayerInfo]]:
@@ -95,11 +105,11 @@ def _fitting(score: Score) -> Generator[tuple[str, str], None, list[LayerInfo]]:
     return fitting
 
 
-def _elsewhere(score: Score, needs: Signal, state: str, fitting: list[LayerInfo]) -> Findings:
+def _elsewhere(score: Score, asked: Asked, state: str, fitting: list[LayerInfo]) -> Findings:
     """Scores belong on the weight's device. The meta device shows it without a GPU, if a score runs there."""
     for device in ("meta", "cuda") if torch.cuda.is_available() else ("meta",):
         for info in fitting:
-            layer = on_device(view(info, state, needs), device)
+            layer = on_device(view(info, state, *asked), device)
             try:
                 with global_seed(1):
                     result = _scored(score, layer)
@@ -132,12 +142,12 @@ def _score_result(result: Any, layer: LayerView, where: str) -> Findings:
 
 
 def _share_findings(share: Share, signals: bool) -> Findings:
-    needs = yield from _declared(share, "share", signals)
-    if needs is None:
+    asked = yield from _declared(share, "share", signals)
+    if asked is None:
         return
     for state in STATES if signals else ("empty",):
         for growing in (True, False) if signals else (True,):
-            layers = {info.name: view(info, state, needs) for info in LAYERS}
+            layers = {info.name: view(info, state, *asked) for info in LAYERS}
             candidates = _candidates(share, layers, growing)
             free = sum(int((layer.mask != growing).sum()) for layer in layers.values())
             for n in sorted({1, max(1, free // 3)}):

@@ -143,5 +143,5 @@ def _load(
 def _declared(validation: int, classes: int, folder: Folder, size: int) -> Mapping[str, Any]:
     said: dict[str, Any] = {"input_shape": (3, size, size), "num_classes": classes}
     if classes == folder.classes:  # how many images a subset has, only its folder knows
-        said |= {"train_images": folder.train - validation}
+        said |= {"train_images": folder.train - validation, "validation_images": validation}
     return said

@@ -41,7 +41,8 @@ class Synthetic:
     def declared(self) -> Mapping[str, Any]:
         """What a plan needs to know at these parameters."""
         shape = (self.channels, self.size, self.size)
-        return {"train_images": self.images, "input_shape": shape, "num_classes": self.classes}
+        said = {"train_images": self.images, "validation_images": max(self.classes, self.images // 4)}
+        return {**said, "input_shape": shape, "num_classes": self.classes}
 
     def __call__(self, root: Path | None, download: bool) -> ImageData:
         """Draw the three splits from one generator; needs neither a folder nor a download."""

@@ -245,9 +245,11 @@ def _declared(
     length: int, vocabulary: int, block: int, windows: int | None, validation: float
 ) -> dict[str, Any]:
     train = int(0.9 * length)
-    rest = train - _held(train, validation)
+    held = _held(train, validation)
+    rest = train - held
     return {
         "train_images": windows or rest // block,
+        "validation_images": max(0, held - 1),  # the tokens that have one before them
         "input_shape": (block,),
         "num_classes": vocabulary,
     }

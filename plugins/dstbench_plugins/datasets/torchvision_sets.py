@@ -157,6 +157,7 @@ def _check(source: _Source, validation: int) -> None:
 def _declared(source: _Source, validation: int) -> Mapping[str, Any]:
     return {
         "train_images": source.train - validation,
+        "validation_images": validation,
         "input_shape": (source.channels, source.size, source.size),
         "num_classes": source.num_classes,
     }

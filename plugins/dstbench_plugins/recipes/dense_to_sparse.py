@@ -42,3 +42,20 @@ def acdc(phases: tuple[float, ...] = RESNET50) -> Recipe:
         grow="random",
         schedule={"name": "alternating", "phases": list(phases)},
     )
+
+
+def wanda(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125, window: int = 1) -> Recipe:
+    """Wanda (arXiv 2306.11695): gradual pruning from dense by |w|·‖X‖ within output rows.
+
+    The authors prune a trained language model at once, and train no more; here the density falls cubically within one
+    training, as ``gmp``'s does, with its start and stop, and the inputs are those of the last ``window`` steps.
+    """
+    return gmp(delta_t, start, stop).but(prune={"name": "wanda", "window": window})
+
+
+def movement(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125) -> Recipe:
+    """Movement pruning (arXiv 2005.07683): gradual pruning from dense by -Σ g·w, ranked over all layers.
+
+    The paper fine-tunes a pretrained model, whose cubic schedule this is; departures are told at prune ``movement``.
+    """
+    return gmp(delta_t, start, stop).but(prune={"name": "movement", "share": "global"})

@@ -24,6 +24,8 @@ def register_recipe(register: Register) -> None:
         "SNIP: sparse by saliency at the first batch, never updated",
         bibtex=cited("SNIP"),
     )
+    summary = "one-shot magnitude pruning of the weights that training starts from, then fine-tuning"
+    add("one-shot", "controls:one_shot", summary, bibtex=cited("HAN"))
     add("set", "dst:set_", "SET as in the RigL paper: magnitude, random", bibtex=cited("SET"))
     add(
         "set-author",
@@ -103,8 +105,17 @@ def register_recipe(register: Register) -> None:
     add("channel-rigl", "dst:channel_rigl", "RigL over output channels", bibtex=cited("RIGL"))
     summary = "GSE: magnitude, gradients of random positions, over all layers"
     add("gse", "dst:gse", summary, bibtex=cited("GSE"))
+    summary = "Deep R: fixed signs, what crosses zero dies, random ones wake, every step"
+    add("deep-r", "dst:deep_r", summary, bibtex=cited("DEEP_R"))
+    summary = "Top-KAST: forward by the largest |w|, a superset of them trained"
+    add("top-kast", "dst:top_kast", summary, bibtex=cited("TOP_KAST"))
+    alias("gse-grabo", "dst:gse", "GSE, positions drawn by Σ|x| and Σ|∂L/∂y| (GraBo)", by="grabo")
+    alias("gse-graest", "dst:gse", "GSE, positions drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)", by="graest")
+    summary = "RigL behind cycles of rising and falling density (EAST, its networks aside)"
+    add("east", "dst:east", summary, bibtex=cited("EAST"))
     _topological(add)
     _from_dense(add)
+    _before_training(add)
 
 
 def _topological(add: Add) -> None:
@@ -112,13 +123,32 @@ def _topological(add: Add) -> None:
     summary = "CHTs: local receptive fields, soft removal, growth by local communities"
     add("chts", "topology:chts", summary, bibtex=cited("CHTS"))
     add("chtss", "topology:chtss", "CHTs while the density falls along a sigmoid", bibtex=cited("CHTS"))
+    summary = "CHTs with its paper's values: SWI, last value where weights grow, restarts of the rate"
+    add("chts-values", "topology:chts_values", summary, bibtex=cited("CHTS"))
+    add("chtss-values", "topology:chtss_values", "CHTss with its paper's values", bibtex=cited("CHTS"))
 
 
 def _from_dense(add: Add) -> None:
     """Networks that start dense."""
     summary = "gradual pruning by layer-adaptive magnitude, over all layers"
     add("lamp", "dense_to_sparse:lamp", summary, bibtex=cited("LAMP"))
+    summary = "gradual pruning by |w|·‖X‖ within rows, from dense"
+    add("wanda", "dense_to_sparse:wanda", summary, bibtex=cited("WANDA"))
+    summary = "gradual pruning by movement, from dense"
+    add("movement", "dense_to_sparse:movement", summary, bibtex=cited("MOVEMENT"))
     add("acdc", "dense_to_sparse:acdc", "AC/DC: sparse and dense phases by turns", bibtex=cited("ACDC"))
+
+
+def _before_training(add: Add) -> None:
+    """Networks that are pruned at their initial weights, for good."""
+    summary = "SynFlow: sparse without data, by flow through |network|, never updated"
+    add("synflow", "controls:synflow", summary, bibtex=cited("SYNFLOW"))
+    summary = "GraSP: sparse by what gradients would lose, never updated"
+    add("grasp", "controls:grasp", summary, bibtex=cited("GRASP"))
+    summary = "SNIP in 60 rounds, never updated"
+    add("snip-it", "controls:snip_it", summary, bibtex=cited("FORCE"))
+    summary = "FORCE: SNIP in 60 rounds that may take weights back, never updated"
+    add("force", "controls:force", summary, bibtex=cited("FORCE"))
 
 
 def _chase_aliases(alias: Add) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dstbench import hookimpl
 from dstbench.hookspecs import Register
-from dstbench_plugins.registrations import aliases, below, cited
+from dstbench_plugins.registrations import Add, aliases, below, cited
 
 
 @hookimpl
@@ -19,12 +19,46 @@ def register_init(register: Register) -> None:
     add("dense", "dense:dense_init", "all weights, until the first update")
     add("magnitude", "magnitude:magnitude_init", "ERK allocation, largest initial |w|")
     add("snip", "saliency:snip", "largest |g·w| of the first batch, over all layers", bibtex=cited("SNIP"))
+    add(
+        "wanda", "calibrated:wanda", "largest |w|·‖X‖ of each row, by the first inputs", bibtex=cited("WANDA")
+    )
     summary = "bipartite receptive fields: links around a node's place, r from nearest to random (CHTs)"
+    _before_training(add)
     add("brf", "receptive_fields:receptive_fields", summary, bibtex=cited("CHTS"))
     summary = "bipartite small world: a lattice, of whose links a share moves (CHTs)"
     add("small-world", "receptive_fields:small_world", summary, bibtex=cited("CHTS"))
     summary = "butterfly factors, as many as the density holds (for structure block)"
     add("butterfly", "butterfly:butterfly", summary, bibtex=cited("PIXELFLY"))
+
+
+def _before_training(add: Add) -> None:
+    """Inits that look at the network before its first step."""
+    summary = "largest |w·∂R/∂w| of |network| on ones, in 100 rounds, over all layers"
+    add("synflow", "before_training:synflow", summary, bibtex=cited("SYNFLOW"))
+    summary = "largest w·(H g), over all layers"
+    add("grasp", "before_training:grasp", summary, bibtex=cited("GRASP"))
+    summary = "largest |g·w| in 60 rounds, of what is left each time"
+    add("snip-it", "before_training:iterative_snip", summary, bibtex=cited("FORCE"))
+    summary = "largest |g·w| in 60 rounds, of all weights each time (FORCE)"
+    add("force", "before_training:force", summary, bibtex=cited("FORCE"))
+
+
+@hookimpl
+def register_accumulator(register: Register) -> None:
+    """Accumulators: what builds up over steps, for scores to read."""
+    add = below(register, "accumulator")
+    add("second_moment", "gradients:SecondMoment", "average of g² of active weights")
+    add("movement", "gradients:Movement", "-Σ g·w of active weights", bibtex=cited("MOVEMENT"))
+    add("active_count", "gradients:ActiveCount", "the steps in which a weight was active")
+    add("gradient_sum", "gradients:GradientSum", "Σ g over the last steps before an update (dense)")
+    summary = "‖X_j‖₂ of the inputs of the last steps before an update"
+    add("input_norm", "passing:InputNorm", summary, bibtex=cited("WANDA"))
+    passing = aliases(below(register, "accumulator", bibtex=cited("GSE")))
+    passing("input_size", "passing:PassingSum", "Σ|x| of the inputs", of="input")
+    passing("output_gradient_size", "passing:PassingSum", "Σ|∂L/∂y| of the outputs", of="output_gradient")
+    passing("signed_input", "passing:PassingSum", "Σ ±x of the inputs", signed=True)
+    summary = "Σ ±∂L/∂y of the outputs, by the same signs"
+    passing("signed_output_gradient", "passing:PassingSum", summary, of="output_gradient", signed=True)
 
 
 @hookimpl
@@ -73,6 +107,13 @@ def register_prune(register: Register) -> None:
     )
     summary = "keep the largest w² / the squares of all larger ones in the layer (LAMP)"
     add("lamp", "lamp:Lamp", summary, bibtex=cited("LAMP"))
+    add("deep-r", "signs:CrossedZero", "remove what crossed zero (Deep R)", bibtex=cited("DEEP_R"))
+    summary = "keep the largest |w|·‖X‖ of each output row (Wanda)"
+    add("wanda", "wanda:Wanda", summary, bibtex=cited("WANDA"))
+    summary = "keep the largest w²·E[g²]: what the loss would miss, to second order (OBD)"
+    add("obd", "history:OptimalBrainDamage", summary, bibtex=cited("OBD"))
+    summary = "keep the largest -Σ g·w: weights that move away from zero"
+    add("movement", "history:MovementPruning", summary, bibtex=cited("MOVEMENT"))
 
 
 @hookimpl
@@ -81,13 +122,53 @@ def register_grow(register: Register) -> None:
     register("random", "dstbench.api:Random", summary="random positions (SET)")
     add = below(register, "grow")
     add("gradient", "gradient:Gradient", "largest |dense gradient| (RigL)", bibtex=cited("RIGL"))
+    summary = "largest |Σ g| of the last 8 steps (RigL, accumulated)"
+    add("gradient-sum", "accumulated:AccumulatedGradient", summary, bibtex=cited("RIGL"))
     add("momentum", "momentum:Momentum", "largest |dense momentum| (SNFS)", bibtex=cited("SNFS"))
     summary = "largest |gradient| among random positions (GSE)"
     add("gse", "guided:GuidedExploration", summary, bibtex=cited("GSE"))
+    summary = "the same, drawn by Σ|x| and Σ|∂L/∂y| (GraBo)"
+    aliases(add)("gse-grabo", "guided:GuidedExploration", summary, by="grabo")
+    summary = "the same, drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)"
+    aliases(add)("gse-graest", "guided:GuidedExploration", summary, by="graest")
     summary = "where local communities of the bipartite network promise links (CHTs)"
     add("ch3-l3n", "cannistraci_hebb:CannistraciHebb", summary, bibtex=cited("CHTS"))
     summary = "the same, links within the community counted for it (CHTs)"
     aliases(add)("ch2-l3n", "cannistraci_hebb:CannistraciHebb", summary, variant="ch2")
+    summary = "largest |w| that inactive weights hold (Top-KAST)"
+    add("magnitude", "stored:StoredMagnitude", summary, bibtex=cited("TOP_KAST"))
+
+
+@hookimpl
+def register_values(register: Register) -> None:
+    """Values: what weights hold at the start and where they grow, and how fast each layer learns."""
+    register(
+        "keep", "dstbench.api:Keep", summary="the model's own initial values, zero where weights grow (RigL)"
+    )
+    add = below(register, "values")
+    summary = "drawn by the active weights of the units that a weight links (Evci et al.)"
+    add("evci_unit", "scaled:UnitScaled", summary, bibtex=cited("GRADIENT_FLOW"))
+    summary = "the model's own initial values / √density, by layer (Evci et al.)"
+    add("evci_layer", "scaled:LayerScaled", summary, bibtex=cited("GRADIENT_FLOW"))
+    summary = "normal, by the mean active weights of an input (SWI of CHTs)"
+    add("swi", "scaled:MeanFanOut", summary, bibtex=cited("CHTS"))
+    summary = "the model's own initial values × √(columns / active columns) of a row (Pixelfly)"
+    add("pixelfly", "scaled:RowScaled", summary, bibtex=cited("PIXELFLY"))
+    summary = "initial values and learning rates by density, for masks that stay (SμPar)"
+    add("supar", "supar:SparseMaximalUpdate", summary, bibtex=cited("SUPAR"))
+    add(
+        "last",
+        "grown:LastValue",
+        "grown weights take the value that they last had (CHTs)",
+        bibtex=cited("CHTS"),
+    )
+    add("uniform", "grown:UniformGrown", "grown weights are uniform within ±1/√fan-in (HASTE)")
+    summary = "learning rates start anew behind each topology update (inoam of CHTs)"
+    add("lr_restart", "restart:Restart", summary, bibtex=cited("CHTS"))
+    summary = "each position has a sign for good; weights drift towards zero (Deep R)"
+    add("deep-r", "fixed_signs:FixedSigns", summary, bibtex=cited("DEEP_R"))
+    summary = "a penalty that is stronger on what trains without being active (Top-KAST)"
+    add("top-kast", "penalty:ExplorationPenalty", summary, bibtex=cited("TOP_KAST"))
 
 
 @hookimpl
@@ -136,5 +217,8 @@ def register_schedule(register: Register) -> None:
     add("sigmoid", "dense_to_sparse:Sigmoid", "density falls along a sigmoid (CHTss)", bibtex=cited("CHTS"))
     summary = "sparse and dense phases by turns (AC/DC)"
     add("alternating", "alternating:Alternating", summary, bibtex=cited("ACDC"))
-    add("cyclic", "cyclic:Cyclic", "density rises and falls in cycles, then plain DST (EAST)")
+    summary = "density rises and falls in cycles, then plain DST (EAST)"
+    add("cyclic", "cyclic:Cyclic", summary, bibtex=cited("EAST"))
+    summary = "the active set drawn up anew, a superset of it trained (Top-KAST)"
+    add("top-kast", "top_kast:TopKast", summary, bibtex=cited("TOP_KAST"))
     add("never", "dst:Never", "static: the mask of the start")

@@ -10,8 +10,9 @@ from dstbench.runner.cluster import follow as following
 from dstbench.runner.cluster.follow import Census, follow, open_jobs
 from dstbench.runner.execution.lease import acquire
 from dstbench.runner.execution.order import Order
-from dstbench.runner.execution.worker import record_death, record_skip, work
-from fakes.jobs import job
+from dstbench.runner.execution.worker import ELSEWHERE, record_death, record_skip, work
+from dstbench.runner.matrix.planned import Tuned
+from fakes.jobs import TRIAL, job
 
 KEYS = ["aa" * 16, "bb" * 16, "cc" * 16]
 
@@ -230,3 +231,42 @@ def test_a_failed_trial_is_followed_to_its_new_end(tmp_path):
 
 def _row(of):
     return {"key": of.key, "trial": of.trial.to_json(), "label": of.label}
+
+
+def test_candidates_count_once_and_what_was_passed_over_is_not_told(tmp_path):
+    rates, keys = (0.1, 0.5), (KEYS[0], KEYS[1])
+    options = {"task": "fakes.trials:by_rate", "settings": {}}
+    tuning = [
+        job(tmp_path, key, trial=replace(trial_at(rate), evaluated="validation"), **options)
+        for key, rate in zip(keys, rates, strict=True)
+    ]
+    finals = [
+        job(
+            tmp_path, f"{i}d" * 16, trial=trial_at(rate), **options,
+            tuned=Tuned("0d" * 16, ({"lr": 0.1}, {"lr": 0.5}), ((keys[0],), (keys[1],)), i),
+        )
+        for i, rate in enumerate(rates)
+    ]  # fmt: skip
+    order = Order(tmp_path, (*tuning, *finals))
+    assert len(open_jobs(order)) == 3
+
+    def step(*jobs):
+        return lambda: ([work(one, 1) for one in jobs], Census(1))[1]
+
+    assert work(finals[0], 1) == ELSEWHERE  # not decided yet
+    workers = Script([step(tuning[0]), step(tuning[1]), step(*finals)])
+    assert list(ends(order, workers).items()) == [
+        (("train", keys[0]), ("ok", None)),
+        (("train", keys[1]), ("ok", None)),
+        (("train", finals[0].key), ("ok", None)),
+    ]
+    assert not (finals[1].folder / "result.json").exists()
+    again = Order(
+        tmp_path, tuple(replace(one, folder=tmp_path / "b" / one.key[:2] / one.key) for one in order.train)
+    )
+    dead = Script([lambda: Census(0, 1)] * 9, refuse=99)
+    assert [status for status, _ in ends(again, dead).values()] == ["lost"] * 3
+
+
+def trial_at(rate):
+    return replace(TRIAL, training=TRIAL.training.model_copy(update={"lr": rate}))

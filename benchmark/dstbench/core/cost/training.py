@@ -19,6 +19,7 @@ from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.ownership import budgeted_layers, patterns_of
+from dstbench.core.training.calibration import passes_of
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
 
@@ -32,8 +33,8 @@ class TrainingMeter:
     """Training FLOPs added up over the real mask trajectory, by any convention.
 
     A sample costs 3 f_S: forward, input gradient and weight gradient; on a step whose growth needs the dense
-    gradient 2 f_S + f_D. FLOPs are linear in each layer's density, so its sum over passes is all that is kept,
-    as exact integers.
+    gradient 2 f_S + f_D, and where a superset of what is active trains 2 f_S + f_B. FLOPs are linear in each layer's
+    density, so its sum over passes is all that is kept, as exact integers.
     """
 
     def __init__(
@@ -46,27 +47,46 @@ class TrainingMeter:
         get_convention(convention)
         self.costs, self.convention, self.products = costs, convention, products
         self.samples = 0
+        self._before = 0  # passes before training, of any sort
         self._dense_passes = 0  # weight gradients of all weights
         self._active = dict.fromkeys(costs, 0)  # active weights of each layer, summed over the other passes
 
-    def add(self, active: Mapping[str, int], samples: int, dense_gradient: bool) -> None:
-        """One applied step over ``samples`` images with these active weights a layer; one left out is dense."""
+    def add(
+        self,
+        active: Mapping[str, int],
+        samples: int,
+        dense_gradient: bool,
+        trained: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """One applied step over ``samples`` images with these active weights a layer; one left out is dense.
+        trained: the weights that get a gradient, of layers where these are others than the active ones."""
         self.samples += samples
         self._dense_passes += samples * dense_gradient
-        passes = samples * (3 - dense_gradient)
         for name, layer in self.costs.items():
-            self._active[name] += passes * active.get(name, layer.weights)
+            held = active.get(name, layer.weights)
+            self._active[name] += samples * 2 * held
+            if not dense_gradient:
+                self._active[name] += samples * trained.get(name, held)
+
+    def look(self, active: Mapping[str, int], samples: int, sparse: int, dense: int) -> None:
+        """Passes before training, which dense training has none of: of ``samples`` samples ``sparse`` through these
+        active weights a layer, and ``dense`` through all weights."""
+        self._before += samples * (sparse + dense)
+        self._dense_passes += samples * dense
+        for name, layer in self.costs.items():
+            self._active[name] += samples * sparse * active.get(name, layer.weights)
 
     def flops(self, convention: str) -> tuple[float, float]:
         """Training FLOPs so far, and those of dense training on the same samples."""
         rule = get_convention(convention)
         forward = sum(flops(self.costs, {}, convention).values())
-        between = 3 * self.samples * product_flops(self.products, rule)
-        total = self._dense_passes * forward + between
+        product = product_flops(self.products, rule)
+        between, passes = 3 * self.samples * product, 3 * self.samples + self._before
+        total = self._dense_passes * forward + passes * product
         for name, layer in self.costs.items():
             macs, outputs = layer.counts(rule)
             total += rule.per_mac * macs * self._active[name] / layer.weights
-            total += rule.per_output * outputs * (3 * self.samples - self._dense_passes)
+            total += rule.per_output * outputs * (passes - self._dense_passes)
         return total, 3 * self.samples * forward + between
 
     def ratio(self, convention: str | None = None) -> float:
@@ -86,12 +106,13 @@ class TrainingMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, as plain numbers for a checkpoint."""
-        return {"samples": self.samples, "dense_passes": self._dense_passes, "active": dict(self._active)}
+        sums = {"samples": self.samples, "dense_passes": self._dense_passes, "active": dict(self._active)}
+        return sums | {"before": self._before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` gave."""
         self.samples, self._dense_passes = state["samples"], state["dense_passes"]
-        self._active = dict(state["active"])
+        self._active, self._before = dict(state["active"]), state.get("before", 0)
 
 
 def training_cost(
@@ -120,6 +141,7 @@ def training_cost(
     does: exact for methods that keep every layer at its own, while redistribution, which depends on the data,
     is not foreseen. Budgets are taken as they are, not rounded to a structure's units. ``total_steps`` are the
     steps really made: the ratio is to dense training of that length, so a recipe's multiplier comes on top.
+    Looks at batches before training are counted, those at ones, a sample each, are not.
     Raises BadInput for a bad density, an unknown recipe, one that trains a narrower model, and one whose init
     divides weights by gradients if there is no allocation.
     """
@@ -134,7 +156,7 @@ def training_cost(
         meter.add({}, total_steps, False)
         return meter
     division = _Division(model, method, dense_layers)
-    if allocation is None and method.init.needs and not division.by_shapes:
+    if allocation is None and (method.init.needs or method.calibrated) and not division.by_shapes:
         raise BadInput(f"allocation: {method.init} divides weights by gradients: say what it will be")
     clocks = [Clock(step, total_steps, steps_per_epoch) for step in range(total_steps + 1)]
     targets = [method.schedule(clock, check_density(density)) for clock in clocks]
@@ -152,24 +174,42 @@ def _integrate(
 ) -> None:
     """Add every step as the Sparsifier makes it. targets: of steps 0, 1, ...; density: before the first."""
 
-    def active() -> dict[str, int]:
+    def active(density: float) -> dict[str, int]:
         return {name: round(d * meter.costs[name].weights) for name, d in allocation(density).items()}
 
     last = max((step for step, target in enumerate(targets) if target and step), default=0)
-    undecided = bool(method.init.needs)  # the first batch goes through the dense network
-    held, steps = {} if undecided else active(), Counter[bool]()
+    undecided = method.init.waits  # the first batch goes through the dense network
+    rounds = method.init.rounds
+    if rounds.probe == "batch":
+        _look(meter, method, density, allocation)
+    held, steps = {} if undecided else active(density), Counter[bool]()
+    backward = targets[0].backward if targets[0] else None
+    trained = {} if undecided or backward is None else active(backward)
     for step, due in enumerate(targets[1:], start=1):
-        needed = method.signals(due, density, updates_left=step <= last)
+        ahead = next((k for k, target in enumerate(targets[step : step + method.reach]) if target), None)
+        folds = method.folds(step <= last, ahead)
+        needed = method.signals(due, density, step <= last, folds)
         needed |= method.init.needs if undecided else Signal.NONE
         steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
-        moves = due is not None and due.final != density
+        moves = due is not None and (due.final, due.backward) != (density, backward)
         if not (moves or undecided or step == len(targets) - 1):
             continue
         for dense_gradient, count in steps.items():
-            meter.add(held, count, dense_gradient)
-        density = due.final if due else density
-        held, undecided = active(), False
+            meter.add(held, count, dense_gradient, trained)
+        density, backward = (due.final, due.backward) if due else (density, backward)
+        held, undecided = active(density), False
+        trained = {} if backward is None else active(backward)
         steps.clear()
+
+
+def _look(meter: TrainingMeter, method: Method, density: float, allocation: Allocation) -> None:
+    """Add an init's looks at batches, each of which is as large as a step's."""
+    rounds, held = method.init.rounds, dict[str, int]()
+    sparse, dense = passes_of(method.init.needs, method.calibrated.values())
+    for k in range(1, rounds.count + 1):
+        meter.look(held, rounds.batches, sparse, dense)
+        divided = allocation(rounds.density_at(k, density))
+        held = {name: round(d * meter.costs[name].weights) for name, d in divided.items()}
 
 
 class _Division:

@@ -14,6 +14,9 @@ from dstbench.core.engine.budget import apportion
 from dstbench.core.network.layers import Layer
 from dstbench.errors import BadInput
 
+SIGNALS = ("grad", "active_grad", "momentum")
+"""The fields of a LayerView that only those who ask for them have; all else that they ask for is in ``extra``."""
+
 
 def check_density(density: float) -> float:
     """The density, if it is one. Raises BadInput outside (0, 1]."""
@@ -35,8 +38,15 @@ def check_count(field: str, value: object, expected: str, least: int = 1) -> Non
 def blank_view(layer: Layer, allocation: int = 0, signals: Mapping[str, Tensor] | None = None) -> LayerView:
     """A layer before it has a mask: nothing active. The mask costs no memory."""
     empty = torch.zeros((), dtype=torch.bool, device=layer.weight.device).expand(layer.info.shape)
-    fields: dict[str, Any] = {**(signals or {})}
+    fields = view_fields(signals or {})
     return LayerView(layer.info, layer.weight.detach(), empty, empty, 0, allocation, **fields)
+
+
+def view_fields(signals: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A layer's signals as fields of its LayerView: what isn't one of its own goes into ``extra``."""
+    extra = {name: value for name, value in signals.items() if name not in SIGNALS}
+    own: dict[str, Any] = {name: value for name, value in signals.items() if name in SIGNALS}
+    return own | ({"extra": extra} if extra else {})
 
 
 def bounds(

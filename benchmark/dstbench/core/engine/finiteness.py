@@ -26,7 +26,7 @@ def check_finite(views: Mapping[str, LayerView], step: int) -> None:
 
 def not_finite(view: LayerView) -> str:
     """Which of a layer's weights and signals aren't finite, and how many; empty where all are."""
-    return _said({field: getattr(view, field) for field in _WORDS})
+    return _said({field: getattr(view, field) for field in _WORDS} | dict(view.extra))
 
 
 def not_finite_of(fields: Mapping[str, Mapping[str, Tensor]]) -> str:
@@ -41,9 +41,13 @@ def not_finite_of(fields: Mapping[str, Mapping[str, Tensor]]) -> str:
 
 
 def _said(held: Mapping[str, Tensor | None]) -> str:
-    """held: by LayerView's field."""
+    """held: by LayerView's field, or name in its ``extra``."""
     counts = {field: (_odd(v), v.numel()) for field, v in held.items() if v is not None}
-    parts = [f"{odd} of {size} {_WORDS[field]}" for field, (odd, size) in counts.items() if odd]
+    parts = [
+        f"{odd} of {size} {_WORDS.get(field, f'entries of {field!r}')}"
+        for field, (odd, size) in counts.items()
+        if odd
+    ]
     return f"{' and '.join(parts)} aren't finite" if parts else ""
 
 

@@ -26,12 +26,20 @@ def warm_up(calls: Sequence[Call], warmup: int, shortest: float = _SHORTEST) -> 
     return [max(1, round(shortest / max(1e-7, _timed(call, 1)))) for call in calls]
 
 
-def time_rounds(calls: Sequence[Call], repeats: Sequence[int], rounds: int) -> list[list[float]]:
-    """Seconds of each call in each round, as the mean of so many ``repeats``."""
+def time_rounds(
+    calls: Sequence[Call],
+    repeats: Sequence[int],
+    rounds: int,
+    enough: Callable[[Sequence[list[float]]], bool] | None = None,
+) -> list[list[float]]:
+    """Seconds of each call in each round, as the mean of so many ``repeats``; fewer rounds where those that there are
+    say ``enough``."""
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds):
         for index in [(turn + offset) % len(calls) for offset in range(len(calls))]:
             seconds[index].append(_timed(calls[index], repeats[index]))
+        if enough is not None and enough(seconds):
+            break
     return seconds
 
 

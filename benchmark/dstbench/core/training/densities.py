@@ -38,7 +38,7 @@ def densities(
     structures = dict.fromkeys(layers, as_structure(Unstructured()))
     n = round(check_density(density) * sum(info.numel for info in infos.values()))
     policy = build_policy("init", init, registry)
-    if policy.needs:
+    if policy.needs or policy.accumulators:
         raise BadInput(
             f"init: {policy} reads gradients, which only a training has: its densities are those of a "
             "Sparsifier's summary() after the first step"

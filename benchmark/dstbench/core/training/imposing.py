@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from dstbench.api.select import count
+from dstbench.core.engine.allocation import SIGNALS
 from dstbench.core.engine.update import Masks
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.errors import BadInput, nearest
-
-SIGNALS = ("grad", "active_grad", "momentum")  # a LayerView's fields
 
 
 def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Mapping[str, Tensor]) -> Masks:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
+from dstbench.api import Keep, Policy, Recipe, Schedule, Signal, Spec, Support, Target, ValuePolicy, Values
+from dstbench.api.accumulators import SEEN, Folding
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.errors import BadInput
-from dstbench.recipe import named, recipe_of
+from dstbench.hookspecs import POLICIES
+from dstbench.recipe import named, parts_of, recipe_of
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
+
+
+_FIELDS = ("grad", "active_grad", "momentum", "hessian")  # what fields of signals are called
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,16 @@ class Method:
     dense_layers: tuple[str, ...] = ()
     dense: bool = False  # no masks
     support: Support | None = None  # what the structure removes for good
+    values: ValuePolicy = field(default_factory=ValuePolicy)  # what weights hold, and how fast they learn
+    accumulators: Mapping[str, Folding] = field(
+        default_factory=dict
+    )  # what prune and grow read of past steps
+    calibrated: Mapping[str, Folding] = field(default_factory=dict)  # what the init reads of its batches
 
     @cached_property
     def needs(self) -> Signal:
         """The signals that topology updates read; what the init reads is read once."""
-        return self.prune.needs | self.grow.needs
+        return self.prune.needs | self.grow.needs | self.values.needs
 
     @property
     def starts_full(self) -> bool:
@@ -44,14 +54,34 @@ class Method:
         """Whether masks may change at an update that adds nothing."""
         return self.structure.retiles
 
-    def signals(self, due: Target | None, density: float, updates_left: bool) -> Signal:
-        """What a step must collect: for the update due at it, which starts from ``density``, and for later ones.
-        An update that only prunes spares the dense gradient, and after the last nobody reads the momentum."""
+    @cached_property
+    def reach(self) -> int:
+        """The longest of the accumulators' windows, in steps."""
+        return max((folding.window for folding in self.accumulators.values()), default=0)
+
+    def folds(self, updates_left: bool, ahead: int | None) -> frozenset[str]:
+        """The accumulators that a step is folded into. ahead: steps until the next topology update, 0 at its own;
+        None where that is beyond ``reach``."""
+        if not updates_left:
+            return frozenset()
+        near = -1 if ahead is None else ahead
+        return frozenset(n for n, f in self.accumulators.items() if not f.window or 0 <= near < f.window)
+
+    def signals(
+        self, due: Target | None, density: float, updates_left: bool, folds: frozenset[str] = frozenset()
+    ) -> Signal:
+        """What a step must collect: for the update due at it, which starts from ``density``, for later ones, and for
+        the accumulators that it is folded into. An update that only prunes spares the dense gradient, and after the
+        last nobody reads the momentum."""
         always = self.needs & Signal.MOMENTUM if updates_left else Signal.NONE
+        for name in folds:
+            always |= self.accumulators[name].needs
         if due is None:
             return always
         grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
-        return always | self.prune.needs | (self.grow.needs if grows else Signal.NONE)
+        grows |= due.backward is not None
+        growing = self.grow.needs | self.values.needs
+        return (always | self.prune.needs | (growing if grows else Signal.NONE)) & ~Signal.MEMORY
 
 
 def _registry(registry: Registry | None) -> Registry:
@@ -95,7 +125,7 @@ def described(recipe: str | Recipe | Mapping[str, Any]) -> str:
         changed = ", ".join(f"{key}={value!r}" for key, value in recipe.items() if key != "name")
         return f"{recipe['name']}({changed})" if changed else str(recipe["name"])
     parts = recipe_of(recipe) if isinstance(recipe, Mapping) else recipe
-    pieces = (getattr(parts, kind) for kind in ("init", "structure", "prune", "grow", "schedule"))
+    pieces = parts_of(parts).values()
     return (
         "dense"
         if parts.dense
@@ -112,19 +142,72 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         raise BadInput("recipe: it trains a narrower model; ask for 'dense' with that model")
     source = _registry(registry)
     structure = as_structure(_build(source, "structure", parts.structure))
-    init = build_policy("init", parts.init, source)
-    if Signal.MOMENTUM in init.needs:
-        raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
-    return Method(
+    init, prune, grow = (build_policy(kind, getattr(parts, kind), source) for kind in POLICIES)
+    _check_needs(init, prune, grow)
+    method = Method(
         init=init,
         structure=structure,
-        prune=build_policy("prune", parts.prune, source),
-        grow=build_policy("grow", parts.grow, source),
+        prune=prune,
+        grow=grow,
         schedule=_build(source, "schedule", parts.schedule),
         dense_layers=tuple(parts.dense_layers),
         dense=parts.dense,
         support=structure.component if isinstance(structure.component, Support) else None,
+        values=build_values(parts.values, source),
+        accumulators=foldings_of({"prune": prune, "grow": grow}, source),
+        calibrated=foldings_of({"init": init}, source),
     )
+    _check_memory(method)
+    return method
+
+
+def build_values(spec: Spec | Values | ValuePolicy, registry: Registry | None = None) -> ValuePolicy:
+    """Values from a name, a mapping, an object with ``initial``, ``grown`` and ``lr_scale``, or themselves."""
+    if isinstance(spec, ValuePolicy):
+        return spec
+    if not isinstance(spec, str | Mapping):
+        return ValuePolicy(spec)
+    if spec in ("keep", {"name": "keep"}):  # what it always was, whatever is registered
+        return ValuePolicy(Keep())
+    values: ValuePolicy = _registry(registry).build("values", spec)
+    return values
+
+
+def _check_memory(method: Method) -> None:
+    """Refuse a score that reads what nobody remembers. Raises BadInput, naming both."""
+    reading = [p for p in (method.prune, method.grow) if Signal.MEMORY in p.needs]
+    if reading and not method.values.remembers:
+        raise BadInput(
+            f"{reading[0].score!r} reads what the values remember of each position, and {method.values.values!r} "
+            "remembers nothing: name values that do, such as those of its recipe"
+        )
+
+
+def _check_needs(init: Policy, prune: Policy, grow: Policy) -> None:
+    """Refuse what isn't there when a policy is asked."""
+    if early := init.needs & (Signal.MOMENTUM | Signal.MEMORY):
+        raise BadInput(f"init: {init} needs {early}, and before the first step there is none")
+    for kind, policy in {"init": init, "prune": prune, "grow": grow}.items():
+        if policy.needs & (Signal.INPUTS | Signal.OUTPUT_GRADIENTS):
+            raise BadInput(f"{kind}: {policy} needs {policy.needs}: an accumulator has them, a score none")
+        if Signal.HESSIAN in policy.needs and (kind != "init" or not policy.rounds.count):
+            raise BadInput(f"{kind}: {policy} needs {Signal.HESSIAN}, which only an init with rounds has")
+
+
+def foldings_of(policies: Mapping[str, Policy], source: Registry) -> dict[str, Folding]:
+    """Every accumulator that the policies read, by the name that they read it by."""
+    made: dict[str, tuple[str, Any]] = {}
+    for kind, policy in policies.items():
+        for name, spec in policy.accumulators.items():
+            accumulator = _build(source, "accumulator", spec)
+            if name in _FIELDS or name == SEEN:
+                raise BadInput(f"{kind}: {policy} calls an accumulator {name!r}, which is a signal's name")
+            other, same = made.setdefault(name, (kind, accumulator))
+            if same != accumulator:
+                raise BadInput(
+                    f"{other} and {kind} call two accumulators {name!r}: {same!r} and {accumulator!r}"
+                )
+    return {name: Folding.of(accumulator, name) for name, (_, accumulator) in made.items()}
 
 
 def _build(registry: Registry, kind: str, spec: Any) -> Any:
@@ -134,7 +217,7 @@ def _build(registry: Registry, kind: str, spec: Any) -> Any:
 
 def check_condensable(method: Method) -> None:
     """Refuse a method that needs what isn't there, or needs it so often that nothing is saved."""
-    if method.init.needs:
+    if method.init.waits:
         raise BadInput(
             f"storage: 'condensed' needs masks from the start, and init {method.init!r} reads gradients"
         )
@@ -142,3 +225,18 @@ def check_condensable(method: Method) -> None:
         raise BadInput(
             "storage: 'condensed' saves nothing where every step needs the dense gradient: momentum growth"
         )
+    for name, folding in method.accumulators.items():
+        if Signal.GRAD in folding.needs and not folding.window:
+            raise BadInput(
+                f"storage: 'condensed' saves nothing where every step needs the dense gradient: accumulator {name!r}"
+            )
+
+
+def check_observable(method: Method, storage: str) -> None:
+    """Refuse accumulators that look at inputs or gradients of layers which a storage replaces or reshapes."""
+    for name, folding in method.accumulators.items():
+        if folding.entry is not None and storage != "masked":
+            raise BadInput(
+                f"storage: {storage!r} changes layers whose {folding.needs.name} accumulator {name!r} looks at; "
+                "use 'masked'"
+            )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from dstbench.api import Coupling, LayerView, Target
+from dstbench.api import Coupling, LayerView, Policy, Target
+from dstbench.api.select import count
 from dstbench.core import ranks
-from dstbench.core.engine.allocation import bounds, uniform_budget
+from dstbench.core.engine.allocation import bounds, uniform_budget, view_fields
+from dstbench.core.engine.backward import superset_masks
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
@@ -25,7 +28,7 @@ from dstbench.core.training.support import check_support, shrunk
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import Topology
 
-Fields = Mapping[str, Mapping[str, Tensor]]  # LayerView's field -> layer name -> float [*w]
+Fields = Mapping[str, Mapping[str, Tensor]]  # LayerView's field, or name in ``extra`` -> layer name -> [*w]
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,25 @@ class Rules:
                 allocation=books.allocation[name],
                 progress=self.timetable.clock(state.steps).progress,
                 support=topology.support.get(name),
-                **{kind: values[name] for kind, values in fields.items() if name in values},
+                **view_fields({kind: values[name] for kind, values in fields.items() if name in values}),
             )
             for name, layer in self.layers.items()
         }
 
-    def initial(self, density: float, fields: Fields) -> tuple[Masks, Books]:
-        """Initial masks, those of rank 0, which may have other weights until they are wrapped."""
+    def initial(
+        self, density: float, fields: Fields, survivors: Masks | None = None, most: bool = False
+    ) -> tuple[Masks, Books]:
+        """Initial masks, those of rank 0, which may have other weights until they are wrapped.
+
+        survivors: bool [*w] by layer; all others come last. most: at most what the structures hold.
+        """
         n = round(density * self.size)
+        if most:
+            _, upper = bounds({name: layer.info for name, layer in self.layers.items()}, self.structures)
+            n = min(n, sum(upper.values()))
         with ranks.together("the initial masks"):
             masks, budget = initial_masks(
-                self.layers, self.structures, self.method.init, n, self.seed, fields
+                self.layers, self.structures, self.method.init, n, self.seed, fields, survivors
             )
         ranks.broadcast(masks)
         device = next(iter(masks.values())).device
@@ -132,6 +143,28 @@ class Rules:
         masks = {name: masks.get(name, view.mask) for name, view in views.items()}
         ranks.check_equal(masks, step)
         return masks, books.after(target, goal, budget)
+
+    def superset(
+        self,
+        views: Mapping[str, LayerView],
+        masks: Masks,
+        books: Books,
+        n: int,
+        step: int,
+        resting: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Masks:
+        """What trains where ``masks`` are active: n weights, those of ``resting`` layers as they are, bool [*w].
+        Before the first step, where no score has its signals, a grow score that reads any is a random one.
+        Raises StrategyError where ranks come to different ones."""
+        grow = self.method.grow if step or not self.method.grow.needs else Policy()
+        with ranks.together(f"the superset at step {step}"):
+            left = n - sum(count(mask) for mask in resting.values())
+            taking = {name: view for name, view in views.items() if name not in resting}
+            held = {name: books.budget[name] for name in taking}
+            trained = superset_masks(taking, self.structures, grow, masks, held, left, draws(self.seed, step))
+        trained = {name: trained.get(name, resting.get(name, masks[name])) for name in views}
+        ranks.check_equal(trained, step)
+        return trained
 
     def shrink(self, views: Mapping[str, LayerView], step: int) -> Masks:
         """What the structure's event at a step leaves of the layers that lose positions for good."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from dstbench.api import Recipe, Signal
+from dstbench.api import Recipe, Signal, Spec, ValuePolicy, Values
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.update import Masks
@@ -19,16 +20,27 @@ from dstbench.core.network.ownership import owned, patterns_of
 from dstbench.core.storage.states import States
 from dstbench.core.storage.stored import Storage, check_storage
 from dstbench.core.training import checkpoint, copies
+from dstbench.core.training.activity import Activity
+from dstbench.core.training.calibration import Calibration
 from dstbench.core.training.evolution import Evolution
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.joint import joined, optimizers_of, parameters_of, step_all
 from dstbench.core.training.masking import Masking
-from dstbench.core.training.method import as_recipe, build_method, check_condensable, described
+from dstbench.core.training.method import (
+    as_recipe,
+    build_method,
+    check_condensable,
+    check_observable,
+    described,
+)
 from dstbench.core.training.optimizers import trains
+from dstbench.core.training.preparing import prepared, valued
 from dstbench.core.training.presence import Presence
 from dstbench.core.training.reach import Reach
 from dstbench.core.training.readings import Readings
+from dstbench.core.training.rounds import rehearsal_of
 from dstbench.core.training.rules import Rules
+from dstbench.core.training.stepping import Stepping
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import UpdateReport
 from dstbench.core.training.undo import undone_on_failure
@@ -60,8 +72,11 @@ class Sparsifier(Readings):
     What others write into inactive weights is zeroed before the next step, and by ``enforce`` at once. A step without
     gradients counts as none. Copies are made of (model, optimizer, sparsifier) together.
 
+    values: in place of the recipe's, a component's name, its spec, or a Values.
+
     optimizer: a torch optimizer, or several that each weight is in one of; ``step`` steps all, and the topology
     changes once they all have. on_update: called with the UpdateReport of every topology update, after it.
+    calibration: batches for an init that looks at some before training; ``passes`` says what that cost.
 
     Weights that are frozen, in no optimizer, shared with another kind of module or rewritten by their module before
     it uses them stay dense, as do recurrent weights: a warning says so, and
@@ -87,15 +102,18 @@ class Sparsifier(Readings):
         example_input: Inputs | None = None,
         registry: Registry | None = None,
         on_update: Callable[[UpdateReport], object] | None = None,
+        values: Spec | Values | ValuePolicy | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         check_storage(storage, model, example_input)
         check_count("seed", seed, "an integer >= 0", least=0)
         if on_update is not None and not callable(on_update):
             raise BadInput(f"on_update: expected a function of an UpdateReport, got {on_update!r}")
-        given, recipe = recipe, as_recipe(recipe, registry)
+        given, recipe = recipe, valued(as_recipe(recipe, registry), values)
         self.method, self._named = build_method(recipe, registry), (recipe, registry)
         if storage == "condensed" and not self.method.dense:
             check_condensable(self.method)
+        check_observable(self.method, storage)
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
         self.seed, self.total_steps, self._name = seed, total_steps, described(given)
@@ -105,6 +123,8 @@ class Sparsifier(Readings):
         self.states = States(joined(optimizers_of(optimizer, model)))
         for part in self.optimizers:
             check_unhooked(part)
+        self.method = prepared(self.method, self.timetable, self.optimizers, storage)
+        self.timetable = replace(self.timetable, method=self.method)
         self._owned = owned(
             model,
             (*self.method.dense_layers, *patterns_of(dense_layers)),
@@ -123,15 +143,19 @@ class Sparsifier(Readings):
         self._needed = Signal.NONE  # by the coming step
         self._on_update, self._reach = on_update, Reach(self.layers, steps_per_epoch)
         self._idle = False  # whether the coming step isn't one of training
+        self._activity = Activity(self.layers, unwrap(model), seed)
 
         ranks.agree(lambda: {**vars(self.identity), "steps_per_epoch": steps_per_epoch, "storage": storage})
         with undone_on_failure(model, self.optimizers):
-            self.evolution.start()
+            self.evolution.start(rehearsal := rehearsal_of(model, rules, calibration, example_input))
+            self.passes = () if rehearsal is None else tuple(rehearsal.passes)
             self.masking.arrange(storage, unwrap(model), example_input)
             self.arrangement = self.masking.arrangement
             self._connect()
-            if not self.method.dense and (warning := self._owned.warning()):
-                warnings.warn(warning, stacklevel=3)  # made_together stands between
+            cautions = self.method.values.cautions(self.timetable.last_update > 0)
+            for warning in () if self.method.dense else (self._owned.warning(), *cautions):
+                if warning:
+                    warnings.warn(warning, stacklevel=3)  # made_together stands between
 
     def __repr__(self) -> str:
         return (
@@ -162,6 +186,7 @@ class Sparsifier(Readings):
     def detach(self) -> None:
         """Stop: unhook from the optimizer. The model keeps its zeros."""
         self._hooks.remove()
+        self._activity.stop()
 
     def enforce(self) -> None:
         """Zero the inactive weights now, with their optimizer state: for an evaluation behind whatever wrote weights
@@ -201,9 +226,17 @@ class Sparsifier(Readings):
         Raises BadInput where the model no longer has the layers that these are the masks of."""
         if not self.method.dense:
             self.presence.check(whole=True)
-        paths = self.arrangement.state()
         return checkpoint.save(
-            self.identity, checkpoint.Snapshot(self.state, self.topology, self.signals.momentum, paths)
+            self.identity,
+            checkpoint.Snapshot(
+                self.state,
+                self.topology,
+                self.signals.momentum,
+                self.arrangement.state(),
+                self.evolution.values.memory,
+                self.masking.superset,
+                self.evolution.foldings.totals,
+            ),
         )
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -211,14 +244,17 @@ class Sparsifier(Readings):
         snapshot = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
         self.arrangement.adopt(snapshot.paths, snapshot.topology.masks, snapshot.topology.support)
         # everything is read: from here on nothing fails, so nothing is half adopted
-        self.evolution.resume(snapshot.state, snapshot.topology, snapshot.momentum)
+        self.evolution.resume(snapshot)
         self._listen()
 
     # Inside
 
     def _connect(self) -> None:
         """Be told of the optimizer's steps and checkpoints."""
-        self._hooks = StepHooks(self.optimizers, self._prepare_step, self._mask, self._finish_step)
+        self._stepping = Stepping(self.evolution)
+        self._hooks = StepHooks(
+            self.optimizers, self._prepare_step, self._mask, self._finish_step, self._stepping
+        )
         self.masking.listen_to_checkpoints()
         self._listen()
 
@@ -231,6 +267,8 @@ class Sparsifier(Readings):
         """Plan the coming step, and have its backward passes leave what it needs."""
         self._plan = self.timetable.plan(self.steps + 1, self.state.books.density)
         self.arrangement.collect(Signal.GRAD in self._plan.needs)
+        foldings = self.evolution.foldings.foldings
+        self._activity.watch({name: foldings[name] for name in self._plan.folds}, self.steps + 1)
 
     @torch.no_grad()
     def _prepare_step(self) -> None:
@@ -246,6 +284,9 @@ class Sparsifier(Readings):
             self._reach.note(gradients)
             if self._needed:
                 self._idle = not self.evolution.collect(gradients, self._plan.target is not None)
+            if not self._idle:
+                self.evolution.accumulate(self._plan, self._activity)
+        self._stepping.trains = not self._idle
         self._mask()
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ class StepPlan:
     target: Target | None  # what the topology update after it is to reach; None: there is none
     needs: Signal  # what it must collect, for that update and for later ones
     removes: bool  # whether the structure may remove something for good after it
+    folds: frozenset[str] = frozenset()  # the accumulators that it enters
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,20 @@ class Timetable:
         first = self.target(0)
         return first.final if first else self.density
 
+    @property
+    def initial_backward(self) -> float | None:
+        """The density of all that trains at the start; None: what is active, and no more than that ever does."""
+        first = self.target(0)
+        return first.backward if first else None
+
     def plan(self, step: int, density: float) -> StepPlan:
         """What this step asks for, from a density before it."""
         target, support = self.target(step), self.method.support
-        needs = self.method.signals(target, density, updates_left=step <= self.last_update)
-        return StepPlan(target, needs, removes=support is not None and support.events(self.clock(step)))
+        left = step <= self.last_update
+        folds = self.method.folds(left, self._ahead(step))
+        needs = self.method.signals(target, density, left, folds)
+        return StepPlan(target, needs, support is not None and support.events(self.clock(step)), folds)
+
+    def _ahead(self, step: int) -> int | None:
+        """Steps until the next topology update, as far as an accumulator asks."""
+        return next((k for k in range(self.method.reach) if self.target(step + k)), None)

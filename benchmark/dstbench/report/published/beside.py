@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dstbench.report.published.figures import Figure, Table, published_tables
+from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
+from dstbench.results.tuning import TUNED
 from dstbench.runner.matrix.config import Training
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Beside:
 
 def stand_beside(summary: pd.DataFrame) -> Beside:
     """What was published for the models, data sets and densities of ``summarise``'s table."""
-    ours = summary.to_dict("records")
+    ours = rows_of(summary)
     places = dict.fromkeys(_place(row) for row in ours)
     placed = [(place, name, figure) for place in sorted(places, key=_order) for name, figure in _of(place)]
     sources = _sources(placed)
@@ -165,7 +167,7 @@ def _within(table: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     for row in rows:
         there.setdefault(_place(row), []).append(row)
     blank = dict.fromkeys((*table.columns, *COLUMNS))
-    ours = [{**blank, **row} for row in table.to_dict("records")]
+    ours = [{**blank, **row} for row in rows_of(table)]
     mixed: list[Row] = []
     for row, after in zip(ours, [*ours[1:], None], strict=True):
         mixed.append(row)
@@ -201,10 +203,14 @@ def protocol(trial: str, theirs: Mapping[str, Any]) -> str:
     if not theirs:
         return "theirs is not known"
     try:
-        training = Training.model_validate_json(json.dumps(json.loads(trial).get("training", {})))
+        said = json.loads(trial).get("training", {})
+        chosen = [name for name, value in said.items() if value == TUNED]
+        training = Training.model_validate_json(
+            json.dumps({n: v for n, v in said.items() if n not in chosen})
+        )
     except ValidationError:  # a record of another version
         return "ours is not known"
-    ours = training.model_dump(mode="json")
+    ours = training.model_dump(mode="json") | dict.fromkeys(chosen, TUNED)
     differing = [
         f"{name} {_said(ours[name])} ({_said(value)})"
         for name, value in theirs.items()

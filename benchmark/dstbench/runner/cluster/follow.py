@@ -17,7 +17,7 @@ from dstbench.runner.execution.halt import has_failed
 from dstbench.runner.execution.lease import look
 from dstbench.runner.execution.losses import given_up
 from dstbench.runner.execution.order import LOST, Order
-from dstbench.runner.execution.worker import Event, Job, is_open
+from dstbench.runner.execution.worker import Event, Job, is_open, is_passed_over, is_waiting, once_each
 
 PAUSE = 1.0
 """Seconds between two looks at a results folder; a thousand open trials take a second more."""
@@ -89,9 +89,10 @@ def _pause(seconds: float) -> None:
 
 def open_jobs(order: Order) -> list[Job]:
     """What of an order is left to do. Timing stands behind its trial's training, and isn't counted beside it."""
-    training = [job for job in order.train if is_open(job)]
-    keys = {job.key for job in training}
-    return training + [job for job in order.throughput if job.key not in keys and is_open(job)]
+    training = once_each(job for job in order.train if is_open(job))
+    places = {job.place for job in training}
+    timing = once_each(job for job in order.throughput if is_open(job))
+    return training + [job for job in timing if job.place not in places]
 
 
 class _Watch:
@@ -109,10 +110,12 @@ class _Watch:
     def look(self) -> bool:
         """Report what is new; returns whether anything is open."""
         for name, job in list(self.open.items()):
-            if job.phase == "throughput" and ("train", job.key) in self.open:
+            if (job.phase == "throughput" and ("train", job.key) in self.open) or is_waiting(job):
                 continue
             if not is_open(job):
                 del self.open[name]
+                if is_passed_over(job):
+                    continue
                 self._report_end(job, self._started.pop(name, None))
             elif name not in self._started and look(job.folder) is not None:
                 self._started[name] = time.monotonic()
@@ -132,7 +135,7 @@ class _Watch:
 
     def give_up(self, reason: str) -> None:
         """Report what is open as lost."""
-        for job in self.open.values():
+        for job in once_each(self.open.values()):
             if job.phase == "train" or ("train", job.key) not in self.open:
                 self._on_event(Event("finished", job, LOST, reason))
         self.open.clear()

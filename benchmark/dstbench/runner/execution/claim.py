@@ -17,7 +17,7 @@ from dstbench.runner.execution.order import Order, work_through
 from dstbench.runner.execution.plan_file import read_plans
 from dstbench.runner.execution.server import run_under_way, warm_up
 from dstbench.runner.execution.stop import Stop
-from dstbench.runner.execution.worker import Event, Job, is_open
+from dstbench.runner.execution.worker import Event, Job, is_open, once_each
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,11 @@ def find_open(results: Path, plans: Sequence[str] = ()) -> Open:
     BadInput where there is no plan."""
     order, rejected = read_plans(results, plans)
     over = stopped(order.train)
-    every = [job for job in order.train if is_open(job)]
+    every = once_each(job for job in order.train if is_open(job))
     train = tuple(job for job in every if job.stops_with not in over)
-    keys = {job.key for job in train}
-    throughput = tuple(
-        job for job in order.throughput if job.stops_with not in over and (job.key in keys or is_open(job))
-    )
+    places = {job.place for job in train}
+    timed = (job for job in order.throughput if job.place in places or is_open(job))
+    throughput = tuple(job for job in once_each(timed) if job.stops_with not in over)
     return Open(replace(order, train=train, throughput=throughput), rejected, len(every) - len(train))
 
 

@@ -41,6 +41,8 @@ class EventLog:
             "label": event.job.label,
             "density": trial.density,
             "seed": trial.seed,
+            **({"tunes": True} if trial.tunes else {}),
+            **({"settings": dict(event.job.settings)} if event.job.settings else {}),
         }
         if event.kind == "finished":
             line |= {"status": event.status, "seconds": round(event.seconds, 3)}

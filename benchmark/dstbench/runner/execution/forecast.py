@@ -30,6 +30,8 @@ TIMING_START = 0.4
 _HEATS, _SHORTEST = 3, 2e-3
 """As races are run: sparse and dense in two layouts each; where there are more rounds than heats, these decide which
 layouts run in all. Calls that are shorter are repeated where they are timed."""
+_TIMELESS = ("lr", "min_lr", "weight_decay")
+"""Settings on which no time depends."""
 _SLOWER = 1.25
 """A step in a mixed precision that takes so much longer than in float32 is called slower."""
 
@@ -78,9 +80,9 @@ def forecast(
     seconds: dict[tuple[Phase, str], float | None] = {}
     for planned in due:
         known = past.get(_kind(planned.trial.to_json()))
-        seconds["train", planned.key] = looks.training(planned.trial) if known is None else known
+        seconds["train", planned.place] = looks.training(planned.trial) if known is None else known
     for planned in timed:
-        seconds["throughput", planned.key] = looks.timing(planned.trial)
+        seconds["throughput", planned.place] = looks.timing(planned.trial)
     finished = sum(_kind(planned.trial.to_json()) in past for planned in due)
     return Forecast(
         seconds=seconds,
@@ -119,7 +121,7 @@ class _Looks:
         training = trial.training
         passes = training.epochs // training.eval_every
         held = passes * (self._outlook.declared(trial, "validation_images") or 0)
-        tested = self._outlook.declared(trial, "test_images") or 0
+        tested = 0 if trial.tunes else self._outlook.declared(trial, "test_images") or 0
         steps = training.epochs * max(1, images // training.batch_size)
         evaluated = (held + tested) / self._outlook.samples_per_entry(trial)
         return float(START + pace.start + steps * pace.step + evaluated * pace.image)
@@ -179,7 +181,8 @@ def _total(values: Sequence[float | None]) -> float | None:
 
 def _kind(trial: Mapping[str, Any]) -> str:
     """What trials that take about as long have in common; ``trial`` as in a record."""
-    return canonical([trial["model"], trial["dataset"], trial["training"]])
+    training = {name: value for name, value in trial["training"].items() if name not in _TIMELESS}
+    return canonical([trial["model"], trial["dataset"], training])
 
 
 def _past(out: Path) -> dict[str, float]:

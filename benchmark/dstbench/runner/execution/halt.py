@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable
 
 from dstbench.results.record import read_record
-from dstbench.runner.execution.worker import Event, Job, is_open
+from dstbench.runner.execution.worker import Event, Job, is_open, is_passed_over
 
 UNWRITTEN_STATUS = "unwritten"
 """Of a trial whose record could not be written: it stays open."""
@@ -23,11 +23,18 @@ def stopped(jobs: Iterable[Job]) -> frozenset[str]:
 
 
 def has_failed(job: Job) -> bool:
-    """Whether a trial was trained, and not well; one that is to be tried again wasn't yet."""
-    if job.phase != "train" or is_open(job):
+    """Whether a trial was trained, and not well; one that is to be tried again wasn't yet. A tuning trial that fails
+    is an answer."""
+    if job.phase != "train" or job.trial.tunes or is_open(job) or is_passed_over(job):
         return False
     record = read_record(job.folder)
     return not isinstance(record, dict) or record["status"] not in _FINE
+
+
+def has_failed_now(event: Event) -> bool:
+    """The same, by its event."""
+    job = event.job
+    return job.phase == "train" and not job.trial.tunes and event.status not in _FINE
 
 
 class Halt:
@@ -48,7 +55,7 @@ class Halt:
             return
         if event.status == UNWRITTEN_STATUS:
             self.full(event.reason or "")
-        elif job.stops_with and job.phase == "train" and event.status not in _FINE:
+        elif job.stops_with and has_failed_now(event):
             self._close(job.stops_with)
 
     def full(self, reason: str) -> None:

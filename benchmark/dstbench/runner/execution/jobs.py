@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstbench.errors import BadInput
+from dstbench.recipe import named
 from dstbench.registration.registry import Registry
 from dstbench.results.record import folder_of
+from dstbench.results.tuning import settings_said
 from dstbench.runner.execution.missing import State
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.server import LAZY
 from dstbench.runner.execution.worker import Job, record_skip
-from dstbench.runner.matrix.config import Budget, OnError
+from dstbench.runner.matrix.axes import COMPONENTS
+from dstbench.runner.matrix.config import Budget, Matrix, OnError
 from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.planned import PlannedTrial
 
@@ -39,9 +44,11 @@ def order_of(
     tasks: Tasks,
     retried: frozenset[str],
     on_error: OnError,
+    tuning: str | None = None,
 ) -> Order:
-    """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training."""
-    said = {"tuning": budget.tuning}
+    """Trials to train and to time, with what there is ``before``. options: keyword arguments of a training; tuning:
+    what was spent on choosing settings, in words; None: as the budget says."""
+    said = {"tuning": budget.tuning if tuning is None else tuning}
     stops = digest({"stop": sorted(t.key for t in due)})[:16] if on_error == "stop" else None
     train = [
         _job(
@@ -70,12 +77,24 @@ def write_skips(root: Path, trials: Sequence[PlannedTrial], before: Mapping[str,
 
 def modules_of(trials: Sequence[PlannedTrial], registry: Registry, tasks: Tasks) -> list[str]:
     """Modules that trials need: loaded once in the server instead of once a trial."""
+    used = ((kind, spec["name"]) for trial in trials for kind, spec in trial.trial.components.items())
+    return _modules(dict.fromkeys(used), registry, tasks)
+
+
+def likely_modules(matrix: Matrix, registry: Registry, tasks: Tasks) -> list[str]:
+    """What ``modules_of`` its trials will come to, but for what recipes choose: no plan is needed."""
+    specs = [(kind, spec) for kind in COMPONENTS for spec in getattr(matrix.axes, kind) or ()]
+    with suppress(BadInput, KeyError):  # the plan will say what is wrong, and where
+        return _modules(dict.fromkeys((kind, named(spec)["name"]) for kind, spec in specs), registry, tasks)
+    return _modules((), registry, tasks)
+
+
+def _modules(components: Iterable[tuple[str, str]], registry: Registry, tasks: Tasks) -> list[str]:
     modules = {task.partition(":")[0]: None for task in (tasks.train, tasks.measure)}
     modules |= dict.fromkeys(LAZY)
-    for trial in trials:
-        for kind, spec in trial.trial.components.items():
-            target = registry.resolve(kind, spec["name"]).target
-            modules[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
+    for kind, name in components:
+        target = registry.resolve(kind, name).target
+        modules[target.partition(":")[0] if isinstance(target, str) else target.__module__] = None
     return list(modules)
 
 
@@ -100,6 +119,8 @@ def _job(
         memory=budget.trial_memory,
         options=options,
         replaces=state["checksum"] if isinstance(state, dict) else None,
+        settings=trial.settings,
+        tuned=trial.tuned,
         **more,
     )
 
@@ -110,7 +131,9 @@ def _named(options: Mapping[str, Any], trial: PlannedTrial) -> Mapping[str, Any]
         return options
     spec = trial.trial
     where = f"{spec.model['name']}, {spec.dataset['name']}, density {spec.density:g}, seed {spec.seed}"
-    return {**options, "run_name": _ODD.sub("-", f"{trial.label}, {where}")[:200]}
+    said = f", {settings_said(trial.settings)}" if trial.settings else ""
+    name = f"{'tuning ' if spec.tunes else ''}{trial.label}, {where}{said}"
+    return {**options, "run_name": _ODD.sub("-", name)[:200]}
 
 
 _ODD = re.compile(r"[^\w=(). -]+")  # it becomes a folder name

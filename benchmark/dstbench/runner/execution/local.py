@@ -31,7 +31,16 @@ from dstbench.runner.execution.lease import Lease
 from dstbench.runner.execution.queue import Queue
 from dstbench.runner.execution.server import run_under_way, start, warm_up
 from dstbench.runner.execution.stop import Stop
-from dstbench.runner.execution.worker import DONE, ELSEWHERE, INTERRUPTED, UNWRITTEN, Event, Job, record_death
+from dstbench.runner.execution.worker import (
+    DONE,
+    ELSEWHERE,
+    INTERRUPTED,
+    NOTED,
+    UNWRITTEN,
+    Event,
+    Job,
+    record_death,
+)
 from dstbench.runner.failures import died
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.quantities import memory_text
@@ -266,13 +275,15 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
     """What became of a trial, with its record; None where it is another process's."""
     job, seconds, returned = running.job, running.seconds, running.heard.get(RETURNED)
     stamp = _stamp(job.folder)
-    if stamp is not None and stamp != running.before and returned != ELSEWHERE:
+    if stamp is not None and stamp != running.before and returned not in (ELSEWHERE, NOTED):
         record = read_record(job.folder)
         if isinstance(record, dict):
             return Event("finished", job, record["status"], record["reason"], seconds)
         return Event("finished", job, "failed", str(record), seconds)
     if returned == ELSEWHERE:
         return None
+    if returned == NOTED:
+        return Event("finished", job, "cached", None, seconds)
     if returned == DONE and stamp is not None:
         return Event("finished", job, "cached", None, seconds)
     if returned == UNWRITTEN:

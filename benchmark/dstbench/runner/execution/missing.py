@@ -20,13 +20,16 @@ State = Record | Rejected | None
 
 
 def trials_of_shard(trials: Sequence[PlannedTrial], shard: str | None) -> list[PlannedTrial]:
-    """The trials of shard "i/n", chosen by key: every machine finds the same split without talking."""
+    """The trials of shard "i/n", chosen by key, or by that of the group that is tuned together: every machine finds
+    the same split without talking."""
     if shard is None:
         return list(trials)
     first, slash, second = shard.partition("/")
     if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
         raise BadInput(f"shard: expected i/n with 1 <= i <= n, such as 1/4, got {shard!r}")
-    return [trial for trial in trials if int(trial.key[:8], 16) % int(second) == int(first) - 1]
+    return [
+        trial for trial in trials if int((trial.group or trial.key)[:8], 16) % int(second) == int(first) - 1
+    ]
 
 
 def state_of(root: Path, key: str) -> State:

@@ -21,6 +21,7 @@ from dstbench.results.steady import entries
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.key import digest
+from dstbench.runner.matrix.planned import Tuned
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 FOLDER = "plans"
@@ -88,12 +89,14 @@ def read_plans(results: Path, names: Sequence[str] = ()) -> tuple[Order, tuple[R
 
 
 def _joined(results: Path, orders: Sequence[Order]) -> Order:
-    """One order; of two jobs on one trial the first is kept."""
+    """One order; of two jobs on one trial the first is kept, but one that is wanted anyway before one that may be."""
     jobs: dict[str, dict[str, Job]] = {phase: {} for phase in _PHASES}
     for order in orders:
         for phase in _PHASES:
             for job in getattr(order, phase):
-                jobs[phase].setdefault(job.key, job)
+                kept = jobs[phase].setdefault(job.key, job)
+                if kept.tuned is not None and job.tuned is None:
+                    jobs[phase][job.key] = job  # wanted whatever tuning comes to
     preload = dict.fromkeys(module for order in orders for module in order.preload)
     train, throughput = (tuple(jobs[phase].values()) for phase in _PHASES)
     return Order(results, train, throughput, tuple(preload))
@@ -110,7 +113,7 @@ def _age(path: Path) -> tuple[int, str]:
 def _fields_of(job: Job) -> dict[str, Any]:
     """A job as JSON, without its folder, its phase and what is at its default."""
     values = {field.name: getattr(job, field.name) for field in fields(Job)}
-    plain = {**values, "trial": job.trial.to_json(), "retry": sorted(job.retry)}
+    plain = {**values, "trial": job.trial.to_json(), "retry": sorted(job.retry), "tuned": _choice(job.tuned)}
     plain["options"] = {name: _portable(value) for name, value in job.options.items()}
     defaults = {
         field.name: field.default_factory() if field.default_factory is not MISSING else field.default
@@ -118,6 +121,36 @@ def _fields_of(job: Job) -> dict[str, Any]:
     }
     kept = {name: value for name, value in plain.items() if name not in ("folder", "phase")}
     return {name: value for name, value in kept.items() if values[name] != defaults[name]}
+
+
+def _choice(tuned: Tuned | None) -> dict[str, Any] | None:
+    """What decides whether a job is wanted, as JSON."""
+    if tuned is None:
+        return None
+    candidates = [
+        {"settings": dict(settings), "trials": list(keys)}
+        for settings, keys in zip(tuned.settings, tuned.trials, strict=True)
+    ]
+    return {
+        "place": tuned.place, "mine": tuned.mine, "replaced": sorted(tuned.replaced), "candidates": candidates
+    }  # fmt: skip
+
+
+def _chosen_by(said: Mapping[str, Any] | None) -> Tuned | None:
+    if said is None:
+        return None
+    keys = tuple(tuple(map(_key, one["trials"])) for one in said["candidates"])
+    settings = tuple(dict(one["settings"]) for one in said["candidates"])
+    mine = said["mine"]
+    if not isinstance(mine, int) or not 0 <= mine < len(keys):
+        raise BadInput(f"tuned.mine: expected one of {len(keys)} candidates, got {shown(mine)}")
+    return Tuned(_key(said["place"]), settings, keys, mine, frozenset(map(str, said["replaced"])))
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise BadInput(f"key: expected 8 to 64 hexadecimal digits, got {shown(key)}")
+    return key
 
 
 def _portable(value: Any) -> Any:
@@ -147,9 +180,7 @@ def _job(values: Mapping[str, Any], results: Path, phase: Any) -> Job:
     known = {field.name for field in fields(Job)}
     if unknown := sorted(values.keys() - known):
         raise BadInput(f"a job has {shown(unknown[0])}, which this version doesn't know: update dstbench")
-    key = values["key"]
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise BadInput(f"key: expected 8 to 64 hexadecimal digits, got {shown(key)}")
+    key = _key(values["key"])
     options = dict(values.get("options", {}))
     if options.get("data_root"):
         options["data_root"] = Path(options["data_root"])
@@ -160,6 +191,8 @@ def _job(values: Mapping[str, Any], results: Path, phase: Any) -> Job:
         "options": options,
         "retry": frozenset(values.get("retry", ())),
         "control": values.get("control"),
+        "settings": dict(values.get("settings", {})),
+        "tuned": _chosen_by(values.get("tuned")),
         "stops_with": None if (word := values.get("stops_with")) is None else str(word),
     }
     return Job(**{**values, **own})

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +17,10 @@ from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.record import Rejected, folder_of
 from dstbench.results.storage import check_room
+from dstbench.runner.execution.ahead import ahead, every_trial, settled, share_of
 from dstbench.runner.execution.event_log import EventLog
 from dstbench.runner.execution.halt import UNWRITTEN_STATUS
-from dstbench.runner.execution.jobs import Tasks, modules_of, order_of, write_skips
+from dstbench.runner.execution.jobs import Tasks, likely_modules, modules_of, order_of, write_skips
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
 from dstbench.runner.execution.losses import forget
@@ -27,13 +28,9 @@ from dstbench.runner.execution.missing import (
     CONTENDED,
     INVALID,
     State,
-    is_due,
-    is_timed,
-    needs_timing,
     state_of,
     states_of,
     statuses_of,
-    trials_of_shard,
 )  # fmt: skip
 from dstbench.runner.execution.order import LOST, Executor
 from dstbench.runner.execution.plan_file import write_plan
@@ -42,6 +39,7 @@ from dstbench.runner.execution.server import run_under_way, warm_up
 from dstbench.runner.execution.worker import Event
 from dstbench.runner.matrix.config import Matrix, OnError, executor_of, load_matrix
 from dstbench.runner.matrix.known_plan import known_plan
+from dstbench.runner.matrix.plan import without_validation
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
 from dstbench.runner.trial.tracking import check_trackers
 
@@ -61,6 +59,7 @@ class Run:
     rejected: tuple[Rejected, ...]  # result files that can't be trusted: their trials did not run
     seconds: float
     left: str | None = None  # what goes on after this run, on other machines, and how to end it
+    tuning: Mapping[str, str] = field(default_factory=dict)  # of every trial that chose settings for others
 
     @property
     def counts(self) -> dict[str, int]:
@@ -69,10 +68,12 @@ class Run:
 
     @property
     def ok(self) -> bool:
-        """Whether every trial is done, and well."""
-        return not self.untimed and set(self.statuses.values()) <= {"ok", "skipped"}
+        """Whether every trial is done, and well; a setting that fails in tuning is an answer."""
+        good = set(self.statuses.values()) <= {"ok", "skipped"} and INVALID not in self.tuning.values()
+        return not self.untimed and good
 
 
+@run_under_way()
 def run(
     suite: str | Path | Mapping[str, Any] | Matrix,
     out: str | Path = "results",
@@ -120,30 +121,30 @@ def run(
     _check_options(out, settings, retry, workers, device, checkpoint_minutes, on_error)
     check_trackers(trackers)
     source, chosen, retried = registry or default_registry(), tasks or Tasks(), statuses_of(retry)
-    whole = known_plan(load_matrix(suite, settings), source, yes=yes)
-    engine = executor_of(whole.matrix, executor)
+    matrix, root, launch = load_matrix(suite, settings), Path(out), launched()
+    engine = executor_of(matrix, executor)
     execute: Executor = source.choose("executor", engine).make()
-    share = replace(whole, trials=tuple(trials_of_shard(whole.trials, shard)))
-    root, budget, again = Path(out), whole.matrix.budget, CONTENDED in retried
-    ending, launch = _Endings(progress), launched()
+    if engine["name"] == "local" and launch is None and _lacks_trials(root, matrix):
+        warm_up(likely_modules(matrix, source, chosen))  # meanwhile the plan is made
+    whole = known_plan(matrix, source, yes=yes)
+    share = share_of(whole, shard)
+    budget, again, ending = matrix.budget, CONTENDED in retried, _Endings(progress)
     if launch is not None and launch.rank > 0:
         follow(launch, cores())
         return _summary(root, share, ending, time.monotonic() - start)
-    before = states_of(root, share.trials, retried)
+    before = states_of(root, every_trial(share), retried)
     write_skips(root, share.trials, before)
-    due = [t for t in share.trials if not t.skip and is_due(before[t.key], retried)]
+    todo = ahead(root, share, before, retried, again)
+    due, timed = todo.due, todo.timed
     preload = modules_of(due, source, chosen)
-    with run_under_way(), contextlib.nullcontext() if launch is None else launch.leading():
+    with contextlib.nullcontext() if launch is None else launch.leading():
         if launch is not None:
             _check_launched(launch, engine["name"], workers, due)
             workers = 1
         if due and engine["name"] == "local":
             warm_up(preload)  # meanwhile the plan is shown and data sets are loaded
-        keys = {trial.key for trial in due}
-        known = [t for t in share.trials if t.key in keys or needs_timing(t, before[t.key], again)]
-        timed = tuple(t for t in known if is_timed(t))
         if planned is not None:
-            planned(replace(share, due=tuple(due), timed=timed), len(due), len(timed))
+            planned(replace(share, due=due, timed=timed), len(due), len(timed))
         if due:
             _check_data(due, source, data_root, download)
         options: dict[str, Any] = {
@@ -154,13 +155,14 @@ def run(
         if trackers:
             options["trackers"] = list(trackers)
         order = order_of(
-            root, due, timed, before, budget, options,
+            root, todo.train, todo.throughput, before, budget, options,
             source=source, tasks=chosen, retried=retried, on_error=on_error or whole.matrix.on_error,
+            tuning=whole.matrix.tuning,
         )  # fmt: skip
         left = None
-        if due or timed:
+        if order.train or order.throughput:
             check_room(root)
-            for trial in timed:
+            for trial in todo.throughput:
                 forget(folder_of(root, trial.key))  # this is another attempt
             write_plan(order, whole.matrix.name)
             log = EventLog(root, ending)
@@ -168,6 +170,11 @@ def run(
             left = execute(order, workers=workers, on_event=log)
             log.say({"kind": "end", "statuses": dict(Counter(ending.last.values()))})
     return replace(_summary(root, share, ending, time.monotonic() - start), left=left)
+
+
+def _lacks_trials(root: Path, matrix: Matrix) -> bool:
+    """Whether a results folder has fewer trials than a matrix has cells: some will be run, then."""
+    return sum(1 for _ in root.glob("??/*")) < matrix.axes.cells
 
 
 def _check_launched(launch: Launch, executor: str, workers: int | None, due: Sequence[PlannedTrial]) -> None:
@@ -228,7 +235,7 @@ class _Endings:
 
     def __call__(self, event: Event) -> None:
         if event.kind == "finished":
-            self.last[event.job.key] = event.status
+            self.last[event.job.place] = event.status
             self.counts[event.job.phase] += event.status not in _LEFT
             self.untimed += event.job.phase == "throughput" and event.status not in (
                 "ok",
@@ -240,16 +247,22 @@ class _Endings:
 
 
 def _summary(root: Path, share: Plan, ending: _Endings, seconds: float) -> Run:
-    after = {trial.key: state_of(root, trial.key) for trial in share.trials}
+    trials = tuple(settled(root, trial) for trial in share.trials)
+    after = {trial.key: state_of(root, trial.key) for trial in (*share.tuning, *trials)}
+
+    def statuses(those: Sequence[PlannedTrial]) -> dict[str, str]:
+        return {t.key: _status(after[t.key], ending.last.get(t.place)) for t in those}
+
     return Run(
         out=root,
-        plan=share,
-        statuses={key: _status(state, ending.last.get(key)) for key, state in after.items()},
+        plan=replace(share, trials=trials),
+        statuses=statuses(trials),
         ran=ending.counts["train"],
         timed=ending.counts["throughput"],
         untimed=ending.untimed,
         rejected=tuple(state for state in after.values() if isinstance(state, Rejected)),
         seconds=seconds,
+        tuning=statuses(share.tuning),
     )
 
 
@@ -259,12 +272,19 @@ def _check_data(
     data_root: str | Path | None,
     download: bool,
 ) -> None:
-    """Load every data set once: what is missing is said, or downloaded, before anything starts."""
-    from dstbench.runner.trial.blueprint import load_data
+    """Load every data set once, and find all weights: what is missing is said, or downloaded, before anything
+    starts."""
+    from dstbench.runner.trial.blueprint import find_start, load_data
 
     specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
-    for spec in specs.values():
-        load_data(registry, spec, data_root, download)
+    tunes = {repr(trial.trial.dataset) for trial in due if trial.trial.tunes}
+    for name, spec in specs.items():
+        data = load_data(registry, spec, data_root, download)
+        if name in tunes and not len(data.validation):
+            raise BadInput(without_validation(spec))
+    for start in {trial.trial.start for trial in due}:
+        if start is not None:
+            find_start(start, data_root, download)
 
 
 def _status(state: State, event: str | None) -> str:

@@ -26,8 +26,9 @@ from dstbench.runner.execution.worker import Job
 _SERVER: Any = forkserver._forkserver  # private: there is no other way to end it
 
 
-LAZY = ("torch._dynamo",)
-"""Loaded in the server too: torch's optimizers import it when they are made, which takes over a second."""
+LAZY = ("torch._dynamo", "dstbench.runner.trial.beforehand")
+"""Loaded in the server too: torch's optimizers import the first when they are made, which takes over a second; the
+second does what every trial begins with alike."""
 
 
 @dataclass

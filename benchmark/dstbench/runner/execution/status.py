@@ -17,12 +17,13 @@ from dstbench.results.labels import spec_text
 from dstbench.results.printable import printable
 from dstbench.results.record import FILE, Record, Rejected, read_trial, record_files
 from dstbench.results.table import CURVE
+from dstbench.results.tuning import is_tuning, tries_of
 from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.lease import Holder, clock, look
 from dstbench.runner.execution.losses import given_up, lost_on
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.plan_file import read_plans
-from dstbench.runner.execution.worker import Job, is_open
+from dstbench.runner.execution.worker import Job, is_open, is_waiting, once_each
 
 ENGINES = "engine"
 """In a results folder: what executors on other machines were given, as ``{engine, jobs: [{id, state}]}``."""
@@ -43,7 +44,7 @@ def status(results: Path) -> dict[str, Any]:
     order, rejected = _planned(results)
     records = {path.parent.name: read_trial(path) for path in record_files(results)}
     jobs = {job.key: job for job in order.throughput} | {job.key: job for job in order.train if is_open(job)}
-    todo = [job for job in jobs.values() if is_open(job)]
+    todo = once_each(job for job in jobs.values() if is_open(job))
     now = _now(results)
     holders = {job.key: holder for job in jobs.values() if (holder := look(job.folder, now)) is not None}
     held = {key for key, holder in holders.items() if not holder.is_lost}
@@ -52,7 +53,10 @@ def status(results: Path) -> dict[str, Any]:
     waiting = [_open(job, job.stops_with in over) for job in todo if job.key not in held]
     good = {key: record for key, record in records.items() if isinstance(record, dict)}
     untrusted = [record for record in records.values() if isinstance(record, Rejected)]
-    known = {job.key for job in (*order.train, *order.throughput)} | records.keys()
+    planned = (*order.train, *order.throughput)
+    candidates = {job.key for job in planned if job.tuned} - records.keys()
+    left_open = {job.key for job in todo}
+    known = ({job.key for job in planned} - candidates) | records.keys() | (candidates & left_open)
     return {
         "results": str(results),
         "counts": {
@@ -61,7 +65,10 @@ def status(results: Path) -> dict[str, Any]:
             **({"invalid": len(untrusted)} if untrusted else {}),
             "running": len(held),
             "lost": len(holders) - len(held),
-            "to train": sum(one["phase"] == "train" and not one["stopped"] for one in waiting),
+            "to tune": sum(one["tunes"] and not one["stopped"] for one in waiting),
+            "to train": sum(
+                one["phase"] == "train" and not (one["tunes"] or one["stopped"]) for one in waiting
+            ),
             "to time": sum(one["phase"] == "throughput" and not one["stopped"] for one in waiting),
             "not started after a failure": sum(one["stopped"] for one in waiting),
         },
@@ -98,6 +105,8 @@ def _running(job: Job, holder: Holder) -> dict[str, Any]:
     return {
         **_named(job.label, job.trial.to_json(), job.key),
         "phase": "train" if training else "throughput",
+        "tunes": job.trial.tunes,
+        "settings": dict(job.settings),
         "where": printable(holder.name),
         **said,
         "last_beat": round(max(0.0, holder.age), 1),
@@ -111,8 +120,15 @@ def _running(job: Job, holder: Holder) -> dict[str, Any]:
 
 def _open(job: Job, stopped: bool) -> dict[str, Any]:
     """A trial that nobody holds. stopped: it isn't started any more, for another of its plan has failed."""
-    named = _named(job.label, job.trial.to_json(), job.key)
-    return {**named, "phase": job.phase, "lost_on": lost_on(job.folder), "stopped": stopped}
+    return {
+        **_named(job.label, job.trial.to_json(), job.key),
+        "phase": job.phase,
+        "tunes": job.trial.tunes,
+        "settings": dict(job.settings) if not is_waiting(job) else {},
+        "waits": is_waiting(job),  # for its tuning trials
+        "lost_on": lost_on(job.folder),
+        "stopped": stopped,
+    }
 
 
 def _untimed(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
@@ -125,7 +141,8 @@ def _untimed(jobs: Iterable[Job]) -> Iterable[dict[str, Any]]:
 
 def _failed(record: Record) -> dict[str, Any]:
     named = _named(record["label"], record["trial"], record["key"])
-    return {**named, "status": record["status"], "reason": record["reason"]}
+    tunes = {"tunes": is_tuning(record["trial"]), "settings": dict(tries_of(record))}
+    return {**named, **tunes, "status": record["status"], "reason": record["reason"]}
 
 
 def _named(label: str, trial: Mapping[str, Any], key: str) -> dict[str, Any]:

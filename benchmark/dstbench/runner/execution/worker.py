@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,8 @@ import psutil
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
+from dstbench.results.tuning import TRIES, TUNED, Settings, Tuning
+from dstbench.runner.execution.decision import decided, nothing_trained, says
 from dstbench.runner.execution.lease import Lease, acquire, renewed
 from dstbench.runner.execution.log import last_words
 from dstbench.runner.execution.losses import forget, given_up
@@ -26,15 +28,16 @@ from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
 from dstbench.runner.execution.tasks import load_task as load_task
 from dstbench.runner.failures import LOG as LOG
 from dstbench.runner.failures import ending, failure
+from dstbench.runner.matrix.planned import Tuned
 from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import fence
 from dstbench.runner.trial.fence import LeaseLost
 from dstbench.runner.trial.interruption import Interrupted
 
-DONE, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 73, 74, 75
-"""What ``work`` returns: the record is there; the disk is full, and the trial stays open; it was asked to stop and
-can go on; another process holds it."""
+DONE, NOTED, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 72, 73, 74, 75
+"""What ``work`` returns: the record is there; it was, and says now how its settings were chosen; the disk is full,
+and the trial stays open; it was asked to stop and can go on; another process holds it."""
 _BRIEFLY = 5.0
 """Seconds for which a scheduler waits for room: meanwhile it looks after no other trial."""
 CONTENDED = 0.2
@@ -59,6 +62,13 @@ class Job:
     replaces: str | None = None  # the checksum of the only record that this one may replace; None: of any
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what the record says of its matrix
     stops_with: str | None = None  # once a job with this word has failed, no other one with it is started
+    settings: Settings = field(default_factory=dict)  # of a grid, that its trial trains with
+    tuned: Tuned | None = None  # what decides whether it is wanted
+
+    @property
+    def place(self) -> str:
+        """Its key; of a candidate the one that stands for all of them, of which one is run."""
+        return self.key if self.tuned is None else self.tuned.place
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,8 @@ class Event:
 
 
 def work(job: Job, threads: int, lease: Lease | None = None) -> int:
-    """Run one job unless it is done or held elsewhere; returns DONE, ELSEWHERE or, if it was asked to stop and can go
-    on later, INTERRUPTED. A process that ends before this returns has died, whatever its exit code.
+    """Run one job unless it is done or held elsewhere; returns DONE, NOTED, ELSEWHERE or, if it was asked to stop and
+    can go on later, INTERRUPTED. A process that ends before this returns has died, whatever its exit code.
 
     threads: those of the machine that are this job's. lease: of the trial, where another process renews it; else it
     is taken, renewed and given back here.
@@ -96,8 +106,10 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
     """Do a job. Nothing is written once the lease is another's."""
     fence.guard(lease.scratch)
     try:
+        if is_waiting(job):
+            return ELSEWHERE
         if is_open(job):
-            _do(job, threads)
+            return _do(job, threads)
     except LeaseLost:
         return ELSEWHERE
     except Interrupted:
@@ -112,16 +124,22 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
     return DONE
 
 
-def _do(job: Job, threads: int) -> None:
+def _do(job: Job, threads: int) -> int:
     if job.phase == "throughput":
         _measure(job, threads)
-        return
+        return DONE
     steadily(lambda: fence.check(job.folder))
+    tuning = tuning_of_job(job)
+    if tuning is not None and (record := _kept(job)) is not None:
+        _publish({**record, "provenance": {**record["provenance"], TUNED: tuning.to_json()}}, job.folder)
+        return NOTED
     if is_there(job.folder / FILE):
         forget(job.folder)
         steadily(lambda: (job.folder / FILE).unlink(missing_ok=True))
-    _publish(_attempt(job, threads), job.folder)
+    end = tuning and nothing_trained(tuning)
+    _publish(_named(job, ending(*end, "tune")) if end else _attempt(job, threads), job.folder)
     forget(job.folder)
+    return DONE
 
 
 def _publish(record: Mapping[str, Any], folder: Path) -> None:
@@ -133,18 +151,57 @@ def _publish(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def is_open(job: Job) -> bool:
-    """Whether a job is left to do: its trial has no result, or only one that is to be replaced; or a good one that
-    lacks its throughput, which no worker was lost to again and again. A result that can't be trusted stands."""
+    """Whether a job is left to do: its trial has no result, or only one that is to be replaced, or that doesn't say
+    how its settings were chosen; or a good one that lacks its throughput, which no worker was lost to again and
+    again. A result that can't be trusted stands, and what tuning passed over needs none."""
+    tuning = tuning_of_job(job)
+    wanted = tuning is None or tuning.is_mine
     if not is_there(job.folder / FILE):
-        return job.phase == "train"
+        return job.phase == "train" and wanted
     record = read_record(job.folder)
     if not isinstance(record, dict):
         return False
-    named = job.replaces == record["checksum"]
+    if job.phase == "train" and tuning is not None and not says(record, tuning):
+        return True
+    if not wanted:
+        return False
     if job.phase == "train":
-        return record["status"] in job.retry and (named or job.replaces is None)
+        return _is_replaced(job, record)
+    named = job.replaces == record["checksum"]
     wanted = record["status"] == "ok" and (named or not record["measures"].get("throughput"))
     return wanted and given_up(job.folder) is None
+
+
+def tuning_of_job(job: Job) -> Tuning | None:
+    """What the tuning trials of a job came to; None while that isn't known, or where there are none."""
+    return None if job.tuned is None else decided(job.folder.parents[1], job.tuned)
+
+
+def is_waiting(job: Job) -> bool:
+    """Whether it isn't decided yet if a job is wanted."""
+    return job.tuned is not None and tuning_of_job(job) is None
+
+
+def is_passed_over(job: Job) -> bool:
+    """Whether another candidate was chosen in a job's place."""
+    return (tuning := tuning_of_job(job)) is not None and not tuning.is_mine
+
+
+def once_each(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs without the candidates of which another one counts already: one of them is run."""
+    return list({(job.phase, job.place): job for job in reversed(list(jobs))}.values())[::-1]
+
+
+def _is_replaced(job: Job, record: Record) -> bool:
+    """Whether a trained trial is to be trained again."""
+    return record["status"] in job.retry and job.replaces in (None, record["checksum"])
+
+
+def _kept(job: Job) -> Record | None:
+    """The record of a trained trial that isn't trained again, wherever its settings were chosen."""
+    record = read_record(job.folder) if is_there(job.folder / FILE) else None
+    wanted = isinstance(record, dict) and (is_passed_over(job) or not _is_replaced(job, record))
+    return record if isinstance(record, dict) and wanted else None
 
 
 def record_death(
@@ -260,5 +317,10 @@ def _named(job: Job, record: Mapping[str, Any]) -> Record:
         "trial": job.trial.to_json(),
         "label": job.label,
         "control": job.control,
-        "provenance": {**job.provenance, **record.get("provenance", {})},
+        "provenance": {
+            **job.provenance,
+            **({TUNED: tuning.to_json()} if (tuning := tuning_of_job(job)) else {}),
+            **({TRIES: dict(job.settings)} if job.trial.tunes else {}),
+            **record.get("provenance", {}),
+        },
     }

@@ -8,15 +8,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from dstbench.errors import BadInput, nearest
 from dstbench.recipe import named
+from dstbench.results.labels import value_text
 from dstbench.results.printable import shown
-from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Spec, check_finite
+from dstbench.results.tuning import Scalar
+from dstbench.runner.matrix.axes import AXES, CONTROLS, Axes, Seed, Spec, check_finite
 from dstbench.runner.matrix.matching import listed, listed_or_none
 from dstbench.runner.matrix.overrides import apply_settings
 from dstbench.runner.matrix.quantities import bytes_of, seconds
+from dstbench.runner.matrix.start import Start, written
 from dstbench.runner.matrix.validation import Frozen, unusable, validated
 from dstbench.runner.matrix.yaml import read_document
 
@@ -158,6 +161,66 @@ class Budget(Frozen):
     tuning: str = "none: every method runs with the settings given here"
 
 
+Grid = dict[str, tuple[Scalar, ...]]
+"""Setting of the training -> the values that are tried of it."""
+Scalars = Annotated[tuple[Any, ...], BeforeValidator(listed), Field(min_length=1, max_length=100)]
+
+
+class Tune(Frozen):
+    """Settings of the training that are chosen on validation data before the seeds run, with the same budget for
+    every method and control: ``{lr: [0.1, 0.03, 0.01]}``. Never part of a key: what was chosen is."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Scalars] = Field(init=False)
+
+    seeds: Annotated[tuple[Seed, ...] | None, BeforeValidator(listed_or_none)] = Field(
+        default=None, alias="seed", min_length=1
+    )  # that tune, or `seeds`; None: the first of the matrix
+    per: Annotated[tuple[Literal["method", "density", "model", "dataset"], ...], BeforeValidator(listed)] = (
+        "method",
+        "density",
+    )  # each has a choice of its own; each model and data set always has
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            raise ValueError("expected settings with the values to try, such as `{lr: [0.1, 0.03, 0.01]}`")
+        if "seeds" not in said:
+            return said
+        if "seed" in said:
+            raise ValueError("expected `seed` or `seeds`, got both")
+        return {"seed" if name == "seeds" else name: value for name, value in said.items()}
+
+    @model_validator(mode="after")
+    def _is_grid(self) -> Tune:
+        if not self.grid:
+            raise ValueError("expected a setting of the training to tune, such as `lr: [0.1, 0.03, 0.01]`")
+        for name, values in self.grid.items():
+            if name in Training.model_fields and name not in TUNABLE:
+                raise ValueError(f"{name}: has several values, and can't be tuned")
+            if name not in TUNABLE:
+                raise ValueError(f"{name}: unknown setting of the training{nearest(name, TUNABLE)}")
+            for value in values:
+                if not isinstance(value, str | int | float | None):
+                    raise ValueError(f"{name}: expected numbers, texts or truth values, got {shown(value)}")
+            check_finite(values, name)
+            if twice := next((value for i, value in enumerate(values) if value in values[:i]), None):
+                raise ValueError(f"{name}: {shown(twice)} is there twice")
+        if self.seeds and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected different ones, got {list(self.seeds)}")
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        """The settings with the values that are tried, all combinations of them."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+TUNABLE = tuple(name for name in Training.model_fields if name not in ("milestones", "betas"))
+"""The settings that are one value."""
+
+
 class Override(Frozen):
     """Settings that some cells need: ``{when: {model: vgg}, set: {training.lr: 0.05}}``."""
 
@@ -179,9 +242,11 @@ class Matrix(Frozen):
     axes: Axes
     controls: Annotated[tuple[Spec, ...], BeforeValidator(listed)] = CONTROLS
     training: Training
+    start: Annotated[Start | None, BeforeValidator(written)] = None  # weights before masks; None: fresh ones
     dense_layers: Names = ()  # glob patterns: layers left out of the budget
     measure: Measure = Field(default_factory=Measure)
     budget: Budget = Field(default_factory=Budget)
+    tune: Tune | None = None  # settings that are chosen on validation data first
     executor: Spec = "local"  # what runs the trials, with its parameters: never part of a key
     on_error: OnError = "continue"  # or "stop": no trial is started after one that fails. Not part of a key
     include: Annotated[tuple[Where, ...], BeforeValidator(listed)] = RULES
@@ -195,6 +260,36 @@ class Matrix(Frozen):
                 if axis not in AXES:
                     raise ValueError(f"{path}: unknown axis {axis!r}{nearest(axis, AXES)}")
         return self
+
+    @model_validator(mode="after")
+    def _tuned_or_set(self) -> Matrix:
+        for i, override in enumerate(self.overrides):
+            for name in override.set:
+                if self.tune and name.removeprefix("training.") in self.tune.grid:
+                    raise ValueError(
+                        f"overrides[{i}].set: {name} is tuned for every method alike, and can't be set for some"
+                    )
+        return self
+
+    @property
+    def tuning(self) -> str:
+        """What was spent on choosing settings, for people; what the budget says of other settings goes with it."""
+        own = self.budget.tuning
+        if self.tune is None:
+            return own
+        values = [f"{name} of {', '.join(map(value_text, them))}" for name, them in self.tune.grid.items()]
+        per = [name for name in self.tune.per if name in ("method", "density")]
+        seeds = self.tuning_seeds
+        said = (
+            f"{' x '.join(values)}, on validation data of seed{'s' * (len(seeds) > 1)} "
+            f"{', '.join(map(str, seeds))}, for each {', '.join(('model', 'data set', *per))}, controls included"
+        )
+        return said if own.startswith("none") else f"{said}; {own}"
+
+    @property
+    def tuning_seeds(self) -> tuple[int, ...]:
+        """The seeds whose trainings choose settings."""
+        return (self.tune and self.tune.seeds) or self.axes.seed[:1]
 
     @property
     def conditions(self) -> list[tuple[str, Where]]:

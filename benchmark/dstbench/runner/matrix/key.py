@@ -8,6 +8,7 @@ from typing import Any
 
 from dstbench.recipe import Spec
 from dstbench.registration.choice import Choice
+from dstbench.registration.parameters import INSIDE
 from dstbench.results.record import canonical
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
@@ -16,7 +17,7 @@ Choose = Callable[[str, Spec], Choice]
 
 def trial_key(trial: TrialSpec, choose: Choose) -> str:
     """sha256, hex, of a trial's canonical configuration and its components' own versions. How its speed is
-    measured is no part of it.
+    measured is no part of it, nor where the file is that it starts from.
 
     choose: ``registry.choose``, or one that remembers what it said.
     """
@@ -24,6 +25,8 @@ def trial_key(trial: TrialSpec, choose: Choose) -> str:
     components = {kind: _identity(choice.versions) for kind, choice in choices.items()}
     revision = choices["dataset"].component.metadata.get("revision")
     identity = {name: value for name, value in trial.to_json().items() if name != "measure"}
+    if trial.start is not None:
+        identity["start"] = trial.start.identity
     return digest({"trial": identity, "components": {**components, "dataset_revision": revision}})
 
 
@@ -36,7 +39,7 @@ def digest(content: Mapping[str, Any]) -> str:
 def _identity(versions: Mapping[str, Any]) -> dict[str, Any]:
     """Without the distribution's version: a release that changes no component keeps every key."""
     kept: dict[str, Any] = {"name": versions["name"], "version": versions["version"]}
-    return {**kept, "share": _identity(versions["share"])} if "share" in versions else kept
+    return kept | {piece: _identity(versions[piece]) for piece in INSIDE if piece in versions}
 
 
 def _numbers(value: Any) -> Any:

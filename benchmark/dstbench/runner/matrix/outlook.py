@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dstbench.errors import BadInput, Infeasible, in_a_line
 from dstbench.recipe import Clock
 from dstbench.registration.registry import Registry
+from dstbench.results.labels import spec_text
 from dstbench.results.record import canonical
 from dstbench.runner.matrix.planned import PlannedTrial
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -42,6 +43,7 @@ class Outlook:
         self._profiles: dict[str, Profile] = {}
         self._updates: dict[str, int] = {}
         self._said: dict[str, Mapping[str, Any]] = {}  # of a data set at its parameters
+        self._fitting: set[str] = set()  # networks with what they start from
         self._bounds: dict[str, tuple[dict[str, int], dict[str, int]]] = {}  # least and most weights by layer
 
     def profile(self, trial: TrialSpec) -> Profile | None:
@@ -66,6 +68,22 @@ class Outlook:
 
         task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
         return task.sample(shape, classes)
+
+    def check_start(self, trial: TrialSpec) -> None:
+        """Raise BadInput, naming the entries, where what a trial starts from isn't of its network, as far as that
+        shows without its data and without fetching anything."""
+        from dstbench.runner.matrix.start_fit import check_fit, entries_ahead, needed_by
+
+        shape, classes = self.declared(trial, "input_shape"), self.declared(trial, "num_classes")
+        if trial.start is None or shape is None or classes is None:
+            return
+        name = canonical([trial.model, shape, classes, trial.start.model_dump()])
+        if name not in self._fitting and (given := entries_ahead(trial.start, tuple(shape))) is not None:
+            network = self._registry.build("model", trial.model)(
+                num_classes=classes, input_shape=tuple(shape)
+            )
+            check_fit(given, needed_by(network), trial.start, spec_text(trial.model))
+        self._fitting.add(name)
 
     def samples_per_entry(self, trial: TrialSpec) -> int:
         """How many samples an evaluation counts in one entry: 1 of an image, the tokens of a window of a text."""
@@ -149,7 +167,7 @@ class Outlook:
             "are needed to compare methods (train longer, or set a smaller delta_t)"
             for count, names in sorted(few.items())
         ]
-        return tuple(notes)
+        return (*notes, *_anew(trials))
 
     def disk(self, trial: TrialSpec) -> float | None:
         """Bytes of a finished trial: float32 weights, packed masks, texts."""
@@ -208,6 +226,16 @@ def _count_updates(schedule: Any, density: float, total: int, per_epoch: int) ->
         if updates == FEW_UPDATES:
             break
     return updates
+
+
+def _anew(trials: Sequence[PlannedTrial]) -> list[str]:
+    """Which controls have fresh weights where all others start from some."""
+    sources = {t.trial.start.source for t in trials if t.trial.start is not None}
+    narrow = {t.label for t in trials if t.trial.recipe.narrow} if sources else set()
+    if not narrow:
+        return []
+    what = _some(sorted(sources))
+    return [f"{_some(sorted(narrow))} has fresh weights: {what} doesn't fit a narrower network"]
 
 
 def _some(names: Sequence[str]) -> str:

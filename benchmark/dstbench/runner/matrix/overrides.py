@@ -10,14 +10,16 @@ from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
 from dstbench.results.printable import shortened, shown
 from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
 from dstbench.runner.matrix.matching import listed, same
+from dstbench.runner.matrix.start import changed, written
 from dstbench.runner.matrix.yaml import MOST_NODES, parse_yaml
 
 _SECTIONS = ("training", "measure", "budget")
+_TUNE = "tune"
 _LISTS = ("controls", "dense_layers", "include", "exclude")
 
 Document = dict[str, Any]
@@ -69,6 +71,9 @@ def apply_settings(
     - ``grow=random,gradient`` replaces an axis (values are YAML; commas separate them);
     - ``schedule.delta_t=5`` sets a parameter of every component on that axis;
     - ``training.epochs=3``, ``measure.throughput=false``, ``budget.trial_seconds=60``: those sections;
+    - ``tune.lr=0.1,0.03``: the values that are tried of a setting; one that is set (``training.lr=0.1``) is no longer
+      tuned, and after ``tune=`` none is;
+    - ``start=timm:resnet18``, ``start.path=weights.safetensors``: what trials start from;
     - ``controls=`` (nothing after ``=``) empties a list or takes an axis away.
 
     What the file excludes or overrides for values that are no longer on an axis goes with them. Raises BadInput
@@ -97,7 +102,7 @@ def apply_settings(
 def _recipes_meant(document: Mapping[str, Any], settings: Sequence[Setting]) -> bool:
     """Whether strategies are settings of recipes: recipes are named beside them, or are all that the file has."""
     axes = document.get("axes")
-    crossed = isinstance(axes, dict) and any(axes.get(axis) for axis in STRATEGIES)
+    crossed = isinstance(axes, dict) and any(axes.get(axis) for axis in PARTS)
     return not crossed or any(setting.replaces and setting.head == "recipe" for setting in settings)
 
 
@@ -106,7 +111,7 @@ def _of_recipes(document: Mapping[str, Any], settings: Sequence[Setting]) -> lis
     if not document.get("axes") or not _recipes_meant(document, settings):
         return []
     replaced = {setting.head for setting in settings if setting.replaces}
-    return [s for s in settings if s.parameter and s.head in STRATEGIES and s.head not in replaced]
+    return [s for s in settings if s.parameter and s.head in PARTS and s.head not in replaced]
 
 
 def _choose_methods(
@@ -120,10 +125,10 @@ def _choose_methods(
     in those that are its controls too; else it leaves the file's recipes out.
     """
     named_axes = {setting.name for setting in settings}
-    changes = {axis: axes[axis] for axis in STRATEGIES if axis in named_axes and axes.get(axis)}
+    changes = {axis: axes[axis] for axis in PARTS if axis in named_axes and axes.get(axis)}
     if axes.get("recipe") and recipes_meant:
         if changes or "recipe" in named_axes:
-            for axis in STRATEGIES:
+            for axis in PARTS:
                 axes.pop(axis, None)
         if changes:
             axes["recipe"] = _varied(axes["recipe"], changes, spared)
@@ -196,17 +201,48 @@ def _apply(document: Document, setting: Setting, known: Sequence[str]) -> None:
     """Apply one setting as it stands."""
     if setting.head in _SECTIONS and setting.parameter:
         _section(document, setting.head, setting)[setting.parameter] = setting.value
+        if setting.head == "training":
+            _without(document, setting.parameter)
+    elif setting.head == _TUNE:
+        _tune(document, setting)
     elif setting.head in AXES and setting.parameter:
         _set_parameter(_section(document, "axes", setting), setting)
     elif setting.name in AXES:
         _section(document, "axes", setting)[setting.name] = setting.values or None
+    elif setting.head == "start":
+        document["start"] = _started(document.get("start"), setting)
     elif setting.name in _LISTS:
         document[setting.name] = setting.values
     else:
         inside = [option for option in known if option.rpartition(".")[2] == setting.name]
-        names = [*AXES, *_LISTS, *known]
+        names = [*AXES, *_LISTS, _TUNE, "start", *known]
         hint = f"; did you mean {inside[0]!r}?" if inside else nearest(setting.name, names)
         raise BadInput(f"-S {setting.text}: unknown name {shown(setting.name)}{hint}")
+
+
+def _tune(document: Document, setting: Setting) -> None:
+    """Replace the values that are tried of one setting, or tune nothing."""
+    if setting.parameter and setting.written.strip():
+        values, section = setting.values, _section(document, _TUNE, setting)
+        if setting.parameter in ("seed", "seeds"):
+            section.pop("seed", None)
+            section.pop("seeds", None)
+        section[setting.parameter] = values[0] if len(values) == 1 else values
+    elif setting.parameter:
+        _without(document, setting.parameter)
+    elif setting.written.strip():
+        raise BadInput(f"-S {setting.text}: expected a setting to tune, such as tune.lr=0.1,0.03")
+    else:
+        document.pop(_TUNE, None)
+
+
+def _without(document: Document, name: str) -> None:
+    """Tune a setting no longer; nothing, where it was the last one."""
+    tuned = document.get(_TUNE)
+    if isinstance(tuned, dict):
+        tuned.pop(name, None)
+        if not tuned.keys() - {"seed", "seeds", "per"}:
+            document.pop(_TUNE)
 
 
 def _set_parameter(axes: dict[str, Any], setting: Setting) -> None:
@@ -216,6 +252,16 @@ def _set_parameter(axes: dict[str, Any], setting: Setting) -> None:
         raise _without_components(setting)
     value = setting.value
     axes[setting.head] = [{**named(spec), setting.parameter: value} for spec in listed(specs)]
+
+
+def _started(before: Any, setting: Setting) -> Any:
+    """What trials start from, set as a whole or in one of its parameters."""
+    if not setting.parameter:
+        return setting.value
+    start = written(before or {})
+    if not isinstance(start, Mapping):
+        raise BadInput(f"-S {setting.text}: start: expected a mapping in the file, got {shown(start)}")
+    return changed(start, {setting.parameter: setting.value})
 
 
 def _without_components(setting: Setting) -> BadInput:

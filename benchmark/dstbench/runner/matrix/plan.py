@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Normal, Recipe, Spec, named
+from dstbench.hookspecs import PARTS, STRATEGIES
+from dstbench.recipe import Normal, Recipe, Spec, named, parts_of
 from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
@@ -16,10 +17,12 @@ from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import COMPONENTS
 from dstbench.runner.matrix.cells import Cell, cells
 from dstbench.runner.matrix.config import LR_SCHEDULES, OPTIMIZERS, Matrix, Measure, Training
+from dstbench.runner.matrix.grids import group_of, points, tuned
 from dstbench.runner.matrix.key import trial_key
 from dstbench.runner.matrix.matching import matches
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.planned import Plan, PlannedTrial
+from dstbench.runner.matrix.start import Start, changed, pinned
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.matrix.validation import validated
 
@@ -54,16 +57,42 @@ def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
         known = unique.get(trial.key)
         unique[trial.key] = replace(known, control=known.control or trial.control) if known else trial
     trials = [replace(trial, skip=ahead.infeasible(trial.trial)) for trial in unique.values()]
-    return Plan(matrix, tuple(trials), excluded, len(kept) - len(trials), ahead.notes(trials))
+    _check_validation(matrix, trials, ahead)
+    for trial in trials:
+        if trial.skip is None:
+            ahead.check_start(trial.trial)
+    decided, tuning = tuned(trials, matrix, resolver.key)
+    return Plan(matrix, decided, excluded, len(kept) - len(trials), ahead.notes(trials), tuning=tuning)
+
+
+def _check_validation(matrix: Matrix, trials: Sequence[PlannedTrial], ahead: Outlook) -> None:
+    """Refuse to tune on data that is known to have no validation split."""
+    for trial in trials if matrix.tune else ():
+        if ahead.declared(trial.trial, "validation_images") == 0:
+            raise BadInput(f"{matrix.name}: {without_validation(trial.trial.dataset)}")
+
+
+def without_validation(dataset: Spec) -> str:
+    """Why nothing can be tuned on a data set."""
+    return (
+        f"tune: the data set {spec_text(dataset)} has no validation split to choose settings on, and test data is "
+        "never chosen by: give it one (`validation`), or leave `tune` out"
+    )
 
 
 def _check_size(matrix: Matrix) -> None:
     """Raise BadInput, with the numbers, where a matrix has more cells, or more rules for them, than is meant."""
+    tries = prod(map(len, matrix.tune.grid.values())) * len(matrix.tuning_seeds) if matrix.tune else 0
     cells, rules = matrix.axes.cells, len(matrix.conditions)
     said = "if that is meant, say so with --yes (yes=True)"
     if cells > MOST_CELLS:
         raise BadInput(
             f"{matrix.name}: {cells:,} cells ({_lengths(matrix)}), more than {MOST_CELLS:,}: {said}"
+        )
+    if cells * tries > MOST_CELLS:
+        raise BadInput(
+            f"{matrix.name}: {cells:,} cells with {tries:,} trainings each to tune them, more than {MOST_CELLS:,}: "
+            f"{said}"
         )
     if cells * rules > MOST_MATCHES:
         raise BadInput(
@@ -86,7 +115,9 @@ class _Resolver:
         self._registry = registry
         self._training = matrix.training.model_dump()
         self._measure = matrix.measure.model_dump()
+        self._points = points(matrix.tune.grid if matrix.tune else {})
         self._choices: dict[str, Choice] = {}
+        self._starts: dict[str, Start | None] = {}  # by what overrides change
 
     def check(self) -> None:
         """Resolve every name on every axis, so that an error says where it is; raise them all at once."""
@@ -125,23 +156,49 @@ class _Resolver:
             self._normal(kind, _with(cell.axes[kind], settings.get(kind, {})))
             for kind in ("model", "dataset")
         )
-        training = validated(Training, {**self._training, **settings.get("training", {})}, label)
-        trial = TrialSpec(
-            model,
-            dataset,
-            1.0 if recipe.dense else cell.axes["density"],
-            cell.axes["seed"],
-            recipe,
-            training.extended(recipe.multiplier),
-            validated(Measure, {**self._measure, **settings.get("measure", {})}, label),
+        base = {**self._training, **settings.get("training", {})}
+        start = None if recipe.narrow else self._start(settings.get("start", {}), label)
+        trainings = [validated(Training, {**base, **point}, label) for point in self._points]
+        first, *others = (
+            TrialSpec(
+                model,
+                dataset,
+                1.0 if recipe.dense else cell.axes["density"],
+                cell.axes["seed"],
+                recipe,
+                training.extended(recipe.multiplier),
+                validated(Measure, {**self._measure, **settings.get("measure", {})}, label),
+                start=start,
+            )
+            for training in trainings
         )
-        return PlannedTrial(trial_key(trial, self._choose), trial, label, control)
+        tune = self._matrix.tune
+        return PlannedTrial(
+            self.key(first), first, label, control, settings=self._points[0],
+            group=group_of(first, tune.per) if tune else "",
+            others=tuple((self.key(other), other) for other in others),
+        )  # fmt: skip
+
+    def key(self, trial: TrialSpec) -> str:
+        """A trial's key."""
+        return trial_key(trial, self._choose)
+
+    def _start(self, changes: Mapping[str, Any], label: str) -> Start | None:
+        """What a trial starts from: as the matrix has it, with what overrides set."""
+        own = self._matrix.start
+        name = repr(changes)
+        if name not in self._starts:
+            settings = changed({} if own is None else own.model_dump(exclude_unset=True), changes)
+            self._starts[name] = pinned(validated(Start, settings, f"{label}: start")) if settings else None
+        return self._starts[name]
 
     def _recipe(self, cell: Cell, settings: Settings) -> tuple[Recipe, str, str | None]:
         """A cell's method with its parts in canonical form, its label, and which control it is."""
         if "recipe" not in cell.axes:
-            recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in STRATEGIES}), settings)
-            shown = STRATEGIES if len(self._matrix.axes.schedule or ()) > 1 else STRATEGIES[:-1]
+            recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in PARTS}), settings)
+            axes = self._matrix.axes
+            shown: tuple[str, ...] = STRATEGIES if len(axes.schedule or ()) > 1 else STRATEGIES[:-1]
+            shown += ("values",) if "values" in parts_of(recipe) else ()
             return recipe, " · ".join(spec_text(getattr(recipe, kind)) for kind in shown), None
         choice = self._choose("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
         normal, control = choice.normal, choice.component.metadata.get("control")
@@ -153,10 +210,11 @@ class _Resolver:
 
     def _resolved(self, recipe: Recipe, settings: Settings) -> Recipe:
         """A recipe with its parts in canonical form, and the layers that the matrix keeps dense."""
-        parts = {
-            kind: self._normal(kind, _with(getattr(recipe, kind), settings.get(kind, {})))
-            for kind in STRATEGIES
+        parts: dict[str, Spec] = {
+            kind: self._normal(kind, _with(getattr(recipe, kind), settings.get(kind, {}))) for kind in PARTS
         }
+        if parts["values"] == {"name": "keep"}:  # said as a recipe has it: records say nothing of it
+            parts["values"] = Recipe().values
         return recipe.but(
             **parts, dense_layers=tuple(sorted({*recipe.dense_layers, *self._matrix.dense_layers}))
         )
@@ -178,7 +236,7 @@ class _Resolver:
 _NO_CONTROL = ("schedule", "dense", "narrow")
 """Fields of a recipe that make another method of a control: a static one that moves."""
 
-_SECTIONS = ("training", "measure", *COMPONENTS)
+_SECTIONS = ("training", "measure", "start", *COMPONENTS)
 
 
 def check_timm_names(training: Training) -> None:

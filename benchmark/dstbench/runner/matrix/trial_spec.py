@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Normal, Recipe, named, recipe_of
+from dstbench.recipe import Normal, Recipe, named, parts_of, recipe_of
+from dstbench.results.tuning import is_tuning
 from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.validation import validated
 
 
@@ -23,12 +24,21 @@ class TrialSpec:
     recipe: Recipe  # the components in canonical form
     training: Training  # extended already, where the recipe has a multiplier
     measure: Measure = field(default_factory=Measure)
+    evaluated: Literal["test", "validation"] = (
+        "test"  # validation: to choose settings by, and never on test data
+    )
+    start: Start | None = None  # weights before there are masks; None: as the seed initialises them
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it is there to choose settings by."""
+        return self.evaluated == "validation"
 
     @property
     def components(self) -> dict[str, Normal]:
         """Kind -> component: the model, the data set, and the strategies of a training that has masks."""
         strategies = (
-            {} if self.recipe.dense else {kind: named(getattr(self.recipe, kind)) for kind in STRATEGIES}
+            {} if self.recipe.dense else {kind: named(spec) for kind, spec in parts_of(self.recipe).items()}
         )
         return {"model": self.model, "dataset": self.dataset, **strategies}
 
@@ -43,6 +53,8 @@ class TrialSpec:
             recipe_of(trial["recipe"]),
             validated(Training, trial["training"], "training"),
             validated(Measure, trial.get("measure", {}), "measure"),
+            "validation" if is_tuning(trial) else "test",
+            validated(Start, trial["start"], "start") if trial.get("start") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -66,4 +78,6 @@ class TrialSpec:
             },
             "training": self.training.model_dump(mode="json", exclude_defaults=True),
             "measure": self.measure.model_dump(mode="json", exclude_defaults=True),
+            **({"evaluated": self.evaluated} if self.tunes else {}),
+            **({"start": self.start.model_dump(mode="json", exclude_defaults=True)} if self.start else {}),
         }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dstbench.api import DataUnavailable
 from dstbench.core.cost.cost import Cost, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
@@ -22,9 +23,10 @@ from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.feeding import Data, fingerprint
 from dstbench.runner.trial.loop import evaluate, train
-from dstbench.runner.trial.measures import sparsity, test_figures, validation_key
+from dstbench.runner.trial.measures import ranked_by, sparsity, test_figures, validation_key
 from dstbench.runner.trial.optimization import memory_format
 from dstbench.runner.trial.running import CURVE, RunningTrial
+from dstbench.runner.trial.started import fetched
 from dstbench.runner.trial.trial import build_trial, example_batch, run_trial
 
 LARGEST = 2**33
@@ -71,6 +73,7 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
         {
             **{name: found[name] for name in _OF_MASKS},
             "layers": layers,
+            "live_channels": mine.live,
             "convention": own.convention,
             "inference_flops": own.inference_flops,
             "dense_inference_flops": whole.inference_flops,
@@ -86,13 +89,14 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
 def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
     """The metrics of the checkpoint in ``folder``, and what follows from the data's size."""
     with tempfile.TemporaryDirectory() as scratch:
-        running = _built(blueprint, Path(scratch), data)
+        trial = replace(blueprint.trial, start=None)  # the checkpoint's weights take their place
+        running = _built(replace(blueprint, trial=trial), Path(scratch), data)
         loaded = running.data
         model, _ = _network(blueprint, folder, loaded.input_shape, loaded.num_classes)
         model.to(running.accelerator.device).to(memory_format=memory_format(running.training))
         running = replace(running, model=model)
         task, shape, classes = blueprint.task, loaded.input_shape, loaded.num_classes
-        found = evaluate(running, loaded.test)
+        tested = None if blueprint.trial.tunes else evaluate(running, loaded.test)
         validation = evaluate(running, loaded.validation)[task.metric.key] if len(loaded.validation) else None
         training, recipe = blueprint.trial.training, blueprint.recipe
         per_epoch = len(running.batches) // training.gradient_accumulation
@@ -101,7 +105,7 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
         dense = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
         samples = steps * training.batch_size * training.gradient_accumulation
         figures = {
-            **test_figures(task, found),
+            **(ranked_by(task) if tested is None else test_figures(task, tested)),
             validation_key(task): validation,
             "steps": steps,
             "dense_training_flops": 3 * samples * dense.cost().inference_flops / recipe.multiplier,
@@ -121,7 +125,8 @@ def replayed(blueprint: Blueprint, data: Place, steps: int) -> Evidence:
         train(running)
         course = running.progress.course.measures()
         made = running.sparsifier.steps
-        return Evidence("replay", course, curve=_curve(Path(scratch)), steps=made)
+        origin = {} if running.started is None else {"start": running.started.provenance()}
+        return Evidence("replay", course, origin, curve=_curve(Path(scratch)), steps=made)
 
 
 def reproduced(blueprint: Blueprint, data: Place) -> Evidence:
@@ -134,7 +139,8 @@ def reproduced(blueprint: Blueprint, data: Place) -> Evidence:
         if record["status"] != "ok":
             raise BadInput(f"retraining ended {record['status']}: {record['reason']}")
         measures = {name: value for name, value in record["measures"].items() if name not in RESOURCES}
-        return Evidence("replay", measures, curve=_curve(folder), steps=measures["steps"])
+        origin = {name: value for name, value in record["provenance"].items() if name == "start"}
+        return Evidence("replay", measures, origin, curve=_curve(folder), steps=measures["steps"])
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,17 @@ class Place:
 def load(blueprint: Blueprint, data: Place) -> Data:
     """The data set. Raises DataUnavailable."""
     return blueprint.data(data.root, False)
+
+
+def missing_start(blueprint: Blueprint, data: Place) -> str | None:
+    """Why the weights that a trial starts from aren't to be had here; None where they are, or where it has none."""
+    if (start := blueprint.trial.start) is None:
+        return None
+    try:
+        fetched(start, data.root, False)
+    except (BadInput, DataUnavailable) as error:
+        return str(error)
+    return None
 
 
 def _network(

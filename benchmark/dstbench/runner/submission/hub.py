@@ -10,7 +10,7 @@ from typing import Any
 
 from dstbench import __version__
 from dstbench.errors import BadInput
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.labels import spec_text
@@ -18,6 +18,7 @@ from dstbench.results.measure_table import MEASURES
 from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import FILE, Record, read_trial
 from dstbench.results.table import CURVE
+from dstbench.results.tuning import is_tuning
 from dstbench.runner.submission import weights
 
 _TARGET = re.compile(r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
@@ -39,6 +40,8 @@ def write_model(submission: Path, target: str, out: Path, benchmark: str | None 
     record = read_trial(submission)
     if not isinstance(record, dict) or record["status"] != "ok":
         raise BadInput(f"FOLDER: expected a submission's folder, got {submission}: {_why(record)}")
+    if is_tuning(record["trial"]):
+        raise BadInput(f"FOLDER: {submission} was there to choose settings by: it has no figure of test data")
     if not (submission / weights.FILE).is_file():
         raise BadInput(f"FOLDER: {submission} has no {weights.FILE}: `dstbench results submit` makes it")
     _need_hub()
@@ -117,7 +120,7 @@ def _methods(record: Record) -> list[str]:
     recipe = record["trial"]["recipe"]
     return [
         f"{kind}:{re.sub(r'[^a-z0-9._-]', '-', str(named(recipe[kind])['name']).lower())}"
-        for kind in STRATEGIES
+        for kind in PARTS
         if recipe.get(kind)
     ]
 
@@ -134,7 +137,7 @@ def _text(record: Record, model: str) -> str:
         "seed": trial["seed"],
         f"{ranking.title}, test": f"{measures['top1']:.2f}"
         if ranking is TOP1
-        else f"{measures['score']:.4f}",
+        else f"{measures['score']:.4f} ({ranking.direction})",
         "training FLOPs against dense": measures.get("training_flops_ratio"),
         "inference FLOPs against dense": measures.get("inference_flops_ratio"),
         "active parameters": measures.get("active_parameters"),

@@ -9,13 +9,14 @@ from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Recipe, named
+from dstbench.hookspecs import PARTS, STRATEGIES
+from dstbench.recipe import Recipe, named, parts_of
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import shown
 from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import Record
+from dstbench.results.tuning import TUNED, tuning_of
 from dstbench.results.verdicts import Finding
 from dstbench.runner.matrix.key import digest, trial_key
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -29,13 +30,18 @@ _ON_THE_CURVE = ("r_s", "never_dropped", "bottom_previous")
 
 
 def contradictions(
-    record: Record, trial: TrialSpec, curve: Sequence[Mapping[str, Any]], registry: Registry
+    record: Record,
+    trial: TrialSpec,
+    curve: Sequence[Mapping[str, Any]],
+    registry: Registry,
+    per_input: int | None,
 ) -> Iterator[Finding]:
-    """Everything in a finished trial's record that can't be, from the record and its curve alone."""
-    for check in (_identity, _name, _ending, _sums):
+    """Everything in a finished trial's record that can't be, from the record and its curve alone; per_input: see
+    ``implausible``."""
+    for check in (_identity, _name, _ending, _tuned, _sums):
         yield from (Finding("record", *found) for found in check(record, trial, registry))
     yield from (Finding("record", *found) for found in _trajectory(record["measures"]))
-    yield from (Finding("record", *found) for found in implausible(record, trial, curve))
+    yield from (Finding("record", *found) for found in implausible(record, trial, curve, per_input))
     yield from (Finding("curve", *found) for found in _along(record["measures"], curve, trial.recipe.narrow))
 
 
@@ -64,7 +70,9 @@ def _name(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Foun
     """The label is one that this method has, and the control the one that the label is."""
     label, recipe = record["label"], trial.recipe
     whole = [spec_text(getattr(recipe, kind)) for kind in STRATEGIES]
-    if not recipe.dense and not recipe.narrow and label in (" · ".join(whole), " · ".join(whole[:-1])):
+    said = [spec_text(recipe.values)] if "values" in parts_of(recipe) else []
+    labels = (" · ".join([*whole, *said]), " · ".join([*whole[:-1], *said]))
+    if not recipe.dense and not recipe.narrow and label in labels:
         if record["control"] is not None:
             yield "control", "none: it is a method", shown(record["control"])
         return
@@ -88,7 +96,7 @@ def _is_of(recipe: Recipe, built: Recipe, label: str, registry: Registry) -> boo
     return built.dense or all(
         registry.normalise(kind, getattr(built, kind))["name"] == named(getattr(recipe, kind))["name"]
         or f"{kind}={named(getattr(recipe, kind))['name']}" in label
-        for kind in STRATEGIES
+        for kind in PARTS
     )
 
 
@@ -106,7 +114,9 @@ def _ending(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Fo
             yield f"measures.{name}", shown(expected), shown(measures[name])
     ranking = ranking_of(measures)
     score = "top1" if ranking is TOP1 else "score"
-    if measures.get(score) is None:
+    if trial.tunes:
+        yield from _unseen(measures, f"{score}_validation")
+    elif measures.get(score) is None:
         yield f"measures.{score}", "the metric on the test split", "none"
     elif ranking is not TOP1 and (measures.get("metrics") or {}).get(ranking.key) != measures["score"]:
         told = (measures.get("metrics") or {}).get(ranking.key)
@@ -114,6 +124,32 @@ def _ending(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Fo
     started, finished = (_time(provenance.get(name)) for name in ("started", "finished"))
     if started and finished and finished < started:
         yield "provenance.finished", "after it started", shown(provenance["finished"])
+
+
+def _unseen(measures: Mapping[str, Any], validation: str) -> Iterator[Found]:
+    """A trial that chooses settings has the metric on the validation split, and no figure of test data."""
+    if measures.get(validation) is None:
+        yield f"measures.{validation}", "the metric on the validation split", "none"
+    for name in ("top1", "loss", "score", "metrics"):
+        if measures.get(name) is not None:
+            yield f"measures.{name}", "none: it was there to choose settings by", shown(measures[name])
+
+
+def _tuned(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Found]:
+    """What a record says of how its settings were chosen agrees with itself and with the trial."""
+    said = record["provenance"].get(TUNED)
+    if said is None:
+        return
+    tuning = tuning_of(record)
+    if tuning is None:
+        yield f"provenance.{TUNED}", "candidates with their settings and scores", shown(said)
+        return
+    settings, chosen = tuning.candidates[tuning.mine].settings, tuning.to_json()["chosen"]
+    ours = {name: trial.training.model_dump(mode="json").get(name) for name in settings}
+    if digest(ours) != digest(settings):
+        yield f"provenance.{TUNED}.settings", shown(ours), shown(dict(settings))
+    if said.get("chosen") != chosen:
+        yield f"provenance.{TUNED}.chosen", shown(chosen), shown(said.get("chosen"))
 
 
 def _sums(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,17 @@ from dstbench.accel.throughput import PRECISIONS
 from dstbench.api import CLASSIFICATION, Batch, DataUnavailable, Recipe, Spec, Task
 from dstbench.core.engine.allocation import check_density
 from dstbench.core.network.ownership import budgeted_layers
+from dstbench.core.training.calibration import Calibration
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
 from dstbench.recipe import named
 from dstbench.registration.registry import Registry
+from dstbench.results.labels import spec_text
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial.feeding import Data
 from dstbench.runner.trial.small_dense import narrow
+from dstbench.runner.trial.started import Started, fetched, load_start
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,34 @@ class Blueprint:
         torch.manual_seed(self.trial.seed)
         return narrow(factory, num_classes, input_shape, target)
 
+    def started(
+        self, model: nn.Module, input_shape: tuple[int, ...], root: Path | None, download: bool
+    ) -> Started | None:
+        """Put the weights that the trial starts from into its model; None where it has none but its seed's. Raises
+        BadInput where they don't fit, DataUnavailable where they aren't here."""
+        start = self.trial.start
+        if start is None:
+            return None
+        return load_start(
+            start, model, spec_text(self.trial.model), input_shape, fetched(start, root, download)
+        )
+
     def sparsifier(
         self,
         model: nn.Module,
         optimizer: Any,
         steps_per_epoch: int,
         example_input: Tensor,
+        batches: Iterable[Batch] | None = None,
     ) -> Sparsifier:
-        """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision."""
+        """What trains the model, stored as the trial says; measured, where it must be, in the trial's precision.
+        batches: for an init that looks at some before training; else at ``example_input``, which it learns nothing
+        from.
+        """
+        if batches is None:
+            size, *shape = example_input.shape
+            _, targets = self.task.made_up(size, tuple(shape), 2)
+            batches = [(example_input, targets)]
         training = self.trial.training
         # the model is the narrower one already
         recipe = self.recipe.but(narrow=False, dense=True) if self.recipe.narrow else self.recipe
@@ -97,6 +122,7 @@ class Blueprint:
                 storage=training.storage,
                 example_input=example_input,
                 registry=self.registry,
+                calibration=Calibration(batches, self.task.loss),
             )
 
 
@@ -115,3 +141,11 @@ def load_data(registry: Registry, spec: Spec, data_root: str | Path | None, down
     except DataUnavailable as error:
         raise BadInput(f"dataset {named(spec)['name']!r}: {error}") from error
     return data
+
+
+def find_start(start: Start, data_root: str | Path | None, download: bool) -> None:
+    """Find, or download, what trials start from. Raises BadInput where it isn't here."""
+    try:
+        fetched(start, Path(data_root) if data_root else None, download)
+    except DataUnavailable as error:
+        raise BadInput(str(error)) from error

@@ -25,8 +25,10 @@ class Course:
     points: list[Waypoint] = field(default_factory=list)
 
     def begin(self, sparsifier: Sparsifier) -> None:
-        """The point before the first step: the initial masks, where they don't wait for a gradient."""
-        self.points.append({"step": 0, "loss": None, "masks": _masks(sparsifier)})
+        """The point before the first step: the initial masks, where they don't follow from gradients, which machines
+        of another kind round otherwise."""
+        masks = None if sparsifier.passes else _masks(sparsifier)
+        self.points.append({"step": 0, "loss": None, "masks": masks})
 
     def observe(self, sparsifier: Sparsifier, loss: Tensor) -> None:
         """Add a point where the step that was just made is to have one. ``loss``: of its last batch, float [].

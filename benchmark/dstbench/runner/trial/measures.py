@@ -19,21 +19,30 @@ from dstbench.runner.trial.exploration import Exploration, channel_statistics, p
 from dstbench.runner.trial.running import RunningTrial
 
 
-def final_measures(running: RunningTrial, figures: Mapping[str, float]) -> dict[str, Any]:
-    """The task's figures on the test split, sparsity, theoretical cost and resources of the final epoch."""
+def final_measures(running: RunningTrial, figures: Mapping[str, float] | None) -> dict[str, Any]:
+    """The task's figures on the test split, sparsity, theoretical cost and resources of the final epoch.
+
+    figures: None of a trial that chooses settings, which never sees test data.
+    """
     sparsifier, data = running.sparsifier, running.data
     check_budget(sparsifier)
     blueprint, shape, classes = running.blueprint, data.input_shape, data.num_classes
     sample = blueprint.sample(shape, classes)
-    my_count = counted(logical_model(running), sparsifier.masks, shape, example_input=sample)
-    full_count = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
-    mine, full = my_count.cost(), full_count.cost()
+    work = running.work  # what a network multiplies doesn't change while it trains
+    network = logical_model(running)
+    my_count = counted(network, sparsifier.masks, shape, example_input=sample, work=work)
+    if blueprint.recipe.narrow:
+        full_count = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
+    else:
+        full_count = counted(network, None, shape, example_input=sample, work=work)
+    mine, dense = my_count.cost(), full_count.cost()
     return {
-        **test_figures(running.task, figures),
+        **(ranked_by(running.task) if figures is None else test_figures(running.task, figures)),
         validation_key(running.task): running.progress.validation,
         "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
-        **sparsity(sparsifier, running.progress.exploration, mine, full),
-        **_flops(running, mine, full),
+        **sparsity(sparsifier, running.progress.exploration, mine, dense),
+        "live_channels": my_count.live,
+        **_flops(running, mine, dense),
         "flops_by_convention": _by_convention(running, my_count, full_count),
         "parameters": mine.parameters,
         "active_parameters": mine.active_parameters,
@@ -51,11 +60,18 @@ def test_figures(task: Task, figures: Mapping[str, float]) -> dict[str, Any]:
 
     Top-1 has a field of its own, for there were records before there were other tasks.
     """
+    if task.metric.key == TOP1.key:
+        return dict(figures)
+    return {**ranked_by(task), "score": figures[task.metric.key], "metrics": dict(figures)}
+
+
+def ranked_by(task: Task) -> dict[str, Any]:
+    """What ranks, and in which direction, where that isn't top-1."""
     ranking = task.metric
     if ranking.key == TOP1.key:
-        return dict(figures)
+        return {}
     metric = {"key": ranking.key, "title": ranking.title, "better": ranking.better}
-    return {"task": task.name, "metric": metric, "score": figures[ranking.key], "metrics": dict(figures)}
+    return {"task": task.name, "metric": metric}
 
 
 def validation_key(task: Task) -> str:
@@ -94,6 +110,7 @@ def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full:
     return {
         "density": of_full if narrower else sparsifier.density,
         "density_all": of_full,
+        **({"backward_density": sparsifier.backward_density} if sparsifier.trained else {}),
         "layers": rows,
         "r_s": None if sparsifier.method.dense else sparsifier.r_s,
         **exploration.measures(),

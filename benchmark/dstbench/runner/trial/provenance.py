@@ -31,15 +31,23 @@ def machine() -> dict[str, Any]:
     import torch
 
     return {
+        **software(),
+        "cores": os.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+@cache
+def software() -> dict[str, Any]:
+    """Versions, the commit and the processor's name: known without a look at any GPU."""
+    return {
         "dstbench": dstbench.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
         "cpu": processor(),
-        "cores": os.cpu_count(),
-        "memory": psutil.virtual_memory().total,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from dstbench.api import Task
 from dstbench.core import ranks
+from dstbench.core.cost.layers import Workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.results.table import CURVE as CURVE
@@ -22,6 +23,7 @@ from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.course import Course
 from dstbench.runner.trial.exploration import Exploration
 from dstbench.runner.trial.feeding import Data, Feed
+from dstbench.runner.trial.started import Started
 from dstbench.runner.trial.tracking import Tracking
 
 # in a trial's folder:
@@ -131,8 +133,10 @@ class RunningTrial:
     batches: Feed
     meter: TrainingMeter
     set_rate: Callable[[int], None]  # the learning rate, for the step to come, counted from 0
+    work: Workload  # the products of one forward pass
     readers: int | None = None  # processes that read image files; None: as Batches has it
     tracking: Tracking | None = None
+    started: Started | None = None  # the weights that it had first; None: its seed's
     progress: TrialProgress = field(default_factory=TrialProgress)
     last_step: int | None = None  # after which training stops; None: at its end
     pauses: Pauses = field(default_factory=Pauses)

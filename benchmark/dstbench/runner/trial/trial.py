@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dstbench.results.storage import is_full, patiently
 from dstbench.runner.failures import ending, failure
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.key import digest
+from dstbench.runner.matrix.plan import without_validation
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import loop, provenance, tensor_files
 from dstbench.runner.trial.batches import reading_workers
@@ -61,6 +63,8 @@ def run_trial(
 
     trackers: names of Accelerate's, told what the curve and the record hold, under ``run_name``.
 
+    A trial that is there to choose settings (``tunes``) is evaluated on validation data alone.
+
     A trial of several ``training.processes`` is run by calling this in as many, started as torchrun starts them:
     rank 0 writes what is written, and its record is the trial's. One that fails leaves its checkpoint, for whether
     a rank of it was killed is seen from outside alone.
@@ -86,6 +90,8 @@ def run_trial(
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
         origin["evaluation"] = EVALUATION
+        if running.started is not None:
+            origin["start"] = running.started.provenance()
         phase = "train"
         running.pauses = Pauses(checkpoint_seconds)
         if trial.training.sync_batch_norm:
@@ -94,7 +100,7 @@ def run_trial(
             running.tracking = Tracking(trackers, run_name, folder, record["trial"])
         loop.train(running)
         phase = "evaluate"
-        figures = loop.evaluate(running, running.data.test)
+        figures = None if trial.tunes else loop.evaluate(running, running.data.test)
         if first:
             measures = final_measures(running, figures)
             if running.tracking is not None:
@@ -126,8 +132,11 @@ def build_trial(
     """Everything up to the first step."""
     training = blueprint.trial.training
     data = blueprint.data(root, download)
+    if blueprint.trial.tunes and not len(data.validation):
+        raise BadInput(without_validation(blueprint.trial.dataset))
     accelerator = make_accelerator(device, training)
     model = blueprint.model(data.input_shape, data.num_classes)
+    started = blueprint.started(model, data.input_shape, root, download)
     sample = blueprint.sample(data.input_shape, data.num_classes)
     work = workload(model, data.input_shape, example_input=sample)
     meter = TrainingMeter(work.costs, products=work.products)
@@ -149,15 +158,20 @@ def build_trial(
             f"{len(batches)} batches of an epoch: no step would be applied"
         )
     example = example_batch(blueprint, data.input_shape, data.num_classes, accelerator.device)
-    sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example)
+    ahead = (batch for epoch in count() for batch in batches.epoch(epoch))  # drawn as training will draw them
+    sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example, ahead)
+    ahead.close()
+    for look in sparsifier.passes:
+        meter.look(look.active, look.samples, look.sparse, look.dense)
     prepared, wrapped = accelerator.prepare(model, optimizer)
     if rank := accelerator.process_index:  # its entries are its own, and so is what a dropout draws for them
         torch.manual_seed(int(digest({"seed": blueprint.trial.seed, "rank": rank})[:15], 16))
     # from the configured rate, before a checkpoint brings the one that it had got to
     set_rate = build_schedule(sparsifier.optimizer, training, per_epoch)
     return RunningTrial(
-        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, readers
-    )
+        blueprint, folder, data, accelerator, prepared, wrapped, sparsifier, batches, meter, set_rate, work, readers,
+        started=started,
+    )  # fmt: skip
 
 
 def example_batch(

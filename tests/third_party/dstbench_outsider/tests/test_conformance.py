@@ -16,7 +16,7 @@ MINE = [
 
 
 def test_all_of_it_is_registered():
-    assert {name for _, name in MINE} >= {"snr", "ragged_n_of_m", "square_root", "linear", "outsider"}
+    assert {name for _, name in MINE} >= {"snr", "ragged_n_of_m", "square_root", "linear", "outsider", "peak"}
 
 
 @pytest.mark.parametrize(("kind", "name"), MINE)

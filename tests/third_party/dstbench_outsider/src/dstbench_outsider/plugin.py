@@ -16,6 +16,13 @@ def register_grow(register: Register) -> None:
         version="2",
     )
     register("gradient", "dstbench_outsider.strategies:shrunk_gradient", summary="|gradient|, shrunk")
+    register("peak", "dstbench_outsider.strategies:ByPeak", summary="largest |gradient| of any step so far")
+
+
+@hookimpl
+def register_accumulator(register: Register) -> None:
+    """What the growth above reads."""
+    register("peak", "dstbench_outsider.strategies:Peak", summary="largest |gradient| so far")
 
 
 @hookimpl

@@ -33,6 +33,30 @@ shrunk_gradient.needs = Signal.GRAD
 
 
 @dataclass(frozen=True)
+class Peak:
+    """max |g| over the last few steps before each update."""
+
+    needs: ClassVar[Signal] = Signal.GRAD
+    reset: ClassVar[str] = "update"
+    window: int = 3
+
+    def fold(self, total: Tensor, layer: LayerView, clock: Clock) -> Tensor:
+        """The larger of both, float [*w]."""
+        return total.maximum(layer.grad.abs())
+
+
+@dataclass(frozen=True)
+class ByPeak:
+    """Where |g| was largest at any of these steps."""
+
+    accumulators: ClassVar[dict] = {"peak": "dstbench-outsider/peak"}
+
+    def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
+        """Scores, float [*w]."""
+        return layer.extra["peak"].clone()
+
+
+@dataclass(frozen=True)
 class RaggedNOfM:
     """N:M along the input: of every m neighbouring inputs of an output, at most n are active."""
 
