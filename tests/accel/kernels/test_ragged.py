@@ -42,6 +42,17 @@ def test_outputs_too_large_for_the_caches_and_tokens_of_texts_match(texts):
 
 
 @needs_compiler
+def test_a_bias_alone_can_be_trained():
+    """Its gradient: how many tokens there are, 2 · 21, of which the last chunk is short."""
+    layer = nn.Linear(13, 37)
+    mask = random_mask((37, 13), 16, 0.3)
+    fast = condensed(layer, mask, ragged_executions(called(layer), mask, 16))
+    fast.weight.requires_grad_(False)
+    fast(torch.randn(2, 21, 13)).sum().backward()
+    assert fast.bias.grad.tolist() == [42.0] * 37
+
+
+@needs_compiler
 @pytest.mark.parametrize("density", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["linear", "3x3", "1x1"])
 def test_empty_and_full_layers_match_masked_dense(name, density):

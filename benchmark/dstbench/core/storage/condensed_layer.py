@@ -56,7 +56,9 @@ class CondensedLayer(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, values = x.to(dtype), values.to(dtype)
             bias = bias if bias is None else bias.to(dtype)
-        with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(x.device.type, enabled=False):
+                out = execute(self.execution, self.call, x, self.execution.pack(values), bias)
+        else:
             out = execute(self.execution, self.call, x, self.execution.pack(values), bias)
         if self.collecting and out.requires_grad:
             out.register_hook(partial(self._collect, x.detach()))  # type: ignore[no-untyped-call]

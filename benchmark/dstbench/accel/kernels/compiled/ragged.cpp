@@ -127,15 +127,20 @@ static void add_columns(const float *from, int64_t rows, int64_t columns, float 
         for (int64_t c = 0; c < columns; c++) to[c] += from[c];
 }
 
-// out = the sums over threads.
+// out = the sums over threads, in their order; out may be the first one's own.
 static void sum_up(const std::vector<const float *> &partial, int64_t stride, int64_t rows, int64_t columns, float *out) {
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t c = 0; c < columns; c++) {
-            float total = 0;
-            for (const float *part : partial) total += part ? part[row * stride + c] : 0;
-            out[row * columns + c] = total;
+    for (int64_t row = 0; row < rows; row++) {
+        float *total = out + row * columns;
+        for (const float *part : partial) {
+            if (!part) continue;
+            const float *from = part + row * stride;
+            if (part != partial[0])
+                for (int64_t c = 0; c < columns; c++) total[c] += from[c];
+            else if (from != total)
+                std::memcpy(total, from, columns * sizeof(float));
         }
+    }
 }
 
 // dx, dw, or db may be null; db, the gradient of a bias, is for linear layers. dw: [entries][block]. Sums over images

@@ -7,11 +7,12 @@ convolutions of one or two dimensions share the kernels of ``ragged.cpp``, float
 from __future__ import annotations
 
 import ctypes
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -197,10 +198,17 @@ class _Product(torch.autograd.Function):
 
 def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple[Tensor | None, ...]) -> None:
     """Call a kernel, its tensors in the order of its arguments: float32, contiguous, or None."""
+    first = [tensor.data_ptr() for tensor in before]
+    last = [None if tensor is None else tensor.data_ptr() for tensor in after]
+    kernel = _kernel(name, len(first), len(last))
+    kernel(ctypes.byref(problem.layer), *first, problem.images, problem.width, *last, torch.get_num_threads())
 
-    def pointers(tensors: tuple[Tensor | None, ...]) -> list[ctypes.c_void_p]:
-        return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
-    sizes = ctypes.c_int64(problem.images), ctypes.c_int64(problem.width)
+@functools.cache
+def _kernel(name: str, before: int, after: int) -> Callable[..., None]:
+    """A kernel of ragged.cpp that takes so many tensors before its sizes, and behind them."""
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernel = getattr(load("ragged"), name)
-    kernel(ctypes.byref(problem.layer), *pointers(before), *sizes, *pointers(after), torch.get_num_threads())
+    kernel.restype = None
+    kernel.argtypes = [pointer, *[pointer] * before, number, number, *[pointer] * after, ctypes.c_int]
+    return cast("Callable[..., None]", kernel)

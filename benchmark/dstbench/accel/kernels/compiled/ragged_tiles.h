@@ -35,12 +35,7 @@ template <int R, int V>
 KERNEL forward_tile(const float *x, const int64_t *offset, int64_t count, const float *w, int64_t block, float *y,
                     const int64_t *to, const float *bias, int64_t valid) {
     constexpr int U = R * V < 8 ? 2 : 1;  // independent sums, so that additions needn't wait for each other
-    Vector sum[U][R][V];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < V; v++) {
-            sum[0][r][v] = Vector{} + bias[r];
-            if constexpr (U == 2) sum[1][r][v] = Vector{};
-        }
+    Vector sum[U][R][V] = {};
     const auto add = [&](Vector(&into)[R][V], int64_t k) {
         Vector in[V];
         UNROLL for (int v = 0; v < V; v++) in[v] = vector(x + offset[k] + v * lanes);
@@ -53,9 +48,11 @@ KERNEL forward_tile(const float *x, const int64_t *offset, int64_t count, const 
         UNROLL for (int u = 0; u < U; u++) add(sum[u], k + u);
     }
     for (; k < count; k++) add(sum[0], k);
-    if constexpr (U == 2)
-        UNROLL for (int r = 0; r < R; r++)
-            UNROLL for (int v = 0; v < V; v++) sum[0][r][v] += sum[1][r][v];
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int v = 0; v < V; v++) {  // a bias to start from would cost registers
+            sum[0][r][v] += bias[r];
+            if constexpr (U == 2) sum[0][r][v] += sum[1][r][v];
+        }
     if (valid >= V * lanes) {
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int v = 0; v < V; v++) vector(y + to[r] + v * lanes) = sum[0][r][v];

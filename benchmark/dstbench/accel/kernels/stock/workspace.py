@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from math import prod
@@ -42,7 +43,7 @@ class Pool:
         count = prod(shape)
         if count * dtype.itemsize < _SMALLEST:
             return torch.empty(shape, dtype=dtype, memory_format=memory_format)
-        strides = torch.empty(shape, device="meta", memory_format=memory_format).stride()
+        strides = _strides(shape, memory_format)
         block = self._take(count * dtype.itemsize)
         loan = block[:]  # an object of its own, which the storage alone refers to
         weakref.finalize(loan, self._returned.put, block).atexit = False
@@ -71,6 +72,11 @@ class Pool:
         with self._lock:
             self._collect()
             return {block.ctypes.data: block.nbytes for block in self._idle}
+
+
+@functools.lru_cache(256)
+def _strides(shape: tuple[int, ...], memory_format: torch.memory_format) -> tuple[int, ...]:
+    return torch.empty(shape, device="meta", memory_format=memory_format).stride()
 
 
 empty = Pool().empty
