@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dstbench.api import Accumulator, Layout, Score, Share, Structure, Support
+from dstbench.api import Accumulator, Layout, Score, Share, Structure, Support, Values
 from dstbench.api.abilities import ABILITIES
 
 ROOT = Path(find_spec("dstbench").origin).parent
 NAMES = {name for names in ABILITIES.values() for name in names} | {"layout"}
-DOORS = {"api/accumulators.py", "api/strategies.py", "core/engine/structures.py"}
+DOORS = {
+    *("api/accumulators.py", "api/strategies.py", "api/weight_values.py"),
+    "core/engine/structures.py",
+}
 
 
 def calls(path: Path, *functions: str) -> list[ast.Call]:
@@ -56,6 +59,7 @@ def test_only_the_doors_look_abilities_up():
         ("share", [Share]),
         ("accumulator", [Accumulator]),
         ("structure", [Layout, Structure, Support]),
+        ("values", [Values]),
     ],
 )
 def test_every_ability_is_documented_at_its_protocol(kind, protocols):

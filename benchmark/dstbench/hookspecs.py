@@ -81,6 +81,11 @@ def register_schedule(register: Register) -> None:
 
 
 @hookspec
+def register_values(register: Register) -> None:
+    """Values: what weights hold at the start and where they grow, and how fast each layer learns."""
+
+
+@hookspec
 def register_recipe(register: Register) -> None:
     """Recipes: factories of ``Recipe``. Metadata ``control="..."`` marks a control of every suite."""
 
@@ -97,7 +102,8 @@ def register_model(register: Register) -> None:
 def register_dataset(register: Register) -> None:
     """Data sets: a DatasetFactory. Metadata ``revision``, ``input_shape``, ``num_classes``, ``summary``.
 
-    For estimates and listings also ``train_images``, ``validation_images``, ``test_images``, ``presets``.
+    For estimates and listings also ``train_images``, ``validation_images`` and ``test_images`` (entries: images, or
+    windows of a text), ``epoch`` (the parameter that says how many entries an epoch has), ``presets``.
     """
 
 
@@ -122,11 +128,13 @@ def trial_finished(trial: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 KINDS = (
-    *("init", "structure", "prune", "grow", "share", "accumulator", "schedule", "recipe"),
+    *("init", "structure", "prune", "grow", "share", "accumulator", "schedule", "values", "recipe"),
     *("model", "dataset", "executor"),
 )
 """What can be registered, in the order in which listings show it."""
 STRATEGIES = ("init", "structure", "prune", "grow", "schedule")
 """The kinds of which a method is one choice each, as a recipe names them."""
+PARTS = (*STRATEGIES, "values")
+"""All kinds that a recipe names. ``values`` is said only where it isn't the plain one: see ``recipe.parts_of``."""
 POLICIES = ("init", "prune", "grow")
 """The kinds that are made of a score and a share."""

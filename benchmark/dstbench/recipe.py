@@ -25,6 +25,7 @@ class Recipe:
     prune: Spec = "magnitude"
     grow: Spec = "gradient"
     schedule: Spec = "cosine"
+    values: Spec = "keep"  # what weights hold: the model's own at first, zero where they grow
     dense_layers: tuple[str, ...] = ()  # layers left out of N and of the budget: see budgeted_layers
     dense: bool = False  # no masks at all
     narrow: bool = False  # no masks: a narrower model with as many parameters as the sparse one has weights
@@ -55,6 +56,17 @@ def named(spec: Spec) -> Normal:
     return {"name": spec} if isinstance(spec, str) else spec
 
 
+def parts_of(recipe: Recipe) -> dict[str, Spec]:
+    """Kind -> what a recipe with masks names there. Values that are the plain ones go without saying: there were
+    methods before there were values."""
+    parts: dict[str, Spec] = {
+        part.name: getattr(recipe, part.name) for part in fields(Recipe) if part.type == "Spec"
+    }
+    if parts["values"] in ("keep", {"name": "keep"}):
+        del parts["values"]
+    return parts
+
+
 class Signal(Flag):
     """What a score or share reads beyond weights and masks; collected, and charged, only when asked for."""
 
@@ -62,6 +74,7 @@ class Signal(Flag):
     GRAD = auto()  # the dense gradient of the update's batch, averaged over ranks; costs a dense backward
     ACTIVE_GRAD = auto()  # the same on active weights, zero elsewhere; free
     MOMENTUM = auto()  # an exponential average of dense gradients; costs a dense backward every step
+    MEMORY = auto()  # what the method's values remember of each position; free
     INPUTS = auto()  # of an accumulator: a sum over what the layer was given; free
     OUTPUT_GRADIENTS = auto()  # of an accumulator: a sum over the gradients of what the layer gave; free
     HESSIAN = auto()  # of an init with rounds: the Hessian times the gradient, as LayerView.extra["hessian"]
@@ -130,8 +143,16 @@ class Target:
 
     keep: float
     final: float
+    backward: float | None = None  # density of all that trains, active or not: see Schedule
 
     def __post_init__(self) -> None:
         """Refuse what no update can reach."""
         if not (0 <= self.keep <= self.final <= 1 and self.final > 0):
             raise StrategyError(f"a target needs 0 <= keep <= final <= 1 and final > 0, got {self}")
+        if self.backward is not None and not self.final <= self.backward <= 1:
+            raise StrategyError(f"a target needs final <= backward <= 1, got {self}")
+
+    def __repr__(self) -> str:
+        """Without a ``backward`` that isn't asked for."""
+        more = "" if self.backward is None else f", backward={self.backward!r}"
+        return f"Target(keep={self.keep!r}, final={self.final!r}{more})"

@@ -11,6 +11,11 @@ def uniform(like: Tensor, rng: Generator) -> Tensor:
     return torch.rand(like.shape, generator=rng, dtype=torch.float64).to(like.device)
 
 
+def normal(like: Tensor, rng: Generator) -> Tensor:
+    """Standard normal: float64, of the shape and on the device of ``like``."""
+    return torch.randn(like.shape, generator=rng, dtype=torch.float64).to(like.device)
+
+
 def gumbel(like: Tensor, rng: Generator) -> Tensor:
     """Standard Gumbel noise: float64, of the shape and on the device of ``like``.
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dstbench.cli.plugins import datasets, models, plugins_app
+from dstbench.cli.plugins import datasets, describe, models, plugins_app
 from dstbench.cli.scaffold import scaffold
 from dstbench.errors import BadInput
 from dstbench.registration.registry import _registry, registry
@@ -102,6 +102,13 @@ def test_show_a_recipe_with_its_parts():
     assert "grow: {'name': 'gradient'" in run("plugins", "show", "recipe", "rigl")
 
 
+def test_show_calls_the_parts_of_a_recipe_by_the_names_that_say_most():
+    installed = registry()
+    assert describe(installed, "recipe", "chts")["parts"]["grow"] == {"name": "ch2-l3n", "soft": True}
+    assert installed.normalise("grow", "ch2-l3n") == {"name": "ch2-l3n"}  # a key of its own, which stays
+    assert describe(installed, "recipe", "gse")["parts"]["grow"]["name"] == "gse"
+
+
 def test_show_says_of_what_a_name_is_an_alias(site):
     assert "alias of              {'name': 'chase', 'channel_sparsity': 0.4}" in run(
         "plugins", "show", "chase-0.4"
@@ -173,7 +180,19 @@ def test_check_of_a_distribution_whose_plugin_is_broken(site):
 
 # Scaffold
 
-KINDS = ["init", "structure", "prune", "grow", "share", "schedule", "recipe", "model", "dataset", "executor"]
+KINDS = [
+    "init",
+    "structure",
+    "prune",
+    "grow",
+    "share",
+    "schedule",
+    "values",
+    "recipe",
+    "model",
+    "dataset",
+    "executor",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

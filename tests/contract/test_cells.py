@@ -93,10 +93,16 @@ class Watch:
         return result
 
 
+def reads_memory(kind, spec):
+    return Signal.MEMORY in REGISTRY.build(kind, spec).needs
+
+
 def run(parts, density=None, seed=0):
     """Train, checking every step; returns the masks of every step."""
     structure = parts.get("structure", "unstructured")
     model = chain_net() if structure == "emergent_channel" else conv_net()
+    if any(reads_memory(kind, parts[kind]) for kind in ("prune", "grow") if kind in parts):
+        parts = {"values": "deep-r"} | parts
     density = density or max(DENSITY.get(str(part), 0.5) for part in (parts.get("init"), structure))
     parts = parts | {"structure": SMALL.get(structure, structure)}
     parts["init"] = few(parts["init"]) if "init" in parts else "erk"
@@ -201,13 +207,19 @@ DRIVEN = [
 FITTED = {
     "cubic": {"initial": 0.6},
     "cyclic": {"multiplier": 1.4},
+    "top-kast": {"beyond": 0.3},
 }  # to a structure that holds no more than half
 
 
 @pytest.mark.parametrize(("schedule", "structure", "grow"), DRIVEN)
 def test_every_schedule_drives_every_structure(structure, schedule, grow):
     parts = recipe(schedule, 2, structure=structure, grow=grow)
-    if structure in CAPACITY and schedule in ("cubic", "cyclic", "alternating"):  # denser than it can be
+    if structure in CAPACITY and schedule in (
+        "cubic",
+        "cyclic",
+        "alternating",
+        "top-kast",
+    ):  # denser than it can be
         with pytest.raises(Infeasible, match=rf"\b624\b.*\b{CAPACITY[structure]}\b"):
             run(parts)
         if schedule == "alternating":
@@ -215,6 +227,10 @@ def test_every_schedule_drives_every_structure(structure, schedule, grow):
         parts["schedule"] |= FITTED[schedule]
     if (structure, schedule) == ("emergent_channel", "never"):
         with pytest.raises(Infeasible, match="the last topology update"):
+            run(parts)
+        return
+    if (structure, schedule) == ("emergent_channel", "top-kast"):
+        with pytest.raises(BadInput, match="removes positions for good"):
             run(parts)
         return
     sparsifier, trajectory = run(parts)

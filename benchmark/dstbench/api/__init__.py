@@ -1,6 +1,7 @@
 """All that a plugin imports: the protocols of the strategy kinds and the values they exchange (``strategies``
 and, where torch isn't needed, ``dstbench.recipe``), those of data sets and models (``data``, ``samples``), what is
-asked of them (``tasks``), exact top-k (``select``), and fast paths (``execution``).
+asked of them (``tasks``), what weights hold (``weight_values``), exact top-k (``select``), and fast paths
+(``execution``).
 
 A strategy is a frozen dataclass with ``__call__``: its fields are the hyper-parameters, its repr is the
 label on the leaderboard, its equality keeps a trial's identity stable, and it holds no state.
@@ -33,6 +34,7 @@ from dstbench.api.strategies import (
     Support,
 )
 from dstbench.api.tasks import CLASSIFICATION, Batch, Metric, Task, next_token
+from dstbench.api.weight_values import Keep, ValuePolicy, Values
 from dstbench.errors import Infeasible, StrategyError
 from dstbench.recipe import Clock, Recipe, Rounds, Signal, Spec, Target
 
@@ -52,6 +54,7 @@ __all__ = [
     "ImageData",
     "InPlace",
     "Infeasible",
+    "Keep",
     "LayerCall",
     "LayerInfo",
     "LayerView",
@@ -78,6 +81,8 @@ __all__ = [
     "Task",
     "TaskData",
     "Tokens",
+    "ValuePolicy",
+    "Values",
     "kth_largest",
     "next_token",
     "take_top",

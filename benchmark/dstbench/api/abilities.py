@@ -1,7 +1,7 @@
 """Optional abilities: what a strategy may declare or do besides its protocol, whose docstring says what they mean.
 
-The one place that looks attributes of strategies up by name. Two doors use it, ``Policy`` and the engine's
-``as_structure``; what they return is typed, so nothing behind them has to ask again.
+The one place that looks attributes of strategies up by name. Three doors use it, ``Policy``, ``ValuePolicy`` and
+the engine's ``as_structure``; what they return is typed, so nothing behind them has to ask again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ ABILITIES = {
     "score": ("needs", "full", "misfit", "accumulators", "rounds"),
     "share": ("needs", "uses_candidates", "accumulators"),
     "accumulator": ("needs", "dtype", "initial", "reset", "window", "entry", "signed"),
+    "values": (
+        *("initial", "grown", "lr_scale"),
+        *("needs", "remember", "pull", "restart", "for_optimizer", "caution"),
+    ),
     "structure": (
         *("misfit", "accelerate", "whole_rows"),  # of a Layout, too
         "quota",  # of a Layout alone
@@ -30,6 +34,8 @@ _ONLY = {  # abilities of one sort of structure alone
     **dict.fromkeys(("retiles", "merge", "allowed"), "a Structure"),
     **dict.fromkeys(("events", "support"), "a Support, which has events and support"),
 }
+
+_A = {kind: f"an {kind}" if kind[0] in "aeiou" else f"a {kind}" for kind in ABILITIES}
 
 _Value = TypeVar("_Value")
 
@@ -73,11 +79,11 @@ def misplaced(component: object, kind: str) -> Iterator[tuple[str, str]]:
     for name in dir(component):
         if name in own or name in parameters:
             continue
-        owners = [f"a {other}" for other, names in ABILITIES.items() if name in names and other != kind]
+        owners = [_A[other] for other, names in ABILITIES.items() if name in names and other != kind]
         if kind == "structure" and name in ABILITIES[kind]:
             owners = [_ONLY[name]]
         if owners:
-            yield name, " and ".join(owners)
+            yield name, " and ".join([", ".join(owners[:-1]), owners[-1]] if len(owners) > 1 else owners)
 
 
 def _reads(component: object, name: str) -> bool:

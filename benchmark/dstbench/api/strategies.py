@@ -65,6 +65,7 @@ class LayerView:
     active_grad: Tensor | None = None  # float [*w], with Signal.ACTIVE_GRAD
     momentum: Tensor | None = None  # float [*w], with Signal.MOMENTUM
     support: Tensor | None = None  # bool [*w]: the positions that may ever be active again; None = all
+    memory: Tensor | None = None  # float [*w]: what the method's values remember of each position; see Values
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # [*w], by the name of an accumulator asked for
 
     @property
@@ -321,6 +322,12 @@ class Schedule(Protocol):
 
     Called with step 0 for the initial density (its ``final``; None means ``density``) and once after every
     applied step. The last target's ``final`` equals ``density`` exactly.
+
+    A target with ``backward`` has more weights train than are active (a backward superset, Top-KAST): the forward
+    pass computes with the active ones alone; those beside them, the best by the grow score, get their gradients and
+    are stepped, too (at step 0 random ones, where that score reads signals). A training that has a superset has it
+    from step 0 on, and what becomes inactive in it keeps its value: the scores of an update see it in
+    ``LayerView.weight``, and what becomes active goes on from there, whatever the values say of grown weights.
     """
 
     def __call__(self, clock: Clock, density: float) -> Target | None:

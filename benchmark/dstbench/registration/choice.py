@@ -10,7 +10,7 @@ from typing import Any
 from dstbench.errors import BadInput
 from dstbench.hookspecs import KINDS
 from dstbench.registration.loader import BUILTIN, Component
-from dstbench.registration.parameters import Signature, bind
+from dstbench.registration.parameters import INSIDE, VALUE_PIECES, Signature, bind
 from dstbench.registration.roles import ROLES
 
 Resolve = Callable[[str, Any], "Choice"]
@@ -68,7 +68,7 @@ class Choice:
 
     @property
     def versions(self) -> dict[str, Any]:
-        """The component's full name and version and its distribution's, with those of its share."""
+        """The component's full name and version and its distribution's, with those of components inside it."""
         component = self.component
         own = {
             "name": self._named(component.full_name),
@@ -76,7 +76,7 @@ class Choice:
             "distribution": component.distribution,
             "distribution_version": component.distribution_version,
         }
-        return own | ({"share": self.changes["share"].versions} if "share" in self.normal else {})
+        return own | {piece: self.changes[piece].versions for piece in INSIDE if piece in self.normal}
 
     def _named(self, name: str) -> str:
         """A name of the component, of a family with the variant."""
@@ -103,7 +103,8 @@ class Choice:
 def _pieces(signature: Signature, values: Mapping[str, Any], resolve: Resolve) -> dict[str, Any]:
     """Those of checked values that change pieces of what is made, each component among them resolved."""
     pieces = [piece.name for piece in signature.pieces if piece.name in values]
-    return {name: resolve(name, values[name]) if name in KINDS else values[name] for name in pieces}
+    kinds = {**{kind: kind for kind in KINDS}, **dict.fromkeys(VALUE_PIECES, "values")}
+    return {name: resolve(kinds[name], values[name]) if name in kinds else values[name] for name in pieces}
 
 
 def _json(piece: Any) -> Any:

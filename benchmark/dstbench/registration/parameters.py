@@ -21,6 +21,12 @@ from dstbench.hookspecs import POLICIES
 RESERVED = ("name", "share")
 """Keys of a spec that are not parameters."""
 
+VALUE_PIECES = ("grown", "restart")
+"""Pieces of values that another values may be: whose grown weights, whose restarts of the learning rate."""
+
+INSIDE = ("share", *VALUE_PIECES)
+"""Pieces of strategies that are components with a version of their own."""
+
 _PASSED = {"model": ("num_classes", "input_shape")}
 """What the runner passes by keyword, however the factory declares it."""
 
@@ -134,6 +140,10 @@ def _share() -> tuple[Parameter, ...]:
     return (Parameter("share", "any", default=None, required=False),)
 
 
+def _others() -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "any", default=None, required=False) for name in VALUE_PIECES)
+
+
 def _recipe_fields() -> tuple[Parameter, ...]:
     from dstbench.api import Recipe
 
@@ -142,6 +152,7 @@ def _recipe_fields() -> tuple[Parameter, ...]:
 
 _PIECES: dict[str, Callable[[], tuple[Parameter, ...]]] = {
     **dict.fromkeys(POLICIES, _share),
+    "values": _others,
     "recipe": _recipe_fields,
 }
 

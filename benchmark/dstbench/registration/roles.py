@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
-from dstbench.hookspecs import POLICIES, STRATEGIES
+from dstbench.hookspecs import PARTS, POLICIES
 from dstbench.registration.parameters import required_positionals
 
 if TYPE_CHECKING:
-    from dstbench.api import Policy, Recipe
+    from dstbench.api import Policy, Recipe, ValuePolicy
 
 Role = Callable[[Any, Mapping[str, Any], str], Any]
 
@@ -43,11 +43,28 @@ def _recipe(made: Any, changes: Mapping[str, Any], what: str) -> Recipe:
 
     if not isinstance(made, Recipe):
         raise BadInput(f"{what}: expected a Recipe, got {made!r}")
-    pieces = [kind for kind in STRATEGIES if kind in changes]
+    pieces = [kind for kind in PARTS if kind in changes]
     changed = made.but(**{**changes, **{kind: changes[kind].normal for kind in pieces}})
     if pieces and (changed.dense or changed.narrow):
         raise BadInput(f"{what}: it has no masks, so there is no {pieces[0]} to change")
     return changed
+
+
+def _values(made: Any, changes: Mapping[str, Any], what: str) -> ValuePolicy:
+    from dstbench.api import ValuePolicy
+    from dstbench.api.abilities import ABILITIES
+
+    made_of = {piece: choice.make() for piece, choice in changes.items()}
+    for piece, part in made_of.items():
+        if part.grown is not None or part.restart is not None:
+            raise BadInput(f"{what}: {piece}: expected values without pieces of their own, got {part!r}")
+    parts = {piece: part.values for piece, part in made_of.items() if part.values != made}
+    if isinstance(made, ValuePolicy):
+        return replace(made, **parts)
+    told = [name for name in ABILITIES["values"] if name != "needs"]
+    if not any(callable(getattr(made, name, None)) for name in told):
+        raise BadInput(f"{what}: expected Values, which tell any of {', '.join(told)}, got {made!r}")
+    return ValuePolicy(made, **parts)
 
 
 def _structure(made: Any, changes: Mapping[str, Any], what: str) -> Any:
@@ -89,6 +106,7 @@ ROLES: dict[str, Role] = {
     "accumulator": _accumulator,
     "structure": _structure,
     "schedule": _called_with("clock", "density"),
+    "values": _values,
     "recipe": _recipe,
     **dict.fromkeys(("model", "dataset", "executor"), _called),
 }

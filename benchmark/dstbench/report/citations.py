@@ -10,7 +10,7 @@ from typing import Any
 
 from dstbench import __version__
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import Recipe, Spec, named
 from dstbench.registration.loader import Component, imported
 from dstbench.registration.registry import Registry
@@ -21,7 +21,7 @@ OURSELVES = f"""@software{{dstbench,
   author = {{{{The dstbench contributors}}}},
   version = {{{__version__}}},
 }}"""
-KINDS = ("recipe", *STRATEGIES, "share")
+KINDS = ("recipe", *PARTS, "share")
 
 
 def bibliography(names: Iterable[str], registry: Registry, more: Iterable[str] = ()) -> str:
@@ -39,7 +39,7 @@ def of_records(records: Iterable[Record], registry: Registry) -> list[str]:
     for record in records:
         label = record["label"].partition("(")[0]
         recipe: dict[str, Any] = record["trial"]["recipe"]
-        parts = [part for kind in STRATEGIES for part in _names(kind, recipe.get(kind))]
+        parts = [part for kind in PARTS for part in _names(kind, recipe.get(kind))]
         components |= dict.fromkeys([("recipe", label), *parts])
     entries: dict[str, None] = {}
     for kind, name in sorted(components):
@@ -70,7 +70,7 @@ def _entries(name: str, registry: Registry) -> Iterator[str]:
     yield from _of(registry[kinds[0]][bare], registry)
     if kinds[0] == "recipe":
         recipe: Recipe = registry.build("recipe", bare)
-        for kind in () if recipe.dense or recipe.narrow else STRATEGIES:
+        for kind in () if recipe.dense or recipe.narrow else PARTS:
             for part, each in _names(kind, getattr(recipe, kind)):
                 yield from _of(registry.resolve(part, each), registry)
 

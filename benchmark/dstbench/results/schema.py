@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, get_args
 
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.results.measure_table import LARGEST, MEASURES, MeasureRow
 from dstbench.results.printable import printable, shortened, shown
 
@@ -213,7 +213,7 @@ def _schema(swift: bool = False) -> TypeAdapter[Any]:
 
     spec = Annotated[dict[str, Any], AfterValidator(_with_name)]
     parts = {
-        **dict.fromkeys(STRATEGIES, str | spec | None),
+        **dict.fromkeys(PARTS, str | spec | None),
         **dict.fromkeys(("dense", "narrow"), bool | None),
         "multiplier": Annotated[float, Field(gt=0)] | None,
         "dense_layers": list[str] | None,

@@ -10,6 +10,7 @@ The checks of one object (``check_score(MyScore())``) need no registration. Each
 
 from __future__ import annotations
 
+from dstbench.testing.assigned import check_values
 from dstbench.testing.components import check_component, check_loading, problems
 from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.problem import Problem
@@ -27,5 +28,6 @@ __all__ = [
     "check_score",
     "check_share",
     "check_structure",
+    "check_values",
     "problems",
 ]

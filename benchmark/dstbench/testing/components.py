@@ -12,9 +12,10 @@ from dstbench.api import CLASSIFICATION, DataUnavailable, ImageData, Recipe, Spe
 from dstbench.core.network.inputs import zero_input
 from dstbench.core.network.layers import maskable_layers
 from dstbench.errors import BadInput
-from dstbench.hookspecs import KINDS, STRATEGIES
+from dstbench.hookspecs import KINDS, PARTS
 from dstbench.registration.loader import canonical
 from dstbench.registration.registry import Component, Registry, registry
+from dstbench.testing.assigned import check_values
 from dstbench.testing.foldings import check_accumulator
 from dstbench.testing.moves import movement
 from dstbench.testing.problem import Findings, Problem, describe, summarise
@@ -113,10 +114,14 @@ def _schedule(title: str, built: Any, component: Component, source: Registry) ->
     return check_schedule(built, title)
 
 
+def _values(title: str, built: Any, component: Component, source: Registry) -> list[Problem]:
+    return check_values(built, title)
+
+
 def _recipe(title: str, built: Recipe, component: Component, source: Registry) -> list[Problem]:
     """Every part must be registered with these parameters."""
     broken = []
-    for kind in STRATEGIES:
+    for kind in PARTS:
         try:
             source.normalise(kind, getattr(built, kind))
         except BadInput as error:
@@ -228,6 +233,7 @@ _ROLES: dict[str, Callable[[str, Any, Component, Registry], list[Problem]]] = {
     "accumulator": _accumulator,
     "structure": _structure,
     "schedule": _schedule,
+    "values": _values,
     "recipe": _recipe,
     "model": _model,
     "dataset": _dataset,

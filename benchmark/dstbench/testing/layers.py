@@ -98,12 +98,13 @@ def _plain(info: LayerInfo, state: str, needs: Signal) -> LayerView:
         grad=grad if Signal.GRAD in needs else None,
         active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
         momentum=momentum if Signal.MOMENTUM in needs else None,
+        memory=momentum.sign() if Signal.MEMORY in needs else None,
     )
 
 
 def tensors(layer: LayerView) -> Mapping[str, Tensor]:
     """The tensors that a strategy gets to see, by field name."""
-    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum", "support")
+    fields = ("weight", "mask", "before", "grad", "active_grad", "momentum", "support", "memory")
     held = {name: value for name in fields if (value := getattr(layer, name)) is not None}
     return held | {f"extra.{name}": value for name, value in layer.extra.items()}
 

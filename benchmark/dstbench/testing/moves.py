@@ -142,6 +142,7 @@ def _view(
         grad=grad if Signal.GRAD in needs else None,
         active_grad=grad * mask if Signal.ACTIVE_GRAD in needs else None,
         momentum=momentum if Signal.MOMENTUM in needs else None,
+        memory=momentum.sign() if Signal.MEMORY in needs else None,
         extra={name: folded(folding, name, layer.info, "half", step) for name, folding in foldings.items()},
     )
 

@@ -55,8 +55,8 @@ def _declared(
     except BadInput as error:
         yield "abilities", str(error)
         return None
-    if Signal.MOMENTUM in needs and not signals:
-        yield "needs", f"asks for {needs}: an init runs before there is any momentum"
+    if needs & (Signal.MOMENTUM | Signal.MEMORY) and not signals:
+        yield "needs", f"asks for {needs}: an init runs before there is any momentum or memory"
         return None
     if Signal.HESSIAN in needs and (signals or not policy.rounds.count):
         yield "needs", f"asks for {needs}, which only an init with rounds has"

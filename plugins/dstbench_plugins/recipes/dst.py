@@ -4,7 +4,7 @@ Defaults are the papers' or their authors' code's. What is ours in all of them: 
 weight step, counts are exact integers, and state of the optimizer is cleared wherever the mask changes.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from dstbench.api import Recipe
 
@@ -134,6 +134,52 @@ def channel_rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> 
     return rigl(alpha, delta_t, stop).but(structure="channel")
 
 
+def deep_r(
+    alpha: float = 1e-5,
+    noise: float = 1e-5,
+    delta_t: int = 1,
+    init: Literal["er", "uniform", "erk"] = "er",
+) -> Recipe:
+    """Deep R (arXiv 1711.05136): every position has a sign for good; whatever crosses zero dies, and as many random
+    ones wake in the same layer, what just died among them, at every step.
+
+    Defaults of drift and noise are those of the authors' code, which trains 784-300-100-10 by plain SGD, at rate 0.5
+    (0.8 of it after each epoch) and batches of 10, with 1, 3 and 30 % of its layers; here Erdős–Rényi divides the
+    density. Departures are told at values ``deep-r``.
+    """
+    return Recipe(
+        init=init,
+        prune="deep-r",
+        grow="random",
+        schedule={"name": "constant", "zeta": 0.0, "delta_t": delta_t},
+        values={"name": "deep-r", "alpha": alpha, "noise": noise},
+    )
+
+
+def top_kast(
+    beyond: float = 1.0,
+    explore: float = 0.1,
+    delta_t: int = 1000,
+    penalty: float = 1e-4,
+    power: float = 2.0,
+    densities: Literal["uniform", "erk", "er"] = "uniform",
+) -> Recipe:
+    """Top-KAST (arXiv 2106.03517): forward by each layer's largest |θ|, D of its weights; D(1 + ``beyond``) train,
+    and all keep their values. Both sets are drawn up anew at every step while exploring, then every ``delta_t``.
+
+    Exploration, ``beyond`` and ΔT are those of a published copy of the method; the paper's text wasn't to be had. A
+    step costs forward and input gradient at D and the weight gradient at D(1 + ``beyond``), and is charged so. All
+    values are stored, dense. Departures are told at schedule ``top-kast`` and values ``top-kast``.
+    """
+    return Recipe(
+        init={"name": "magnitude", "share": densities},
+        prune="magnitude",
+        grow="magnitude",
+        schedule={"name": "top-kast", "beyond": beyond, "explore": explore, "delta_t": delta_t},
+        values={"name": "top-kast", "weight": penalty, "power": power},
+    )
+
+
 def gse(
     gamma: float = 1.0, alpha: float = 0.2, delta_t: int = 1000, stop: float = 0.6, by: str = "uniform"
 ) -> Recipe:
@@ -147,4 +193,26 @@ def gse(
         prune={"name": "magnitude", "share": "global"},
         grow={"name": "gse", "gamma": gamma, "by": by, "share": "global"},
         schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop},
+    )
+
+
+def east(
+    multiplier: float = 3.0,
+    cycles: int = 2,
+    length: float = 0.2,
+    delta_t: int = 100,
+    late_delta_t: int = 4000,
+) -> Recipe:
+    """The cyclic densities of EAST (arXiv 2411.13545): twice the density rises to three times its value and falls
+    back, Erdős–Rényi-kernel densities solved anew at each update; weights grow by |g|, then go by |w|. RigL every
+    4,000 steps follows.
+
+    Numbers are those of a copy of the authors' code, told at schedule ``cyclic``. The paper's other two tricks change
+    the network, dynamic ReLUs at first and weights that layers share, and aren't part of this.
+    """
+    schedule = {"multiplier": multiplier, "cycles": cycles, "length": length, "delta_t": delta_t}
+    return Recipe(
+        prune={"name": "magnitude", "share": "erk"},
+        grow={"name": "gradient", "share": "erk"},
+        schedule={"name": "cyclic", **schedule, "late_delta_t": late_delta_t},
     )

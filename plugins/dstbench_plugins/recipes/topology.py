@@ -38,6 +38,25 @@ def chts(
     )
 
 
+def with_values(recipe: Recipe, restart: int) -> Recipe:
+    """A recipe with the weights of CHTs' paper: SWI at the start, where weights grow the value that they last had,
+    and learning rates that rise anew over ``restart`` steps behind each update."""
+    return recipe.but(
+        values={"name": "swi", "grown": "last", "restart": {"name": "lr_restart", "n": restart}}
+    )
+
+
+def chts_values(restart: int = 20, alpha: float = 0.1, delta_t: int = 100, stop: float = 0.75) -> Recipe:
+    """CHTs (arXiv 2501.19107) with what its paper says of weights, which ``chts`` leaves out: SWI at the start, the
+    value that it last had for what grows (appendix J), and a restart of the learning rate over 20 steps."""
+    return with_values(chts(alpha, delta_t, stop), restart)
+
+
+def chtss_values(restart: int = 20, initial: float = 0.5, delta_t: int = 100, stop: float = 0.8) -> Recipe:
+    """CHTss (arXiv 2501.19107) with what its paper says of weights: see ``chts-values``."""
+    return with_values(chtss(initial, delta_t=delta_t, stop=stop), restart)
+
+
 def chtss(
     initial: float = 0.5,
     zeta: float = 0.1,

@@ -105,8 +105,14 @@ def register_recipe(register: Register) -> None:
     add("channel-rigl", "dst:channel_rigl", "RigL over output channels", bibtex=cited("RIGL"))
     summary = "GSE: magnitude, gradients of random positions, over all layers"
     add("gse", "dst:gse", summary, bibtex=cited("GSE"))
+    summary = "Deep R: fixed signs, what crosses zero dies, random ones wake, every step"
+    add("deep-r", "dst:deep_r", summary, bibtex=cited("DEEP_R"))
+    summary = "Top-KAST: forward by the largest |w|, a superset of them trained"
+    add("top-kast", "dst:top_kast", summary, bibtex=cited("TOP_KAST"))
     alias("gse-grabo", "dst:gse", "GSE, positions drawn by Σ|x| and Σ|∂L/∂y| (GraBo)", by="grabo")
     alias("gse-graest", "dst:gse", "GSE, positions drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)", by="graest")
+    summary = "RigL behind cycles of rising and falling density (EAST, its networks aside)"
+    add("east", "dst:east", summary, bibtex=cited("EAST"))
     _topological(add)
     _from_dense(add)
     _before_training(add)
@@ -117,6 +123,9 @@ def _topological(add: Add) -> None:
     summary = "CHTs: local receptive fields, soft removal, growth by local communities"
     add("chts", "topology:chts", summary, bibtex=cited("CHTS"))
     add("chtss", "topology:chtss", "CHTs while the density falls along a sigmoid", bibtex=cited("CHTS"))
+    summary = "CHTs with its paper's values: SWI, last value where weights grow, restarts of the rate"
+    add("chts-values", "topology:chts_values", summary, bibtex=cited("CHTS"))
+    add("chtss-values", "topology:chtss_values", "CHTss with its paper's values", bibtex=cited("CHTS"))
 
 
 def _from_dense(add: Add) -> None:

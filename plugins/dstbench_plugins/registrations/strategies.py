@@ -107,6 +107,7 @@ def register_prune(register: Register) -> None:
     )
     summary = "keep the largest w² / the squares of all larger ones in the layer (LAMP)"
     add("lamp", "lamp:Lamp", summary, bibtex=cited("LAMP"))
+    add("deep-r", "signs:CrossedZero", "remove what crossed zero (Deep R)", bibtex=cited("DEEP_R"))
     summary = "keep the largest |w|·‖X‖ of each output row (Wanda)"
     add("wanda", "wanda:Wanda", summary, bibtex=cited("WANDA"))
     summary = "keep the largest w²·E[g²]: what the loss would miss, to second order (OBD)"
@@ -134,6 +135,40 @@ def register_grow(register: Register) -> None:
     add("ch3-l3n", "cannistraci_hebb:CannistraciHebb", summary, bibtex=cited("CHTS"))
     summary = "the same, links within the community counted for it (CHTs)"
     aliases(add)("ch2-l3n", "cannistraci_hebb:CannistraciHebb", summary, variant="ch2")
+    summary = "largest |w| that inactive weights hold (Top-KAST)"
+    add("magnitude", "stored:StoredMagnitude", summary, bibtex=cited("TOP_KAST"))
+
+
+@hookimpl
+def register_values(register: Register) -> None:
+    """Values: what weights hold at the start and where they grow, and how fast each layer learns."""
+    register(
+        "keep", "dstbench.api:Keep", summary="the model's own initial values, zero where weights grow (RigL)"
+    )
+    add = below(register, "values")
+    summary = "drawn by the active weights of the units that a weight links (Evci et al.)"
+    add("evci_unit", "scaled:UnitScaled", summary, bibtex=cited("GRADIENT_FLOW"))
+    summary = "the model's own initial values / √density, by layer (Evci et al.)"
+    add("evci_layer", "scaled:LayerScaled", summary, bibtex=cited("GRADIENT_FLOW"))
+    summary = "normal, by the mean active weights of an input (SWI of CHTs)"
+    add("swi", "scaled:MeanFanOut", summary, bibtex=cited("CHTS"))
+    summary = "the model's own initial values × √(columns / active columns) of a row (Pixelfly)"
+    add("pixelfly", "scaled:RowScaled", summary, bibtex=cited("PIXELFLY"))
+    summary = "initial values and learning rates by density, for masks that stay (SμPar)"
+    add("supar", "supar:SparseMaximalUpdate", summary, bibtex=cited("SUPAR"))
+    add(
+        "last",
+        "grown:LastValue",
+        "grown weights take the value that they last had (CHTs)",
+        bibtex=cited("CHTS"),
+    )
+    add("uniform", "grown:UniformGrown", "grown weights are uniform within ±1/√fan-in (HASTE)")
+    summary = "learning rates start anew behind each topology update (inoam of CHTs)"
+    add("lr_restart", "restart:Restart", summary, bibtex=cited("CHTS"))
+    summary = "each position has a sign for good; weights drift towards zero (Deep R)"
+    add("deep-r", "fixed_signs:FixedSigns", summary, bibtex=cited("DEEP_R"))
+    summary = "a penalty that is stronger on what trains without being active (Top-KAST)"
+    add("top-kast", "penalty:ExplorationPenalty", summary, bibtex=cited("TOP_KAST"))
 
 
 @hookimpl
@@ -182,5 +217,8 @@ def register_schedule(register: Register) -> None:
     add("sigmoid", "dense_to_sparse:Sigmoid", "density falls along a sigmoid (CHTss)", bibtex=cited("CHTS"))
     summary = "sparse and dense phases by turns (AC/DC)"
     add("alternating", "alternating:Alternating", summary, bibtex=cited("ACDC"))
-    add("cyclic", "cyclic:Cyclic", "density rises and falls in cycles, then plain DST (EAST)")
+    summary = "density rises and falls in cycles, then plain DST (EAST)"
+    add("cyclic", "cyclic:Cyclic", summary, bibtex=cited("EAST"))
+    summary = "the active set drawn up anew, a superset of it trained (Top-KAST)"
+    add("top-kast", "top_kast:TopKast", summary, bibtex=cited("TOP_KAST"))
     add("never", "dst:Never", "static: the mask of the start")

@@ -33,8 +33,8 @@ class TrainingMeter:
     """Training FLOPs added up over the real mask trajectory, by any convention.
 
     A sample costs 3 f_S: forward, input gradient and weight gradient; on a step whose growth needs the dense
-    gradient 2 f_S + f_D. FLOPs are linear in each layer's density, so its sum over passes is all that is kept,
-    as exact integers.
+    gradient 2 f_S + f_D, and where a superset of what is active trains 2 f_S + f_B. FLOPs are linear in each layer's
+    density, so its sum over passes is all that is kept, as exact integers.
     """
 
     def __init__(
@@ -51,13 +51,22 @@ class TrainingMeter:
         self._dense_passes = 0  # weight gradients of all weights
         self._active = dict.fromkeys(costs, 0)  # active weights of each layer, summed over the other passes
 
-    def add(self, active: Mapping[str, int], samples: int, dense_gradient: bool) -> None:
-        """One applied step over ``samples`` images with these active weights a layer; one left out is dense."""
+    def add(
+        self,
+        active: Mapping[str, int],
+        samples: int,
+        dense_gradient: bool,
+        trained: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """One applied step over ``samples`` images with these active weights a layer; one left out is dense.
+        trained: the weights that get a gradient, of layers where these are others than the active ones."""
         self.samples += samples
         self._dense_passes += samples * dense_gradient
-        passes = samples * (3 - dense_gradient)
         for name, layer in self.costs.items():
-            self._active[name] += passes * active.get(name, layer.weights)
+            held = active.get(name, layer.weights)
+            self._active[name] += samples * 2 * held
+            if not dense_gradient:
+                self._active[name] += samples * trained.get(name, held)
 
     def look(self, active: Mapping[str, int], samples: int, sparse: int, dense: int) -> None:
         """Passes before training, which dense training has none of: of ``samples`` samples ``sparse`` through these
@@ -165,7 +174,7 @@ def _integrate(
 ) -> None:
     """Add every step as the Sparsifier makes it. targets: of steps 0, 1, ...; density: before the first."""
 
-    def active() -> dict[str, int]:
+    def active(density: float) -> dict[str, int]:
         return {name: round(d * meter.costs[name].weights) for name, d in allocation(density).items()}
 
     last = max((step for step, target in enumerate(targets) if target and step), default=0)
@@ -173,20 +182,23 @@ def _integrate(
     rounds = method.init.rounds
     if rounds.probe == "batch":
         _look(meter, method, density, allocation)
-    held, steps = {} if undecided else active(), Counter[bool]()
+    held, steps = {} if undecided else active(density), Counter[bool]()
+    backward = targets[0].backward if targets[0] else None
+    trained = {} if undecided or backward is None else active(backward)
     for step, due in enumerate(targets[1:], start=1):
         ahead = next((k for k, target in enumerate(targets[step : step + method.reach]) if target), None)
         folds = method.folds(step <= last, ahead)
         needed = method.signals(due, density, step <= last, folds)
         needed |= method.init.needs if undecided else Signal.NONE
         steps[bool(needed & (Signal.GRAD | Signal.MOMENTUM))] += 1
-        moves = due is not None and due.final != density
+        moves = due is not None and (due.final, due.backward) != (density, backward)
         if not (moves or undecided or step == len(targets) - 1):
             continue
         for dense_gradient, count in steps.items():
-            meter.add(held, count, dense_gradient)
-        density = due.final if due else density
-        held, undecided = active(), False
+            meter.add(held, count, dense_gradient, trained)
+        density, backward = (due.final, due.backward) if due else (density, backward)
+        held, undecided = active(density), False
+        trained = {} if backward is None else active(backward)
         steps.clear()
 
 

@@ -19,12 +19,15 @@ from dstbench.core.engine.allocation import blank_view, bounds, by_shape, suppor
 from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.finiteness import not_finite
+from dstbench.core.engine.forced import forced
+from dstbench.core.engine.forced import kept as kept_of
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
 from dstbench.core.network.defaults import usual_defaults
 from dstbench.core.network.layers import Layer
 
 Masks = dict[str, Tensor]  # layer name -> bool [*w]
+Scores = Mapping[str, Tensor]  # layer name -> float [*w]
 _LAST = -1e30  # of a score: behind all others, yet finite, so that a structure can be filled up
 Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
 
@@ -128,34 +131,29 @@ def _prune(
     prune: Policy,
     goal: Goal,
     draw: Draw,
-) -> tuple[Masks, Budget, Callable[[str], Tensor]]:
-    """What stays, its budget, and the scores by which it stayed (made when first asked for)."""
+) -> tuple[Masks, Budget, Scores]:
+    """What stays, its budget, and the scores by which it stayed: never what these forbid with -inf."""
     views = {name: replace(view, allocation=goal.keep_allocation[name]) for name, view in views.items()}
-    scores: dict[str, Tensor] = {}
-
-    def keep_scores(name: str) -> Tensor:
-        if name not in scores:
-            scores[name] = score_layer(prune.score_for(views[name].info), views[name], draw(name, "prune"))
-        return scores[name]
-
-    active = {name: view.active for name, view in views.items()}
-    excess = sum(active.values()) - goal.keep
-    if excess <= 0:
-        return {name: view.mask for name, view in views.items()}, active, keep_scores
-    if prune.uses_candidates:
-        for name in views:
-            keep_scores(name)
-    candidates = _candidates(prune, scores, {name: view.mask for name, view in views.items()}, -1)
-    lower, _ = supported_bounds(views, structures)
-    removable = {name: max(0, active[name] - lower[name]) for name in views}
-    shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
-    removals = apportion(shares, excess, dict.fromkeys(views, 0), removable)
-    budget = {name: active[name] - removals[name] for name in views}
-    kept = {
-        name: structures[name].shrink(view, keep_scores(name), budget[name]) if removals[name] else view.mask
+    scores = {
+        name: score_layer(prune.score_for(view.info), view, draw(name, "prune"))
         for name, view in views.items()
     }
-    return kept, budget, keep_scores
+    active = {name: view.active for name, view in views.items()}
+    must = {name: forced(structures[name], view, scores[name]) for name, view in views.items()}
+    excess = max(sum(active.values()) - goal.keep, sum(must.values()))
+    if excess <= 0:
+        return {name: view.mask for name, view in views.items()}, active, scores
+    candidates = _candidates(prune, scores, {name: view.mask for name, view in views.items()}, -1)
+    lower, _ = supported_bounds(views, structures)
+    removable = {name: max(must[name], active[name] - lower[name]) for name in views}
+    shares = check_shares(prune.share, prune.share(views, candidates, excess), views)
+    removals = apportion(shares, excess, must, removable)
+    budget = {name: active[name] - removals[name] for name in views}
+    kept = {
+        name: kept_of(structures[name], view, scores[name], budget[name]) if removals[name] else view.mask
+        for name, view in views.items()
+    }
+    return kept, budget, scores
 
 
 def _grow(
@@ -166,7 +164,7 @@ def _grow(
     draw: Draw,
     kept: Masks,
     budget: Budget,
-    keep_scores: Callable[[str], Tensor],
+    keep_scores: Scores,
 ) -> tuple[Masks, Budget]:
     """Add to what was kept, by exact budgets, until the goal's final count."""
     additions = goal.final - sum(budget.values())
@@ -190,7 +188,7 @@ def _grow(
 
     def fill(name: str) -> Tensor:
         structure, view = structures[name], views[name]
-        old = keep_scores(name) if structure.reads_keep_scores else None
+        old = keep_scores[name] if structure.reads_keep_scores else None
         return structure.fill(view, structure.merge(view.mask, old, scores[name], target[name]), target[name])
 
     return {name: fill(name) for name in views}, target

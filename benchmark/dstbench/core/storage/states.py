@@ -117,10 +117,11 @@ class States:
                 )
 
     @torch.no_grad()
-    def clear(self, values: Tensor, survivors: Tensor) -> None:
-        """Zero a parameter, and start its state anew, where ``survivors``, bool of its shape, says so; in place."""
-        gone = ~survivors
-        values.masked_fill_(gone, 0)
+    def clear(self, values: Tensor, survivors: Tensor, held: Tensor | None = None) -> None:
+        """Zero a parameter, and start its state anew, but where ``survivors``, bool of its shape, says so; in place.
+        held: where the state lives on, if that isn't the same."""
+        values.masked_fill_(~survivors, 0)
+        gone = ~(survivors if held is None else held)
         state, neutral = self.of(values), self.conduct(values).neutral
         for key in entrywise(state, values):
             held = state[key]

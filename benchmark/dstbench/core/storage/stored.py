@@ -5,6 +5,7 @@ built. A parameter may hold fewer entries than that; what stands where is known 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -157,11 +158,15 @@ class Weights:
             )
         return bits
 
-    def zero(self, survivors: Mapping[str, Tensor]) -> None:
-        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
+    def zero(
+        self, survivors: Mapping[str, Tensor], trained: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> None:
+        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so, and state alone where
+        ``trained`` do; zero the rest in place."""
         for name, survivor in survivors.items():
             stored = self.stored[name]
-            self.states.clear(stored.values, stored.physical(survivor))
+            held = stored.physical(survivor | trained[name]) if name in trained else None
+            self.states.clear(stored.values, stored.physical(survivor), held)
 
     def enforce(self) -> None:
         """Zero the inactive weights, in place and without a look at them. It doesn't count as a write: a graph that a

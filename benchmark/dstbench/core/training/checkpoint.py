@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dstbench.core.training.saved import Saved, as_saved
 from dstbench.core.training.state import TrainingState
+from dstbench.core.training.superset import Superset
 from dstbench.core.training.topology import Topology
 from dstbench.errors import BadInput
 
@@ -37,6 +38,8 @@ class Snapshot:
     topology: Topology
     momentum: dict[str, Tensor]  # float [*w] by layer
     paths: Mapping[str, str]  # the arrangement's own state
+    memory: dict[str, Tensor]  # float [*w] by layer: what the method's values remember
+    superset: Superset | None  # what trains besides the active weights
     totals: dict[str, dict[str, Tensor]]  # of accumulators: by name and layer, what expands to [*w]
 
 
@@ -71,7 +74,19 @@ def save(identity: Identity, snapshot: Snapshot) -> dict[str, Any]:
             name: {layer: total.clone() for layer, total in totals.items()}
             for name, totals in snapshot.totals.items()
         },
+        **_values(snapshot),
     }
+
+
+def _values(snapshot: Snapshot) -> dict[str, Any]:
+    """What only methods have whose values remember, or whose weights train unseen."""
+    saved: dict[str, Any] = {}
+    if snapshot.memory:
+        saved["memory"] = {name: value.clone() for name, value in snapshot.memory.items()}
+    if (superset := snapshot.superset) is not None:
+        saved["trained"] = {name: pack(mask) for name, mask in superset.masks.items()}
+        saved["inactive"] = {name: value.clone() for name, value in superset.values.items()}
+    return saved
 
 
 def read(
@@ -102,13 +117,18 @@ def read(
     state = TrainingState(
         fields.books, fields.undecided, fields.steps, tuple(fields.history), tuple(fields.removals)
     )
-    momentum = {name: _momentum(name, value, held[name]) for name, value in fields.momentum.items()}
+    momentum, memory, inactive = (
+        {name: _float(kind, name, value, held[name]) for name, value in getattr(fields, kind).items()}
+        for kind in ("momentum", "memory", "inactive")
+    )
     topology = Topology.of(masks, explored, kept, fields.initial, support)
     totals = {
         name: {layer: _total(f"{name}.{layer}", total, held[layer]) for layer, total in of.items()}
         for name, of in fields.totals.items()
     }
-    return Snapshot(state, topology, momentum, fields.paths, totals)
+    trained = _unpacked("trained", fields.trained, held)
+    superset = Superset(trained, inactive) if trained else None
+    return Snapshot(state, topology, momentum, fields.paths, memory, superset, totals)
 
 
 def _unpacked(kind: str, packed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,10 +141,10 @@ def _unpacked(kind: str, packed: Mapping[str, Tensor], held: Mapping[str, Tensor
     return masks
 
 
-def _momentum(name: str, value: Tensor, like: Tensor) -> Tensor:
+def _float(kind: str, name: str, value: Tensor, like: Tensor) -> Tensor:
     if not value.is_floating_point() or value.shape != like.shape:
         came = f"{value.dtype} {list(value.shape)}"
-        raise BadInput(f"checkpoint: momentum.{name}: expected float {list(like.shape)}, got {came}")
+        raise BadInput(f"checkpoint: {kind}.{name}: expected float {list(like.shape)}, got {came}")
     return value.to(like.device, copy=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from dstbench.api import LayerView, Signal, StrategyError, Target
 from dstbench.api.accumulators import SEEN
+from dstbench.core import ranks
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import not_finite_of
 from dstbench.core.engine.update import Masks
 from dstbench.core.training.activity import Activity
 from dstbench.core.training.calibration import Rehearsal
+from dstbench.core.training.checkpoint import Snapshot
 from dstbench.core.training.deciding import deciding
-from dstbench.core.training.folding import Foldings, Totals
+from dstbench.core.training.folding import Foldings
 from dstbench.core.training.imposing import budget_of, checked
 from dstbench.core.training.masking import Masking
 from dstbench.core.training.optimizers import overflowed, trains
@@ -25,9 +27,11 @@ from dstbench.core.training.rounds import rehearsed
 from dstbench.core.training.rules import Fields, Rules
 from dstbench.core.training.signals import Signals, blank
 from dstbench.core.training.state import TrainingState
+from dstbench.core.training.superset import Superset
 from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import StepPlan
 from dstbench.core.training.topology import Topology, UpdateReport
+from dstbench.core.training.valuing import WeightValues, write
 from dstbench.errors import NotFinite
 
 
@@ -38,6 +42,7 @@ class Evolution:
 
     def __init__(self, rules: Rules, masking: Masking) -> None:
         self.rules, self.masking, self.signals = rules, masking, Signals()
+        self.values = WeightValues(rules.method.values, rules.seed)
         self.foldings = Foldings(rules.method.accumulators)
         self._unfit = "no gradients came"  # why there are no initial masks yet
 
@@ -63,8 +68,24 @@ class Evolution:
         return sum(self.masking.topology.explored_counts.values()) / self.rules.size
 
     def views(self, fields: Fields = MappingProxyType({})) -> dict[str, LayerView]:
-        """What strategies see of each layer now, with the signals of ``fields``."""
-        return self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
+        """What strategies see of each layer now, with the signals of ``fields`` and what is remembered."""
+        views = self.rules.views(self.state, self.masking.topology, self.masking.weights, fields)
+        whole, memory = self.masking.whole(), self.values.memory
+        return {
+            name: replace(view, weight=whole.get(name, view.weight), memory=memory.get(name))
+            for name, view in views.items()
+        }
+
+    @property
+    def since_update(self) -> int | None:
+        """Steps behind the last topology update; None: there was none."""
+        return self.state.steps - self.state.history[-1].step if self.state.history else None
+
+    @deciding
+    def pulls(self, layers: Collection[str]) -> dict[str, Tensor]:
+        """What is added to the gradients of these layers in the coming step, float [*w]."""
+        views = self.views()
+        return self.values.pulls({name: views[name] for name in layers}, self.state.steps + 1)
 
     @deciding
     def start(self, rehearsal: Rehearsal | None) -> None:
@@ -110,8 +131,27 @@ class Evolution:
     def _hold(self, masks: Masks, books: Books) -> None:
         """Begin with these masks."""
         self.state = replace(self.state, books=books, undecided=False)
+        views = {
+            name: replace(view, mask=masks[name], before=masks[name], active=books.budget[name],
+                          allocation=books.allocation[name])
+            for name, view in self.views().items()
+        }  # fmt: skip
+        values = self.values.begin(views)
+        write(self.masking.weights, values, {name: torch.ones_like(masks[name]) for name in values})
+        self._begin_superset(views, masks)
         self.masking.adopt(Topology(masks))
         self.masking.zero(masks, self.silent)
+
+    def _begin_superset(self, views: Mapping[str, LayerView], masks: Masks) -> None:
+        """Have more weights train than the masks let live, if that is asked for; all positions hold their values."""
+        backward = self.rules.timetable.initial_backward
+        if backward is None:
+            return
+        whole = {name: self.masking.weights.logical(name).clone() for name in masks}
+        views = {name: replace(view, weight=whole[name]) for name, view in views.items()}
+        n = round(backward * self.rules.size)
+        trained = self.rules.superset(views, masks, self.state.books, n, self.state.steps)
+        self.masking.superset = Superset(trained, {n: v.masked_fill(masks[n], 0) for n, v in whole.items()})
 
     @deciding
     def accumulate(self, plan: StepPlan, activity: Activity) -> None:
@@ -129,9 +169,16 @@ class Evolution:
             if self.foldings.foldings[name].entry is not None:
                 fields[SEEN] = activity.everywhere(name, ready, device)
                 ready = list(fields[SEEN])
+                if not ready:
+                    raise StrategyError(
+                        f"accumulator {name!r} saw nothing pass through any layer before step "
+                        f"{self.state.steps + 1}: it listens to modules being called, as compiled models' aren't"
+                    )
             every = self.views(fields)
             views[name] = {layer: every[layer] for layer in ready}
-        self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(self.state.steps + 1))
+        step = self.state.steps + 1
+        with ranks.together(f"what accumulators make of step {step}"):
+            self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(step))
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
@@ -156,14 +203,37 @@ class Evolution:
         fields |= self.foldings.read({name: masks[name] for name in ready})
         if blank(fields):
             return
-        state, views = self.state, self.views(fields)
+        state, views = self.state, self.values.remember(self.views(fields), self.state.steps)
         before = dict(masks)
         masks, books = self.rules.update(state.books, target, views, state.steps, ready)
-        change = self.masking.change(masks, self.silent)
-        self.foldings.reset({name: mask & ~before[name] for name, mask in masks.items()}, update=True)
+        fresh = {name: mask & ~before[name] for name, mask in masks.items()}
+        grown = {} if self.masking.superset is not None else self.values.grown(views, masks, state.steps)
+        change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target, ready))
+        write(self.masking.weights, grown, fresh)
+        self.foldings.reset(fresh, update=True)
         active = sum(self.masking.topology.active.values())
         report = UpdateReport(state.steps, self.density, active, change.grown, change.dropped, self.r_s)
         self.state = replace(state, books=books, history=(*state.history, report))
+
+    def _trained(
+        self,
+        views: Mapping[str, LayerView],
+        masks: Masks,
+        books: Books,
+        target: Target,
+        ready: Collection[str],
+    ) -> Masks | None:
+        """What trains behind an update; None: what is active. Raises StrategyError for a superset out of nowhere."""
+        superset, schedule = self.masking.superset, self.rules.method.schedule
+        if superset is None:
+            if target.backward is not None:
+                raise StrategyError(
+                    f"{schedule!r}: {target} asks for a superset, its target of step 0 didn't"
+                )
+            return None
+        n = round((target.backward or target.final) * self.rules.size)
+        resting = {name: mask for name, mask in superset.masks.items() if name not in ready}
+        return self.rules.superset(views, masks, books, n, self.state.steps, resting)
 
     @deciding
     def remove(self) -> None:
@@ -190,10 +260,13 @@ class Evolution:
         self.masking.impose(masks, self.silent)
 
     def resume(
-        self, state: TrainingState, topology: Topology, momentum: dict[str, Tensor], totals: Totals
+        self,
+        snapshot: Snapshot,
     ) -> None:
-        """Go on from a checkpoint. momentum: float [*w] by layer. totals: of accumulators."""
-        self.state, self.signals.momentum = state, momentum
+        """Go on from a checkpoint."""
+        self.state, self.signals.momentum = snapshot.state, snapshot.momentum
+        self.values.memory, self.masking.superset = snapshot.memory, snapshot.superset
+        totals, topology = snapshot.totals, snapshot.topology
         self.foldings.totals = {name: dict(totals.get(name, {})) for name in self.foldings.totals}
         self.masking.adopt(topology)
         if not self.rules.method.dense:
@@ -204,4 +277,5 @@ class Evolution:
         """Follow the weights to another device or dtype."""
         self.masking.move()
         self.signals.move(self.masking.weights.values)
+        self.values.move(self.masking.weights.values)
         self.foldings.move(self.masking.weights.values)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
+from dstbench.core.network.eager import eagerly
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
@@ -21,12 +24,35 @@ _MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no 
 masks don't hold and the topology stands still. Step the optimizer that the Sparsifier was given, not another one."""
 
 
+_IN_BACKWARD = """an optimizer stepped inside a backward pass that makes gradients for others: no step is one of all \
+weights then, and none would be counted. Step the optimizers when the pass is over, or give the Sparsifier one for \
+all parameters."""
+
+
+class Surroundings(Protocol):
+    """What is otherwise only while an optimizer steps."""
+
+    def enter(self, optimizer: Optimizer) -> None:
+        """The optimizer is about to read its gradients."""
+        ...
+
+    def leave(self, optimizer: Optimizer) -> None:
+        """It has stepped, or is about to evaluate a closure; harmless where it wasn't entered."""
+        ...
+
+    def leave_all(self) -> None:
+        """A step may have failed: nothing is stepping now."""
+        ...
+
+
 class StepHooks:
     """Calls ``prepare`` once before an optimizer step, when its gradients are final, and ``done`` behind it. Where it
     was prepared some time before, as for clipping, ``again`` comes right before the step.
 
     A closure makes gradients inside the step: then ``prepare`` follows it. An optimizer whose step calls its
     parent's counts one step, where the outer one ends. New gradients of the weights ask for ``prepare`` again.
+
+    ``around`` is entered once all is prepared, and left when the step is over, before ``done``.
 
     Several optimizers make one step: ``done`` comes when all of them have applied the same gradients. Where a loss
     scaler skips one of them, the step counts as skipped.
@@ -38,8 +64,9 @@ class StepHooks:
         prepare: Callable[[], None],
         again: Callable[[], None],
         done: Callable[[], None],
+        around: Surroundings,
     ) -> None:
-        self._prepare, self._again, self._done = prepare, again, done
+        self._prepare, self._again, self._done, self._around = prepare, again, done, around
         self._prepared = False  # what the coming step needs is done already
         self._depth = 0  # of steps within steps
         self._kinds = {id(part): type(part).__name__ for part in optimizers}  # not held: a copy may lack them
@@ -54,6 +81,11 @@ class StepHooks:
             id(part): (part.register_step_pre_hook(self._before), part.register_step_post_hook(self._after))
             for part in optimizers
         }
+        self._saving = [part.register_state_dict_pre_hook(around.leave) for part in optimizers]
+        self._last_word: Any = (
+            None  # the handle on every optimizer's steps, where others listen to these, too
+        )
+        self._pass = -1  # the backward pass in which an optimizer stepped last
         self._heard: list[Any] = []  # handles on weights
         self._age = next(_AGES)
         self._weight: Tensor | None = None  # one of those that are listened to
@@ -74,10 +106,13 @@ class StepHooks:
 
     def remove(self) -> None:
         """Hear of no further step."""
-        for handle in (*chain.from_iterable(self._handles.values()), *self._heard):
+        self._around.leave_all()
+        for handle in (*chain.from_iterable(self._handles.values()), *self._saving, *self._heard):
             handle.remove()
+        if self._last_word is not None:
+            self._last_word.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._superseded:
             raise BadInput(
@@ -86,6 +121,7 @@ class StepHooks:
         _, behind = self._handles[id(optimizer)]
         hooks: Any = optimizer._optimizer_step_post_hooks
         hooks.move_to_end(behind.id)  # what others write there is seen, too
+        self._speak_last()
         if self._depth == 0 and id(optimizer) in self._applied:
             self._begin()
         self._depth += 1
@@ -95,21 +131,45 @@ class StepHooks:
             if self._prepared:
                 self._again()
             self.prepare()
+            if self._depth == 1:
+                self._around.enter(optimizer)
             return None
 
         def prepared() -> Any:
+            self._around.leave(optimizer)
             depth, loss = self._depth, closure()
             self._depth, self._last = depth, None  # its backward pass renewed the gradients
             self.prepare()
+            if depth == 1:
+                self._around.enter(optimizer)
             return loss
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _speak_last(self) -> None:
+        """Where others hook every optimizer's steps, hear of the end of a step behind them: they come after an
+        optimizer's own hooks, and may write."""
+        every: Any = _global_optimizer_post_hooks  # private, for nothing public orders them
+        if self._last_word is None and every:
+            self._last_word = register_optimizer_step_post_hook(_late(self))
+            weakref.finalize(self, self._last_word.remove)
+        if self._last_word is not None:
+            every.move_to_end(self._last_word.id)
+
+    @eagerly
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._last_word is None:
+            self.end(optimizer)
+
+    def end(self, optimizer: Optimizer) -> None:
+        """An optimizer's step is over, with all that hooks did; of others' nothing is to be done."""
+        if id(optimizer) not in self._kinds:
+            return
         self._depth -= 1
+        self._pass = _backward_pass()
         if self._depth > 0:
             return
+        self._around.leave(optimizer)
         if not overflowed(optimizer):
             self._applied.add(id(optimizer))
         self._prepared = len(self._kinds) > 1
@@ -122,7 +182,10 @@ class StepHooks:
 
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
+        if self._applied and self._pass == _backward_pass() != -1:
+            raise BadInput(_IN_BACKWARD)
         self._begin()
+        self._around.leave_all()
         self._depth, self.renewed = 0, True
         if self._last is None or self._last[0] is weight:
             now = weight, weight._version, weight.data_ptr()
@@ -154,6 +217,24 @@ class StepHooks:
                 stacklevel=3,
             )
         self._applied = set()
+
+
+def _late(hooks: StepHooks) -> Callable[[Optimizer, Any, Any], None]:
+    """A hook for all optimizers that doesn't keep these hooks, and so a model, alive."""
+    held = weakref.ref(hooks)
+
+    @eagerly
+    def late(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if (alive := held()) is not None:
+            alive.end(optimizer)
+
+    return late
+
+
+def _backward_pass() -> int:
+    """Which backward pass this runs in; -1 outside of any, and where torch doesn't say."""
+    current: Any = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+    return int(current())
 
 
 def check_unhooked(optimizer: Optimizer) -> None:

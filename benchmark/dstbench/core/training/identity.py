@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from dstbench.api import Recipe, Spec
-from dstbench.hookspecs import STRATEGIES
+from dstbench.recipe import parts_of
+from dstbench.registration.parameters import INSIDE
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
@@ -28,7 +29,7 @@ def identify(recipe: Recipe, registry: Registry | None = None) -> dict[str, Any]
 
         registry = default()
     flags = {"dense_layers": list(recipe.dense_layers), "dense": recipe.dense or recipe.narrow}
-    pieces = {kind: _piece(kind, getattr(recipe, kind), registry) for kind in STRATEGIES}
+    pieces = {kind: _piece(kind, spec, registry) for kind, spec in parts_of(recipe).items()}
     return pieces | {name: value for name, value in flags.items() if value}
 
 
@@ -39,9 +40,9 @@ def _piece(kind: str, spec: Spec, registry: Registry) -> Any:
 
 
 def _own(versions: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's full name and version, and its share's, without their distributions' versions."""
+    """A component's full name and version, and those inside it, without their distributions' versions."""
     own = {"name": versions["name"], "version": versions["version"]}
-    return {**own, "share": _own(versions["share"])} if "share" in versions else own
+    return own | {piece: _own(versions[piece]) for piece in INSIDE if piece in versions}
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from dstbench.core.storage.states import States
 from dstbench.core.storage.stored import Storage, Weights, keep_checkpoints_logical
 from dstbench.core.training.dead_rows import DeadRows
 from dstbench.core.training.rules import Rules
+from dstbench.core.training.superset import Superset
 from dstbench.core.training.topology import Change, Topology
+from dstbench.core.training.valuing import write
 from dstbench.core.training.watch import Watch
 
 
@@ -36,6 +38,7 @@ class Masking:
         self._still = False  # whether the optimizers leave zeros alone
         self._known = False  # whether what they did once is what they always do
         self._first = True  # no step was applied yet
+        self.superset: Superset | None = None  # what trains besides the active weights
         self.weights = Weights(rules.layers, states)
         self.arrangement: Arrangement = MaskedArrangement()
         values = self.weights.values
@@ -66,13 +69,35 @@ class Masking:
     def impose(self, masks: Masks, silent: bool) -> None:
         """Hold other masks, bool [*w] by layer, without counting them as explored."""
         survivors = {name: masks[name] & mask for name, mask in self.topology.masks.items()}
+        if self.superset is not None:
+            self.superset.adopt(self.superset.masks, self.whole(), masks)
         self.topology.adopt(masks)
         self._hold()
         self.zero(survivors, silent)
 
-    def change(self, masks: Masks, silent: bool) -> Change:
-        """Hold the masks that a topology update decided."""
-        return self._follow(self.topology.change(masks), silent)
+    def change(self, masks: Masks, silent: bool, trained: Masks | None = None) -> Change:
+        """Hold the masks that a topology update decided, and train ``trained``, where there is a superset."""
+        if self.superset is None or trained is None:
+            return self._follow(self.topology.change(masks), silent)
+        whole = self.whole()
+        self.superset.adopt(trained, whole, masks)
+        change = self._follow(self.topology.change(masks), silent)
+        write(self.weights, whole, masks)
+        return change
+
+    def whole(self) -> dict[str, Tensor]:
+        """What every position holds, float [*w] by layer, of a training with a superset; {} of any other."""
+        return {} if self.superset is None else self.superset.whole(self.weights, self.topology.masks)
+
+    def enter(self, layers: Collection[str]) -> None:
+        """An optimizer is about to step these layers."""
+        if self.superset is not None:
+            self.superset.enter(self.weights, self.topology.masks, layers)
+
+    def leave(self) -> None:
+        """It has stepped."""
+        if self.superset is not None:
+            self.superset.leave(self.weights, self.topology.masks)
 
     def restrict(self, support: Masks, silent: bool) -> Change:
         """Give up what lies outside the support of some layers, for good."""
@@ -81,6 +106,8 @@ class Masking:
     def move(self) -> None:
         """Go where the weights went, as when Accelerate's ``prepare`` moves them."""
         self.topology.follow({name: value.device for name, value in self.weights.values.items()})
+        if self.superset is not None:
+            self.superset.move(self.weights.values)
         self._hold()
 
     def gradients(self) -> dict[str, Tensor]:
@@ -97,13 +124,16 @@ class Masking:
 
     def mask(self, gradients: Mapping[str, Tensor], silent: bool) -> None:
         """Zero the gradients of inactive weights, in place, whatever they are: infinite or NaN, too."""
-        pairs = [(gradient, self.weights.bits[name]) for name, gradient in gradients.items()]
+        weights = self.weights
+        bits = weights.bits if self.superset is None else self.superset.bits(weights.values)
+        pairs = [(gradient, bits[name]) for name, gradient in gradients.items()]
         keep(pairs + self._dead.gradients(silent))
 
     @torch.no_grad()
     def zero(self, survivors: Mapping[str, Tensor], silent: bool) -> None:
-        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place."""
-        self.weights.zero(survivors)
+        """Keep weights and their optimizer state where ``survivors``, bool [*w], say so; zero the rest in place.
+        State of what trains without being active stays, too."""
+        self.weights.zero(survivors, {} if self.superset is None else self.superset.masks)
         self._dead.zero(self.states, silent)
         self._watch.look(self.weights.values)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dstbench.api import Policy, Recipe, Schedule, Signal, Spec, Support, Target
+from dstbench.api import Keep, Policy, Recipe, Schedule, Signal, Spec, Support, Target, ValuePolicy, Values
 from dstbench.api.accumulators import SEEN, Folding
 from dstbench.core.engine.structures import EngineStructure, as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import POLICIES
-from dstbench.recipe import named, recipe_of
+from dstbench.recipe import named, parts_of, recipe_of
 
 if TYPE_CHECKING:
     from dstbench.registration.registry import Registry
@@ -33,6 +33,7 @@ class Method:
     dense_layers: tuple[str, ...] = ()
     dense: bool = False  # no masks
     support: Support | None = None  # what the structure removes for good
+    values: ValuePolicy = field(default_factory=ValuePolicy)  # what weights hold, and how fast they learn
     accumulators: Mapping[str, Folding] = field(
         default_factory=dict
     )  # what prune and grow read of past steps
@@ -41,7 +42,7 @@ class Method:
     @cached_property
     def needs(self) -> Signal:
         """The signals that topology updates read; what the init reads is read once."""
-        return self.prune.needs | self.grow.needs
+        return self.prune.needs | self.grow.needs | self.values.needs
 
     @property
     def starts_full(self) -> bool:
@@ -78,7 +79,9 @@ class Method:
         if due is None:
             return always
         grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
-        return always | self.prune.needs | (self.grow.needs if grows else Signal.NONE)
+        grows |= due.backward is not None
+        growing = self.grow.needs | self.values.needs
+        return (always | self.prune.needs | (growing if grows else Signal.NONE)) & ~Signal.MEMORY
 
 
 def _registry(registry: Registry | None) -> Registry:
@@ -122,7 +125,7 @@ def described(recipe: str | Recipe | Mapping[str, Any]) -> str:
         changed = ", ".join(f"{key}={value!r}" for key, value in recipe.items() if key != "name")
         return f"{recipe['name']}({changed})" if changed else str(recipe["name"])
     parts = recipe_of(recipe) if isinstance(recipe, Mapping) else recipe
-    pieces = (getattr(parts, kind) for kind in ("init", "structure", "prune", "grow", "schedule"))
+    pieces = parts_of(parts).values()
     return (
         "dense"
         if parts.dense
@@ -141,7 +144,7 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
     structure = as_structure(_build(source, "structure", parts.structure))
     init, prune, grow = (build_policy(kind, getattr(parts, kind), source) for kind in POLICIES)
     _check_needs(init, prune, grow)
-    return Method(
+    method = Method(
         init=init,
         structure=structure,
         prune=prune,
@@ -150,15 +153,40 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         dense_layers=tuple(parts.dense_layers),
         dense=parts.dense,
         support=structure.component if isinstance(structure.component, Support) else None,
+        values=build_values(parts.values, source),
         accumulators=foldings_of({"prune": prune, "grow": grow}, source),
         calibrated=foldings_of({"init": init}, source),
     )
+    _check_memory(method)
+    return method
+
+
+def build_values(spec: Spec | Values | ValuePolicy, registry: Registry | None = None) -> ValuePolicy:
+    """Values from a name, a mapping, an object with ``initial``, ``grown`` and ``lr_scale``, or themselves."""
+    if isinstance(spec, ValuePolicy):
+        return spec
+    if not isinstance(spec, str | Mapping):
+        return ValuePolicy(spec)
+    if spec in ("keep", {"name": "keep"}):  # what it always was, whatever is registered
+        return ValuePolicy(Keep())
+    values: ValuePolicy = _registry(registry).build("values", spec)
+    return values
+
+
+def _check_memory(method: Method) -> None:
+    """Refuse a score that reads what nobody remembers. Raises BadInput, naming both."""
+    reading = [p for p in (method.prune, method.grow) if Signal.MEMORY in p.needs]
+    if reading and not method.values.remembers:
+        raise BadInput(
+            f"{reading[0].score!r} reads what the values remember of each position, and {method.values.values!r} "
+            "remembers nothing: name values that do, such as those of its recipe"
+        )
 
 
 def _check_needs(init: Policy, prune: Policy, grow: Policy) -> None:
     """Refuse what isn't there when a policy is asked."""
-    if Signal.MOMENTUM in init.needs:
-        raise BadInput(f"init: {init} needs {Signal.MOMENTUM}, and before the first step there is none")
+    if early := init.needs & (Signal.MOMENTUM | Signal.MEMORY):
+        raise BadInput(f"init: {init} needs {early}, and before the first step there is none")
     for kind, policy in {"init": init, "prune": prune, "grow": grow}.items():
         if policy.needs & (Signal.INPUTS | Signal.OUTPUT_GRADIENTS):
             raise BadInput(f"{kind}: {policy} needs {policy.needs}: an accumulator has them, a score none")

@@ -175,6 +175,18 @@ class Readings:
         return self.evolution.density
 
     @property
+    def trained(self) -> Budget:
+        """The number of weights of each layer that train, active or not, where these are more than are active: of a
+        schedule with a backward superset. {} of any other."""
+        superset = self.masking.superset
+        return {} if superset is None else superset.counts
+
+    @property
+    def backward_density(self) -> float:
+        """Weights that train / N: ``density``, unless the schedule has a superset of what is active train."""
+        return sum(self.trained.values()) / self.size if self.trained else self.density
+
+    @property
     def total_density(self) -> float:
         """Active weights / all matrix weights, those that stay dense among both."""
         every = self._owned.weights

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from dstbench.api import Coupling, LayerView, Target
+from dstbench.api import Coupling, LayerView, Policy, Target
+from dstbench.api.select import count
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import bounds, uniform_budget, view_fields
+from dstbench.core.engine.backward import superset_masks
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
@@ -140,6 +143,28 @@ class Rules:
         masks = {name: masks.get(name, view.mask) for name, view in views.items()}
         ranks.check_equal(masks, step)
         return masks, books.after(target, goal, budget)
+
+    def superset(
+        self,
+        views: Mapping[str, LayerView],
+        masks: Masks,
+        books: Books,
+        n: int,
+        step: int,
+        resting: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Masks:
+        """What trains where ``masks`` are active: n weights, those of ``resting`` layers as they are, bool [*w].
+        Before the first step, where no score has its signals, a grow score that reads any is a random one.
+        Raises StrategyError where ranks come to different ones."""
+        grow = self.method.grow if step or not self.method.grow.needs else Policy()
+        with ranks.together(f"the superset at step {step}"):
+            left = n - sum(count(mask) for mask in resting.values())
+            taking = {name: view for name, view in views.items() if name not in resting}
+            held = {name: books.budget[name] for name in taking}
+            trained = superset_masks(taking, self.structures, grow, masks, held, left, draws(self.seed, step))
+        trained = {name: trained.get(name, resting.get(name, masks[name])) for name in views}
+        ranks.check_equal(trained, step)
+        return trained
 
     def shrink(self, views: Mapping[str, LayerView], step: int) -> Masks:
         """What the structure's event at a step leaves of the layers that lose positions for good."""

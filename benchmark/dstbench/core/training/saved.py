@@ -14,7 +14,7 @@ from dstbench.core.training.topology import UpdateReport
 from dstbench.errors import BadInput, nearest
 
 BY_LAYER = ("masks", "explored", "kept", "initial")
-OF_SOME = ("support", "momentum", "paths")
+OF_SOME = ("support", "momentum", "paths", "memory", "trained", "inactive")
 
 
 class Saved(BaseModel):
@@ -39,6 +39,9 @@ class Saved(BaseModel):
     initial: dict[str, int]
     momentum: dict[str, Tensor]  # float [*w], of the layers that have one
     paths: dict[str, str]
+    memory: dict[str, Tensor] = {}  # float [*w], of methods whose values remember
+    trained: dict[str, Tensor] = {}  # packed bits, of methods that train more than is active
+    inactive: dict[str, Tensor] = {}  # float [*w], of the same: what isn't active holds
     totals: dict[str, dict[str, Tensor]] = {}  # of accumulators, by name and layer
 
     def check_layers(self, layers: Iterable[str]) -> None:

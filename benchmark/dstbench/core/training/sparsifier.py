@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from dstbench.api import Recipe, Signal
+from dstbench.api import Recipe, Signal, Spec, ValuePolicy, Values
 from dstbench.core import ranks
 from dstbench.core.engine.allocation import check_count, check_density
 from dstbench.core.engine.update import Masks
@@ -33,11 +34,13 @@ from dstbench.core.training.method import (
     described,
 )
 from dstbench.core.training.optimizers import trains
+from dstbench.core.training.preparing import prepared, valued
 from dstbench.core.training.presence import Presence
 from dstbench.core.training.reach import Reach
 from dstbench.core.training.readings import Readings
 from dstbench.core.training.rounds import rehearsal_of
 from dstbench.core.training.rules import Rules
+from dstbench.core.training.stepping import Stepping
 from dstbench.core.training.timetable import Timetable
 from dstbench.core.training.topology import UpdateReport
 from dstbench.core.training.undo import undone_on_failure
@@ -69,6 +72,8 @@ class Sparsifier(Readings):
     What others write into inactive weights is zeroed before the next step, and by ``enforce`` at once. A step without
     gradients counts as none. Copies are made of (model, optimizer, sparsifier) together.
 
+    values: in place of the recipe's, a component's name, its spec, or a Values.
+
     optimizer: a torch optimizer, or several that each weight is in one of; ``step`` steps all, and the topology
     changes once they all have. on_update: called with the UpdateReport of every topology update, after it.
     calibration: batches for an init that looks at some before training; ``passes`` says what that cost.
@@ -97,13 +102,14 @@ class Sparsifier(Readings):
         example_input: Inputs | None = None,
         registry: Registry | None = None,
         on_update: Callable[[UpdateReport], object] | None = None,
+        values: Spec | Values | ValuePolicy | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         check_storage(storage, model, example_input)
         check_count("seed", seed, "an integer >= 0", least=0)
         if on_update is not None and not callable(on_update):
             raise BadInput(f"on_update: expected a function of an UpdateReport, got {on_update!r}")
-        given, recipe = recipe, as_recipe(recipe, registry)
+        given, recipe = recipe, valued(as_recipe(recipe, registry), values)
         self.method, self._named = build_method(recipe, registry), (recipe, registry)
         if storage == "condensed" and not self.method.dense:
             check_condensable(self.method)
@@ -117,6 +123,8 @@ class Sparsifier(Readings):
         self.states = States(joined(optimizers_of(optimizer, model)))
         for part in self.optimizers:
             check_unhooked(part)
+        self.method = prepared(self.method, self.timetable, self.optimizers, storage)
+        self.timetable = replace(self.timetable, method=self.method)
         self._owned = owned(
             model,
             (*self.method.dense_layers, *patterns_of(dense_layers)),
@@ -144,8 +152,10 @@ class Sparsifier(Readings):
             self.masking.arrange(storage, unwrap(model), example_input)
             self.arrangement = self.masking.arrangement
             self._connect()
-            if not self.method.dense and (warning := self._owned.warning()):
-                warnings.warn(warning, stacklevel=3)  # made_together stands between
+            cautions = self.method.values.cautions(self.timetable.last_update > 0)
+            for warning in () if self.method.dense else (self._owned.warning(), *cautions):
+                if warning:
+                    warnings.warn(warning, stacklevel=3)  # made_together stands between
 
     def __repr__(self) -> str:
         return (
@@ -216,11 +226,16 @@ class Sparsifier(Readings):
         Raises BadInput where the model no longer has the layers that these are the masks of."""
         if not self.method.dense:
             self.presence.check(whole=True)
-        paths = self.arrangement.state()
         return checkpoint.save(
             self.identity,
             checkpoint.Snapshot(
-                self.state, self.topology, self.signals.momentum, paths, self.evolution.foldings.totals
+                self.state,
+                self.topology,
+                self.signals.momentum,
+                self.arrangement.state(),
+                self.evolution.values.memory,
+                self.masking.superset,
+                self.evolution.foldings.totals,
             ),
         )
 
@@ -229,14 +244,17 @@ class Sparsifier(Readings):
         snapshot = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
         self.arrangement.adopt(snapshot.paths, snapshot.topology.masks, snapshot.topology.support)
         # everything is read: from here on nothing fails, so nothing is half adopted
-        self.evolution.resume(snapshot.state, snapshot.topology, snapshot.momentum, snapshot.totals)
+        self.evolution.resume(snapshot)
         self._listen()
 
     # Inside
 
     def _connect(self) -> None:
         """Be told of the optimizer's steps and checkpoints."""
-        self._hooks = StepHooks(self.optimizers, self._prepare_step, self._mask, self._finish_step)
+        self._stepping = Stepping(self.evolution)
+        self._hooks = StepHooks(
+            self.optimizers, self._prepare_step, self._mask, self._finish_step, self._stepping
+        )
         self.masking.listen_to_checkpoints()
         self._listen()
 
@@ -268,6 +286,7 @@ class Sparsifier(Readings):
                 self._idle = not self.evolution.collect(gradients, self._plan.target is not None)
             if not self._idle:
                 self.evolution.accumulate(self._plan, self._activity)
+        self._stepping.trains = not self._idle
         self._mask()
 
     @torch.no_grad()

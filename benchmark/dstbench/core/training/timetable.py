@@ -56,6 +56,12 @@ class Timetable:
         first = self.target(0)
         return first.final if first else self.density
 
+    @property
+    def initial_backward(self) -> float | None:
+        """The density of all that trains at the start; None: what is active, and no more than that ever does."""
+        first = self.target(0)
+        return first.backward if first else None
+
     def plan(self, step: int, density: float) -> StepPlan:
         """What this step asks for, from a density before it."""
         target, support = self.target(step), self.method.support

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import Recipe
 from dstbench.runner.matrix.matching import listed
 from dstbench.runner.matrix.validation import Frozen
@@ -67,24 +67,27 @@ class Axes(Frozen):
     prune: Specs | None = None
     grow: Specs | None = None
     schedule: Specs | None = None
+    values: Specs | None = None
     recipe: Specs | None = None
 
     @model_validator(mode="after")
     def _has_methods(self) -> Axes:
         if not self.has_product and self.recipe is None:
-            raise ValueError("expected `recipe`, or some of init, structure, prune, grow and schedule")
+            raise ValueError(
+                "expected `recipe`, or some of init, structure, prune, grow, schedule and values"
+            )
         return self
 
     @property
     def cells(self) -> int:
         """How many combinations there are, before include, exclude and controls; they aren't made for that."""
-        crossed = prod(len(getattr(self, axis) or "1") for axis in STRATEGIES) if self.has_product else 0
+        crossed = prod(len(getattr(self, axis) or "1") for axis in PARTS) if self.has_product else 0
         return prod(len(getattr(self, axis)) for axis in SETTING) * (crossed + len(self.recipe or ()))
 
     @property
     def has_product(self) -> bool:
         """Whether any strategy axis is given; those that aren't then hold Recipe's default alone."""
-        return any(getattr(self, axis) is not None for axis in STRATEGIES)
+        return any(getattr(self, axis) is not None for axis in PARTS)
 
 
 AXES = tuple(Axes.model_fields)
@@ -101,5 +104,5 @@ def held(axes: Mapping[str, Any], controls: Any, axis: str) -> list[Any]:
     values = [] if axes.get(axis) is None else [*listed(axes[axis])]
     if axis == "recipe":
         return [*values, *listed(controls)]
-    crossed = axis in STRATEGIES and any(axes.get(other) is not None for other in STRATEGIES)
+    crossed = axis in PARTS and any(axes.get(other) is not None for other in PARTS)
     return values or ([getattr(Recipe, axis)] if crossed else [])

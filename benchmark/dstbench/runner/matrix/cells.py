@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import SETTING, held
 from dstbench.runner.matrix.config import Matrix
@@ -47,8 +47,8 @@ def _combinations(matrix: Matrix) -> Iterator[dict[str, Any]]:
     settings = [getattr(axes, axis) for axis in SETTING]
     methods: list[dict[str, Any]] = [{"recipe": recipe} for recipe in axes.recipe or ()]
     if axes.has_product:
-        choices = [held(dict(axes), (), axis) for axis in STRATEGIES]
-        methods += [dict(zip(STRATEGIES, choice, strict=True)) for choice in product(*choices)]
+        choices = [held(dict(axes), (), axis) for axis in PARTS]
+        methods += [dict(zip(PARTS, choice, strict=True)) for choice in product(*choices)]
     for setting in product(*settings):
         for method in methods:
             yield {**dict(zip(SETTING, setting, strict=True)), **method}

@@ -8,6 +8,7 @@ from typing import Any
 
 from dstbench.recipe import Spec
 from dstbench.registration.choice import Choice
+from dstbench.registration.parameters import INSIDE
 from dstbench.results.record import canonical
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
@@ -38,7 +39,7 @@ def digest(content: Mapping[str, Any]) -> str:
 def _identity(versions: Mapping[str, Any]) -> dict[str, Any]:
     """Without the distribution's version: a release that changes no component keeps every key."""
     kept: dict[str, Any] = {"name": versions["name"], "version": versions["version"]}
-    return {**kept, "share": _identity(versions["share"])} if "share" in versions else kept
+    return kept | {piece: _identity(versions[piece]) for piece in INSIDE if piece in versions}
 
 
 def _numbers(value: Any) -> Any:

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
 from dstbench.results.printable import shortened, shown
 from dstbench.runner.matrix.axes import AXES, COMPONENTS, CONTROLS, held
@@ -102,7 +102,7 @@ def apply_settings(
 def _recipes_meant(document: Mapping[str, Any], settings: Sequence[Setting]) -> bool:
     """Whether strategies are settings of recipes: recipes are named beside them, or are all that the file has."""
     axes = document.get("axes")
-    crossed = isinstance(axes, dict) and any(axes.get(axis) for axis in STRATEGIES)
+    crossed = isinstance(axes, dict) and any(axes.get(axis) for axis in PARTS)
     return not crossed or any(setting.replaces and setting.head == "recipe" for setting in settings)
 
 
@@ -111,7 +111,7 @@ def _of_recipes(document: Mapping[str, Any], settings: Sequence[Setting]) -> lis
     if not document.get("axes") or not _recipes_meant(document, settings):
         return []
     replaced = {setting.head for setting in settings if setting.replaces}
-    return [s for s in settings if s.parameter and s.head in STRATEGIES and s.head not in replaced]
+    return [s for s in settings if s.parameter and s.head in PARTS and s.head not in replaced]
 
 
 def _choose_methods(
@@ -125,10 +125,10 @@ def _choose_methods(
     in those that are its controls too; else it leaves the file's recipes out.
     """
     named_axes = {setting.name for setting in settings}
-    changes = {axis: axes[axis] for axis in STRATEGIES if axis in named_axes and axes.get(axis)}
+    changes = {axis: axes[axis] for axis in PARTS if axis in named_axes and axes.get(axis)}
     if axes.get("recipe") and recipes_meant:
         if changes or "recipe" in named_axes:
-            for axis in STRATEGIES:
+            for axis in PARTS:
                 axes.pop(axis, None)
         if changes:
             axes["recipe"] = _varied(axes["recipe"], changes, spared)

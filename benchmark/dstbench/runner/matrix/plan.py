@@ -8,8 +8,8 @@ from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput, nearest
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Normal, Recipe, Spec, named
+from dstbench.hookspecs import PARTS, STRATEGIES
+from dstbench.recipe import Normal, Recipe, Spec, named, parts_of
 from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
@@ -195,8 +195,10 @@ class _Resolver:
     def _recipe(self, cell: Cell, settings: Settings) -> tuple[Recipe, str, str | None]:
         """A cell's method with its parts in canonical form, its label, and which control it is."""
         if "recipe" not in cell.axes:
-            recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in STRATEGIES}), settings)
-            shown = STRATEGIES if len(self._matrix.axes.schedule or ()) > 1 else STRATEGIES[:-1]
+            recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in PARTS}), settings)
+            axes = self._matrix.axes
+            shown: tuple[str, ...] = STRATEGIES if len(axes.schedule or ()) > 1 else STRATEGIES[:-1]
+            shown += ("values",) if "values" in parts_of(recipe) else ()
             return recipe, " · ".join(spec_text(getattr(recipe, kind)) for kind in shown), None
         choice = self._choose("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
         normal, control = choice.normal, choice.component.metadata.get("control")
@@ -208,10 +210,11 @@ class _Resolver:
 
     def _resolved(self, recipe: Recipe, settings: Settings) -> Recipe:
         """A recipe with its parts in canonical form, and the layers that the matrix keeps dense."""
-        parts = {
-            kind: self._normal(kind, _with(getattr(recipe, kind), settings.get(kind, {})))
-            for kind in STRATEGIES
+        parts: dict[str, Spec] = {
+            kind: self._normal(kind, _with(getattr(recipe, kind), settings.get(kind, {}))) for kind in PARTS
         }
+        if parts["values"] == {"name": "keep"}:  # said as a recipe has it: records say nothing of it
+            parts["values"] = Recipe().values
         return recipe.but(
             **parts, dense_layers=tuple(sorted({*recipe.dense_layers, *self._matrix.dense_layers}))
         )

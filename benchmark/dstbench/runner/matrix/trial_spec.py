@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Normal, Recipe, named, recipe_of
+from dstbench.recipe import Normal, Recipe, named, parts_of, recipe_of
 from dstbench.results.tuning import is_tuning
 from dstbench.runner.matrix.config import Measure, Training
 from dstbench.runner.matrix.start import Start
@@ -39,7 +38,7 @@ class TrialSpec:
     def components(self) -> dict[str, Normal]:
         """Kind -> component: the model, the data set, and the strategies of a training that has masks."""
         strategies = (
-            {} if self.recipe.dense else {kind: named(getattr(self.recipe, kind)) for kind in STRATEGIES}
+            {} if self.recipe.dense else {kind: named(spec) for kind, spec in parts_of(self.recipe).items()}
         )
         return {"model": self.model, "dataset": self.dataset, **strategies}
 

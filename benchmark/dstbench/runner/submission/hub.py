@@ -10,7 +10,7 @@ from typing import Any
 
 from dstbench import __version__
 from dstbench.errors import BadInput
-from dstbench.hookspecs import STRATEGIES
+from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.labels import spec_text
@@ -120,7 +120,7 @@ def _methods(record: Record) -> list[str]:
     recipe = record["trial"]["recipe"]
     return [
         f"{kind}:{re.sub(r'[^a-z0-9._-]', '-', str(named(recipe[kind])['name']).lower())}"
-        for kind in STRATEGIES
+        for kind in PARTS
         if recipe.get(kind)
     ]
 
@@ -137,7 +137,7 @@ def _text(record: Record, model: str) -> str:
         "seed": trial["seed"],
         f"{ranking.title}, test": f"{measures['top1']:.2f}"
         if ranking is TOP1
-        else f"{measures['score']:.4f}",
+        else f"{measures['score']:.4f} ({ranking.direction})",
         "training FLOPs against dense": measures.get("training_flops_ratio"),
         "inference FLOPs against dense": measures.get("inference_flops_ratio"),
         "active parameters": measures.get("active_parameters"),

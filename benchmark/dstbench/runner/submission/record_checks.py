@@ -9,8 +9,8 @@ from math import prod
 from typing import Any
 
 from dstbench.errors import BadInput
-from dstbench.hookspecs import STRATEGIES
-from dstbench.recipe import Recipe, named
+from dstbench.hookspecs import PARTS, STRATEGIES
+from dstbench.recipe import Recipe, named, parts_of
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import shown
@@ -30,13 +30,18 @@ _ON_THE_CURVE = ("r_s", "never_dropped", "bottom_previous")
 
 
 def contradictions(
-    record: Record, trial: TrialSpec, curve: Sequence[Mapping[str, Any]], registry: Registry
+    record: Record,
+    trial: TrialSpec,
+    curve: Sequence[Mapping[str, Any]],
+    registry: Registry,
+    per_input: int | None,
 ) -> Iterator[Finding]:
-    """Everything in a finished trial's record that can't be, from the record and its curve alone."""
+    """Everything in a finished trial's record that can't be, from the record and its curve alone; per_input: see
+    ``implausible``."""
     for check in (_identity, _name, _ending, _tuned, _sums):
         yield from (Finding("record", *found) for found in check(record, trial, registry))
     yield from (Finding("record", *found) for found in _trajectory(record["measures"]))
-    yield from (Finding("record", *found) for found in implausible(record, trial, curve))
+    yield from (Finding("record", *found) for found in implausible(record, trial, curve, per_input))
     yield from (Finding("curve", *found) for found in _along(record["measures"], curve, trial.recipe.narrow))
 
 
@@ -65,7 +70,9 @@ def _name(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Foun
     """The label is one that this method has, and the control the one that the label is."""
     label, recipe = record["label"], trial.recipe
     whole = [spec_text(getattr(recipe, kind)) for kind in STRATEGIES]
-    if not recipe.dense and not recipe.narrow and label in (" · ".join(whole), " · ".join(whole[:-1])):
+    said = [spec_text(recipe.values)] if "values" in parts_of(recipe) else []
+    labels = (" · ".join([*whole, *said]), " · ".join([*whole[:-1], *said]))
+    if not recipe.dense and not recipe.narrow and label in labels:
         if record["control"] is not None:
             yield "control", "none: it is a method", shown(record["control"])
         return
@@ -89,7 +96,7 @@ def _is_of(recipe: Recipe, built: Recipe, label: str, registry: Registry) -> boo
     return built.dense or all(
         registry.normalise(kind, getattr(built, kind))["name"] == named(getattr(recipe, kind))["name"]
         or f"{kind}={named(getattr(recipe, kind))['name']}" in label
-        for kind in STRATEGIES
+        for kind in PARTS
     )
 
 

@@ -73,6 +73,7 @@ def _batch(running: RunningTrial, batch: Batch, total: Tensor) -> None:
         accelerator.backward(loss)
         running.progress.samples += len(inputs) * ranks.world()
         before, active = sparsifier.steps, sparsifier.active  # an init may decide with the gradients
+        trained = sparsifier.trained
         if accelerator.sync_gradients and training.clip_norm is not None:
             _clip(running, training.clip_norm)
         total += loss.detach()
@@ -82,7 +83,7 @@ def _batch(running: RunningTrial, batch: Batch, total: Tensor) -> None:
         ):  # as Accelerate's optimizer does, after 0.1 ms of looking at the signature
             sparsifier.optimizer.zero_grad()
     if sparsifier.steps > before:
-        running.meter.add(active, running.progress.samples, sparsifier.dense_gradient)
+        running.meter.add(active, running.progress.samples, sparsifier.dense_gradient, trained)
         running.progress.samples = 0
         _observe(running)
         running.progress.course.observe(sparsifier, loss.detach())
