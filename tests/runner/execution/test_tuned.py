@@ -13,7 +13,7 @@ import pytest
 from dstbench.errors import BadInput
 from dstbench.registration.registry import registry
 from dstbench.results.merge import merge, validate
-from dstbench.results.record import folder_of, read_record
+from dstbench.results.record import folder_of, read_record, write_record
 from dstbench.results.table import load_results, read
 from dstbench.results.tuning import TUNED
 from dstbench.runner.cluster.follow import open_jobs
@@ -142,6 +142,21 @@ def test_on_error_stop_ends_at_the_first_method_of_which_every_rate_failed(tmp_p
     assert done.counts == {"failed": 1}
     later = go(tmp_path, "density=0.5,0.1", "seed=0", "recipe=rigl", on_error="stop", retry=["failed"])
     assert "failed" in later.counts
+
+
+def test_a_failed_trial_that_is_tried_again_has_one_job_also_where_tuning_changed(tmp_path):
+    rigl = ("recipe=rigl", "seed=0")
+    plain = go(tmp_path, *rigl, "training.lr=0.08", tasks=Tasks("fakes.trials:behave", TASKS.measure))
+    [key] = plain.statuses
+    folder = folder_of(tmp_path, key)
+    write_record({**record_of(tmp_path, key), "status": "failed", "reason": "once"}, folder)
+    go(tmp_path, *rigl)
+    assert record_of(tmp_path, key)["status"] == "failed"
+    done = go(tmp_path, *rigl, "tune.lr=0.08,0.04", retry=["failed"])
+    assert (done.ran, done.counts) == (1, {"ok": 1})
+    for file in (tmp_path / "plans").iterdir():
+        keys = [job.key for job in read_plan(file).train]
+        assert len(keys) == len(set(keys))
 
 
 def test_rates_that_are_tried_again_are_waited_for(tmp_path):

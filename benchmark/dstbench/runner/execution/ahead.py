@@ -71,7 +71,7 @@ def ahead(
             train += [
                 c
                 for c in replaced.candidates
-                if not (is_missing and c is one) and _is_noted(c, known, before)
+                if not (is_missing and c.key == one.key) and _is_noted(c, known, before)
             ]
         if is_timed(one) and (is_missing or needs_timing(one, before[one.key], again) or undecided):
             timed.append(one)

@@ -279,8 +279,8 @@ def _check_data(
     specs = {repr(trial.trial.dataset): trial.trial.dataset for trial in due}
     tunes = {repr(trial.trial.dataset) for trial in due if trial.trial.tunes}
     for name, spec in specs.items():
-        data = load_data(registry, spec, data_root, download)
-        if name in tunes and not len(data.validation):
+        splits = load_data(registry, spec, data_root, download)
+        if name in tunes and not len(splits.validation):
             raise BadInput(without_validation(spec))
     for start in {trial.trial.start for trial in due}:
         if start is not None:

@@ -42,8 +42,8 @@ def group_of(trial: TrialSpec, per: Sequence[str]) -> str:
     said = trial.to_json()
     kept = ["model", "dataset"]
     kept += ["density"] if "density" in per else []
-    kept += ["recipe", "training"] if "method" in per else []
-    return digest({name: said[name] for name in kept})
+    kept += ["recipe", "training", "start"] if "method" in per else []
+    return digest({name: said.get(name) for name in kept})
 
 
 def tuned(
