@@ -27,7 +27,7 @@ from dstbench.report.statistics import (
 )
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import ITSELF, is_missing, ranking_of_row
-from dstbench.results.measure_table import MEASURES, TIMED, Aggregate
+from dstbench.results.measure_table import MEASURES, RARE, TIMED, Aggregate
 from dstbench.results.table import TUNING_COLUMNS, settings_text
 from dstbench.results.verdicts import TIERS
 
@@ -100,7 +100,7 @@ def in_order(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _in_order(summary: pd.DataFrame, rows: Sequence[Mapping[Any, Any]], board: Board) -> pd.DataFrame:
     import pandas as pd
 
-    unknown = [name for name in ("tier", *TUNING_COLUMNS) if summary[name].isna().all()]
+    unknown = [name for name in ("tier", *TUNING_COLUMNS, *RARE) if summary[name].isna().all()]
     table = summary.drop(columns=unknown)
     table["rank"] = pd.Series(_ranks(rows, board), index=summary.index, dtype="float64")
     noise = [board.is_noise(row) for row in rows]

@@ -23,7 +23,7 @@ from dstbench.report.published.beside import Beside
 from dstbench.report.scores import OF_TEXTS, rankings_of, shows
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing, ranking_of_row
-from dstbench.results.measure_table import MEASURES, TIMED
+from dstbench.results.measure_table import MEASURES, RARE, TIMED
 from dstbench.results.ranking import TOP1
 from dstbench.results.table import TUNING_COLUMNS
 
@@ -36,7 +36,7 @@ Encoded = dict[str, Any]
 FOLDED = ("control", "reason", "note", "contended")  # said inside other cells
 MORE = (*FOLDED, "bits", "p", *PUBLISHED)  # no column of a board's own, but read by plots, panels and cells
 _DIGITS = {"accuracy": 7, "points": 7, "score": 7}  # significant ones; else 5, which is more than is shown
-_WHERE_KNOWN = ("tier", *TUNING_COLUMNS)  # columns of pages on which some row has them
+_WHERE_KNOWN = ("tier", *TUNING_COLUMNS, *RARE)  # columns of pages on which some row has them
 SAID = 100  # candidates of a card whose words are in the page
 _AHEAD = ("rank", "method", "", "top1", "score", "difference")  # "": what the board is ranked by
 

@@ -123,6 +123,7 @@ class MeasureRow:
     timed: bool = False  # undisturbed timings alone go into it where there are any
     boards: tuple[str, ...] = ()
     extra: bool = False  # starts hidden on the page
+    rare: bool = False  # has a column only where some row says it
     interval: bool = False  # <key>_low and <key>_high belong to it
     better: Literal["higher", "lower", ""] = ""  # the direction of a board that is ranked by it
     within: tuple[float, float] | None = None  # what it can be in a record, where its kind doesn't say
@@ -243,7 +244,7 @@ _ROWS = (
     MeasureRow("density_all", "fraction"),  # over all conv and linear weights
     MeasureRow("backward_density", "fraction", "backward density",
                "Share of weights that train, active or not, where a superset of the active ones does.",
-               extra=True, boards=_THEORY),
+               extra=True, rare=True, boards=_THEORY),
     MeasureRow("layers", "text", type=list[RecordedLayer], framed=False),
     MeasureRow("r_s", "fraction", "R_s", "In-time over-parameterisation: share of weights that were ever active.",
                boards=_THEORY),
@@ -364,3 +365,5 @@ _ROWS = (
 )  # fmt: skip
 
 MEASURES = {row.key: row for row in _ROWS}
+RARE = tuple(row.key for row in _ROWS if row.rare)
+"""Measures that only some methods have: a board without such a row has no column of them."""
