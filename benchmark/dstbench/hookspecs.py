@@ -102,7 +102,8 @@ def register_model(register: Register) -> None:
 def register_dataset(register: Register) -> None:
     """Data sets: a DatasetFactory. Metadata ``revision``, ``input_shape``, ``num_classes``, ``summary``.
 
-    For estimates and listings also ``train_images``, ``validation_images``, ``test_images``, ``presets``.
+    For estimates and listings also ``train_images``, ``validation_images`` and ``test_images`` (entries: images, or
+    windows of a text), ``epoch`` (the parameter that says how many entries an epoch has), ``presets``.
     """
 
 

@@ -135,7 +135,7 @@ def register_dataset(register: Register) -> None:
     )  # fmt: skip
     below("folder", "own_folder:ImageFolder", "images of your own, a folder a class")
     summary = "noise with learnable labels, for throughput"
-    add("synthetic", "synthetic:Synthetic", summary, (2048, 512, 512), colour)
+    add("synthetic", "synthetic:Synthetic", summary, (2048, 512, 512), colour, epoch="images")
     add(
         "fables",
         "text:Fables",
@@ -143,10 +143,11 @@ def register_dataset(register: Register) -> None:
         (2025, 7_199, 7_999),
         (32,),
         35,
+        epoch="windows",
     )
     add(
         "shakespeare-char", "text:ShakespeareChar", "tiny Shakespeare by characters, nanoGPT's split",
-        (15_685, 0, 111_539), (64,), 65,
+        (15_685, 0, 111_539), (64,), 65, epoch="windows",
     )  # fmt: skip
     below("text", "text:Text", "a text file of your own, by characters")
     below("tokens", "text:TokenFiles", "token ids of your own: train.bin and val.bin, as nanoGPT writes them")

@@ -264,3 +264,12 @@ HAN = """@inproceedings{han2015learning,
   eprint = {1506.02626},
   archiveprefix = {arXiv},
 }"""
+EAST = """@article{li2025east,
+  title = {Pushing the Limits of Sparsity: A Bag of Tricks for Extreme Pruning},
+  author = {Li, Andy and Durrant, Aiden and Markovic, Milan and Huang, Tianjin and Kundu, Souvik and Chen, Tianlong
+            and Yin, Lu and Leontidis, Georgios},
+  journal = {Transactions on Machine Learning Research},
+  year = {2025},
+  eprint = {2411.13545},
+  archiveprefix = {arXiv},
+}"""

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dstbench.cli.plugins import datasets, models, plugins_app
+from dstbench.cli.plugins import datasets, describe, models, plugins_app
 from dstbench.cli.scaffold import scaffold
 from dstbench.errors import BadInput
 from dstbench.registration.registry import _registry, registry
@@ -100,6 +100,13 @@ def test_show_a_recipe_with_its_parts():
     assert parts["grow"]["name"] == "gradient"
     assert set(parts) >= {"init", "structure", "prune", "grow", "schedule"}
     assert "grow: {'name': 'gradient'" in run("plugins", "show", "recipe", "rigl")
+
+
+def test_show_calls_the_parts_of_a_recipe_by_the_names_that_say_most():
+    installed = registry()
+    assert describe(installed, "recipe", "chts")["parts"]["grow"] == {"name": "ch2-l3n", "soft": True}
+    assert installed.normalise("grow", "ch2-l3n") == {"name": "ch2-l3n"}  # a key of its own, which stays
+    assert describe(installed, "recipe", "gse")["parts"]["grow"]["name"] == "gse"
 
 
 def test_show_says_of_what_a_name_is_an_alias(site):

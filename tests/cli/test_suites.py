@@ -17,7 +17,9 @@ def test_every_suite_is_listed_with_its_trials():
     assert list(rows) == list(suites())
     trials = {name: row["trials"] for name, row in rows.items()}
     assert {**trials, "cifar10": 333, "mnist-lenet300-bn": 27, "quick": 80, "speed": 7} == trials
-    assert rows["quick"]["images_trained_on"] == 80 * 12 * 1258
+    assert rows["quick"]["entries_trained_on"] == 80 * 12 * 1258
+    assert rows["quick-text"]["entries_trained_on"] == 7 * 5 * 1600  # windows, as it sets them
+    assert rows["mnist-mlp-99"]["entries_trained_on"] % (100 * 60_000) == 0  # with validation: 0
     assert all(row["summary"] for row in rows.values())
     text = CliRunner().invoke(app, ["suites"]).stdout
     assert all(f"{name}: " in text for name in rows)

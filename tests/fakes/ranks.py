@@ -126,6 +126,58 @@ def without_ddp(rank: int) -> dict[str, Any]:
     return {"masks": [{"weight": grown}], "agreed": free[15 : 15 + int(grown.sum())]}
 
 
+def accumulated(rank: int | None) -> dict[str, Any]:
+    """An average of squares, signed sums and a window of gradients."""
+    parts = {"prune": "obd", "grow": {"name": "gse", "by": "graest"}}
+    return _train(rank, parts, own_weights=False)
+
+
+def squares(rank: int) -> dict[str, Any]:
+    """Planted: +3 and -1 on the ranks. The square of the mean is 1, the mean of squares would be 5."""
+    model = nn.Linear(3, 2, bias=False)
+    parts = recipe("constant", 3, prune={"name": "obd", "beta": 0.0})
+    sparsifier = dstbench.Sparsifier(model, sgd(model, lr=0.0), parts, 1.0, total_steps=9)
+    model.weight.grad = torch.full((2, 3), 3.0 if rank == 0 else -1.0)
+    sparsifier.step()
+    return {"total": sparsifier.evolution.foldings.totals["second_moment"]["weight"]}
+
+
+def norms(rank: int) -> dict[str, Any]:
+    """Inputs 3 and 4 on the ranks: their norm is 5, theirs added up before the root is taken."""
+    model = nn.Linear(1, 2, bias=False)
+    sparsifier = dstbench.Sparsifier(
+        model, sgd(model, lr=0.0), recipe("constant", 1, prune="wanda"), 1.0, total_steps=9
+    )
+    DistributedDataParallel(model)(torch.full((1, 1), 3.0 + rank)).sum().backward()
+    seen = []
+    inner = sparsifier.evolution.foldings.reset
+    sparsifier.evolution.foldings.reset = lambda grown, update: (
+        seen.append(dict(sparsifier.evolution.foldings.totals["input_norm"])),
+        inner(grown, update),
+    )
+    sparsifier.step()
+    return {"total": seen[0]["weight"]}
+
+
+def rounds(rank: int) -> dict[str, Any]:
+    """Each rank looks at batches of its own, and from other weights: the masks are one."""
+    data = list(batches(2, seed=5 + rank))
+    calibration = dstbench.Calibration(data, nn.functional.cross_entropy)
+    return _train(rank, {"init": {"name": "force", "rounds": 4}}, calibration=calibration)
+
+
+def loss_raises(rank: int) -> dict[str, Any]:
+    """A loss that fails on one rank alone, before training."""
+
+    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if rank:
+            raise ValueError("only here")
+        return nn.functional.cross_entropy(outputs, labels)
+
+    calibration = dstbench.Calibration(list(batches(1)), loss)
+    return _refused(rank, parts={"init": {"name": "force", "rounds": 4}}, calibration=calibration)
+
+
 def _refused(rank: int, **options: Any) -> dict[str, Any]:
     try:
         _train(rank, options.pop("parts", {}), **options)

@@ -19,16 +19,16 @@ def sides(tmp_path, put, make, before, after, **changes):
         ([90.0, 91.0, 92.0], [92.0, 93.1, 93.9], "better", "95 % interval over 3 seeds"),
         ([90.0, 91.0, 92.0], [88.0, 89.1, 89.9], "worse", "95 % interval over 3 seeds"),
         ([90.0, 91.0, 92.0], [90.5, 90.0, 93.0], "can't tell", "95 % interval over 3 seeds"),
-        ([90.0], [89.5], "can't tell", "tolerance of 1 points: 1 seed, no interval to go by"),
-        ([90.0], [88.5], "worse", "tolerance of 1 points: 1 seed, no interval to go by"),
+        ([90.0], [89.5], "can't tell", "tolerance of 1 point: 1 seed, no interval to go by"),
+        ([90.0], [88.5], "worse", "tolerance of 1 point: 1 seed, no interval to go by"),
         ([90.0, 91.0], [90.0, 91.0], "identical", "the same top-1 at 2 seeds"),
         (
             [90.0, 91.3, 92.0],
             [90.4, 91.7, 92.4],
             "can't tell",
-            "tolerance of 1 points: 3 seeds, no interval to go by",
+            "tolerance of 1 point: 3 seeds, no interval to go by",
         ),
-        ([90.0, 90.0], [92.0, 92.0], "better", "tolerance of 1 points: 2 seeds, no interval to go by"),
+        ([90.0, 90.0], [92.0, 92.0], "better", "tolerance of 1 point: 2 seeds, no interval to go by"),
     ],
 )
 def test_verdicts(tmp_path, put, make, before, after, verdict, basis):

@@ -95,7 +95,7 @@ def test_each_candidate_points_at_its_row_so_that_cards_follow_filters(write):
 @pytest.mark.parametrize(
     ("methods", "value", "who"),
     [
-        ((PRACTITIONER[0], PRACTITIONER[2]), "none", "all 1 that are faster lose more"),
+        ((PRACTITIONER[0], PRACTITIONER[2]), "none", "the one that is faster is further behind"),
         ((PRACTITIONER[0], PRACTITIONER[6]), "no gain", "highest: 1.04×, masked-dense"),
         ((PRACTITIONER[0], ("rigl", "", 3, 95.0, None, "")), "not measured", "no network was timed"),
     ],

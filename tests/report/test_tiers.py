@@ -8,10 +8,14 @@ import io
 from typer.testing import CliRunner
 
 from dstbench.cli.app import app
+from dstbench.report.details import details
 from dstbench.report.page import write_leaderboards
+from dstbench.report.section import material_of
+from dstbench.report.verified import fields_of
+from dstbench.results.measure_table import MEASURES, TIMED
 from dstbench.results.record import read_record, record_files
-from dstbench.results.table import load_results
-from dstbench.results.verdicts import Finding, Verdict, write_verdict
+from dstbench.results.table import load_results, read
+from dstbench.results.verdicts import Finding, Verdict, read_verdicts, write_verdict
 
 
 def verdicts(results, folder, tiers):
@@ -76,3 +80,58 @@ def test_a_folder_of_verdicts_that_is_not_there(results, tmp_path):
     done = CliRunner().invoke(app, ["leaderboard", str(results), "--verdicts", str(tmp_path / "none")])
     assert done.exit_code == 2
     assert "verdicts: expected an existing folder" in done.stderr
+
+
+HOW = {"measures.top1": "re-evaluated", "measures.density": "recounted", "measures.layers": "recounted"}
+
+
+def labels(results, folder):
+    """Of each row of the page, by method and data set, the labels of its figures."""
+    material = material_of(read(results, folder))
+    groups = material.summary["group"].tolist()
+    said = details(material, groups, {})["checks"]
+    names = zip(material.summary["method"], material.summary["dataset"], strict=True)
+    return {name: said["said"][at] for name, at in zip(names, said["at"], strict=True)}
+
+
+def test_each_figure_says_whether_it_was_made_again(results, tmp_path):
+    """Of several seeds, the least that is known; a verdict of another record of the trial says nothing."""
+    for file in record_files(results):
+        record = read_record(file)
+        if record["label"] == "rigl":
+            better = {"measures.top1": "replayed"} if record["trial"]["seed"] else {}
+            write_verdict(
+                Verdict(record["key"], record["checksum"], None, "replayed", how=HOW | better), tmp_path / "v"
+            )
+        if record["label"] == "set":
+            write_verdict(Verdict(record["key"], "0" * 64, None, "replayed", how=HOW), tmp_path / "v")
+    by_row = labels(results, tmp_path / "v")
+    rigl, other = by_row["rigl", "digits"], by_row["set", "digits"]
+    assert (rigl["top1"], rigl["score"], rigl["density"]) == ("re-evaluated", "re-evaluated", "recounted")
+    assert {rigl[name] for name in ("training_flops_ratio", "train_throughput_ratio", "seconds")} == {
+        "reported"
+    }
+    assert set(other.values()) == {"reported"}
+
+
+def test_a_measure_is_labelled_by_the_fields_that_it_is_read_from(records):
+    """What ``fields_of`` leaves out makes no difference to what the measure says."""
+    speed = {"path": "compacted", "ratio": 1.1, "latency_median": 0.1}
+    speed |= dict.fromkeys(("images_per_second", "dense_images_per_second", "ratio_low", "ratio_high"), 2.0)
+    whole = {
+        "throughput": {"device": "cpu", "contended": False, **dict.fromkeys(TIMED, speed)},
+        "channels": {"below_80": 0.5, "null_80": 0.1, "below_50": 0.4, "null_50": 0.1, "gini": 0.3, "dead": 0.2},
+        "metrics": {"perplexity": 3.0, "bits_per_character": 2.0, "loss": 1.0},
+        "metric": {"key": "loss", "title": "loss", "better": "lower"}, "score": 1.0, "score_validation": 1.2,
+        "fallbacks": ["fc"], "unscored": ["fc"],
+    }  # fmt: skip
+    for name, row in MEASURES.items():
+        if row.read:
+            alone = {key: value for key, value in whole.items() if key in fields_of(name)}
+            assert row.value(alone) == row.value(whole) is not None, name
+
+
+def test_a_verdict_with_a_label_that_is_none_is_no_verdict(results, tmp_path):
+    record = next(read_record(file) for file in record_files(results))
+    write_verdict(Verdict(record["key"], record["checksum"], None, "replayed", how={"a": "proven"}), tmp_path)
+    assert "how: expected one of reported, recounted" in read_verdicts(tmp_path)[1][0].reason

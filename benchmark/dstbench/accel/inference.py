@@ -15,6 +15,7 @@ from dstbench.accel.compact import compact, masked_copy
 from dstbench.accel.fold import fold_norms, relus_in_place
 from dstbench.api import Execution, LayerCall, Layout, Spec, StrategyError, Structure
 from dstbench.core.engine.structures import EngineStructure, as_structure
+from dstbench.core.network.eager import eagerly
 from dstbench.core.network.inputs import Inputs, each_tensor, tensors
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.network.outputs import Comparison, compare
@@ -41,7 +42,7 @@ class Packed(nn.Module):
         out: Tensor = self._run(input)
         return out
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+    @eagerly
     def _run(self, x: Tensor) -> Tensor:
         return execute(self.execution, self.call, x, self.get_buffer("weight"), self._buffers["bias"])
 

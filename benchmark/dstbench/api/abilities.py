@@ -35,6 +35,8 @@ _ONLY = {  # abilities of one sort of structure alone
     **dict.fromkeys(("events", "support"), "a Support, which has events and support"),
 }
 
+_A = {kind: f"an {kind}" if kind[0] in "aeiou" else f"a {kind}" for kind in ABILITIES}
+
 _Value = TypeVar("_Value")
 
 
@@ -77,11 +79,11 @@ def misplaced(component: object, kind: str) -> Iterator[tuple[str, str]]:
     for name in dir(component):
         if name in own or name in parameters:
             continue
-        owners = [f"a {other}" for other, names in ABILITIES.items() if name in names and other != kind]
+        owners = [_A[other] for other, names in ABILITIES.items() if name in names and other != kind]
         if kind == "structure" and name in ABILITIES[kind]:
             owners = [_ONLY[name]]
         if owners:
-            yield name, " and ".join(owners)
+            yield name, " and ".join([", ".join(owners[:-1]), owners[-1]] if len(owners) > 1 else owners)
 
 
 def _reads(component: object, name: str) -> bool:

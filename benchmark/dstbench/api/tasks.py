@@ -20,7 +20,7 @@ class Metric:
     """One figure of an evaluation of a whole split, made from sums over it: see ``Task.sums``."""
 
     key: str  # its name in records: a Python identifier
-    title: str  # its column's, with the unit
+    title: str  # its column's, with the unit: ``loss (nats per token)``, ``mIoU %``
     better: Literal["higher", "lower"]
     of: Callable[[Sequence[float], int], float]  # the sums, and how many samples they are over
 

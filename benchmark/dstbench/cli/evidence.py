@@ -19,9 +19,10 @@ Format = Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, m
 
 def effects(folders: Folders, output: Format = "text") -> None:
     """Which choice matters: main effects and interactions of init, structure, prune, grow, schedule."""
+    from dstbench.report.evidence.as_json import effects_json
     from dstbench.report.evidence.effects import effects_of
     from dstbench.report.evidence.experiment import experiments
-    from dstbench.report.evidence.show import NO_EXPERIMENT, effects_json, effects_markdown, render_effects
+    from dstbench.report.evidence.show import NO_EXPERIMENT, effects_markdown, render_effects
     from dstbench.report.evidence.tried import tried_methods
     from dstbench.report.isolation import isolated
     from dstbench.results.table import frame, read
@@ -44,13 +45,18 @@ def groups(
     ] = None,
     test: Annotated[str, typer.Option(metavar="NAME", help="Of every two methods: t or wilcoxon.")] = "t",
     difference: Annotated[
-        float, typer.Option(metavar="POINTS", help="What the number of seeds needed is worked out for.")
+        float,
+        typer.Option(
+            metavar="POINTS",
+            help="The number of seeds needed is for this: points of a metric in per cent, percent of another.",
+        ),
     ] = 0.5,
     output: Format = "text",
 ) -> None:
     """Which methods differ: Friedman's test, every two with Holm's correction, and how many seeds it would take."""
+    from dstbench.report.evidence.as_json import groups_json
     from dstbench.report.evidence.groups import against_each, groups_of
-    from dstbench.report.evidence.show import NO_GROUPS, groups_json, groups_markdown, render_groups
+    from dstbench.report.evidence.show import NO_GROUPS, groups_markdown, render_groups
     from dstbench.report.evidence.tried import tried_methods
     from dstbench.report.isolation import isolated
     from dstbench.results.table import frame, read

@@ -12,6 +12,7 @@ import typer
 from dstbench.cli.eta import duration
 from dstbench.cli.run import Device, DeviceOption, Json, Out, Settings, Shard, Suite, Workers, Yes
 from dstbench.cli.tables import print_json, print_rows
+from dstbench.results.printable import counted
 from dstbench.runner.matrix.quantities import memory_text
 
 if TYPE_CHECKING:
@@ -133,14 +134,15 @@ def print_plan(described: Mapping[str, Any]) -> None:
     typer.echo("")
     states = {k: v for k, v in counts.items() if k not in ("trials", "methods", "controls", "tuning") and v}
     typer.echo(
-        f"trials    {counts['trials']}: {counts['methods']} methods, {counts['controls']} control trials; "
+        f"trials    {counts['trials']}: {counted(counts['methods'], 'method')}, "
+        f"{counted(counts['controls'], 'control trial')}; "
         + ", ".join(f"{number} {state}" for state, number in states.items())
     )
     _print_estimate(described)
     if tries := described["tuning_trials"]:
         ends = Counter(trial["state"] for trial in tries)
         said = ", ".join(f"{number} {state}" for state, number in ends.items())
-        typer.echo(f"tuning    {len(tries)} trials first: {said}; {described['tuning']}")
+        typer.echo(f"tuning    {counted(len(tries), 'trial')} first: {said}; {described['tuning']}")
     else:
         typer.echo(f"tuning    {described['tuning']}")
     for reason, number in Counter(t["skip"] for t in described["trials"] if t["skip"]).items():
@@ -158,7 +160,7 @@ def _print_estimate(described: Mapping[str, Any]) -> None:
     elif estimate["seconds"]:
         typer.echo(
             f"time      about {duration(estimate['seconds'])}: {duration(estimate['training_seconds'])} training "
-            f"with {estimate['workers']} workers, {duration(estimate['timing_seconds'])} timing "
+            f"with {counted(estimate['workers'], 'worker')}, {duration(estimate['timing_seconds'])} timing "
             f"(from {estimate['basis']})"
         )
     time, memory = described["trial_seconds"], described["trial_memory"]

@@ -182,10 +182,23 @@ def _parts(installed: Registry, name: str) -> dict[str, Any]:
 
 
 def _in_full(installed: Registry, kind: str, spec: Any) -> dict[str, Any]:
-    """Return a component's name with all its parameters."""
+    """Return a component's name with all its parameters; an alias's, where that says some of them."""
     choice = installed.choose(kind, spec)
     defaults = {p.name: p.default for p in choice.component.parameters() if not p.required}
-    return {"name": choice.normal["name"], **defaults, **choice.normal}
+    whole = {"name": choice.normal["name"], **defaults, **choice.normal}
+    if choice.component.bound:
+        return whole
+    own = choice.component
+    aliases = [
+        (name, other.bound)
+        for name, other in installed[kind].items()
+        if other.bound and (other.target, other.distribution) == (own.target, own.distribution)
+        if other.bound.items() <= whole.items()
+    ]
+    if not aliases:
+        return whole
+    name, bound = max(aliases, key=lambda alias: len(alias[1]))
+    return {key: value for key, value in {**whole, "name": name}.items() if key not in bound}
 
 
 def _pick(installed: Registry, words: list[str]) -> list[tuple[str, str]]:

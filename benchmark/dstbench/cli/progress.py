@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from dstbench.cli.eta import Remaining, duration
+from dstbench.results.printable import counted
 from dstbench.results.tuning import settings_said
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Progress:
         wall = ahead and ahead.wall
         takes = f"; about {duration(wall)}" if wall else ""
         ahead_of_us = f"{known} there already, {train} to train{skips}{takes}"
-        self._print(f"{plan.matrix.name}: {len(plan.trials)} trials{tuning}, {ahead_of_us}")
+        trials = counted(len(plan.trials), "trial")
+        self._print(f"{plan.matrix.name}: {trials}{tuning}, {ahead_of_us}")
         for note in (*plan.notes, *(ahead.notes if ahead else ())):
             self._print(f"note: {note}", "yellow")
         self.expect(train, throughput)

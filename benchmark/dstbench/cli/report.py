@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dstbench.errors import BadInput, nearest
+from dstbench.results.printable import counted
 from dstbench.results.tuning import settings_said, tries_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ def leaderboard(
         Path | None, typer.Option("--out", metavar="DIR", help="Where the CSV, Markdown and HTML files go.")
     ] = None,
     board: Annotated[
-        str, typer.Option(metavar="NAME", help="Which table --json prints: accuracy, flops or throughput.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Which table --json prints: accuracy (by the task's own metric), flops or throughput.",
+        ),
     ] = "accuracy",
     verdicts: Annotated[
         Path | None,
@@ -65,7 +70,7 @@ def leaderboard(
     """Rank methods: a table here; with --out also CSV, Markdown and one offline HTML page."""
     from dstbench.report.isolation import isolated
     from dstbench.report.page import boards_of, write_leaderboards
-    from dstbench.report.text import render_text, to_json
+    from dstbench.report.text import by_its_metric, render_text, to_json
     from dstbench.results.table import read
 
     if check:
@@ -86,7 +91,7 @@ def leaderboard(
     if board not in tables:
         raise BadInput(f"--board: expected a leaderboard's name, got {board!r}{nearest(board, tables)}")
     if as_json:
-        typer.echo(to_json(beside.within(board, tables[board])))
+        typer.echo(to_json(by_its_metric(beside.within(board, tables[board]))))
     else:
         to_terminal(render_text(tables, limit or None, beside))
         for file in files:
@@ -181,7 +186,7 @@ def plots(
     from dstbench.results.table import read
 
     files, loaded = isolated(read(folders), lambda kept: write_plots(kept, out, png))
-    typer.echo(f"Wrote {len(files)} pictures to {out}.")
+    typer.echo(f"Wrote {counted(len(files), 'picture')} to {out}.")
     name_rejected(_lines(loaded.rejected), loaded.faults)
 
 
@@ -203,12 +208,17 @@ def compare(
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0.0, help="Percent points that count where fewer than three seeds give no interval."
+            min=0.0,
+            help="Points of a metric in per cent, percent of any other: what counts where fewer than three seeds "
+            "give no interval.",
         ),
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Top-1 of DIR_B against DIR_A, or of one method against another in DIR_A; paired by seed, with intervals.
+    """Results of DIR_B against those of DIR_A, or one method against another in DIR_A: by the metric, paired by seed,
+    with intervals.
+
+    Differences are in the metric's own sense and unit: of a loss, one below 0 is better.
 
     Each is better, worse, identical, or can't be told; so is every block, and all together. Exit code 1 where
     something got worse in DIR_B, or the first method is worse than the second, in any block or over all; 3 where
@@ -280,7 +290,7 @@ def validate(folders: Folders, as_json: Json = False) -> None:
     else:
         ends = ", ".join(f"{count} {status}" for status, count in validated.statuses.items())
         tuning = f"; {validated.tuning} of them of tuning trials" if validated.tuning else ""
-        typer.echo(f"{validated.ok} valid records{f': {ends}' if ends else ''}{tuning}.")
+        typer.echo(f"{counted(validated.ok, 'valid record')}{f': {ends}' if ends else ''}{tuning}.")
         name_rejected(_lines(validated.rejected))
     if validated.rejected:
         raise typer.Exit(1)
@@ -349,7 +359,7 @@ def name_rejected(rejected: Iterable[str], faults: Collection[str] = ()) -> None
         typer.secho(f"left out: {line}", fg=typer.colors.YELLOW, err=True)
     if faults:
         typer.secho(
-            f"{len(faults)} records are left out by an error of dstbench itself: please report it.",
+            f"left out by an error of dstbench itself: {counted(len(faults), 'record')}; please report it.",
             fg=typer.colors.RED,
             err=True,
         )

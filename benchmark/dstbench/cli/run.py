@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dstbench.results.printable import counted
+
 if TYPE_CHECKING:
     from dstbench.report.page import Written
     from dstbench.runner.execution.forecast import Forecast
@@ -257,9 +259,9 @@ def _report(done: Run, *, as_json: bool) -> None:
         return
     written = write_leaderboards([done.out], done.out / "leaderboards")
     if as_json:
-        from dstbench.report.text import to_json
+        from dstbench.report.text import by_its_metric, to_json
 
-        typer.echo(to_json(written.beside.within("accuracy", written.tables["accuracy"])))
+        typer.echo(to_json(by_its_metric(written.beside.within("accuracy", written.tables["accuracy"]))))
     else:
         _print(written)
     counts = ", ".join(f"{number} {status}" for status, number in done.counts.items())
@@ -269,7 +271,7 @@ def _report(done: Run, *, as_json: bool) -> None:
         )
         typer.echo(f"{len(done.tuning)} tuning trials, on validation data: {ends}", err=True)
     typer.echo(
-        f"{len(done.statuses)} trials: {counts} ({done.ran} trained and {done.timed} timed now, "
+        f"{counted(len(done.statuses), 'trial')}: {counts} ({done.ran} trained and {done.timed} timed now, "
         f"in {done.seconds:.0f} s)",
         err=True,
     )

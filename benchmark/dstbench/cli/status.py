@@ -14,6 +14,7 @@ from dstbench.cli.eta import duration
 from dstbench.cli.run import Json
 from dstbench.cli.tables import print_json
 from dstbench.results.labels import value_text
+from dstbench.results.printable import counted
 
 _FEW = 10  # open trials, and failed ones, that are named
 
@@ -38,7 +39,7 @@ def status(
 def _print(found: Mapping[str, Any]) -> None:
     counts = {name: number for name, number in found["counts"].items() if number and name != "trials"}
     said = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    _lines([f"{found['results']}: {found['counts']['trials']:,} trials: {said or 'none'}"])
+    _lines([f"{found['results']}: {counted(found['counts']['trials'], 'trial')}: {said or 'none'}"])
     if found["running"]:
         typer.echo("")
         _table(found["running"])

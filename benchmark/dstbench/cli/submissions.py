@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dstbench.cli.tables import print_json
+from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
     from dstbench.runner.submission.verify import Verified
@@ -69,7 +70,7 @@ def verify(
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check submissions: schema, key, checkpoint recounted, top-1 evaluated again, steps retrained.
+    """Check submissions: schema, key, checkpoint recounted, metrics evaluated again, steps retrained.
 
     Exit code 1 where one is refused.
     """
@@ -156,7 +157,7 @@ def _print(one: Verified) -> None:
         typer.secho(f"refused  {verdict}", fg=typer.colors.RED)
         return
     how = {None: "", True: ", exactly", False: ", within tolerance"}[verdict.exact]
-    steps = f", {verdict.steps} steps retrained" if verdict.steps else ""
+    steps = f", {counted(verdict.steps, 'step')} retrained" if verdict.steps else ""
     colour = typer.colors.GREEN if verdict.ok else typer.colors.RED
     figures = f"{len(verdict.checked)} figures made again{how}{steps}"
     typer.secho(printable(f"{verdict.tier}  {verdict.key[:12]}  {figures}"), fg=colour)

@@ -10,6 +10,7 @@ import typer
 
 from dstbench.cli.eta import seconds_of
 from dstbench.cli.run import INTERRUPTED
+from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
     from dstbench.runner.execution.claim import Open
@@ -96,5 +97,5 @@ def _said(results: Path, left: Open) -> str:
         return f"{results}: nothing is open{stopped}"
     order, tuning = left.order, sum(job.trial.tunes for job in left.order.train)
     tune = f"{tuning} to tune with, " if tuning else ""
-    train = len(order.train) - tuning
-    return f"{results}: {tune}{train} trials to train, {len(order.throughput)} to time{stopped}"
+    train = counted(len(order.train) - tuning, "trial")
+    return f"{results}: {tune}{train} to train, {len(order.throughput)} to time{stopped}"

@@ -17,7 +17,7 @@ from dstbench.errors import BadInput
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import shortened
 from dstbench.results.labels import spec_text
-from dstbench.results.printable import printable
+from dstbench.results.printable import counted, printable
 from dstbench.results.record import Record, canonical
 from dstbench.results.rules import EVALUATION
 
@@ -173,7 +173,7 @@ def outdated(records: Iterable[Record], registry: Registry) -> dict[str, str]:
 def ages(older: Mapping[str, str]) -> list[str]:
     """What ``outdated`` gave, for people: how many trials are older than the code, and why."""
     return [
-        f"{n} trials are older than this code: {which}"
+        f"older than this code: {counted(n, 'trial')}: {which}"
         for which, n in sorted(Counter(older.values()).items())
     ]
 

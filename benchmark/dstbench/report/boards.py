@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
-from dstbench.report.scores import gain, keeps, ranking_of_row, shows
+from dstbench.report.scores import OF_TEXTS, below_zero, gain, joined, keeps, shows
 from dstbench.report.statistics import EVIDENCE
-from dstbench.report.values import Column, is_missing
+from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES
+from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import TUNING_COLUMNS
 
 if TYPE_CHECKING:
@@ -29,15 +30,15 @@ NOISE = "synthetic"  # the data set of random inputs
 
 
 def is_about_speed(dataset: str) -> bool:
-    """Whether a data set is noise, made to be timed on: accuracies on it mean nothing."""
+    """Whether a data set is noise, made to be timed on: what is learnt of it means nothing."""
     return dataset.partition("(")[0] == NOISE
 
 
-CLOSE = 1.0  # points of top-1, or percent of another metric, behind dense that count as its accuracy
+CLOSE = 1.0  # points of a metric in per cent, or percent of another, behind dense that count as as good
 
 
 def is_close(row: Row) -> bool:
-    """Whether a row keeps dense's accuracy; without a dense control none does."""
+    """Whether a row is as good as dense; without a dense control none is."""
     difference: float | None = row.get("difference")
     if difference is None or is_missing(difference):
         return False
@@ -64,13 +65,38 @@ def _is_comparable(row: Row) -> bool:
     return not (_is_noise(row) or "; " in str(row["conditions"]))
 
 
+def titled(column: Column, metrics: Sequence[Ranking]) -> Column:
+    """A column in the words of what its table's rows are ranked by. A metric that all share is the title of its
+    column, and needs none of its own."""
+    alone = metrics[0] if len(metrics) == 1 and metrics[0] is not TOP1 else None
+    if column.key == "difference":
+        return replace(column, help=f"{column.help} {_said_of_differences(metrics)}")
+    if alone is None:
+        return column
+    if column.key in ("metric", "better"):
+        return replace(column, extra=True)
+    if column.key == "score":
+        return replace(column, title=alone.title, help=f"{_capital(alone.direction)}. {column.help}")
+    return replace(column, title=f"validation {alone.name}") if column.key == "score_validation" else column
+
+
+def _said_of_differences(metrics: Sequence[Ranking]) -> str:
+    """``In percent points.``, ``In nats per token: below 0 is better.``"""
+    units = joined([metric.unit_of_differences for metric in metrics], "or")
+    return f"In {': '.join(filter(None, (units, below_zero(metrics))))}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard."""
+    """One leaderboard. Its file and its name in commands are ``name``, whatever its rows are ranked by."""
 
     name: str
-    title: str
-    summary: str
+    heading: str  # "" where it is called what its rows are ranked by
+    about: str
     by: str  # the measure that it is ranked by
     leads: tuple[str, ...]  # what it is about: these columns come first, in this order
     says_something: Callable[[Row], bool] = lambda _: True  # whether a row's place among others does
@@ -87,7 +113,25 @@ class Board:
         """The columns that a table of it has: how far rows were verified only where that was asked, and of metrics
         those by which some row is ranked."""
         metrics = set(table["metric"]) if "metric" in table else set()
-        return tuple(column for column in self.columns if column.key in table and shows(column.key, metrics))
+        empty = {key for key in OF_TEXTS if key in table and table[key].isna().all()}
+        return tuple(
+            column
+            for column in self.columns
+            if column.key in table and column.key not in empty and shows(column.key, metrics)
+        )
+
+    def title(self, metrics: Sequence[Ranking]) -> str:
+        """What people call it: ``FLOPs``, ``Accuracy``, ``Loss``."""
+        return self.heading or _capital(joined([metric.word for metric in metrics]))
+
+    def summary(self, metrics: Sequence[Ranking]) -> str:
+        """What it says, in a sentence or two."""
+        if not self.by_metric:
+            return self.about
+        if metrics == [TOP1]:
+            return f"Top-1 {self.about}"
+        each = "; ".join(f"{metric.title}, {metric.direction}" for metric in metrics)
+        return f"{_capital(each) if len(metrics) == 1 else f'Each by its own metric ({each})'}, {self.about}"
 
     @property
     def by_metric(self) -> bool:
@@ -109,9 +153,8 @@ class Board:
 
 BOARDS = (
     Board(
-        "accuracy", "Accuracy",
-        "Top-1, or the task's own metric, on the test split after the final epoch: mean over seeds with its 95 % "
-        "interval, beside what it costs.",
+        "accuracy", "",
+        "on the test split after the final epoch: mean over seeds with its 95 % interval, beside what it costs.",
         "score", ("top1", "score", "difference", "p_holm"), says_something=_has_evidence,
     ),
     Board(

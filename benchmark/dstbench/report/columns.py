@@ -7,7 +7,7 @@ from dstbench.results.measure_table import MEASURES
 
 _COLUMNS = (
     Column("rank", "#", "Mean rank over complete blocks (model × dataset × density) of the methods that every block "
-           "ranks. Never ranked: controls; accuracy of one seed; speed of a masked-dense network or beside other "
+           "ranks. Never ranked: controls; the metric of one seed; speed of a masked-dense network or beside other "
            "work.", "rank"),
     Column("method", "method", "The recipe's name, or init · structure · prune · grow.", "method"),
     Column("control", "control", "What a sparse method has to beat: dense, static at the same allocation, "
@@ -24,7 +24,7 @@ _COLUMNS = (
     Column("setting", "setting", "Training settings that differ from the defaults; layers left dense.", extra=True),
     Column("seeds", "n", "Seeds that finished and went into the means.", "integer"),
     Column("difference", "Δ dense",
-           "Difference to the dense control in percent points, paired by seed, with its 95 % t-interval.", "points",
+           "Difference to the dense control, paired by seed, with its 95 % t-interval.", "points",
            interval=True),
     Column("p_holm", "p (Holm)", "Paired t-test against dense, corrected over all methods of the same model and "
            "dataset (Holm). Not given below three seeds.", "p", extra=True),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.apart import MEASURED, apart
-from dstbench.report.scores import ranking_of_row
 from dstbench.report.statistics import FEWEST, differences, holm, p_value, paired
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import is_missing
+from dstbench.report.values import is_missing, ranking_of_row
+from dstbench.results.printable import counted
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, load_results
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 TOLERANCE = 1.0
 UNTOLD = "can't tell"
 COLUMNS = (
-    "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "metric", "seeds", "before", "after",
-    "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
+    "method", *STRATEGIES, "model", "dataset", "density", "setting", "control", "metric", "better", "seeds", "before",
+    "after", "difference", "difference_low", "difference_high", "p_holm", "verdict", "basis", "regressed",
 )  # fmt: skip
 
 Trials = list[dict[Any, Any]]
 
 
 def compare(before: Paths, after: Paths, tolerance: float = TOLERANCE) -> pd.DataFrame:
-    """Top-1 of ``after`` minus ``before`` in percent points, or another task's metric in its own unit, paired by
-    seed: a row per trial apart from its seed.
+    """The metric of ``after`` minus that of ``before``, in its own sense and unit (percent points of top-1), paired
+    by seed: a row per trial apart from its seed.
 
     ``verdict`` is ``better`` or ``worse``, by the metric's direction, where the 95 % t-interval of at least three
-    seeds excludes zero; without such an interval, where the difference exceeds ``tolerance`` percent points, or
-    percent of any other metric; ``identical`` where every seed has the same figure; else ``can't tell`` (``basis``
+    seeds excludes zero; without such an interval, where the difference exceeds ``tolerance``: points of a metric in
+    per cent, percent of any other; ``identical`` where every seed has the same figure; else ``can't tell`` (``basis``
     says what was used). Trials that finished before and no longer do are ``worse``; what only one side has is ``only
     before`` or ``only after``, and ``not comparable`` what both have on other data or by other rules. ``regressed``
     marks what is worse. ``attrs["rejected"]`` lists the files left out, ``attrs["blocks"]`` what
@@ -157,7 +157,7 @@ def _by_seed(changes: list[dict[int, float]]) -> dict[int, float]:
 def _block(
     place: tuple[Any, ...], count: int, change: Change, tolerance: float, metric: Ranking
 ) -> dict[str, Any]:
-    was = dict.fromkeys(change.difference, 0.0) if metric is TOP1 else change.before
+    was = dict.fromkeys(change.difference, 0.0) if metric.is_percent else change.before
     now = {seed: was[seed] + value for seed, value in change.difference.items()}
     effect, (verdict, basis) = (
         paired(change.difference, dict.fromkeys(now, 0.0)),
@@ -167,6 +167,7 @@ def _block(
         **dict(zip(("model", "dataset", "density"), place, strict=True)),
         "of": count,
         "metric": metric.title,
+        "better": metric.better,
         "seeds": effect.n,
         "difference": effect.mean,
         "difference_low": effect.low,
@@ -194,7 +195,8 @@ def _row(old: Trials, new: Trials, tolerance: float) -> dict[str, Any]:
         **{name: first[name] for name in (*STRATEGIES, "model", "dataset", "control")},
         "density": first["density_requested"],
         "setting": first["training"] or None,
-        "metric": metric_of([*new, *old]).title,
+        "metric": (metric := metric_of([*new, *old])).title,
+        "better": metric.better,
         "seeds": len(common),
         "before": mean(was, common),
         "after": mean(now, common),
@@ -237,21 +239,20 @@ def judged(
     now: Mapping[int, float], was: Mapping[int, float], tolerance: float, metric: Ranking = TOP1
 ) -> tuple[str, str]:
     """Whether ``now`` is better than ``was``, the metric by seed, on the seeds that both have; and what that rests
-    on. tolerance: points of top-1, percent of any other metric."""
+    on. tolerance: points of a metric in per cent, percent of any other."""
     change = paired(now, was)
     if change.mean is None:
         return UNTOLD, "no seed finished on both sides"
     if not any(differences(now, was)):
-        name = "top-1" if metric is TOP1 else metric.title
-        return "identical", f"the same {name} at {change.n} seed{'s' if change.n > 1 else ''}"
+        return "identical", f"the same {metric.name} at {counted(change.n, 'seed')}"
     if change.n >= FEWEST and change.low is not None and change.high is not None:
         low, high = sorted((metric.sign * change.low, metric.sign * change.high))
         return _side(low, high, 0.0), f"95 % interval over {change.n} seeds"
-    unit, margin = " points", tolerance
-    if metric is not TOP1:
+    unit, margin = " point" if tolerance == 1 else " points", tolerance
+    if not metric.is_percent:
         common = was.keys() & now.keys()
         unit, margin = " %", tolerance / 100 * abs(sum(was[seed] for seed in common) / len(common))
-    basis = f"tolerance of {tolerance:g}{unit}: {change.n} seed{'s' if change.n > 1 else ''}, no interval to go by"
+    basis = f"tolerance of {tolerance:g}{unit}: {counted(change.n, 'seed')}, no interval to go by"
     change_for_better = metric.sign * change.mean
     return _side(change_for_better, change_for_better, margin), basis
 

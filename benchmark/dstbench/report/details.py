@@ -1,6 +1,6 @@
 """What every row of the page was made of: its trials and where they ran, its curves over epochs, its layers.
 
-Curves are means over the seeds that finished: exploration from the records, loss, validation accuracy and density
+Curves are means over the seeds that finished: exploration from the records, loss, validation metric and density
 from ``curve.jsonl`` beside them, where that is there. A curve is written as its lowest and highest value and two
 letters a point, 4,095 steps between these; where a page would become too large, with fewer points.
 """
@@ -21,6 +21,7 @@ import orjson
 from dstbench.report.notes import provenance_of
 from dstbench.report.page_data import encoded
 from dstbench.report.section import Material
+from dstbench.report.verified import labels_of
 from dstbench.results.files import read_plain
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import Record
@@ -57,7 +58,18 @@ def details(material: Material, groups: Sequence[str | None], known: Mapping[str
         "points": points,
         "figures": FIGURES,
         "layers": _layers(trials),
+        **_verified(material, trials),
     }
+
+
+def _verified(material: Material, rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """What verifying came to of each row, figure by figure; nothing where that wasn't asked."""
+    checks = material.loaded.checks
+    if checks is None:
+        return {}
+    said = [json.dumps(labels_of(records, checks), sort_keys=True) for records in rows]
+    words = {text: place for place, text in enumerate(dict.fromkeys(said))}
+    return {"checks": {"said": [json.loads(text) for text in words], "at": [words[text] for text in said]}}
 
 
 def _seed(record: Record) -> int:

@@ -12,7 +12,7 @@ from dstbench.errors import BadInput, nearest
 from dstbench.report.boards import BOARDS, Board
 from dstbench.report.latex import to_latex
 from dstbench.report.page import boards_of
-from dstbench.report.text import to_csv, to_json, to_markdown
+from dstbench.report.text import by_its_metric, to_csv, to_json, to_markdown
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.table import LoadedResults, frame
 
@@ -33,9 +33,9 @@ class Content:
 
 
 TEXTS: Mapping[str, tuple[str, Callable[[Content], str]]] = {  # name -> file's ending, and what writes it
-    "csv": ("csv", lambda what: to_csv(what.table)),
+    "csv": ("csv", lambda what: to_csv(by_its_metric(what.table))),
     "markdown": ("md", lambda what: to_markdown(what.table, what.board, what.beside)),
-    "json": ("json", lambda what: to_json(what.table) + "\n"),
+    "json": ("json", lambda what: to_json(by_its_metric(what.table)) + "\n"),
     "latex": ("tex", lambda what: to_latex(frame(what.loaded.records, what.loaded.tiers), what.board)),
 }
 PARQUET = "parquet"
@@ -78,7 +78,10 @@ def _write_parquet(tables: Mapping[str, pd.DataFrame], loaded: LoadedResults, ou
     make_folder(out)
     trials = frame(loaded.records, loaded.tiers).reset_index()
     files = []
-    for name, table in {**tables, "trials": trials}.items():
+    for name, table in {
+        **{name: by_its_metric(table) for name, table in tables.items()},
+        "trials": trials,
+    }.items():
         files.append(out / f"{name}.parquet")
         fresh = files[-1].with_name(f".{name}.parquet.new")
         plain = {

@@ -1,4 +1,4 @@
-"""What a reader wants to know before reading a table: what is really faster, and what accuracy does it cost?
+"""What a reader wants to know before reading a table: what is really faster, and at what accuracy, or loss?
 
 A card is a list of candidates, the best first: the page shows the first one that its filters leave.
 """
@@ -12,10 +12,20 @@ from typing import Any
 
 from dstbench.report.boards import CLOSE, is_about_speed, is_close
 from dstbench.report.page_cells import gained
-from dstbench.report.scores import change, figure, gain, keeps, ranking_of_row, score_of, unit
+from dstbench.report.scores import (
+    change,
+    change_in_words,
+    figure,
+    gain,
+    keeps,
+    said_of_sign,
+    score_of,
+    unit,
+    value,
+)
 from dstbench.report.statistics import EVIDENCE
-from dstbench.report.values import is_missing, show
-from dstbench.results.ranking import TOP1
+from dstbench.report.values import is_missing, ranking_of_row, show
+from dstbench.results.printable import counted
 from dstbench.results.table import LoadedResults
 
 Row = dict[Any, Any]
@@ -70,17 +80,28 @@ def facts(rows: list[Row], loaded: LoadedResults) -> list[Tile]:
 
     finished = sum(record["status"] == "ok" for record in loaded.records)
     counts = [
-        {"value": f"{finished:,}", "what": f"of {len(loaded.records):,} trials finished"},
+        {"value": f"{finished:,}", "what": f"of {counted(len(loaded.records), 'trial')} finished"},
         count(len({row["method"] for row in rows if not row["control"]}), "method"),
         count(len({row["model"] for row in rows}), "model"),
         count(len({row["dataset"] for row in rows}), "data set"),
         count(len({record["trial"]["seed"] for record in loaded.records}), "seed"),
+        *_budget(loaded),
     ]
     return counts + ([count(len(loaded.rejected), "file") | {"what": "left out"}] if loaded.rejected else [])
 
 
+def _budget(loaded: LoadedResults) -> list[Tile]:
+    """How long trials trained: the steps of those that finished."""
+    finished = (record["measures"].get("steps") for record in loaded.records if record["status"] == "ok")
+    steps = sorted({int(number) for number in finished if number})
+    if not steps:
+        return []
+    number = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return [{"value": number, "what": "step a trial" if steps == [1] else "steps a trial"}]
+
+
 def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:
-    """What one model on one data set shows: speed first, and where accuracy says something, at which cost.
+    """What one model on one data set shows: speed first, and where the metric says something, at which cost.
 
     rows: those of the accuracy board, in its order.
     """
@@ -98,15 +119,15 @@ def cards(rows: Sequence[Row], model: str, dataset: str) -> list[Card]:
     standard = _standard(sparse)
     timed = [kind for kind in _SPEEDS if any(_is_timed(row, kind) for _, row in sparse)]
     speeds = [_fastest(sparse, small, kind, standard) for kind in timed]
-    unknown = Card(
-        f"{_SPEEDS['inference']}, measured", (), Candidate(-1, "not measured", "no network was timed")
-    )
+    disturbed = any(row["contended"] is True for _, row in sparse)
+    why = "every timing was disturbed by other work" if disturbed else "no network was timed"
+    unknown = Card(f"{_SPEEDS['inference']}, measured", (), Candidate(-1, "not measured", why))
     return [*(speeds or [unknown]), _best(sparse), _cheapest(sparse, standard)]
 
 
 @dataclass(frozen=True)
 class _Standard:
-    """What a network has to be as accurate as, but for a point."""
+    """What a network has to be as good as, but for a point or a percent."""
 
     whose: str
     is_met: Callable[[Row], bool]
@@ -123,7 +144,7 @@ def _standard(sparse: Sequence[tuple[int, Row]]) -> _Standard:
 def _fastest(
     sparse: Iterable[tuple[int, Row]], small: Sequence[Row], kind: str, standard: _Standard | None
 ) -> Card:
-    """What is faster than dense, beyond timing noise, and as accurate as the standard; None: whatever it is."""
+    """What is faster than dense, beyond timing noise, and as good as the standard; None: whatever it is."""
     key, accurate = f"{kind}_throughput_ratio", standard is not None
     timed = [(place, row) for place, row in sparse if _is_timed(row, kind)]
     gains = [(place, row) for place, row in timed if gained(row, key)]
@@ -137,23 +158,27 @@ def _fastest(
     what = f"{_SPEEDS[kind]}{f' within {_margin(sparse)} of {standard.whose}' if standard else ', measured'}"
     beside = _beside(None, small, key, accurate)
     if gains or not timed:
-        why = f"all {len(gains)} that are faster lose more" if gains else "no sparse network was timed"
+        why = f"{_those(len(gains))} further behind" if gains else "no sparse network was timed"
         return Card(what, candidates, Candidate(-1, "none", why, beside), key)
     high = max((row for _, row in timed), key=lambda row: row[key])
     why = f"highest: {show('speed', high[key])}, {high[f'{kind}_path']}"
     return Card(what, candidates, Candidate(-1, "no gain", why, beside), key)
 
 
+def _those(number: int) -> str:
+    return "the one that is faster is" if number == 1 else f"all {number} that are faster are"
+
+
 def _best(sparse: Iterable[tuple[int, Row]]) -> Card:
-    """The most accurate, with evidence where there is any."""
+    """The best by the metric, with evidence where there is any."""
     order = _in_order(sparse, gain)
     level = Counter((score_of(row), row["seeds"] < EVIDENCE) for _, row in order)
     candidates = (
-        Candidate(place, _alone(row), _accurate(row, level[score_of(row), row["seeds"] < EVIDENCE] - 1))
+        Candidate(place, value(row), _accurate(row, level[score_of(row), row["seeds"] < EVIDENCE] - 1))
         for place, row in order
     )
     ranking = ranking_of_row(order[0][1])
-    title = "top-1" if ranking is TOP1 else ranking.title
+    title = ranking.name if ranking.is_percent else ranking.title
     nothing = Candidate(-1, "none", "no sparse network has finished")
     return Card(f"Best sparse {title}", tuple(candidates), nothing, ranking.key)
 
@@ -169,7 +194,7 @@ def _cheapest(sparse: Iterable[tuple[int, Row]], standard: _Standard) -> Card:
     return Card(
         what,
         tuple(candidates),
-        Candidate(-1, "none", "all lose more"),
+        Candidate(-1, "none", "all are further behind"),
         key,
     )
 
@@ -207,14 +232,14 @@ def _accurate(row: Row, level: int) -> str:
     if is_missing(row["difference"]):
         beyond = ""
     elif is_missing(row["difference_low"]):
-        beyond = f": {change(row)}{_points(row)} against dense"
+        beyond = f": {change_in_words(row)} against dense"
     else:
         low, high = (change(row, f"_{end}") for end in ("low", "high"))
-        beyond = f": {change(row)}{_points(row)} against dense, 95 % interval {low} to {high}"
+        beyond = f": {change_in_words(row)} against dense, 95 % interval {low} to {high}"
     alone = (
         "one seed: no evidence that it is the best"
         if row["seeds"] < EVIDENCE
-        else f"{row['seeds']:.0f} seeds"
+        else counted(round(row["seeds"]), "seed")
     )
     others = f", level with {level} other{'s' if level > 1 else ''}" if level else ""
     return f"{_who(row)}{others}{beyond}, {alone}"
@@ -222,17 +247,15 @@ def _accurate(row: Row, level: int) -> str:
 
 def _cost(row: Row) -> str:
     """A row's figure and what it costs against dense."""
-    points = "" if is_missing(row["difference"]) else f" ({change(row)}{_points(row)})"
+    points = "" if is_missing(row["difference"]) else f" ({_change(row)})"
     return f"{figure(row)}{points}{', one seed' if row['seeds'] < EVIDENCE else ''}"
 
 
-def _alone(row: Row) -> str:
-    """The figure of a row whose metric is in the title."""
-    return figure(row) if ranking_of_row(row) is TOP1 else show("score", score_of(row))
-
-
-def _points(row: Row) -> str:
-    return " points" if ranking_of_row(row) is TOP1 else ""
+def _change(row: Row) -> str:
+    """The difference to dense behind a figure that has the unit: ``−0.84 points``, ``+0.0132, worse``."""
+    ranking = ranking_of_row(row)
+    sense = said_of_sign(row["difference"], ranking).strip("()")
+    return ", ".join(filter(None, (f"{change(row)}{' points' * ranking.is_percent}", sense)))
 
 
 def _margin(rows: Iterable[tuple[int, Row]]) -> str:

@@ -24,6 +24,7 @@ from dstbench.report.notes import provenance
 from dstbench.report.scores import shows
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import Column, is_missing
+from dstbench.results.printable import counted
 from dstbench.results.table import frame, read
 
 Row = dict[Any, Any]
@@ -32,12 +33,19 @@ STANDING = (
     Column("board", "board", "The board's folder."),
     Column("place", "on", "Model and data set."),
     Column("density_requested", "density", "Requested share of active weights.", "fraction"),
-    Column("rank", "#", "Mean rank by accuracy over the board's blocks.", "rank"),
+    Column("rank", "#", "Mean rank by the metric over the board's blocks.", "rank"),
     Column("seeds", "n", "Seeds in the means.", "integer"),
     Column("top1", "top-1 %", "Mean over seeds, with its 95 % interval.", "accuracy", interval=True),
     Column("score", "other metric", "Mean over seeds, with its 95 % interval.", "score", interval=True),
-    Column("metric", "metric", "What it is ranked by, where that isn't top-1."),
-    Column("difference", "Δ dense", "Percent points, paired by seed.", "points", interval=True),
+    Column("metric", "metric", "What it is ranked by."),
+    Column("better", "better", "Which way the metric is better."),
+    Column(
+        "difference",
+        "Δ dense",
+        "Paired by seed, in the metric's own sense and unit: percent points of top-1.",
+        "points",
+        interval=True,
+    ),
     Column("training_flops_ratio", "train FLOPs", "In theory, against dense.", "cost"),
     Column("inference_throughput_ratio", "infer speed", "Measured, against dense.", "speed"),
     Column("setting", "setting", "Training settings that differ from the defaults; layers left dense."),
@@ -135,7 +143,7 @@ def _board(folder: Path) -> BoardEntry:
     ]
     finished = sum(record["status"] == "ok" for record in loaded.records)
     ran = dict(provenance(loaded.records)).get("trials ran", "")
-    counts = f"{finished:,} of {len(loaded.records):,} trials finished{f', {ran}' if ran else ''}"
+    counts = f"{finished:,} of {counted(len(loaded.records), 'trial')} finished{f', {ran}' if ran else ''}"
     if rows and all(is_about_speed(dataset) for _, dataset in blocks):
         counts = f"{_NOISE}; {counts}"
     return BoardEntry(folder.name, about(rows), tuple(answers), counts, tuple(rows))
@@ -165,7 +173,7 @@ def _method(
 
 
 def _said(board: str, row: Row, column: Column) -> Row:
-    """A row with its place in words; an accuracy on noise says nothing."""
+    """A row with its place in words; what was learnt of noise says nothing."""
     said = {**row, "board": board, "place": f"{row['model']} on {row['dataset']}"}
     if is_about_speed(row["dataset"]) and column.key in ("rank", "top1", "score", "difference"):
         said[column.key] = None

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstbench.results.printable import counted
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -16,9 +18,11 @@ def templates() -> jinja2.Environment:
     import jinja2
 
     loader = jinja2.PackageLoader("dstbench.report", "templates")
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
+    environment.globals["counted"] = counted
+    return environment
 
 
 def part(name: str) -> Any:

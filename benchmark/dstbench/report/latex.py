@@ -10,17 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.apart import apart
 from dstbench.report.boards import Board
 from dstbench.report.leaderboards import group_of, in_order, summarise, with_versions
-from dstbench.report.scores import ranking_of_row, shows
+from dstbench.report.scores import below_zero, rankings_of, shows
 from dstbench.report.statistics import FEWEST, differences, holm, p_value
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import Column, is_missing
+from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, RATIOS
-from dstbench.results.ranking import TOP1
+from dstbench.results.ranking import Ranking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
                    "top1", "score"),
 }  # fmt: skip
 _TITLES = {
-    "seeds": r"$n$", "density": "density", "top1": r"top-1 (\%)", "score": "score", "difference": r"$\Delta$ dense",
+    "seeds": r"$n$", "density": "density", "top1": r"top-1 (\%)", "score": "metric", "difference": r"$\Delta$ dense",
     "training_flops_ratio": "train FLOPs", "inference_flops_ratio": "infer FLOPs",
     "hardware_flops_ratio": "hardware FLOPs", "inference_throughput_ratio": "infer speed",
     "train_throughput_ratio": "train speed", "inference_path": "infer path", "train_path": "train path",
@@ -75,9 +76,9 @@ def _letter(character: str) -> str:
 def to_latex(trials: pd.DataFrame, board: Board) -> str:
     """A board of what ``load_results`` gives, our rows alone, as a ``table`` that needs the package booktabs."""
     rows: list[Row] = rows_of(in_order(summarise(trials))[board.name])
-    metrics = {row["metric"] for row in rows}
+    metrics, titles = rankings_of(rows), {row["metric"] for row in rows}
     columns = [
-        column for column in board.columns if column.key in COLUMNS[board.name] and shows(column.key, metrics)
+        column for column in board.columns if column.key in COLUMNS[board.name] and shows(column.key, titles)
     ]
     columns.sort(key=lambda column: COLUMNS[board.name].index(column.key))
     seeds = _by_row(trials, board.by)
@@ -99,7 +100,7 @@ def to_latex(trials: pd.DataFrame, board: Board) -> str:
             r"% needs \usepackage{booktabs} and, before LaTeX 2020, \usepackage{textcomp}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_caption(board, any(tested), all(tested))}}}",
+            rf"\caption{{{_caption(board, metrics, any(tested), all(tested))}}}",
             rf"\label{{tab:dstbench-{board.name}}}",
             rf"\begin{{tabular}}{{@{{}}l{numbers}@{{}}}}",
             r"\toprule",
@@ -113,10 +114,12 @@ def to_latex(trials: pd.DataFrame, board: Board) -> str:
     )
 
 
-def _heading(column: Column, metrics: set[Any]) -> str:
-    """A column's title; that of the score is the metric, where all rows have the same."""
-    known = {metric for metric in metrics if not is_missing(metric)}
-    return escaped(str(*known)) if column.key == "score" and len(known) == 1 else _TITLES[column.key]
+def _heading(column: Column, metrics: Sequence[Ranking]) -> str:
+    """A column's title; that of the score is the metric, where all rows have the same, with its direction."""
+    if column.key != "score" or len(metrics) > 1:
+        return _TITLES[column.key]
+    arrow = r"\downarrow" if metrics[0].sign < 0 else r"\uparrow"
+    return rf"{escaped(metrics[0].title)} ${arrow}$"
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -133,7 +136,7 @@ def _without(setting: Any, shared: str) -> str:
     return ", ".join(part for part in str(setting or "").split(", ") if part not in shared.split(", "))
 
 
-def _caption(board: Board, tested: bool, everywhere: bool) -> str:
+def _caption(board: Board, metrics: Sequence[Ranking], tested: bool, everywhere: bool) -> str:
     test = rf"a $t$-test paired by seed (Holm, $\alpha={SIGNIFICANCE}$)"
     said = f"Bold: the best mean and what {test} can't tell from it"
     if _is_exact(board):
@@ -142,7 +145,14 @@ def _caption(board: Board, tested: bool, everywhere: bool) -> str:
         said = f"Nothing is bold: with fewer than {FEWEST} seeds no difference can be told"
     elif not everywhere:
         said += f"; nothing in blocks of fewer than {FEWEST} seeds"
-    return rf"{escaped(board.summary)} $\pm$: 95\,\% $t$-interval over $n$ seeds. {said}."
+    about = f"{escaped(board.summary(metrics))}{_differences(board, metrics)}"
+    return rf"{about} $\pm$: 95\,\% $t$-interval over $n$ seeds. {said}."
+
+
+def _differences(board: Board, metrics: Sequence[Ranking]) -> str:
+    """What the sign of a difference means, where it isn't what most readers take it for."""
+    said = below_zero(metrics)
+    return escaped(f" Δ dense: {said}.") if said and "difference" in COLUMNS[board.name] else ""
 
 
 def _line(row: Row, columns: Sequence[Column], bold: bool, board: Board) -> str:
@@ -170,19 +180,34 @@ def _cell(row: Row, column: Column) -> str:
         return escaped(str(value))
     if column.kind in RATIOS or column.kind in ("cost", "fraction"):
         text = f"{value:.3g}"
-    elif column.kind == "points":
-        text = f"{value:+.2f}" if ranking_of_row(row) is TOP1 else f"{value:+.4f}"
-    elif column.kind == "score":
-        text = f"{value:.4f}"
+    elif column.kind in ("points", "score", "accuracy"):
+        return _measured(row, column)
     else:
-        text = f"{value:.2f}" if column.kind == "accuracy" else f"{value:.0f}"
+        text = f"{value:.0f}"
     if not column.interval or any(is_missing(row[key]) for key in column.keys[1:]):
         return f"${text}$"
     low, high = (row[key] for key in column.keys[1:])
     if column.kind in RATIOS:
         return rf"${text}\;[{low:.3g}, {high:.3g}]$"
-    digits = 4 if "." in text and len(text.rpartition(".")[2]) == 4 else 2
-    return rf"${text} \pm {high - value:.{digits}f}$"
+    return rf"${text} \pm {high - value:.2f}$"
+
+
+def _measured(row: Row, column: Column) -> str:
+    """A metric or a difference of one, with as many decimals as its interval has where that isn't in per cent."""
+    metric, value, high = ranking_of_row(row), row[column.key], row[column.keys[-1]]
+    sign = "+" if column.kind == "points" else ""
+    half = None if is_missing(high) or not high > value else high - value
+    if metric.is_percent:
+        text, spread = f"{value:{sign}.2f}", None if half is None else f"{half:.2f}"
+    else:
+        places = max(_decimals(value, 3 if sign else 4), 0 if half is None else _decimals(half, 2))
+        text, spread = f"{value:{sign}.{places}f}", None if half is None else f"{half:.{places}f}"
+    return f"${text}$" if spread is None else rf"${text} \pm {spread}$"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Behind the point, for so many significant digits."""
+    return max(0, digits - 1 - floor(log10(abs(value)))) if value else 0
 
 
 def _by_row(trials: pd.DataFrame, measure: str) -> Seeds:

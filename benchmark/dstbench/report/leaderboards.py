@@ -26,7 +26,7 @@ from dstbench.report.statistics import (
     pareto,
 )
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import ITSELF, is_missing
+from dstbench.report.values import ITSELF, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, RARE, TIMED, Aggregate
 from dstbench.results.table import TUNING_COLUMNS, settings_text
 from dstbench.results.verdicts import TIERS
@@ -212,8 +212,17 @@ def _mean(trials: Trials, name: str) -> dict[str, float | None]:
 
 
 def _geometric(trials: Trials, name: str) -> dict[str, float | None]:
+    """The geometric mean with its interval: of e to a loss, what the losses' own come to."""
     known = _known(trials, name)
-    return {name: math.exp(fsum(map(math.log, known)) / len(known)) if known and min(known) > 0 else None}
+    logarithms = map(math.log, known) if known and min(known) > 0 else ()
+    interval = _interval(name, mean_interval(list(logarithms)))
+    return {key: value if value is None else math.exp(value) for key, value in interval.items()}
+
+
+def _with_interval(trials: Trials, name: str) -> dict[str, float | None]:
+    if name == "score" and trials and ranking_of_row(trials[0]).is_exponential:
+        return _geometric(trials, name)
+    return _interval(name, mean_interval(_known(trials, name)))
 
 
 def _union(trials: Trials, name: str) -> dict[str, str | None]:
@@ -235,7 +244,7 @@ def _inverse(ratio: float | None) -> float | None:
 _OVER_SEEDS: dict[Aggregate, Callable[[Trials, str], dict[str, Any]]] = {
     "mean": _mean,
     "geometric": _geometric,
-    "interval": lambda trials, name: _interval(name, mean_interval(_known(trials, name))),
+    "interval": _with_interval,
     "union": _union,
     "any": _any,
 }

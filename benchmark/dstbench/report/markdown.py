@@ -20,7 +20,7 @@ def line(cells: Iterable[str]) -> str:
 def header(columns: Sequence[Column]) -> list[str]:
     """The first two lines of a table: titles, and numbers to the right."""
     return [
-        line(column.title for column in columns),
+        line(harmless(column.title) for column in columns),
         line("--:" if column.numeric else ":--" for column in columns),
     ]
 

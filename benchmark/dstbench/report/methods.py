@@ -21,8 +21,8 @@ from dstbench.report.compare import (
 )
 from dstbench.report.statistics import differences, holm, p_value, paired
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import MISSING, Column, show
-from dstbench.results.measure_table import Kind
+from dstbench.report.values import MISSING, Column, kind_of, ranking_of_row, show
+from dstbench.results.printable import counted
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import Paths, load_results
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 COLUMNS = (
-    "method", "against", "model", "dataset", "density", "setting", "seeds", "metric", "score", "score_against",
-    "top1", "top1_against",
+    "method", "against", "model", "dataset", "density", "setting", "seeds", "metric", "better", "score",
+    "score_against", "top1", "top1_against",
     "difference", "difference_low", "difference_high", "p", "p_holm", "verdict", "basis",
 )  # fmt: skip
 
 
 def compare_methods(paths: Paths, method: str, against: str, tolerance: float = TOLERANCE) -> pd.DataFrame:
-    """Top-1 of ``method`` minus that of ``against`` in percent points, or another task's metric in its own unit: a
-    row per model, data set and density.
+    """The metric of ``method`` minus that of ``against``, in its own sense and unit (percent points of top-1): a row
+    per model, data set and density.
 
     Both by the names that boards give them. What differs in other settings, such as ``training.storage``, is
     compared apart; a method that is there in other settings only is compared with these, and ``setting`` says so.
@@ -121,6 +121,7 @@ def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
         "setting": " against ".join(settings),
         "seeds": effect.n,
         "metric": metric.title,
+        "better": metric.better,
         "score": mean(now, common),
         "score_against": mean(was, common),
         "top1": mean(now, common) if metric is TOP1 else None,
@@ -135,9 +136,18 @@ def _row(mine: Trials, rival: Trials, tolerance: float) -> dict[str, Any]:
 
 
 def _said(rows: Sequence[Mapping[Any, Any]]) -> str:
-    """The metrics of the rows."""
-    metrics = dict.fromkeys(row["metric"] for row in rows)
-    return ", ".join("top-1 in percent" if metric == TOP1.title else str(metric) for metric in metrics)
+    """The metrics of the rows, with the direction of what is better lower."""
+    metrics = dict.fromkeys(map(ranking_of_row, rows))
+    return ", ".join(
+        "top-1 in percent" if one is TOP1 else f"{one.title}, {one.direction}" for one in metrics
+    )
+
+
+def _effect(row: Mapping[Any, Any]) -> str:
+    """A difference with its interval and unit."""
+    metric = ranking_of_row(row)
+    unit = "points" if metric.is_percent else metric.unit
+    return f"{Column('difference', '', '', 'points', interval=True).text(row)} {unit}".rstrip()
 
 
 def render_methods(table: pd.DataFrame) -> RenderableType:
@@ -148,23 +158,19 @@ def render_methods(table: pd.DataFrame) -> RenderableType:
     lines = [(f"{rows[0]['method']} against {rows[0]['against']}, {_said(rows)}, paired by seed", "bold")]
     several = len({(row["model"], row["dataset"], row["density"]) for row in rows}) < len(rows)
     for row in rows:
-        of_top1 = row["metric"] == TOP1.title
-        effect = Column("difference", "", "", "points", interval=True).text(row) + " points" * of_top1
         place = f"{row['model']} on {row['dataset']} at density {row['density']:g}"
         lines.append(("", ""))
         lines.append((f"{place} ({row['setting']})" if several or "against" in row["setting"] else place, ""))
-        lines.append((f"  {row['verdict']}: {effect} ({row['basis']})", _style(row)))
+        lines.append((f"  {row['verdict']}: {_effect(row)} ({row['basis']})", _style(row)))
         p = "" if show("p", row["p"]) == MISSING else f", p = {show('p', row['p'])}".replace("= <", "< ")
         corrected = (
             f" (Holm over {len(rows)} rows: {show('p', row['p_holm'])})" if p and len(rows) > 1 else ""
         )
-        kind: Kind = "percent" if of_top1 else "score"
+        kind = kind_of(ranking_of_row(row))
         means = f"{show(kind, row['score'])} against {show(kind, row['score_against'])}"
-        lines.append((f"  {means} over {row['seeds']} seed{'s' * (row['seeds'] != 1)}{p}{corrected}", ""))
+        lines.append((f"  {means} over {counted(row['seeds'], 'seed')}{p}{corrected}", ""))
     for row in table.attrs.get("blocks", []):
-        effect = Column("difference", "", "", "points", interval=True).text(row)
-        unit = " points" * (row["metric"] == TOP1.title)
-        said = f"all {row['of']} together: {row['verdict']}: {effect}{unit} ({row['basis']})"
+        said = f"all {row['of']} together: {row['verdict']}: {_effect(row)} ({row['basis']})"
         lines += [("", ""), (said, _style(row))]
     return Text("\n").join(Text(line, style=style) for line, style in lines)
 

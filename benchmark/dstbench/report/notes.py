@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dstbench.results.printable import counted
+from dstbench.results.ranking import TOP1, Ranking, ranking_of
 from dstbench.results.record import Record
 
 Entry = tuple[str, str]
@@ -29,11 +31,17 @@ _CONVENTIONS = {
 
 def reading(records: Sequence[Record]) -> list[Entry]:
     """How means, intervals, ranks, FLOPs and speeds on the page came about, and what wasn't measured."""
+    finished = [record["measures"] for record in records if record["status"] == "ok"]
+    metrics = list(dict.fromkeys(map(ranking_of, finished))) or [TOP1]
+    below = "".join(
+        f" {metric.name.capitalize()} below dense's is better." for metric in metrics if metric.sign < 0
+    )
     return [
-        (
-            "top-1",
-            "Test accuracy of the final epoch, mean over seeds; other tasks have a metric of their own. Nothing is "
-            "selected on test data.",
+        *((metric.name, _metric(metric)) for metric in metrics),
+        *(
+            [("perplexity", _EXPONENTIAL)]
+            if any("perplexity" in (m.get("metrics") or ()) for m in finished)
+            else []
         ),
         (
             "intervals",
@@ -42,8 +50,9 @@ def reading(records: Sequence[Record]) -> list[Entry]:
         ),
         (
             "Δ dense",
-            "Paired by seed with the dense control of the same model, data and training. p values: paired "
-            "t-test, Holm-corrected over a model and data set, never below three seeds.",
+            "Paired by seed with the dense control of the same model, data and training, in the metric's own sense: "
+            f"{_and(metric.unit_of_differences for metric in metrics)}.{below} p values: paired t-test, "
+            "Holm-corrected over a model and data set, never below three seeds.",
         ),
         (
             "ranks",
@@ -73,6 +82,22 @@ def reading(records: Sequence[Record]) -> list[Entry]:
             "stay in the table with their reason.",
         ),
     ]
+
+
+def _metric(metric: Ranking) -> str:
+    what = (
+        "Test accuracy in percent"
+        if metric is TOP1
+        else f"{metric.title}, {metric.direction}: on the test split"
+    )
+    return f"{what} after the final epoch, mean over seeds. Nothing is selected on test data."
+
+
+_EXPONENTIAL = "e to the loss: means and intervals of it are those of losses, exponentiated."
+
+
+def _and(words: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(words))
 
 
 def provenance(records: Sequence[Record]) -> list[Entry]:
@@ -126,7 +151,7 @@ def _values(values: Iterable[Any]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{value} ({count} trial{'s' if count > 1 else ''})" for value, count in ordered)
+    return "; ".join(f"{value} ({counted(count, 'trial')})" for value, count in ordered)
 
 
 def _counted(values: Iterable[Any]) -> Iterable[tuple[Any, int]]:

@@ -24,14 +24,16 @@ from dstbench.report.picture import render_picture
 from dstbench.report.published.below import COMPARED, LEAD, compared
 from dstbench.report.published.beside import Beside, stand_beside
 from dstbench.report.ranking_rules import rules_digest
+from dstbench.report.scores import joined, rankings_of
 from dstbench.report.section import Material, Section, material_of
 from dstbench.report.sections import sections
 from dstbench.report.speedup import speedups
-from dstbench.report.text import to_csv, to_markdown
+from dstbench.report.text import by_its_metric, to_csv, to_markdown
 from dstbench.report.trajectories import exploration_files
 from dstbench.report.values import Column, is_missing
 from dstbench.results.files import write_all
 from dstbench.results.printable import printable
+from dstbench.results.ranking import Ranking
 from dstbench.results.spread import alongside, is_many, uncollected
 from dstbench.results.table import LoadedResults, Paths, read, roots
 
@@ -50,7 +52,7 @@ VIEWS = (
     ("size", "size on disk (theory)"),
     ("density", "density"),
 )
-"""What top-1 is drawn against."""
+"""What the metric is drawn against."""
 INDEX = "../index.html"  # of all boards
 PLAIN = 300  # rows that are also there as plain tables, for readers without scripts
 LIBRARIES = ("dataTables-3.1.5.min.js", "dataTables.scroller-3.1.0.min.js")
@@ -165,7 +167,7 @@ def _texts(tables: Mapping[str, pd.DataFrame], beside: Beside) -> dict[str, str]
     texts = {}
     for board in BOARDS:
         whole = beside.within(board.name, tables[board.name])
-        texts[f"{board.name}.csv"] = to_csv(whole)
+        texts[f"{board.name}.csv"] = to_csv(by_its_metric(whole))
         texts[f"{board.name}.md"] = to_markdown(whole, board, beside)
     return texts
 
@@ -221,6 +223,7 @@ def render_page(
             published_lead=LEAD,
             compared=COMPARED,
             comparisons=compared(beside.comparisons),
+            words=_words(rankings_of(ours)),
             reading=reading(loaded.records),
             provenance=provenance(loaded.records),
             rejected=[f"{item.place}: {printable(item.reason)}" for item in loaded.rejected],
@@ -230,6 +233,7 @@ def render_page(
 
 def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]:
     """What stands around a board's table, and the table itself in plain text where it is small."""
+    metrics = rankings_of(rows)
     columns = [column for column in page_columns(board, rows) if not column.extra]
     plain = []
     if len(rows) <= PLAIN:
@@ -238,12 +242,17 @@ def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]
             plain.append([_said(column, row) for column in columns])
     return {
         "name": board.name,
-        "title": board.title,
-        "summary": board.summary,
+        "title": board.title(metrics),
+        "summary": board.summary(metrics),
         "drawing": board.drawing,
         "columns": columns,
         "rows": plain,
     }
+
+
+def _words(metrics: Sequence[Ranking]) -> str:
+    """What a page's rows are ranked by, in its headings: ``accuracy``, ``loss``, ``accuracy and loss``."""
+    return joined([metric.word for metric in metrics])
 
 
 def _said(column: Column, row: Row) -> str:

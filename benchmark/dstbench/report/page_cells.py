@@ -1,4 +1,4 @@
-"""What the looks of cells follow from: the axis of accuracies, and which speeds are gains."""
+"""What the looks of cells follow from: the axis of the metric, and which speeds are gains."""
 
 from __future__ import annotations
 

@@ -14,15 +14,15 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import BOARDS, Board
+from dstbench.report.boards import BOARDS, Board, titled
 from dstbench.report.columns import COLUMNS
 from dstbench.report.highlights import Card
 from dstbench.report.page_cells import METHOD_PARTS, gained, metric_axis
 from dstbench.report.published.beside import COLUMNS as PUBLISHED
 from dstbench.report.published.beside import Beside
-from dstbench.report.scores import ranking_of_row, shows
+from dstbench.report.scores import OF_TEXTS, rankings_of, shows
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import Column, is_missing
+from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES, RARE, TIMED
 from dstbench.results.ranking import TOP1
 from dstbench.results.table import TUNING_COLUMNS
@@ -108,17 +108,20 @@ def page_data(
 
 
 def page_columns(board: Board, rows: Sequence[Row]) -> list[Column]:
-    """A board's columns as the page orders them: what it is ranked by, and the accuracy, beside the method, for
+    """A board's columns as the page orders them: what it is ranked by, and the metric, beside the method, for
     narrow screens show that first. A model or data set that is the same everywhere stands in the title."""
     ahead = [key or board.by for key in _AHEAD]
     places = {key: place for place, key in reversed(list(enumerate(ahead)))}
     listed = sorted(board.columns, key=lambda column: places.get(column.key, len(ahead)))
     metrics = {row.get("metric") for row in rows}
+    said = rankings_of(row for row in rows if not row.get("published"))
+    empty = {key for key in OF_TEXTS if all(is_missing(row.get(key)) for row in rows)}
     constant = {key for key in ("model", "dataset") if len({row[key] for row in rows}) < 2}
     return [
         replace(column, extra=True) if column.key in constant or column.key in METHOD_PARTS else column
-        for column in listed
+        for column in (titled(column, said) for column in listed)
         if column.key not in FOLDED
+        and column.key not in empty
         and shows(column.key, metrics)
         and (column.key not in _WHERE_KNOWN or any(not is_missing(row.get(column.key)) for row in rows))
     ]
@@ -167,7 +170,7 @@ def _board(board: Board, listed: Listing, rows: Sequence[Row]) -> dict[str, Any]
     columns = page_columns(board, rows)
     return {
         "name": board.name,
-        "title": board.title,
+        "title": board.title(rankings_of(row for row in rows if not row.get("published"))),
         "columns": [column.key for column in columns],
         "extra": [column.key for column in columns if column.extra],
         "order": None if order == list(range(len(rows))) else order,

@@ -13,10 +13,10 @@ from dstbench.report.axes import Axis, round_numbers
 from dstbench.report.boards import is_about_speed
 from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
-from dstbench.report.scores import gain, ranking_of_row, score_of
+from dstbench.report.scores import gain, score_of
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import is_missing, shortened, show
-from dstbench.results.ranking import TOP1
+from dstbench.report.values import is_missing, kind_of, plus_minus, ranking_of_row, shortened, show
+from dstbench.results.ranking import TOP1, Ranking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Row = dict[Any, Any]
 
 WIDTH, TOP, LINE = 1060, 92, 30
-AXIS = (392.0, 610.0)  # where the accuracy plot lies, in pixels
+AXIS = (392.0, 610.0)  # where the plot of the metric lies, in pixels
 PATH = 17  # characters that fit beside a speed
 
 
@@ -37,6 +37,7 @@ class Plotted:
     least: float  # what the axis never goes below, and above
     most: float
     pad: float = 0.1  # at least, around what is shown
+    metric: Ranking | None = None  # None: a speed
 
     def limits(self, rows: Sequence[Row]) -> tuple[float, float]:
         """The axis, also where the interval of few seeds reaches far beyond."""
@@ -44,11 +45,12 @@ class Plotted:
         values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
         if not values:
             return self.least, min(self.most, self.least + 1)
-        pad = max(0.05 * (max(values) - min(values)), self.pad)
+        pad = max(0.05 * (max(values) - min(values)), self.pad) or 0.05 * abs(values[0]) or 1.0
         return max(self.least, min(values) - pad), min(self.most, max(values) + pad)
 
 
-ACCURACY = Plotted("top1", "top-1 %, test", 0.0, 100.0)
+TITLE = 30  # characters of a metric over its axis
+TOP1_PLOTTED = Plotted("top1", "top-1 %, test", 0.0, 100.0, metric=TOP1)
 SPEED = Plotted("inference_throughput_ratio", "inference speed", 0.0, inf)
 
 
@@ -88,7 +90,13 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
 def _metric(rows: Sequence[Row]) -> Plotted:
     """Of a block: top-1, or its own metric."""
     ranking = next(map(ranking_of_row, rows), TOP1)
-    return ACCURACY if ranking is TOP1 else Plotted("score", f"{ranking.title}, test", -inf, inf, 1e-3)
+    if ranking is TOP1:
+        return TOP1_PLOTTED
+    better = "← better" if ranking.sign < 0 else "better →"
+    ends = (0.0, 100.0) if ranking.is_percent else (-inf, inf)
+    return Plotted(
+        "score", f"{shortened(ranking.title, TITLE)}, test · {better}", *ends, pad=0.0, metric=ranking
+    )
 
 
 def _names(rows: list[Row]) -> list[str]:
@@ -122,7 +130,7 @@ def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
         "x": axis.at(row[measure.key]),
         "low": axis.at(low) if interval else None,
         "high": axis.at(high) if interval else None,
-        "value": _value(row[measure.key], high if interval and measure is not SPEED else None, measure),
+        "value": _value(row[measure.key], high if interval else None, measure.metric),
         "cost": show("ratio", row["training_flops_ratio"]),
         "bar": 0
         if is_missing(row["training_flops_ratio"])
@@ -133,6 +141,7 @@ def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
     }
 
 
-def _value(value: float, high: float | None, measure: Plotted) -> str:
-    digits = 4 if measure.key == "score" else 2
-    return f"{value:.{digits}f}" + ("" if high is None else f" ±{high - value:.{digits}f}")
+def _value(value: float, high: float | None, metric: Ranking | None) -> str:
+    if metric is None:
+        return f"{value:.2f}"
+    return show(kind_of(metric), value) + ("" if high is None else f" {plus_minus(high - value, metric)}")

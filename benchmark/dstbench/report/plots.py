@@ -14,15 +14,15 @@ from dstbench.report.axes import Axis, Frame, Ticks, round_numbers
 from dstbench.report.jinja import templates
 from dstbench.report.leaderboards import in_order, shown_columns
 from dstbench.report.picture import render_picture
-from dstbench.report.scores import gain, ranking_of_row, score_of
+from dstbench.report.scores import gain, score_of
 from dstbench.report.section import Material, material_of
 from dstbench.report.speedup import CIRCLE, DENSE, speedups
 from dstbench.report.statistics import pareto
 from dstbench.report.table_rows import rows_of
 from dstbench.report.trajectories import plotted
-from dstbench.report.values import is_missing, shortened
+from dstbench.report.values import is_missing, ranking_of_row, shortened
 from dstbench.results.files import make_folder, write_all
-from dstbench.results.ranking import TOP1
+from dstbench.results.ranking import Ranking
 from dstbench.results.table import LoadedResults
 
 Row = dict[Any, Any]
@@ -153,7 +153,7 @@ def _scatter(rows: Sequence[Row], key: str, place: str, structures: Sequence[str
     ranking = ranking_of_row(known[0])
     ends = [score_of(row, end) for row in known for end in ("", "_low", "_high")]
     ys = [value for value in ends if not is_missing(value)]
-    if ranking is TOP1:
+    if ranking.is_percent:
         pad = max(0.05 * (max(ys) - min(ys)), 0.1)
         low, high = max(0.0, min(ys) - pad), min(100.0, max(ys) + pad)
     else:
@@ -168,10 +168,16 @@ def _scatter(rows: Sequence[Row], key: str, place: str, structures: Sequence[str
     legend = [(COLOURS[f"s{min(i, 5)}"], name) for i, name in enumerate(structures)]
     return Drawing(
         place, f"{title} →",
-        f"{'↑' if ranking.sign > 0 else '↓'} {ranking.title}, test; bars: 95 % t-interval; dotted: Pareto front",
+        f"{'↑' if ranking.sign > 0 else '↓'} {ranking.title}, test{_direction(ranking)}; bars: 95 % t-interval; "
+        "dotted: Pareto front",
         across.ticks(_decades(across.low, across.high)), up.ticks(round_numbers(low, high, most=8)),
         dots=dots, lines=[line], legend=[*legend, (COLOURS["control"], "controls")],
     )  # fmt: skip
+
+
+def _direction(ranking: Ranking) -> str:
+    """Said of what isn't better higher, as most readers take it."""
+    return f", {ranking.direction}" if ranking.sign < 0 else ""
 
 
 def _dot(row: Row, key: str, across: Axis, up: Axis, structures: Sequence[str]) -> Dot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dstbench.report.evidence.page import effects_section, groups_section
+from dstbench.report.evidence.page_sections import effects_section, groups_section
 from dstbench.report.section import Material, Section
 from dstbench.report.sensitivity import tuning_section
 

@@ -14,7 +14,7 @@ Row = dict[Any, Any]
 
 FRAME = Frame(560, 400, left=44, right=16, top=14, bottom=44)
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-LETTERS, LETTER = 32, 7.2  # of a label: at most so many, each so many pixels wide at most
+LETTERS, LETTER = 64, 7.2  # of a label: at most so many, each so many pixels wide at most
 _TITLES = {"inference": "Inference", "train": "Training"}
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 CIRCLE = "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
@@ -46,7 +46,7 @@ class Point:
     tip: str
     method: str
     measured: float
-    leads: bool  # may be called the fastest: it gains, undisturbed, and has kept its accuracy
+    leads: bool  # may be called the fastest: it gains, undisturbed, and is as good as dense
 
 
 @dataclass(frozen=True)

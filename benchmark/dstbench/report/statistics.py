@@ -15,7 +15,7 @@ from functools import cache
 
 CONFIDENCE = 0.95
 FEWEST = 3  # seeds below which nothing is ever called a difference
-EVIDENCE = 2  # seeds below which the order of accuracies is chance: rows keep it, but aren't numbered
+EVIDENCE = 2  # seeds below which the order of figures is chance: rows keep it, but aren't numbered
 ROUNDING = 64 * sys.float_info.epsilon
 """Relative to the values, and to 100 at least, since differences of percents carry the percents' rounding."""
 

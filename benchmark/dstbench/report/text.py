@@ -11,18 +11,27 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from dstbench.report.boards import Board, is_about_speed
+from dstbench.report.boards import Board, is_about_speed, titled
 from dstbench.report.columns import COLUMNS
 from dstbench.report.markdown import escaped, harmless, header, line
 from dstbench.report.published.below import markdown as published_markdown
 from dstbench.report.published.below import render as render_published
 from dstbench.report.published.beside import Beside
-from dstbench.report.scores import ranking_of_row, score_of
+from dstbench.report.scores import below_zero, rankings_of, score_of
 from dstbench.report.sheet import Entry, Field, Sheet
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import ITSELF, MISSING, Column, is_missing, show
+from dstbench.report.values import (
+    ITSELF,
+    MISSING,
+    Column,
+    is_missing,
+    kind_of,
+    plus_minus,
+    ranking_of_row,
+    show,
+)
 from dstbench.results.measure_table import Kind
-from dstbench.results.printable import cell
+from dstbench.results.printable import cell, counted
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.tuning import EDGE
 
@@ -77,13 +86,15 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
     ``beside`` says where the published rows that ``table`` holds are from.
     """
-    columns = [column for column in board.shown(table) if not column.extra and column.key not in _SAID]
     rows = rows_of(table)
+    metrics = rankings_of(rows)
+    columns = [titled(column, metrics) for column in board.shown(table)]
+    columns = [column for column in columns if not column.extra and column.key not in _SAID]
     lines = [
-        f"# {board.title}",
+        f"# {harmless(board.title(metrics))}",
         "",
-        f"{board.summary} Controls are in italics. [low, high] is a 95 % t-interval over n seeds, for speed "
-        f"the quartiles over timing rounds; {MISSING} is not measured or, under #, not ranked.",
+        f"{harmless(board.summary(metrics))} Controls are in italics. [low, high] is a 95 % t-interval over n seeds, "
+        f"for speed the quartiles over timing rounds; {MISSING} is not measured or, under #, not ranked.",
         "",
         *header(columns),
         *(line(_markdown(column, row) for column in columns) for row in rows[:LONGEST]),
@@ -93,6 +104,22 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
     if "published" in table:
         lines += published_markdown(beside, compare=board.by_metric)
     return "\n".join(lines) + "\n"
+
+
+def by_its_metric(table: pd.DataFrame) -> pd.DataFrame:
+    """A board for machines: where all rows are ranked by one metric that isn't top-1, its columns have its name,
+    ``loss`` and ``loss_low`` in place of ``score`` and ``score_low``."""
+    metrics = _metrics(table) if "score" in table and "seeds" in table else [TOP1]
+    name = re.sub(r"[^a-z0-9]+", "_", metrics[0].name.lower()).strip("_")
+    ends = {f"score{end}": f"{name}{end}" for end in ("", "_low", "_high")}
+    taken = {key for key in ends.values() if key in table} - ({name} if name in _SAME else set())
+    if len(metrics) > 1 or metrics[0] is TOP1 or not name or taken:
+        return table
+    return table.drop(columns=name, errors="ignore").rename(columns=ends)
+
+
+_SAME = ("loss", "perplexity", "bits_per_character")
+"""Measures that repeat the metric where it is what rows are ranked by."""
 
 
 def to_json(table: pd.DataFrame) -> str:
@@ -119,6 +146,7 @@ def render_text(
     table = beside.within("accuracy", tables["accuracy"])
     if table.empty:
         return Text("No results yet.")
+    metrics = _metrics(table)
     speeds = _ranks(tables["throughput"]) if "throughput" in tables else {}
     blocks = [
         _block(str(model), str(dataset), _ordered(rows_of(rows), str(dataset), speeds), limit)
@@ -126,21 +154,19 @@ def render_text(
     ]
     legend = (
         "◂ control · # mean rank over models, data sets and densities, shared where equal\n"
-        f"{_said_of_metrics(table)}, mean ± 95 % t-interval over n seeds · "
-        f"Δ dense: {_said_of_changes(table)}, paired by seed\n"
+        f"{_said_of_metrics(metrics)}, mean ± 95 % t-interval over n seeds\n"
+        f"Δ dense: {_said_of_changes(metrics)}, paired by seed\n"
         "FLOPs: theory, against dense · speed: measured, against dense, above 1× is faster, "
         "in brackets where something else ran"
     )
     if ((table["control"] == "dense") & table["inference_throughput_ratio"].notna()).any():
         legend += f"\ndense: {ITSELF}"
     if any(is_about_speed(dataset) for dataset in table["dataset"]):
-        legend += (
-            "\nsynthetic: noise to be timed on, in order of inference speed; its accuracies mean nothing"
-        )
+        legend += "\nsynthetic: noise to be timed on, in order of inference speed; what is learnt of it means nothing"
     if (table["seeds"] == 1).any():
         legend += (
-            f"\none seed (n = 1): in order of {_ordered_by(table)} but not numbered, for such differences are no "
-            "evidence"
+            f"\none seed (n = 1): in order of {' or '.join(one.name for one in metrics)} but not numbered, for such "
+            "differences are no evidence"
         )
     if "tuned" in table and table["tuned"].notna().any():
         legend += f"\ntuned: chosen on validation data before the seeds ran; * {EDGE}"
@@ -149,26 +175,17 @@ def render_text(
 
 
 def _metrics(table: pd.DataFrame) -> list[Ranking]:
-    return list(dict.fromkeys(ranking_of_row(row) for row in rows_of(table) if row["seeds"])) or [TOP1]
+    return rankings_of(rows_of(table[[key for key in ("metric", "better", "seeds") if key in table]]))
 
 
-def _said_of_metrics(table: pd.DataFrame) -> str:
-    named = (
-        "top-1: test" if one is TOP1 else f"{one.title}: test, {one.better} is better"
-        for one in _metrics(table)
-    )
+def _said_of_metrics(metrics: Sequence[Ranking]) -> str:
+    named = ("top-1: test" if one is TOP1 else f"{one.title}: test, {one.direction}" for one in metrics)
     return " · ".join(named)
 
 
-def _ordered_by(table: pd.DataFrame) -> str:
-    return "top-1" if _metrics(table) == [TOP1] else "the metric"
-
-
-def _said_of_changes(table: pd.DataFrame) -> str:
-    metrics = _metrics(table)
-    if metrics == [TOP1]:
-        return "percent points"
-    return "in the metric's unit" + (", percent points of top-1" if TOP1 in metrics else "")
+def _said_of_changes(metrics: Sequence[Ranking]) -> str:
+    units = dict.fromkeys(one.unit_of_differences for one in metrics)
+    return ", ".join(filter(None, (" or ".join(units), below_zero(metrics))))
 
 
 def render_comparison(table: pd.DataFrame) -> RenderableType:
@@ -181,7 +198,7 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
     entries = []
     for row in rows_of(table):
         change = Column("difference", "", "", "points", interval=True).text(row)
-        kind: Kind = "percent" if row["metric"] == TOP1.title else "score"
+        kind = kind_of(ranking_of_row(row))
         numbers = (show(kind, row["before"]), show(kind, row["after"]), change, row["verdict"])
         places = (row["model"], row["dataset"], f"{row['density']:g}")
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
@@ -190,7 +207,12 @@ def render_comparison(table: pd.DataFrame) -> RenderableType:
         Field("model", right=False), Field("dataset", right=False), Field("density"), Field("before"),
         Field("after"), Field("change"), Field("verdict", right=False),
     )  # fmt: skip
-    return Group(Sheet(fields, (tuple(entries),)), "", *_changes(table.attrs.get("blocks", [])))
+    said = "; ".join(
+        f"{one.title}, {one.direction}; changes in {one.unit_of_differences}"
+        for one in dict.fromkeys(map(ranking_of_row, rows_of(table[["metric", "better"]])))
+    )
+    blocks = _changes(table.attrs.get("blocks", []))
+    return Group(Sheet(fields, (tuple(entries),)), "", Text(said, style="dim"), *blocks)
 
 
 def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
@@ -200,10 +222,12 @@ def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in blocks:
         change = Column("difference", "", "", "points", interval=True).text(row)
-        change += " points" if row["metric"] == TOP1.title else f" of {row['metric']}"
-        place = f"all {row['of']} methods of {row['model']} on {row['dataset']}"
+        change += " points" if (metric := ranking_of_row(row)) is TOP1 else f" of {metric.title}"
+        place = f"all {counted(row['of'], 'method')} of {row['model']} on {row['dataset']}"
         place = (
-            f"all {row['of']} blocks" if row["model"] is None else f"{place} at density {row['density']:g}"
+            f"all {counted(row['of'], 'block')}"
+            if row["model"] is None
+            else f"{place} at density {row['density']:g}"
         )
         style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
         lines.append(Text(f"{row['verdict']}: {change}, {place} ({row['basis']})", style=style))
@@ -212,7 +236,8 @@ def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
 
 def render_trials(trials: pd.DataFrame) -> RenderableType:
     """One line a trial, as ``results show`` lists them, with the reason below where one is missing."""
-    entries, metrics = [], _metrics(trials.assign(seeds=trials["status"] == "ok"))
+    rows = rows_of(trials.assign(seeds=trials["status"] == "ok"))
+    entries, metrics = [], rankings_of(rows)
     for key, row in trials.to_dict("index").items():
         cells = (row["model"], row["dataset"], f"{row['density_requested']:g}", str(row["seed"]),
                  _figure(row), row["status"])  # fmt: skip
@@ -225,7 +250,7 @@ def render_trials(trials: pd.DataFrame) -> RenderableType:
 
 
 def _figure(row: Mapping[Any, Any]) -> str:
-    return show("percent" if ranking_of_row(row) is TOP1 else "score", score_of(row))
+    return show(kind_of(ranking_of_row(row)), score_of(row))
 
 
 def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | None) -> RenderableType:
@@ -333,8 +358,7 @@ def _compact(column: Column, row: Mapping[Any, Any]) -> str:
 
 def _with_spread(text: str, column: Column, row: Mapping[Any, Any]) -> str:
     high = row[column.keys[-1]]
-    digits = 2 if column.kind == "accuracy" else 4
-    interval = "" if is_missing(high) else f" ±{high - row[column.key]:.{digits}f}"
+    interval = "" if is_missing(high) else f" {plus_minus(high - row[column.key], ranking_of_row(row))}"
     return f"{text}{interval} {row['spread']}" if row.get("spread") else f"{text}{interval}"
 
 

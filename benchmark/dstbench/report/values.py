@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstbench.results.measure_table import RATIOS, WORDS, Kind
-from dstbench.results.ranking import TOP1
+from dstbench.results.ranking import TOP1, Ranking, ranking_titled
 
 MISSING = "–"
 ITSELF = "its speed is dense against dense: the distance from 1× is timing noise"
@@ -43,9 +43,10 @@ class Column:
         return show(self._kind(row), row[self.key])
 
     def _kind(self, row: Mapping[Any, Any]) -> Kind:
-        """Differences are in points of top-1, or in the unit of the row's own metric."""
-        own = self.kind == "points" and not is_missing(row.get("metric")) and row["metric"] != TOP1.title
-        return "change" if own else self.kind
+        """Metrics and their differences are in per cent and points, or in the unit of the row's own."""
+        if self.kind == "points":
+            return kind_of_differences(ranking_of_row(row))
+        return kind_of(ranking_of_row(row)) if self.kind == "score" else self.kind
 
     def text(self, row: Mapping[Any, Any]) -> str:
         """A row's cell for people: ``91.23 [90.80, 91.66]``, or a dash where there is nothing."""
@@ -54,6 +55,22 @@ class Column:
             return main
         low, high = (show(self._kind(row), row[key]).removesuffix("×") for key in self.keys[1:])
         return main if MISSING in (low, high) else f"{main} [{low}, {high}]"
+
+
+def ranking_of_row(row: Mapping[Any, Any]) -> Ranking:
+    """By what a row is ranked; one that nobody says it of, by top-1."""
+    title = row.get("metric")
+    return TOP1 if is_missing(title) else ranking_titled(str(title), str(row.get("better")))
+
+
+def kind_of(metric: Ranking) -> Kind:
+    """How values of a metric are written."""
+    return "percent" if metric.is_percent else "score"
+
+
+def kind_of_differences(metric: Ranking) -> Kind:
+    """How differences of a metric are written."""
+    return "points" if metric.is_percent else "change"
 
 
 def show(kind: Kind, value: Any) -> str:
@@ -73,6 +90,25 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or value == "" or (not isinstance(value, int) and str(value) == "<NA>")
+
+
+def significant(value: float, digits: int) -> str:
+    """So many significant digits, and all before the point: ``1.880``, ``0.0021``, ``1235``, ``2.1e-7``."""
+    size = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    if not -5 <= size < 15:
+        text = f"{value:.{digits - 1}e}".replace("e-0", "e-")
+    else:
+        text = f"{value:.{max(0, digits - 1 - size)}f}"
+    return text.replace("-", "−", 1) if value < 0 else text
+
+
+def plus_minus(half: float, metric: Ranking) -> str:
+    """Half of an interval: ``±0.44``, two significant digits of what isn't in per cent."""
+    return f"±{half:.2f}" if metric.is_percent else f"±{significant(half, 2)}"
+
+
+def _change(value: float) -> str:
+    return "0" if abs(value) < 1e-12 else f"{'+' * (value > 0)}{significant(value, 3)}"
 
 
 def _signed(value: float) -> str:
@@ -105,8 +141,8 @@ _SHOW: dict[Kind, Callable[[Any], str]] = {
     "percent": lambda value: f"{value:.2f}",
     "accuracy": lambda value: f"{value:.2f}",
     "points": _signed,
-    "score": lambda value: f"{value:#.4g}".rstrip(".").replace("-", "−"),
-    "change": lambda value: f"{value:+.4f}".replace("-", "−") if round(value, 4) else "0",
+    "score": lambda value: significant(value, 4),
+    "change": _change,
     "fraction": lambda value: f"{round(value, 3) + 0.0:.3f}".replace("-", "−"),
     **dict.fromkeys(RATIOS, _ratio),
     "si": _si,

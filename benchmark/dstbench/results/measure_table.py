@@ -30,8 +30,8 @@ _RANGES: Mapping[Kind, tuple[float, float]] = {
     "points": (-100.0, 100.0),
 }
 Aggregate = Literal["mean", "geometric", "interval", "union", "any"]
-"""Over seeds: the mean, the geometric mean, the mean with its t-interval, the different values, whether one is
-true."""
+"""Over seeds: the mean, the geometric mean and the mean with their t-intervals, the different values, whether one is
+true. The interval of a geometric mean is that of the logarithms, exponentiated."""
 
 
 class RecordedSpeed(TypedDict, total=False):
@@ -227,8 +227,9 @@ _ROWS = (
     MeasureRow("score_validation", "score", "validation", "The metric on the validation split after the final epoch.",
                within=(-LARGEST, LARGEST), read=lambda m: m.get("score_validation", m.get("top1_validation")),
                extra=True, boards=_ACCURACY),
-    MeasureRow("perplexity", "score", "perplexity", "e to the mean loss per token.", type=None,
-               read=_metric("perplexity"), over_seeds="geometric", boards=_ACCURACY),
+    MeasureRow("perplexity", "score", "perplexity",
+               "e to the mean loss per token: mean and interval are those of the losses, exponentiated.", type=None,
+               read=_metric("perplexity"), over_seeds="geometric", interval=True, boards=_ACCURACY),
     MeasureRow("bits_per_character", "score", "bits/char", "Bits that a character of the test split takes.",
                type=None, read=_metric("bits_per_character"), boards=_ACCURACY),
     MeasureRow("metrics", "text", type=dict[str, float], within=(-LARGEST, LARGEST), framed=False),
@@ -264,6 +265,9 @@ _ROWS = (
                type=None, read=lambda m: (m.get("channels") or {}).get("gini"), extra=True, boards=_ACCURACY),
     MeasureRow("channel_dead", "fraction", "dead channels", "Share of channels without a weight.",
                type=None, read=lambda m: (m.get("channels") or {}).get("dead"), extra=True, boards=_ACCURACY),
+    MeasureRow("live_channels", "fraction", "live channels",
+               "Share of hidden channels, of neurons, with a weight on both sides (CHTs' ANP).",
+               extra=True, boards=_ACCURACY),
     MeasureRow("bottom_early", "fraction", "bottom set early",
                "Share of the final bottom set (each layer's 30 % of channels with the least mean |w|) that was in"
                " it after a quarter of the training. Chance: 0.3.", extra=True, boards=_ACCURACY),
@@ -302,11 +306,11 @@ _ROWS = (
     _speed("single", "latency_median", "seconds", "batch-1 latency",
            "Measured time of inference of one input: the median over timing rounds.", boards=_THROUGHPUT),
     _speed("train", "images_per_second", "si", "train samples/s",
-           "Measured training throughput between topology updates: images, or tokens of a text, per"
-           " second.",
+           "Measured training throughput between topology updates: samples, as the task counts them, per second.",
            extra=True, boards=_THROUGHPUT),
     _speed("inference", "images_per_second", "si", "infer samples/s",
-           "Measured inference throughput: images, or tokens of a text, per second.", extra=True, boards=_THROUGHPUT),
+           "Measured inference throughput: samples, as the task counts them, per second.", extra=True,
+           boards=_THROUGHPUT),
     *(_speed(timed, f"ratio_{end}") for timed in TIMED for end in ("low", "high")),
     *(_speed(timed, "dense_images_per_second", "si") for timed in TIMED),
     _speed("train", "latency_median", "seconds"),

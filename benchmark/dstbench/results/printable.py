@@ -55,3 +55,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return text.isascii() and text == text.strip()
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 seed``, ``5 seeds``, ``2,000 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

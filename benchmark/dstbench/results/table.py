@@ -26,7 +26,7 @@ from dstbench.results.record import (
 )
 from dstbench.results.spread import spread
 from dstbench.results.tuning import EDGE, TUNED, Tuning, is_tuning, tuning_of
-from dstbench.results.verdicts import REFUSED, Verdict, read_verdicts, tiers
+from dstbench.results.verdicts import REFUSED, Verdict, checks, read_verdicts, tiers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,9 @@ class LoadedResults:
         default_factory=dict
     )  # key -> what ``frame`` shows of it, as far as known
     tuning: tuple[Record, ...] = ()  # of trials that chose settings for others: never on a board
+    checks: Mapping[str, Mapping[str, str]] | None = (
+        None  # key -> how its figures were made again, where that was asked
+    )
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -129,6 +132,7 @@ def _verified(
         {key: tier for key, tier in known.items() if key not in reasons},
         loaded.rows,
         loaded.tuning,
+        checks(loaded.records, verdicts),
     )
 
 

@@ -25,9 +25,13 @@ from dstbench.results.record import Record, Rejected, canonical, search_files
 
 TIERS = ("refused", "reported", "re-evaluated", "replayed", "reproduced elsewhere")
 """What is known of a result, the least first: it contradicts itself or what was measured again; its submitter's word,
-the checkpoint recounted at most; the checkpoint has the accuracy it is said to have; the first steps, retrained, go
+the checkpoint recounted at most; the checkpoint gives the metric it is said to give; the first steps, retrained, go
 the same way; all of it, retrained by the verifier, comes to the same."""
 REFUSED, REPORTED, EVALUATED, REPLAYED, REPRODUCED = TIERS
+CHECKS = ("reported", "recounted", "re-evaluated", "replayed", "reproduced")
+"""What is known of one figure of a result, the least first: its submitter's word; counted from the checkpoint; the
+checkpoint evaluated; its beginning retrained; all of it."""
+TOLD = CHECKS[0]
 VERSION = 1
 LARGEST_FILE = 2**20
 SECRET = "DSTBENCH_VERDICT_SECRET"
@@ -61,6 +65,7 @@ class Verdict:
     exact: bool | None = None  # whether bit for bit; None: nothing was computed again
     verifier: Mapping[str, Any] = field(default_factory=dict)  # versions and machine
     signature: str | None = None
+    how: Mapping[str, str] = field(default_factory=dict)  # figure of ``checked`` -> one of CHECKS
 
     @property
     def ok(self) -> bool:
@@ -106,6 +111,15 @@ def tiers(records: Iterable[Record], verdicts: Mapping[str, Verdict]) -> dict[st
     }
 
 
+def checks(records: Iterable[Record], verdicts: Mapping[str, Verdict]) -> dict[str, Mapping[str, str]]:
+    """How each figure of a record was made again, by key; nothing of records that no verdict is about."""
+    return {
+        record["key"]: verdict.how
+        for record in records
+        if (verdict := verdicts.get(record["key"])) and verdict.record == record["checksum"]
+    }
+
+
 def _read(file: Path) -> Verdict | Rejected:
     try:
         content = json.loads(read_plain(file, LARGEST_FILE))
@@ -133,6 +147,8 @@ def _verdict(content: dict[str, Any], file: Path) -> Verdict | Rejected:
         return Rejected(file, f"is no verdict: {where}: {first['msg']}, got {shown(first['input'])}")
     if verdict.tier not in TIERS:
         return Rejected(file, f"tier: expected one of {', '.join(TIERS)}, got {shown(verdict.tier)}")
+    if odd := next((f"{name}: {said}" for name, said in verdict.how.items() if said not in CHECKS), None):
+        return Rejected(file, f"how: expected one of {', '.join(CHECKS)}, got {shown(odd)}")
     return verdict
 
 

@@ -194,3 +194,25 @@ def gse(
         grow={"name": "gse", "gamma": gamma, "by": by, "share": "global"},
         schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop},
     )
+
+
+def east(
+    multiplier: float = 3.0,
+    cycles: int = 2,
+    length: float = 0.2,
+    delta_t: int = 100,
+    late_delta_t: int = 4000,
+) -> Recipe:
+    """The cyclic densities of EAST (arXiv 2411.13545): twice the density rises to three times its value and falls
+    back, Erdős–Rényi-kernel densities solved anew at each update; weights grow by |g|, then go by |w|. RigL every
+    4,000 steps follows.
+
+    Numbers are those of a copy of the authors' code, told at schedule ``cyclic``. The paper's other two tricks change
+    the network, dynamic ReLUs at first and weights that layers share, and aren't part of this.
+    """
+    schedule = {"multiplier": multiplier, "cycles": cycles, "length": length, "delta_t": delta_t}
+    return Recipe(
+        prune={"name": "magnitude", "share": "erk"},
+        grow={"name": "gradient", "share": "erk"},
+        schedule={"name": "cyclic", **schedule, "late_delta_t": late_delta_t},
+    )

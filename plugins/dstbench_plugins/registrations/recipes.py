@@ -111,6 +111,8 @@ def register_recipe(register: Register) -> None:
     add("top-kast", "dst:top_kast", summary, bibtex=cited("TOP_KAST"))
     alias("gse-grabo", "dst:gse", "GSE, positions drawn by Σ|x| and Σ|∂L/∂y| (GraBo)", by="grabo")
     alias("gse-graest", "dst:gse", "GSE, positions drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)", by="graest")
+    summary = "RigL behind cycles of rising and falling density (EAST, its networks aside)"
+    add("east", "dst:east", summary, bibtex=cited("EAST"))
     _topological(add)
     _from_dense(add)
     _before_training(add)

@@ -217,7 +217,8 @@ def register_schedule(register: Register) -> None:
     add("sigmoid", "dense_to_sparse:Sigmoid", "density falls along a sigmoid (CHTss)", bibtex=cited("CHTS"))
     summary = "sparse and dense phases by turns (AC/DC)"
     add("alternating", "alternating:Alternating", summary, bibtex=cited("ACDC"))
-    add("cyclic", "cyclic:Cyclic", "density rises and falls in cycles, then plain DST (EAST)")
+    summary = "density rises and falls in cycles, then plain DST (EAST)"
+    add("cyclic", "cyclic:Cyclic", summary, bibtex=cited("EAST"))
     summary = "the active set drawn up anew, a superset of it trained (Top-KAST)"
     add("top-kast", "top_kast:TopKast", summary, bibtex=cited("TOP_KAST"))
     add("never", "dst:Never", "static: the mask of the start")

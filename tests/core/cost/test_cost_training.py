@@ -208,6 +208,11 @@ RECIPES = {
     "dense": "dense",
     "from full": {"init": "dense", "schedule": {"name": "cubic", "delta_t": 5, "initial": 0.5}},
     "from full channels": {"init": "dense", "structure": "channel", "grow": "random", "schedule": "never"},
+    "sums": {
+        "grow": {"name": "gradient-sum", "window": 3},
+        "schedule": {"name": "cosine", "delta_t": 5},
+    },
+    "wanda": {"name": "wanda", "delta_t": 5, "window": 2},
     "by weight": {"init": "magnitude", "schedule": {"name": "cubic", "delta_t": 5, "initial": 0.5}},
 }
 
@@ -219,10 +224,22 @@ def test_a_plan_is_what_the_run_then_meters(name):
     assert meter.samples == 8 * planned.samples == 480
     for convention in CONVENTIONS:
         # Pruning alone rounds each layer on its way down, by one weight of 736.
-        tolerance = 1e-3 if name == "gmp" else 1e-12
+        tolerance = 1e-3 if name in ("gmp", "wanda") else 1e-12
         assert meter.ratio(convention) == pytest.approx(planned.ratio(convention), rel=tolerance)
     moves = len({tuple(each.values()) for each in counts}) > 1
-    assert moves is (name in {"gmp", "granet", "mest-ems", "from full", "by weight"})
+    assert moves is (name in {"gmp", "granet", "mest-ems", "from full", "wanda", "by weight"})
+
+
+def test_a_plan_counts_looks_at_batches_before_training():
+    """Three rounds at densities 1, d^(1/3), d^(2/3): two passes through what is active, one through all."""
+    shares = dict.fromkeys(("0", "2", "4"), 1.0)
+    recipe = {"init": {"name": "force", "rounds": 3}, "schedule": "never"}
+    planned = training_cost(mlp(), recipe, 0.25, 60, (12,), allocation=lambda d: dict.fromkeys(shares, d))
+    active = [736] + [sum(round(0.25 ** (k / 3) * n) for n in (288, 384, 64)) for k in (1, 2)]
+    assert planned.sparse == sum(2 * held + 736 for held in active) + 60 * 3 * 736 * 0.25
+    assert planned.dense == 60 * 3 * 736
+    with pytest.raises(BadInput, match=r"allocation: .*gradients"):
+        training_cost(mlp(), recipe, 0.25, 60, (12,))
 
 
 def test_saliency_of_the_first_batch_costs_one_dense_step():

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 import dstbench
-from dstbench.core.cost.cost import width_cost
+from dstbench.core.cost.cost import counted, width_cost
 from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.widths import kept_parts, widths
 from dstbench.errors import BadInput
@@ -219,3 +219,24 @@ def test_one_layer_of_a_residual_stream_narrows_all_that_add_to_it(resnet50):
 def test_what_can_not_be_narrowed_is_named(resnet50, rows, message):
     with pytest.raises(BadInput, match=message):
         kept_parts(resnet50, rows)
+
+
+def test_live_channels_have_a_weight_on_both_sides():
+    """Of the first hidden layer 0 alone is written and read, of the second 0 and 3: three of seven."""
+    layers = [nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)]
+    first = [[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0]]  # 1 has no input
+    second = [[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]]  # nobody reads 2; 2 has no input
+    third = [[1, 0, 0, 1], [0, 0, 0, 0]]  # nobody reads 1 and 2
+    masks = {name: torch.tensor(mask).bool() for name, mask in (("1", first), ("3", second), ("5", third))}
+    model = nn.Sequential(nn.Flatten(), *layers)
+    assert counted(model, masks, (1, 2, 2)).live == 3 / 7
+    assert counted(model, {name: torch.ones_like(mask) for name, mask in masks.items()}, (1, 2, 2)).live == 1
+    assert counted(model, None, (1, 2, 2)).live is None
+    assert counted(nn.Linear(4, 3), {"weight": masks["1"]}, (4,)).live is None  # no channel is hidden
+
+
+def test_a_live_channel_behind_a_flattening_is_read_at_any_place():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
+    masks = {"0": torch.ones(2, 1, 1, 1).bool(), "3": torch.zeros(1, 8).bool()}
+    masks["3"][0, 5] = True  # of the second channel's four places
+    assert counted(model, masks, (1, 2, 2)).live == 0.5

@@ -11,7 +11,7 @@ from torch import nn
 import dstbench
 from dstbench.api import LayerView, Policy, Signal, StrategyError
 from dstbench.errors import BadInput
-from fakes.engine import conv_net, mlp, recipe, sgd, train
+from fakes.engine import chain_net, conv_net, mlp, recipe, sgd, train
 
 
 @dataclass(frozen=True)
@@ -258,5 +258,19 @@ def test_condensed_storage_folds_as_masked_does():
         parts["structure"] = {"name": "block", "block_size": 4}
         sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.25, total_steps=12, **more)
         train(model, sparsifier, 10, shape=(8, 32))
+        masks.append(sparsifier.masks)
+    assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+
+
+def test_compact_storage_folds_as_masked_does():
+    """Channels that leave the network leave its totals' entries where nobody reads them: the same masks."""
+    masks = []
+    for storage in ("masked", "compact"):
+        model = chain_net()
+        parts = recipe("constant", 2, prune="obd", grow={"name": "gradient-sum", "window": 1})
+        parts["structure"] = {"name": "emergent_channel", "channel_sparsity": 0.2, "delta_t": 2, "stop": 0.5}
+        sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.25, total_steps=12, storage=storage)
+        train(model, sparsifier, 12, shape=(4, 3, 8, 8))
+        assert sparsifier.removals
         masks.append(sparsifier.masks)
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import dstbench
-from dstbench.api import Policy, Signal
+from dstbench.api import Policy, Signal, StrategyError
 from dstbench.api.accumulators import Folding
 from dstbench.core.network.layers import maskable_layers
 from dstbench.core.training.activity import Activity
@@ -185,3 +185,19 @@ def test_two_micro_batches_are_one_step_and_evaluation_is_none():
         totals.append(sparsifier.evolution.foldings.totals["fourth"])
     assert torch.allclose(totals[0]["0"], (x**4).sum(0)[None], rtol=1e-5)
     assert all(torch.allclose(total, totals[1][name], rtol=1e-4) for name, total in totals[0].items())
+
+
+def test_a_step_in_which_nothing_was_seen_is_no_silent_one():
+    """As where a compiled model doesn't call its modules."""
+    model = mlp()
+    parts = recipe("constant", 3) | {"prune": "wanda"}
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.5, total_steps=9)
+    for _ in range(2):  # outside the window
+        model(torch.randn(4, 12)).square().sum().backward()
+        sparsifier.step()
+    for module in model:
+        module.forward = None
+        if isinstance(module, nn.Linear):
+            module.weight.grad = torch.ones_like(module.weight)
+    with pytest.raises(StrategyError, match=r"'input_norm' saw nothing pass .* before step 3"):
+        sparsifier.step()

@@ -31,6 +31,7 @@ SCENARIOS = (
     "unequal_lengths", "unequal_epochs", "unequal_shapes", "unequal_layers", "made_on_one", "score_differs",
     "score_raises", "score_is_nan", "init_raises", "same_objects", "gradient_on_one",
     "joined", "without_ddp", "condensed", "condensed_alone",
+    "accumulated", "squares", "norms", "rounds", "loss_raises",
 )  # fmt: skip
 
 
@@ -62,7 +63,11 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "scenario", ["random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "condensed"]
+    "scenario",
+    [
+        *("random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "condensed"),
+        *("accumulated", "rounds"),
+    ],
 )
 def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, scenario):
     """ITOP and Chase seed by rank and never broadcast: every rank trains a topology of its own."""
@@ -108,6 +113,12 @@ def test_growth_averages_gradients_of_ranks_that_ddp_does_not_wrap(results):
     for result in results:
         grown = result["without_ddp"]["masks"][-1]["weight"]
         assert torch.equal(grown.nonzero(), result["without_ddp"]["agreed"])
+
+
+def test_accumulators_fold_mean_gradients_and_the_inputs_of_all_ranks(results):
+    for result in results:
+        assert torch.equal(result["squares"]["total"], torch.ones(2, 3))
+        assert torch.equal(result["norms"]["total"], torch.full((1, 1), 5.0))
 
 
 def refused(results, scenario, kind):
@@ -164,6 +175,9 @@ def test_what_one_rank_raises_all_raise(results):
         assert "layer '2'" in said
     for said in refused(results, "init_raises", "StrategyError"):
         assert said.startswith("the initial masks: rank 1: StrategyError: ")
+    [first, second] = (result["loss_raises"] for result in results)
+    assert (first["type"], second["type"]) == ("StrategyError", "ValueError")
+    assert first["error"] == "a look at the network before training: rank 1: ValueError: only here"
     for said in refused(results, "gradient_on_one", "StrategyError"):
         assert "rank 1" in said
         assert "at step" in said

@@ -6,8 +6,10 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
 import dstbench
+from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
 
 
@@ -315,3 +317,49 @@ def test_memory_that_a_skipped_first_step_left_in_fused_momentum_moves_no_inacti
     inactive = ~next(iter(sparsifier.masks.values()))
     assert not model.weight[inactive].any()
     assert not held[inactive].any()
+
+
+def test_what_a_hook_on_every_optimizer_writes_is_undone_in_the_same_step():
+    model = mlp(3)
+    sparsifier = sparsify(model, optimizer := sgd(model), "rigl")
+
+    def write(optimizer, args, kwargs):
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.data.add_(1)
+
+    handles = [register_optimizer_step_post_hook(write)]
+    try:
+        for step, (inputs, targets) in enumerate(batches(3), start=1):
+            if step == 3:  # behind the one that came to speak last
+                handles.append(register_optimizer_step_post_hook(write))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+            assert sparsifier.steps == step
+            assert stray(sparsifier) == 0
+        other = nn.Linear(2, 2)  # of nobody's
+        other(torch.ones(1, 2)).sum().backward()
+        sgd(other).step()
+        assert sparsifier.steps == 3
+        sparsifier.detach()
+        assert len(_global_optimizer_post_hooks) == 2
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_optimizers_that_step_in_the_middle_of_a_backward_pass_are_refused_in_words():
+    model = mlp(3)
+    each = {weight: torch.optim.SGD([weight], lr=0.1) for weight in model.parameters()}
+    sparsify(model, list(each.values()), "rigl")
+
+    def step(weight):
+        each[weight].step()
+        each[weight].zero_grad()
+
+    for weight in each:
+        weight.register_post_accumulate_grad_hook(step)
+    [(inputs, targets)] = batches(1)
+    with pytest.raises(BadInput, match=r"inside a backward pass .* one for all parameters"):
+        nn.functional.cross_entropy(model(inputs), targets).backward()

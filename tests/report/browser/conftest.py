@@ -10,7 +10,7 @@ import pytest
 
 from dstbench.report.page import write_leaderboards
 from dstbench.results.record import folder_of
-from fakes.records import make_records, write
+from fakes.records import make_record, make_records, measures_of, recipe_of, write
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 PATIENCE = 120_000  # milliseconds that a loaded machine may take for one step
@@ -47,6 +47,37 @@ def board(tmp_path_factory):
     )
     write_leaderboards(root / "results", root)
     return root
+
+
+@pytest.fixture(scope="session")
+def losses(tmp_path_factory):
+    """A board of a text: a method that beats dense, one that is a little worse, and two far off."""
+    root = tmp_path_factory.mktemp("losses")
+    metric = {"key": "loss", "title": "loss (nats per token)", "better": "lower"}
+    records = []
+    for place, (label, loss) in enumerate(
+        {"dense": 1.3, "set": 1.2, "rigl": 1.5, "mest": 1.55, "gmp": 1.6, "snip": 3.0, "static": 3.2}.items()
+    ):
+        for seed in range(3):
+            control = label if label in ("dense", "static") else None
+            recipe = (
+                {"dense": True} if control == "dense" else recipe_of(("erk", "unstructured", "set", label))
+            )
+            flops = 1.0 if label == "dense" else 0.1 + place / 50
+            value = loss + (0.001, 0.004, 0.0)[seed] * (1 + place % 3)
+            measures = measures_of(0.0, flops=flops) | {
+                "task": "next_token",
+                "metric": metric,
+                "score": value,
+            }
+            del measures["top1"]
+            density = {"density": 1.0} if label == "dense" else {}
+            records.append(
+                make_record(label, seed, dataset="verses", recipe=recipe, control=control, trial=density)
+                | {"measures": measures | {"metrics": {"loss": value}}}
+            )
+    write_leaderboards(write(root / "results", records), root)
+    return root / "index.html"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from dstbench.report.leaderboards import leaderboards
 from dstbench.report.page import VIEWS, write_leaderboards
 from dstbench.report.values import show
 from dstbench.results.table import load_results
-from fakes.records import make_record, write
+from fakes.records import make_record, measures_of, write
 
 BOARD = ".board:not([hidden])"
 
@@ -124,6 +124,10 @@ def test_plots_name_points_and_no_label_covers_or_leaves_anything(opened, view, 
     page = opened(f"#x={view}", width=width)
     assert page.locator("#plot circle").count() == 6
     assert page.locator("#plot .tag").count() >= 1
+    no_label_covers_or_leaves_anything(page)
+
+
+def no_label_covers_or_leaves_anything(page):
     boxes = page.evaluate(
         """() => ['#plot svg', '#plot .tag', '#plot circle', '#plot text:not(.tag)'].map((selector) =>
           [...document.querySelectorAll(selector)].map((node) => {
@@ -163,6 +167,55 @@ def test_points_are_read_and_opened_by_keyboard(opened):
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open]")
     assert page.inner_text("#panel-title") == second.splitlines()[0].removesuffix(" (control)")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_board_of_losses_speaks_of_losses(opened, losses, width):
+    """One method is so much worse that its point lies on the edge of the plot, right below the axis's title."""
+    page = opened(width=width, file=losses)
+    no_label_covers_or_leaves_anything(page)
+    assert page.inner_text("#costs") == "What a low loss costs"
+    assert "loss (nats per token), lower is better" in page.inner_text("#plot")
+    said = page.inner_text("body")
+    assert not re.findall(r"top-1|accura|points", said, re.IGNORECASE)
+    assert "What is really faster, and at what loss?" in said
+    better, worse = (page.locator(f"tr:has(.open:text-is('{name}')) td.k-points") for name in ("set", "rigl"))
+    assert better.inner_text().startswith("−0.0983")
+    assert "good" in better.get_attribute("class").split()
+    assert better.get_attribute("data-tip").endswith("better than dense")
+    assert "poor" in worse.get_attribute("class").split()
+    page.focus("#x")
+    page.keyboard.press("Tab")
+    assert "loss (nats per token) 1.2" in page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.click(".grid .open:text-is('set')")
+    page.wait_for_selector("dialog[open]")
+    assert "1.203 [1.1" in page.inner_text("#panel-body")
+
+
+def test_a_metric_of_others_is_text_alone(opened, tmp_path):
+    """The title of what a record is ranked by is its writer's: no markup comes of it."""
+    title = "loss <img src=x onerror=alert(1)> (nats)"
+    measures = measures_of(0.0) | {"metric": {"key": "loss", "title": title, "better": "lower"}, "score": 1.5}
+    del measures["top1"]
+    records = [make_record("rigl", 0, measures=measures | {"task": "own", "metrics": {"loss": 1.5}})]
+    write_leaderboards(write(tmp_path / "results", records), tmp_path)
+    page = opened(file=tmp_path / "index.html")
+    page.click(".grid .open")
+    page.wait_for_selector("dialog[open]")
+    assert page.locator("img").count() == 0
+    assert title in page.inner_text(".dt-scroll-head")
+    assert "perplexity" not in page.inner_text(".dt-scroll-head")
+
+
+def test_paper_has_the_plot_and_the_table(opened, losses):
+    page = opened(file=losses, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator("#plot svg").is_visible()
+    assert page.locator(".open:text-is('rigl')").is_visible()
+    assert page.locator("#filters").is_hidden()
+    assert page.locator(f"{BOARD} h2").inner_text() == "Loss"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
 def test_columns_are_picked_and_escape_closes_them(opened):

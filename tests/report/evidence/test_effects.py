@@ -34,7 +34,7 @@ def test_main_effects_by_hand(tmp_path, put, factorial):
     assert found.explained == pytest.approx(1.0)
 
 
-def test_what_is_above_what_and_what_cant_be_told(tmp_path, put, factorial):
+def test_what_is_better_than_what_and_what_cant_be_told(tmp_path, put, factorial):
     def noisy(init, structure, prune, grow, seed):
         return (
             additive(init, structure, prune, grow, seed)
@@ -43,11 +43,11 @@ def test_what_is_above_what_and_what_cant_be_told(tmp_path, put, factorial):
 
     [found] = effects(put(tmp_path, factorial(noisy)))
     sentences = said(found)
-    assert sentences["init"].startswith("erk is above uniform by 2.00 points [")
-    assert sentences["grow"].startswith("gradient is above random by 10.0")
+    assert sentences["init"].startswith("erk is better than uniform by 2.00 points [")
+    assert sentences["grow"].startswith("gradient is better than random by 10.0")
     assert "magnitude" in sentences["prune"]
     assert "can't be told apart: differences of up to" in sentences["prune"]
-    assert "above" not in sentences["prune"]
+    assert "better" not in sentences["prune"]
     assert sentences["Tried"].startswith(
         "12 combinations of init (2) × prune (3) × grow (2), at 3 seeds of small_cnn on digits at density 0.1: 36 "
     )

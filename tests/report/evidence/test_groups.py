@@ -181,8 +181,8 @@ def test_differences_to_a_baseline(tmp_path, put, make):
         assert rows[name].p_holm == pytest.approx(corrected)
         assert rows[name].difference == pytest.approx(np.mean(table[name] - table["b"]))
         assert (rows[name].low, rows[name].high) == pytest.approx(tuple(test.confidence_interval()))
-    assert [rows[name].verdict for name in "acd"] == ["below", "above", "above"]
-    assert [row.verdict for row in against(found, "dense")] == ["below"] * 4
+    assert [rows[name].verdict for name in "acd"] == ["worse", "better", "better"]
+    assert [row.verdict for row in against(found, "dense")] == ["worse"] * 4
     assert "dense" not in {method.name for method in found.methods}
     with pytest.raises(BadInput, match=r"no method 'dens'.*dense"):
         against(found, "dens")
@@ -192,7 +192,7 @@ def test_bad_input_is_named(tmp_path, put, make):
     folder = put(tmp_path, accuracies(make, noisy(3)))
     with pytest.raises(BadInput, match="test: expected one of t, wilcoxon"):
         groups(folder, test="wilcoxn")
-    with pytest.raises(BadInput, match="difference: expected percent points"):
+    with pytest.raises(BadInput, match="difference: expected points or percent"):
         groups(folder, difference=0.0)
     with pytest.raises(BadInput, match="results folder"):
         groups(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dstbench.cli.app import app
 from dstbench.report.evidence.groups import groups
-from dstbench.report.evidence.page import NARROW, WIDE, diagram
+from dstbench.report.evidence.page_sections import NARROW, WIDE, diagram
 from dstbench.report.page import write_leaderboards
 
 JITTER = (0.3, -0.2, -0.1)
@@ -48,7 +48,7 @@ def section(page, name):
 
 def test_the_page_says_which_choice_matters(written):
     html = section((written / "index.html").read_text("utf-8"), "effects")
-    assert "<dt>grow</dt><dd>gradient is above random by 8.0" in html
+    assert "<dt>grow</dt><dd>gradient is better than random by 8.0" in html
     assert "1 trial of 36 gave no top-1 (1 oom)." in html
     assert html.count('<table class="heat">') == 2  # a panel an init; the structure is the same everywhere
     assert "<small>2 of 3</small>" in html
@@ -68,7 +68,7 @@ def test_the_page_says_which_methods_differ(written):
 def test_the_markdown_board_has_both(written):
     text = (written / "accuracy.md").read_text("utf-8")
     assert text.index("# Accuracy") < text.index("## Effects") < text.index("## Groups")
-    assert "- **grow**: gradient is above random by 8.0" in text
+    assert "- **grow**: gradient is better than random by 8.0" in text
     assert not (set((written / "flops.md").read_text("utf-8").splitlines()) & {"## Effects", "## Groups"})
 
 
@@ -133,7 +133,7 @@ def test_commands_print_text_markdown_and_json(command, factorial_results):
 def test_json_holds_every_figure(factorial_results):
     [content] = json.loads(run("groups", factorial_results, "--baseline", "dense", "--format", "json").output)
     assert len(content["pairs"]) == 12 * 11 / 2
-    assert {row["verdict"] for row in content["against"]} <= {"above", "below", "can't tell"}
+    assert {row["verdict"] for row in content["against"]} <= {"better", "worse", "can't tell"}
     [content] = json.loads(run("effects", factorial_results, "--format", "json").output)
     assert [line["term"] for line in content["variance"]][-1] == "residual"
     assert content["missing"][0]["status"] == "oom"

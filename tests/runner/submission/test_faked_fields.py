@@ -46,19 +46,34 @@ def spec(seed=0, **training):
     )
 
 
-@pytest.fixture(scope="module")
-def submission(tmp_path_factory):
+def text_spec():
+    """A trial whose metric is a loss: lower is better, and there is no top-1."""
+    gpt, fables = {"name": "gpt", "layers": 1, "heads": 1, "dim": 16}, {"name": "fables", "windows": 128}
+    settings = Training(epochs=2, batch_size=16, lr=0.01, optimizer="adamw")
+    return TrialSpec(gpt, fables, 0.3, 0, as_recipe(RECIPE), settings, Measure(rounds=3))
+
+
+TRIALS = {"digits": spec, "text": text_spec}
+
+
+@pytest.fixture(scope="module", params=["digits"])
+def submission(request, tmp_path_factory):
     """The folder of a true submission."""
     root = tmp_path_factory.mktemp("true")
-    trial = spec()
+    trial = TRIALS[request.param]()
     record = run_trial(trial, root / "trial", device="cpu", threads=1)
     assert record["status"] == "ok", record["traceback"]
     key = trial_key(trial, registry().choose)
     label = "erk · unstructured · magnitude · gradient"
-    speed = {"path": "masked-dense", "images_per_second": 9e4, "dense_images_per_second": 1e5, "ratio": 0.9}
+    samples = {"digits": 128, "text": 16 * 32}[request.param]  # of a batch: images, tokens
+    speed = {
+        "path": "masked-dense", "images_per_second": 9e4, "dense_images_per_second": 1e5, "ratio": 0.9,
+        "latency_median": samples / 9e4,
+    }  # fmt: skip
     versions = f"torch {record['provenance']['torch']}, Python {record['provenance']['python']}"
     record["measures"]["throughput"] = {
-        "device": "cpu", "contended": False, "rounds": 3, "versions": versions, "train": speed
+        "device": "cpu", "contended": False, "rounds": 3, "versions": versions, "train": speed,
+        "batch_size": trial.training.batch_size,
     }  # fmt: skip
     folder = folder_of(root, key)
     folder.parent.mkdir()
@@ -68,21 +83,24 @@ def submission(tmp_path_factory):
     return submitted.folder
 
 
+@pytest.fixture(scope="module")
+def made(submission):
+    """What checkpoint, evaluation and retraining give of the true submission."""
+    return {}
+
+
 @pytest.fixture
-def once(submission, monkeypatch):
-    """What checkpoint, evaluation and retraining give doesn't depend on the record: made once."""
+def once(made, monkeypatch):
+    """It doesn't depend on the record: made once."""
     for name in PARTS:
-        monkeypatch.setattr(evidence, name, remembered(name, getattr(evidence, name)))
+        monkeypatch.setattr(evidence, name, remembered(made, name, getattr(evidence, name)))
 
 
-_made = {}
-
-
-def remembered(name, function):
+def remembered(made, name, function):
     def instead(*arguments):
-        if name not in _made:
-            _made[name] = function(*arguments)
-        return _made[name]
+        if name not in made:
+            made[name] = function(*arguments)
+        return made[name]
 
     return instead
 
@@ -153,6 +171,28 @@ def test_a_true_submission_is_replayed_and_reproduced(submission, once):
     assert (whole.tier, whole.findings, whole.steps) == ("reproduced elsewhere", (), 18)
 
 
+def test_each_figure_is_labelled_by_how_it_was_made_again(submission, once):
+    how = verdict(submission, replay=8).verdict.how
+    labels = {
+        name: how.get(f"measures.{name}", "reported")
+        for name in ("density", "top1", "course", "r_s", "seconds")
+    }
+    assert list(labels.values()) == ["recounted", "re-evaluated", "replayed", "reported", "reported"]
+    whole = verdict(submission, whole=True).verdict.how
+    assert {whole[f"measures.{name}"] for name in ("density", "top1", "r_s")} == {"reproduced"}
+    assert "measures.seconds" not in whole
+
+
+@pytest.mark.parametrize("options", [{"replay": 8}, {"whole": True}], ids=str)
+def test_what_several_processes_trained_is_evaluated_and_never_replayed(submission, once, faked, options):
+    trial = spec(processes=2)
+    named = {"key": trial_key(trial, registry().choose), "trial": trial.to_json()}
+    verified = verdict(faked(read_record(submission) | named), **options).verdict
+    assert (verified.tier, verified.findings, verified.steps) == ("re-evaluated", (), 0)
+    assert {"replayed", "reproduced"}.isdisjoint(verified.how.values())
+    assert any(note.startswith("not replayed: it was trained by 2 processes") for note in verified.notes)
+
+
 @pytest.mark.parametrize("kind", ["grow", "dataset"])
 def test_another_component_version_is_noticed(submission, once, faked, kind):
     record = copy.deepcopy(read_record(submission))
@@ -180,8 +220,10 @@ def test_a_trial_changed_together_with_its_key_is_noticed(submission, faked, set
     assert any(field in finding.field for finding in verified.verdict.findings)
 
 
+@pytest.mark.parametrize("submission", TRIALS, indirect=True)
 def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submission, once, faked):
     """A whole retraining decides; without one, what the trajectory came to can't be proven."""
+    assert verdict(submission, whole=True).ok
     record = read_record(submission)
     unnoticed, by_check = set(), Counter()
     names = [name for name, _ in fields(record)]
@@ -192,6 +234,7 @@ def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submissi
             continue
         verified = verdict(faked(fake), whole=True)
         if verified.ok:
+            assert verified.verdict.how.get(name, "reported") == "reported"
             unnoticed.add(name)
         else:
             found = getattr(verified.verdict, "findings", ())
@@ -236,3 +279,14 @@ def test_a_training_faster_than_its_measured_speed_is_noticed(submission):
     record["measures"]["seconds"] = 1.0  # 18 steps of 128 images take 25 seconds at 90 a second
     [finding] = [found for found in implausible(record, spec(), ()) if found[0] == "measures.seconds"]
     assert finding[1].startswith("about 25.6")
+
+
+def test_speeds_timed_beside_other_work_contradict_nothing(submission):
+    """As measured on a loaded machine: rounds were stopped on one side and not on the other."""
+    record = copy.deepcopy(read_record(submission))
+    speeds = record["measures"]["throughput"]
+    speeds["train"] |= {"images_per_second": 90.0, "latency_median": 128 / 90, "dense_images_per_second": 4e4}
+    record["measures"]["seconds"] = 1.0
+    assert len(list(implausible(record, spec(), ()))) == 2
+    speeds["contended"] = True
+    assert not list(implausible(record, spec(), ()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dstbench.core.cost.conventions import Convention, distinct, get_convention, usual
 from dstbench.core.cost.layers import LayerCost, Workload, layer_costs, workload
-from dstbench.core.cost.widths import Kept, kept_by_masks, kept_parts, shrink
+from dstbench.core.cost.widths import Kept, kept_parts, kept_parts_of, removal_by_masks, shrink
 from dstbench.core.network.inputs import Inputs, zero_input
 from dstbench.core.network.layers import unwrap
 from dstbench.core.storage.condensed_layer import expanded, is_condensed
@@ -74,6 +74,7 @@ class Counted:
     density: Mapping[str, float]  # of weights that aren't dense
     kept: Mapping[str, Kept]  # of layers that shrink when removable channels go
     parameters: int
+    live: float | None = None  # the share of hidden channels with a weight on both sides; None without masks
 
     @property
     def costs(self) -> Mapping[str, LayerCost]:
@@ -141,8 +142,10 @@ def counted(
         name: value for name, value in given.items() if isinstance(value, Tensor) and name in work.layers
     }
     example = zero_input(model, input_shape) if example_input is None else example_input
-    kept = kept_by_masks(model, masks, example) if masks else {}
-    return Counted(work, density, kept, sum(p.numel() for p in model.parameters()))
+    removal = removal_by_masks(model, masks, example) if masks else None
+    kept = {} if removal is None else kept_parts_of(removal)
+    live = None if removal is None else removal.live
+    return Counted(work, density, kept, sum(p.numel() for p in model.parameters()), live)
 
 
 def cost(

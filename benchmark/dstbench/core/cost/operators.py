@@ -156,6 +156,11 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks. Yes would load the compiler, a second of every plan; ``observe`` has all run eagerly."""
+        return False
+
     def __init__(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Sequence[Tensor]
     ) -> None:

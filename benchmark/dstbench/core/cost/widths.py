@@ -33,17 +33,11 @@ def widths(model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None
     example: an input; with one they are the rows that ``compact`` leaves, for models that can't be traced without
     an input or whose own code needs its widths, too.
     """
-    return {name: int((~gone).sum()) for name, gone in _removal(model, masks, example).rows.items()}
+    return {name: int((~gone).sum()) for name, gone in removal_by_masks(model, masks, example).rows.items()}
 
 
-def kept_by_masks(
-    model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None = None
-) -> dict[str, Kept]:
-    """What compaction leaves of the layers that lose rows or columns, by masks, bool [*w].
-
-    example: as in ``widths``.
-    """
-    removal = _removal(model, masks, example)
+def kept_parts_of(removal: Removal) -> dict[str, Kept]:
+    """What compaction leaves of the layers that lose rows or columns."""
     rows, columns = (
         {name: int((~gone).sum()) / len(gone) for name, gone in part.items()}
         for part in (removal.rows, removal.columns)
@@ -51,8 +45,9 @@ def kept_by_masks(
     return {name: Kept(rows.get(name, 1.0), columns.get(name, 1.0)) for name in rows | columns}
 
 
-def _removal(model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None) -> Removal:
-    """On the example, as compaction does it, where the model has values; else by its graph alone."""
+def removal_by_masks(model: nn.Module, masks: Mapping[str, Tensor], example: Inputs | None) -> Removal:
+    """The channels that compaction takes, by masks, bool [*w]: on the example, as it does it, where the model has
+    values; else by its graph alone."""
     weight = next(model.parameters(), None)
     if example is None or weight is None or weight.is_meta:
         return removable(model, masks, example=example)

@@ -144,6 +144,22 @@ class Removal:
         """bool [channels read], only layers that lose any; behind a flattening one stands for several columns."""
         return self._losing({name: read.slots for name, read in self.channels.flow.reads.items()})
 
+    @property
+    def live(self) -> float | None:
+        """The share of channels with a weight on both sides, of those that some layers write and others read; None
+        where there are none. It is the ANP, of neurons, of CHTs (arXiv 2501.19107)."""
+        flow, of = self.channels.flow, self.channels.of
+        written, read, fed, heard = torch.zeros(4, self.channels.count, dtype=torch.bool)
+        for name, slots in flow.rows.items():
+            written[of[slots]] = True
+            fed[of[slots][self.links[name].any(1)]] = True
+        for name, reading in flow.reads.items():
+            held = of[reading.slots]
+            read[held] = True
+            heard[held[self.links[name].any(0).view(len(held), -1).any(1)]] = True
+        hidden = written & read
+        return float((fed & heard)[hidden].double().mean()) if bool(hidden.any()) else None
+
     def _losing(self, places: Mapping[str, Tensor]) -> dict[str, Tensor]:
         lost = {name: self.at(slots) for name, slots in places.items()}
         return {name: gone for name, gone in lost.items() if bool(gone.any())}

@@ -13,6 +13,7 @@ from torch.nn import grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from dstbench.api import Execution, LayerCall, LayerInfo, StrategyError
+from dstbench.core.network.eager import eagerly
 
 _FORWARDS = [kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)]
 
@@ -37,7 +38,7 @@ class CondensedLayer(nn.Module):
         have_called(self)
         self.train(layer.training)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def forward(self, input: Tensor) -> Tensor:
         """The layer's output, for all that the layer itself takes: no batch, or an empty one, too.
 

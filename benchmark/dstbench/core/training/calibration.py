@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dstbench.api import Rounds, Signal, StrategyError
 from dstbench.api.accumulators import Folding
@@ -84,6 +86,7 @@ class Rehearsal:
     numbers drawn that training would have."""
 
     model: nn.Module
+    names: Collection[str]  # of the layers in the budget
     rounds: Rounds
     needs: Signal
     foldings: Mapping[str, Folding]
@@ -110,7 +113,8 @@ class Rehearsal:
         if rounds.probe == "ones":
             _make_positive(self.model)
         self.model.train(rounds.training and rounds.probe == "batch")
-        self.layers: dict[str, Layer] = maskable_layers(self.model)
+        every = maskable_layers(self.model)
+        self.layers: dict[str, Layer] = {name: every[name] for name in self.names}
         self._whole = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         self.activity = Activity(self.layers, self.model, self.seed)
         self._batches = None if self.calibration is None else self.calibration.endless()
@@ -127,8 +131,10 @@ class Rehearsal:
                 weight.requires_grad_(self._backward)
         samples = 0
         count = self.rounds.batches if self.rounds.probe == "batch" else 1
-        taken = [self._batch() for _ in range(count)]
-        with _drawing(self.seed, number):
+        with ranks.together(f"round {number} of the initial masks"):
+            taken = [self._batch() for _ in range(count)]
+        plain = sdpa_kernel(SDPBackend.MATH) if Signal.HESSIAN in self.needs else nullcontext()
+        with _drawing(self.seed, number), plain:  # fused attention can't be differentiated twice
             mean = self._mean(masks, taken) if Signal.HESSIAN in self.needs else {}
             for inputs, targets in taken:
                 self.activity.watch(self.foldings, number)
@@ -153,35 +159,42 @@ class Rehearsal:
             total: Tensor = sum(leaf.sum() for leaf in tensors((outputs,)) if leaf.is_floating_point())  # type: ignore[assignment]
             return total
         assert self.calibration is not None
-        return self.calibration.loss(outputs / self.rounds.temperature if self.rounds.temperature != 1 else outputs,
-                                     targets)  # fmt: skip
+        if self.rounds.temperature != 1:
+            if not isinstance(outputs, Tensor):
+                came = type(outputs).__name__
+                raise BadInput(
+                    f"model: the init divides its outputs by a temperature: expected a tensor, got {came}"
+                )
+            outputs = outputs / self.rounds.temperature
+        return self.calibration.loss(outputs, targets)
 
     def _signals(
         self, inputs: Inputs, targets: Any, masks: Masks, mean: Mapping[str, Tensor]
     ) -> dict[str, dict[str, Tensor]]:
         weights = {name: self.layers[name].weight for name in masks}
-        with torch.enable_grad():
+        fields: dict[str, dict[str, Tensor]] = {}
+        with ranks.together("a look at the network before training"), torch.enable_grad():
             loss = self._loss(inputs, targets)
-            if not self._backward:
-                return {}
-            grads = _gradients(loss, weights, graph=bool(mean))
-        ranks.average(dense := {name: gradient.detach().clone() for name, gradient in grads.items()})
-        fields = {"grad": dense, "active_grad": {n: g.where(masks[n], 0) for n, g in dense.items()}}
-        if mean:
-            with torch.enable_grad():
+            if self._backward:
+                grads = _gradients(loss, weights, graph=bool(mean))
+                fields["grad"] = {name: gradient.detach().clone() for name, gradient in grads.items()}
+            if mean:
                 product: Any = sum((grads[name] * mean[name]).sum() for name in weights)
                 fields["hessian"] = _gradients(product, weights, graph=False)
-            ranks.average(fields["hessian"])
+        for values in fields.values():
+            ranks.average(values)
+        if self._backward:
+            fields["active_grad"] = {name: g.where(masks[name], 0) for name, g in fields["grad"].items()}
         return fields
 
     def _mean(self, masks: Masks, taken: list[tuple[Inputs, Any]]) -> dict[str, Tensor]:
         """The gradient of the mean loss of batches, over all ranks."""
         weights = {name: self.layers[name].weight for name in masks}
         mean = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        for inputs, targets in taken:
-            with torch.enable_grad():
+        with ranks.together("a look at the network before training"), torch.enable_grad():
+            for inputs, targets in taken:
                 gradients = _gradients(self._loss(inputs, targets), weights, graph=False)
-            mean = {name: total + gradients[name] / len(taken) for name, total in mean.items()}
+                mean = {name: total + gradients[name] / len(taken) for name, total in mean.items()}
         ranks.average(mean)
         return mean
 

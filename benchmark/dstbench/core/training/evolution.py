@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dstbench.api import LayerView, Signal, StrategyError, Target
 from dstbench.api.accumulators import SEEN
+from dstbench.core import ranks
 from dstbench.core.engine.books import Books
 from dstbench.core.engine.finiteness import not_finite_of
 from dstbench.core.engine.update import Masks
@@ -168,9 +169,16 @@ class Evolution:
             if self.foldings.foldings[name].entry is not None:
                 fields[SEEN] = activity.everywhere(name, ready, device)
                 ready = list(fields[SEEN])
+                if not ready:
+                    raise StrategyError(
+                        f"accumulator {name!r} saw nothing pass through any layer before step "
+                        f"{self.state.steps + 1}: it listens to modules being called, as compiled models' aren't"
+                    )
             every = self.views(fields)
             views[name] = {layer: every[layer] for layer in ready}
-        self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(self.state.steps + 1))
+        step = self.state.steps + 1
+        with ranks.together(f"what accumulators make of step {step}"):
+            self.foldings.prepare(plan.folds, views, self.rules.timetable.clock(step))
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""

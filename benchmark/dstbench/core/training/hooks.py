@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 from typing import Any, Protocol
@@ -10,7 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, register_optimizer_step_post_hook
 
+from dstbench.core.network.eager import eagerly
 from dstbench.core.training.optimizers import overflowed
 from dstbench.errors import BadInput
 
@@ -19,6 +22,11 @@ _PATIENCE = 32  # more often in a row than a loss scaler skips while it looks fo
 _UNSEEN = 3  # more than a sharpness-aware step, or averages swapped in and out, write between two of them
 _MISSED = f"""weights changed between {_UNSEEN} backward passes in a row and no step of the optimizer was seen: \
 masks don't hold and the topology stands still. Step the optimizer that the Sparsifier was given, not another one."""
+
+
+_IN_BACKWARD = """an optimizer stepped inside a backward pass that makes gradients for others: no step is one of all \
+weights then, and none would be counted. Step the optimizers when the pass is over, or give the Sparsifier one for \
+all parameters."""
 
 
 class Surroundings(Protocol):
@@ -74,6 +82,10 @@ class StepHooks:
             for part in optimizers
         }
         self._saving = [part.register_state_dict_pre_hook(around.leave) for part in optimizers]
+        self._last_word: Any = (
+            None  # the handle on every optimizer's steps, where others listen to these, too
+        )
+        self._pass = -1  # the backward pass in which an optimizer stepped last
         self._heard: list[Any] = []  # handles on weights
         self._age = next(_AGES)
         self._weight: Tensor | None = None  # one of those that are listened to
@@ -97,8 +109,10 @@ class StepHooks:
         self._around.leave_all()
         for handle in (*chain.from_iterable(self._handles.values()), *self._saving, *self._heard):
             handle.remove()
+        if self._last_word is not None:
+            self._last_word.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._superseded:
             raise BadInput(
@@ -107,6 +121,7 @@ class StepHooks:
         _, behind = self._handles[id(optimizer)]
         hooks: Any = optimizer._optimizer_step_post_hooks
         hooks.move_to_end(behind.id)  # what others write there is seen, too
+        self._speak_last()
         if self._depth == 0 and id(optimizer) in self._applied:
             self._begin()
         self._depth += 1
@@ -131,9 +146,27 @@ class StepHooks:
 
         return (args[0], prepared, *args[2:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _speak_last(self) -> None:
+        """Where others hook every optimizer's steps, hear of the end of a step behind them: they come after an
+        optimizer's own hooks, and may write."""
+        every: Any = _global_optimizer_post_hooks  # private, for nothing public orders them
+        if self._last_word is None and every:
+            self._last_word = register_optimizer_step_post_hook(_late(self))
+            weakref.finalize(self, self._last_word.remove)
+        if self._last_word is not None:
+            every.move_to_end(self._last_word.id)
+
+    @eagerly
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._last_word is None:
+            self.end(optimizer)
+
+    def end(self, optimizer: Optimizer) -> None:
+        """An optimizer's step is over, with all that hooks did; of others' nothing is to be done."""
+        if id(optimizer) not in self._kinds:
+            return
         self._depth -= 1
+        self._pass = _backward_pass()
         if self._depth > 0:
             return
         self._around.leave(optimizer)
@@ -149,6 +182,8 @@ class StepHooks:
 
     def _renew(self, weight: Tensor) -> None:
         """A backward pass made new gradients: a step that those before were prepared for never came, or failed."""
+        if self._applied and self._pass == _backward_pass() != -1:
+            raise BadInput(_IN_BACKWARD)
         self._begin()
         self._around.leave_all()
         self._depth, self.renewed = 0, True
@@ -182,6 +217,24 @@ class StepHooks:
                 stacklevel=3,
             )
         self._applied = set()
+
+
+def _late(hooks: StepHooks) -> Callable[[Optimizer, Any, Any], None]:
+    """A hook for all optimizers that doesn't keep these hooks, and so a model, alive."""
+    held = weakref.ref(hooks)
+
+    @eagerly
+    def late(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if (alive := held()) is not None:
+            alive.end(optimizer)
+
+    return late
+
+
+def _backward_pass() -> int:
+    """Which backward pass this runs in; -1 outside of any, and where torch doesn't say."""
+    current: Any = getattr(torch._C, "_current_graph_task_id", lambda: -1)
+    return int(current())
 
 
 def check_unhooked(optimizer: Optimizer) -> None:

@@ -29,9 +29,10 @@ def rehearsal_of(
     method = rules.method
     if method.dense or not method.init.rounds.count:
         return None
+    init, names = method.init, list(rules.layers)
     return Rehearsal(
-        model, method.init.rounds, method.init.needs, method.calibrated, calibration, example, rules.seed
-    )
+        model, names, init.rounds, init.needs, method.calibrated, calibration, example, rules.seed
+    )  # fmt: skip
 
 
 def rehearsed(rules: Rules, rehearsal: Rehearsal, density: float) -> tuple[Masks, Books]:

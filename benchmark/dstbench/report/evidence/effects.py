@@ -31,7 +31,7 @@ from dstbench.results.table import Paths, frame, read
 
 @dataclass(frozen=True)
 class Effect:
-    """One effect, in points of top-1 or the metric's own unit, more being better, with its simultaneous interval
+    """One effect, in percent points or the metric's own unit, more being better, with its simultaneous interval
     (None below three repetitions, and where all give the same). Of a main effect or an interaction ``levels`` are
     what it is of; of a difference, above and below."""
 
@@ -107,8 +107,8 @@ class Effects:
 
 
 def effects(paths: Paths) -> list[Effects]:
-    """The effects of every factorial experiment in results folders: in percent points of top-1, or another
-    metric's own unit, more being better.
+    """The effects of every factorial experiment in results folders: in percent points, or the metric's own
+    unit, as gains: more is better.
 
     One for each setting in which at least two of init, structure, prune, grow and schedule were crossed; [] where
     none was. Raises BadInput where a folder doesn't exist.

@@ -20,12 +20,12 @@ from dstbench.report.evidence.cliques import maximal_sets
 from dstbench.report.evidence.pairs import ALPHA, TESTS, Floats, Pairs, all_pairs, holm, seed_noise
 from dstbench.report.evidence.tried import Block, Repetition, Tried, repetitions, tried_methods
 from dstbench.report.statistics import FEWEST, critical_t, mean_interval, repetitions_needed
-from dstbench.results.ranking import TOP1, Ranking
+from dstbench.results.ranking import Ranking
 from dstbench.results.table import Paths, frame, read
 
 SHOWN = 20  # methods that are drawn, and that the noise is taken from: the best
 BARS = 24
-HALF = 0.5  # percent points: the difference that the number of repetitions is worked out for
+HALF = 0.5  # the difference that repetitions are worked out for: points of a metric in per cent, percent of another
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Against:
 
     @property
     def verdict(self) -> str:
-        """``above``, ``below``, or ``can't tell``."""
+        """``better``, ``worse``, or ``can't tell``."""
         if self.p_holm is None or self.p_holm >= ALPHA or not self.difference:
             return "can't tell"
-        return "above" if self.difference > 0 else "below"
+        return "better" if self.difference > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Groups:
     bars: tuple[tuple[int, ...], ...]
     more_bars: int
     deviation: float | None  # ``seed_noise`` of the shown
-    difference: float  # what ``needs`` are for, in percent points, or percent of another metric
+    difference: float  # what ``needs`` are for, in the metric's unit
     needs: tuple[Need, ...]
     tried: tuple[Tried, ...]
 
@@ -120,9 +120,9 @@ def groups(paths: Paths, test: str = "t", difference: float = HALF) -> list[Grou
     """Which methods of results folders can be told apart by the metric, and which can't.
 
     One for each set of blocks that have methods in common. ``test`` of every two methods: "t", or "wilcoxon", which
-    with n repetitions can't give a p below 2^(1 − n). ``difference``: percent points, or percent of another
-    metric, for which the repetitions
-    needed are worked out. Raises BadInput where a folder doesn't exist, and for a test or difference that is none.
+    with n repetitions can't give a p below 2^(1 − n). ``difference``: points of a metric in per cent, or percent of
+    another, for which the repetitions needed are worked out. Raises BadInput where a folder doesn't exist, and for a
+    test or difference that is none.
     """
     return groups_of(tried_methods(frame(read(paths).records), by_name=True), test, difference)
 
@@ -132,7 +132,7 @@ def groups_of(tried: Sequence[Tried], test: str = "t", difference: float = HALF)
     if test not in TESTS:
         raise BadInput(f"test: expected one of {', '.join(TESTS)}, got {test!r}{nearest(test, TESTS)}")
     if not 0 < difference < 100:
-        raise BadInput(f"difference: expected percent points between 0 and 100, got {difference!r}")
+        raise BadInput(f"difference: expected points or percent between 0 and 100, got {difference!r}")
     methods = [method for method in tried if not method.control and method.gains]
     controls = [method for method in tried if method.control]
     return [
@@ -165,7 +165,7 @@ def _groups(methods: Sequence[Tried], tried: Sequence[Tried], test: str, differe
     ranked = {methods[i].name for i in rows}
     told = _told(pairs, friedman, [methods[i].name in ranked for i in order])
     bars = [bar for bar in maximal_sets(min(len(order), SHOWN), told) if len(bar) > 1]
-    if methods[0].metric is not TOP1:  # percent of what the best gives
+    if not methods[0].metric.is_percent:  # percent of what the best gives
         difference = difference / 100 * abs(max(means))
     deviation = seed_noise(gains[order[:SHOWN]], [r.block for r in where])
     return Groups(

@@ -1,19 +1,27 @@
-"""Effects and groups for a terminal, as Markdown, and as JSON."""
+"""Effects and groups for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dstbench.report.evidence.effects import Effect, Effects, Family
+from dstbench.report.evidence.effects import Effect, Effects
 from dstbench.report.evidence.groups import Against, Groups
 from dstbench.report.evidence.heat import Panel, full, panels
-from dstbench.report.evidence.tried import Block, Repetition
-from dstbench.report.evidence.words import Sentence, effect_sentences, group_sentences, mean_text, unit_of
+from dstbench.report.evidence.words import (
+    Sentence,
+    effect_sentences,
+    ends_in_its_sense,
+    group_sentences,
+    in_its_sense,
+    mean_of,
+    mean_text,
+    unit_of,
+)
 from dstbench.report.markdown import harmless, line
 from dstbench.report.sheet import Entry, Field, Sheet
-from dstbench.report.values import MISSING, show
-from dstbench.results.ranking import TOP1, Ranking
+from dstbench.report.values import MISSING, kind_of_differences, show
+from dstbench.results.ranking import Ranking
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,7 +59,7 @@ def variance_table(found: Effects) -> Table:
 
 
 def _squares(value: float, metric: Ranking) -> str:
-    return f"{value:,.1f}" if metric is TOP1 else f"{value:.4g}"
+    return f"{value:,.1f}" if metric.is_percent else f"{value:.4g}"
 
 
 def main_table(found: Effects) -> Table:
@@ -85,15 +93,15 @@ def _figures(effect: Effect, metric: Ranking) -> tuple[str, str]:
     return difference(effect.mean, metric), interval(effect.low, effect.high, metric)
 
 
-def difference(value: float | None, metric: Ranking) -> str:
-    """``−0.67`` points, or in the metric's own unit."""
-    return show("points" if metric is TOP1 else "change", value)
+def difference(gain: float | None, metric: Ranking) -> str:
+    """A difference of gains as the metric has it: ``−0.67`` points, or in its own unit."""
+    return show(kind_of_differences(metric), in_its_sense(gain, metric))
 
 
 def interval(low: float | None, high: float | None, metric: Ranking) -> str:
-    """``[−0.67, 11.35]``, or a dash."""
-    known = low is not None and high is not None
-    return f"[{difference(low, metric)}, {difference(high, metric)}]" if known else MISSING
+    """``[−0.67, 11.35]``, or a dash; of the ends of an interval of gains."""
+    ends = [show(kind_of_differences(metric), end) for end in ends_in_its_sense(low, high, metric)]
+    return MISSING if MISSING in ends else f"[{', '.join(ends)}]"
 
 
 def panel_table(panel: Panel, whole: int, metric: Ranking) -> Table:
@@ -167,7 +175,7 @@ def render_effects(found: Sequence[Effects]) -> RenderableType:
                     _sheet(pair_table(one)),
                 ]
             parts += ["", Text(f"{VARIANCE}.", style="dim"), _sheet(variance_table(one))]
-        parts += ["", Text(f"Mean {one.experiment.metric.title}", style="dim")]
+        parts += ["", Text(f"Mean {mean_of(one.experiment.metric)}", style="dim")]
         for panel in panels(one):
             parts += [_sheet(panel_table(panel, full(one), one.experiment.metric)), ""]
     return Group(*parts)
@@ -220,7 +228,7 @@ def effects_markdown(found: Sequence[Effects]) -> str:
         parts += [f"## {harmless(title_of(one, found))}", "", *_bullets(effect_sentences(one)), ""]
         if one.used:
             parts += [
-                f"Main effects in {unit_of(one.experiment.metric)}. {TOGETHER}",
+                f"Main effects in {harmless(unit_of(one.experiment.metric))}. {TOGETHER}",
                 "",
                 *_markdown(main_table(one)),
                 "",
@@ -233,7 +241,7 @@ def effects_markdown(found: Sequence[Effects]) -> str:
                     "",
                 ]
             parts += [f"{VARIANCE}.", "", *_markdown(variance_table(one)), ""]
-        parts += [_means_in(one.experiment.metric), ""]
+        parts += [harmless(f"Mean {mean_of(one.experiment.metric)}."), ""]
         for panel in panels(one):
             parts += [*_markdown(panel_table(panel, full(one), one.experiment.metric)), ""]
     return _page(parts)
@@ -247,13 +255,12 @@ def groups_markdown(
     for place, one in enumerate(found):
         parts += ["## Groups", "", *_bullets(group_sentences(one)), "", *_markdown(ranks_table(one)), ""]
         if baseline is not None:
-            parts += [f"Minus {harmless(baseline)} in {unit_of(one.metric)}, paired by seed; {EACH}.", ""]
+            parts += [
+                f"Minus {harmless(baseline)} in {harmless(unit_of(one.metric))}, paired by seed; {EACH}.",
+                "",
+            ]
             parts += [*_markdown(against_table(rows[place], one.metric)), ""]
     return _page(parts)
-
-
-def _means_in(metric: Ranking) -> str:
-    return "Mean top-1 in percent." if metric is TOP1 else f"Mean {metric.title}."
 
 
 def _page(lines: Sequence[str]) -> str:
@@ -272,100 +279,3 @@ def _markdown(table: Table) -> list[str]:
         line([":--", *["--:"] * (len(titles) - 1)]),
         *(line(map(harmless, row)) for row in rows),
     ]
-
-
-def effects_json(found: Sequence[Effects]) -> list[dict[str, Any]]:
-    """JSON values: every figure, and the sentences."""
-    return [_effects_json(one) for one in found]
-
-
-def _effects_json(one: Effects) -> dict[str, Any]:
-    lost = ((r, cell, end) for r, ends in one.experiment.missing.items() for cell, end in ends.items())
-    return {
-        "setting": one.experiment.setting,
-        "factors": {factor.kind: list(factor.levels) for factor in one.factors},
-        "repetitions": [_where(r) for r in one.used],
-        "not_used": [_where(r) for r in one.unused],
-        "missing": [{**_where(r), "combination": list(cell), "status": end} for r, cell, end in lost],
-        "never_tried": [list(cell) for cell in one.experiment.empty],
-        "not_part_of_it": list(one.experiment.aside),
-        "mean": one.mean,
-        "explained": one.explained,
-        "inestimable": list(one.inestimable),
-        "main": _family(one.main),
-        "differences": _family(one.differences),
-        "interactions": _family(one.interactions),
-        "variance": [vars(part) for part in one.variance],
-        "metric": one.experiment.metric.title,
-        "means": [
-            {"combination": list(mean.cell), **_measured(mean.gain, one.experiment.metric), "n": mean.n}
-            for mean in one.means
-        ],
-        "sentences": _said(effect_sentences(one)),
-    }
-
-
-def _measured(gain: float | None, metric: Ranking) -> dict[str, float | None]:
-    """A mean as it was measured, under the metric's name; all differences beside it are of gains."""
-    return {metric.key: None if gain is None else metric.sign * gain}
-
-
-def _family(family: Family) -> dict[str, Any]:
-    effects = [
-        {**vars(effect), "levels": list(effect.levels), "told": effect.told} for effect in family.effects
-    ]
-    return {"confidence_each": family.confidence, "effects": effects}
-
-
-def groups_json(
-    found: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
-) -> list[dict[str, Any]]:
-    """JSON values: ranks, tests of all pairs (null where there is none), bars, seeds needed, and the sentences."""
-    return [
-        {
-            "blocks": [_place(block) for block in one.blocks],
-            "complete": [_where(r) for r in one.complete],
-            "metric": one.metric.title,
-            "methods": [
-                {"name": m.name, "rank": m.rank, **_measured(m.gain, one.metric), "n": m.n}
-                for m in one.methods
-            ],
-            "not_ranked": list(one.apart),
-            "friedman": one.friedman and vars(one.friedman),
-            "test": one.test,
-            "pairs": list(_pairs(one)),
-            "bars": [[one.methods[place].name for place in bar] for bar in one.bars],
-            "more_bars": one.more_bars,
-            "deviation": one.deviation,
-            "seeds_needed": {"difference": one.difference, "for": [vars(need) for need in one.needs]},
-            "baseline": baseline,
-            "against": [{**vars(row), "verdict": row.verdict} for row in differences],
-            "sentences": _said(group_sentences(one)),
-        }
-        for one, differences in zip(found, rows, strict=True)
-    ]
-
-
-def _pairs(one: Groups) -> Iterable[dict[str, Any]]:
-    told = set(one.told)
-    pairs = one.pairs
-    columns = (pairs.first, pairs.second, pairs.n, pairs.mean, pairs.deviation, pairs.p, pairs.p_holm)
-    for first, second, n, *figures in zip(*(column.tolist() for column in columns), strict=True):
-        mean, deviation, p, p_holm = (
-            None if figure != figure else figure for figure in figures
-        )  # NaN isn't JSON
-        names = {"method": one.methods[first].name, "against": one.methods[second].name}
-        test = {"n": n, "difference": mean, "deviation": deviation, "p": p, "p_holm": p_holm}
-        yield {**names, **test, "told_apart": (first, second) in told}
-
-
-def _place(block: Block) -> dict[str, Any]:
-    return block._asdict()
-
-
-def _where(repetition: Repetition) -> dict[str, Any]:
-    return {**_place(repetition.block), "seed": repetition.seed}
-
-
-def _said(sentences: Sequence[Sentence]) -> list[str]:
-    return [f"{topic}: {text}" for topic, text in sentences]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.boards import is_about_speed
-from dstbench.report.scores import gain, ranking_of_row
+from dstbench.report.scores import gain
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import is_missing
-from dstbench.results.ranking import TOP1, Ranking
+from dstbench.report.values import is_missing, ranking_of_row
+from dstbench.results.ranking import Ranking
 from dstbench.results.record import canonical
 from dstbench.results.table import settings_text
 
@@ -82,8 +82,8 @@ def tried_methods(trials: pd.DataFrame, by_name: bool = False) -> list[Tried]:
     What differs in settings, in a component's version or in the data's fingerprint is told apart by name, and never
     put together. ``by_name``: what has one label is one method on all blocks, whose parameters may follow the block,
     unless some block has several of it. What is ranked by different metrics is told apart, under the same name: no
-    block, and no comparison, has both. Trials on noise, which was made to be timed on, are no evidence of accuracy:
-    there are none here.
+    block, and no comparison, has both. Trials on noise, which was made to be timed on, are no evidence: there are
+    none here.
     """
     return named_methods(identified(trials), by_name)
 
@@ -101,11 +101,6 @@ def identified(trials: pd.DataFrame) -> Identified:
         named = {key: known.get(row["dataset"], row)[key] for key in ("metric", "better")}
         metrics.setdefault(ranking_of_row(named), []).append(row | named)
     return [_of_one_metric(part) for part in metrics.values()]
-
-
-def name_of(metric: Ranking) -> str:
-    """``top-1``, or the other metric's title."""
-    return "top-1" if metric is TOP1 else metric.title
 
 
 def _of_one_metric(rows: Rows) -> tuple[dict[str, Rows], Marks]:
@@ -175,7 +170,7 @@ def _tried(name: str, rows: Sequence[Mapping[Any, Any]], marks: Marks) -> Tried:
         if row["status"] == "ok" and not is_missing(row["score"]):
             method.gains.setdefault(where, gain(row))
         else:
-            method.missing[where] = row["status"] if row["status"] != "ok" else f"no {name_of(method.metric)}"
+            method.missing[where] = row["status"] if row["status"] != "ok" else f"no {method.metric.name}"
     for where in method.gains:
         method.missing.pop(where, None)
     return method

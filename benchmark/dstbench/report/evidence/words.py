@@ -9,24 +9,18 @@ from dstbench.report.evidence.cliques import maximal_sets
 from dstbench.report.evidence.effects import Effect, Effects
 from dstbench.report.evidence.experiment import Factor
 from dstbench.report.evidence.groups import Groups, Need
-from dstbench.report.evidence.tried import Block, Repetition, name_of
+from dstbench.report.evidence.tried import Block, Repetition
+from dstbench.report.scores import joined
 from dstbench.report.statistics import FEWEST
-from dstbench.report.values import show
+from dstbench.report.values import kind_of, show, significant
+from dstbench.results.printable import counted
 from dstbench.results.ranking import TOP1, Ranking
 
 Sentence = tuple[str, str]  # what it is about, and what it says
 
-LOW = 0.5  # of the best combination's top-1: what reaches less has failed to train, more or less
-
-
-def joined(names: Sequence[str], last: str = "and") -> str:
-    """``a, b and c``."""
-    return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
-
-
-def count(number: int, noun: str) -> str:
-    """``1 seed``, ``5 seeds``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+LOW = (
+    0.5  # of the best combination's metric, in per cent: what reaches less has failed to train, more or less
+)
 
 
 def p_text(p: float) -> str:
@@ -36,28 +30,50 @@ def p_text(p: float) -> str:
 
 
 def within(effect: Effect, metric: Ranking = TOP1) -> str:
-    """Its size with its interval: ``6.01 points [0.67, 11.35]``, ``0.0312 [0.0210, 0.0414]``."""
+    """How much better, with its interval: ``6.01 points [0.67, 11.35]``, ``0.0312 nats [0.0210, 0.0414]``."""
     size = amount(effect.mean, metric)
     if effect.low is None or effect.high is None:
         return size
-    digits = 2 if metric is TOP1 else 4
-    return f"{size} [{effect.low:.{digits}f}, {effect.high:.{digits}f}]".replace("-", "−")
+    return f"{size} [{_plain(effect.low, metric)}, {_plain(effect.high, metric)}]"
 
 
 def amount(value: float, metric: Ranking, digits: int = 2) -> str:
-    """A difference in words: points of top-1 with so many digits, else in the metric's unit."""
-    text = f"{value:.{digits}f} points" if metric is TOP1 else f"{value:.4f}"
-    return text.replace("-", "−")
+    """How much better, in words: points of a metric in per cent with so many digits, else in the metric's unit."""
+    return f"{_plain(value, metric, digits)} {'points' if metric.is_percent else metric.unit}".rstrip()
+
+
+def _plain(value: float, metric: Ranking, digits: int = 2) -> str:
+    return f"{value:.{digits}f}".replace("-", "−") if metric.is_percent else significant(value, 3)
+
+
+def in_its_sense(gain: float | None, metric: Ranking) -> float | None:
+    """A difference as the metric has it: of a loss, below 0 where it is better."""
+    return None if gain is None else metric.sign * gain
+
+
+def ends_in_its_sense(
+    low: float | None, high: float | None, metric: Ranking
+) -> tuple[float | None, float | None]:
+    """The ends of such a difference's interval, the lower one first."""
+    ends = in_its_sense(low, metric), in_its_sense(high, metric)
+    return ends if metric.sign > 0 else (ends[1], ends[0])
 
 
 def unit_of(metric: Ranking) -> str:
-    """What differences are in: ``percent points``, or the metric, turned so that more is better."""
-    return "percent points" if metric is TOP1 else f"{metric.title}, more being better"
+    """What differences are in: ``percent points``, ``nats per token (below 0 is better)``."""
+    return metric.unit_of_differences + (" (below 0 is better)" if metric.sign < 0 else "")
 
 
 def mean_text(gain: float, metric: Ranking) -> str:
     """A mean as it was measured, whichever way is better."""
-    return show("percent" if metric is TOP1 else "score", metric.sign * gain)
+    return show(kind_of(metric), metric.sign * gain)
+
+
+def mean_of(metric: Ranking) -> str:
+    """What means are of: ``top-1 in percent``, ``loss in nats per token (lower is better)``."""
+    unit = "percent" if metric.is_percent else metric.unit
+    direction = "" if metric.is_percent and metric.sign > 0 else f" ({metric.direction})"
+    return f"{metric.name}{f' in {unit}' if unit else ''}{direction}"
 
 
 def effect_sentences(found: Effects) -> list[Sentence]:
@@ -88,8 +104,8 @@ def _tried(found: Effects) -> str:
     choices = " × ".join(f"{factor.kind} ({len(factor.levels)})" for factor in found.factors)
     finished = sum(len(values) for values in experiment.gains.values())
     return (
-        f"{count(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.gains))}: "
-        f"{count(finished, 'trial')} with a {name_of(experiment.metric)}."
+        f"{counted(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.gains))}: "
+        f"{counted(finished, 'trial')} with a {experiment.metric.name}."
     )
 
 
@@ -97,7 +113,7 @@ def _places(where: Sequence[Repetition]) -> str:
     """``at 5 seeds of small_cnn on digits at density 0.1``."""
     blocks = Counter(repetition.block for repetition in where)
     seeds = sorted(set(blocks.values()))
-    many = count(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    many = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     return f"at {many} of {next(iter(blocks)) if len(blocks) == 1 else f'each of {len(blocks)} blocks'}"
 
 
@@ -136,7 +152,7 @@ def _choice(found: Effects, factor: Factor) -> str:
 
 
 def _above(order: Sequence[str], differences: Sequence[Effect], metric: Ranking) -> Iterator[str]:
-    """Which levels are above which."""
+    """Which levels are better than which."""
     told = [effect for effect in differences if effect.told]
     below = {
         level: [other for other in order if any(e.levels == (level, other) for e in told)] for level in order
@@ -145,9 +161,9 @@ def _above(order: Sequence[str], differences: Sequence[Effect], metric: Ranking)
         winners = [level for level in order if tuple(below[level]) == losers]
         here = [effect for effect in told if effect.levels[0] in winners and effect.levels[1] in losers]
         sizes = sorted(effect.mean for effect in here)
-        least = amount(sizes[0], metric, 1).removesuffix(" points")
+        least = _plain(sizes[0], metric, 1)
         by = within(here[0], metric) if len(here) == 1 else f"{least} to {amount(sizes[-1], metric, 1)}"
-        yield f"{joined(winners)} {'is' if len(winners) == 1 else 'are'} above {joined(losers)} by {by}"
+        yield f"{joined(winners)} {'is' if len(winners) == 1 else 'are'} better than {joined(losers)} by {by}"
 
 
 def _alike(order: Sequence[str], differences: Sequence[Effect], metric: Ranking) -> Iterator[str]:
@@ -166,8 +182,8 @@ def _alike(order: Sequence[str], differences: Sequence[Effect], metric: Ranking)
 
 def _without_interval(found: Effects, largest: Effect) -> str:
     seen = (
-        f"The largest difference is {amount(largest.mean, found.experiment.metric)} ({largest.levels[0]} above "
-        f"{largest.levels[1]})"
+        f"The largest difference is {amount(largest.mean, found.experiment.metric)} ({largest.levels[0]} "
+        f"better than {largest.levels[1]})"
     )
     return f"{seen}; {_why_none(found)}."
 
@@ -175,7 +191,7 @@ def _without_interval(found: Effects, largest: Effect) -> str:
 def _why_none(found: Effects) -> str:
     n = len(found.used)
     if n < FEWEST:
-        return f"with {count(n, 'repetition')} nothing says whether that is more than chance"
+        return f"with {counted(n, 'repetition')} nothing says whether that is more than chance"
     return "it is the same in every repetition, which gives no interval"
 
 
@@ -190,10 +206,10 @@ def _interplay(found: Effects, term: str) -> str:
     if not told:
         return f"No interplay is seen; one of up to {amount(limit, metric, 1)} isn't ruled out."
     most = max(told, key=lambda effect: abs(effect.mean))
-    side = "more" if most.mean > 0 else "less"
+    side = "better" if most.mean > 0 else "worse"
     size = within(most if most.mean > 0 else _mirrored(most), metric)
     pair = [f"{kind} {level}" for kind, level in zip(term.split(" × "), most.levels, strict=True)]
-    return f"What one gives depends on the other: {pair[0]} with {pair[1]} gives {size} {side} than the sum of both."
+    return f"What one gives depends on the other: {pair[0]} with {pair[1]} is {size} {side} than the sum of both."
 
 
 def _mirrored(effect: Effect) -> Effect:
@@ -207,11 +223,11 @@ def _limits(found: Effects) -> Iterator[Sentence]:
     yield from _missing(found)
     best = max((mean.gain for mean in found.means if mean.gain is not None), default=0.0)
     low = [mean for mean in found.means if mean.gain is not None and mean.gain < LOW * best]
-    if low and found.experiment.metric is TOP1:
+    if low and found.experiment.metric.is_percent and found.experiment.metric.sign > 0:
         yield (
             "Collapsed",
-            f"{len(low)} of {found.experiment.cells} combinations reach less than half of the best one's top-1 "
-            f"({best:.1f} %). They weigh heavily in every effect.",
+            f"{len(low)} of {found.experiment.cells} combinations reach less than half of the best one's "
+            f"{found.experiment.metric.name} ({best:.1f} %). They weigh heavily in every effect.",
         )
     where = _blocks(list(dict.fromkeys(repetition.block for repetition in found.used)))
     yield (
@@ -229,13 +245,13 @@ def _missing(found: Effects) -> Iterator[Sentence]:
         listed = joined([f"{n} {end}" for end, n in sorted(ends.items())])
         yield (
             "Missing",
-            f"{count(ends.total(), 'trial')} of {tried:,} gave no {name_of(experiment.metric)} ({listed}). Effects "
+            f"{counted(ends.total(), 'trial')} of {tried:,} gave no {experiment.metric.name} ({listed}). Effects "
             "of their repetitions rest on the other trials, as if three choices never acted at once.",
         )
     if experiment.empty:
         cells = [" · ".join(cell) for cell in experiment.empty[:5]]
         more = f" and {len(experiment.empty) - 5} more" if len(experiment.empty) > 5 else ""
-        yield "Never tried", f"{count(len(experiment.empty), 'combination')}: {', '.join(cells)}{more}."
+        yield "Never tried", f"{counted(len(experiment.empty), 'combination')}: {', '.join(cells)}{more}."
     if found.unused:
         places = ", ".join(map(str, found.unused[:5])) + (
             f" and {len(found.unused) - 5} more" * (len(found.unused) > 5)
@@ -273,9 +289,10 @@ def _friedman(found: Groups) -> str:
         ranked = sum(method.rank is not None for method in found.methods)
         return (
             f"Friedman's test needs three methods and two repetitions, and methods that aren't all equal; complete "
-            f"are {count(ranked, 'method')} in {count(n, 'repetition')}."
+            f"are {counted(ranked, 'method')} in {counted(n, 'repetition')}."
         )
-    where = f"{count(test.methods, 'method')} over {count(n, 'complete repetition')} ({_places(found.complete)[3:]})"
+    complete = f"{counted(n, 'complete repetition')} ({_places(found.complete)[3:]})"
+    where = f"{counted(test.methods, 'method')} over {complete}"
     verdict = "They differ" if test.p < 0.05 else f"No evidence that any of these {test.methods} differ"
     return f"{verdict}: Friedman's χ²({test.freedom}) = {test.statistic:.1f}, {p_text(test.p)}; {where}."
 
@@ -285,15 +302,16 @@ def _which(found: Groups) -> str:
     name = "paired t-test" if found.test == "t" else "Wilcoxon signed-rank test"
     if not tested:
         return "No two methods have three repetitions in common: nothing is tested, and their order may be chance."
-    text = f"{len(found.told):,} of {count(tested, 'pair')} can be told apart ({name}, Holm over all)."
+    text = f"{len(found.told):,} of {counted(tested, 'pair')} can be told apart ({name}, Holm over all)."
     if found.test == "wilcoxon":
         most = int(found.pairs.n.max())
-        text += f" Over {count(most, 'repetition')} its p is never below {2.0 ** (1 - most):.2g}, before correction."
+        least = f"{2.0 ** (1 - most):.2g}"
+        text += f" Over {counted(most, 'repetition')} its p is never below {least}, before correction."
     if found.friedman is not None and found.friedman.p >= 0.05:
         text += " Where Friedman's test sees no difference, no two of its methods are."
     if found.pairs.equal:
         text += (
-            f" Of {count(found.pairs.equal, 'pair')} every repetition has the same difference: no p value."
+            f" Of {counted(found.pairs.equal, 'pair')} every repetition has the same difference: no p value."
         )
     return text
 
@@ -301,7 +319,7 @@ def _which(found: Groups) -> str:
 def _best(found: Groups) -> str:
     apart = {second for first, second in found.told if first == 0} | {f for f, s in found.told if s == 0}
     alike = len(found.methods) - 1 - len(apart)
-    others = f"{count(alike, 'other')} can't be told from it" if alike else "all others are told from it"
+    others = f"{counted(alike, 'other')} can't be told from it" if alike else "all others are told from it"
     return f"{found.methods[0].name} ranks first; {others}."
 
 
@@ -317,20 +335,20 @@ def _needed(found: Groups) -> str:
     )
     hardest = found.needs[0]
     if hardest.critical_t is not None:
-        n = count(len(found.complete), "repetition")
-        text += (
-            f" With the {n} here, Holm over {count(hardest.comparisons, 'comparison')} first asks for |t| > "
-        )
+        n = counted(len(found.complete), "repetition")
+        text += f" With the {n} here, Holm over {counted(hardest.comparisons, 'comparison')} first asks for |t| > "
         text += f"{hardest.critical_t:.1f}."
     return text
 
 
 def _small(found: Groups) -> str:
-    return f"{found.difference:g} points" if found.metric is TOP1 else amount(found.difference, found.metric)
+    return (
+        f"{found.difference:g} points" if found.metric.is_percent else amount(found.difference, found.metric)
+    )
 
 
 def _seeds(need: Need) -> str:
-    return "more than 100,000 seeds" if need.seeds is None else count(need.seeds, "seed")
+    return "more than 100,000 seeds" if need.seeds is None else counted(need.seeds, "seed")
 
 
 def _of(need: Need) -> str:

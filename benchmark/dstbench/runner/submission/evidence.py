@@ -73,6 +73,7 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
         {
             **{name: found[name] for name in _OF_MASKS},
             "layers": layers,
+            "live_channels": mine.live,
             "convention": own.convention,
             "inference_flops": own.inference_flops,
             "dense_inference_flops": whole.inference_flops,

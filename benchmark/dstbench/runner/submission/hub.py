@@ -137,7 +137,7 @@ def _text(record: Record, model: str) -> str:
         "seed": trial["seed"],
         f"{ranking.title}, test": f"{measures['top1']:.2f}"
         if ranking is TOP1
-        else f"{measures['score']:.4f}",
+        else f"{measures['score']:.4f} ({ranking.direction})",
         "training FLOPs against dense": measures.get("training_flops_ratio"),
         "inference FLOPs against dense": measures.get("inference_flops_ratio"),
         "active parameters": measures.get("active_parameters"),

@@ -30,15 +30,21 @@ _VERSIONS = re.compile(r"torch (?P<torch>\S+), Python (?P<python>\S+)")
 Found = tuple[str, str, str]  # field, what it should be, what it is
 
 
-def implausible(record: Record, trial: TrialSpec, curve: Sequence[Mapping[str, Any]]) -> Iterator[Found]:
-    """What of a finished trial's record the rest of it contradicts."""
+def implausible(
+    record: Record, trial: TrialSpec, curve: Sequence[Mapping[str, Any]], per_input: int | None = 1
+) -> Iterator[Found]:
+    """What of a finished trial's record the rest of it contradicts.
+
+    per_input: what its task counts of one input, such as tokens, of which speeds are told; None where that isn't
+    known.
+    """
     measures, provenance = record["measures"], record["provenance"]
     yield from _times(measures, provenance, curve)
     yield from _versions(measures, provenance)
     yield from _machine(measures, provenance, trial)
     for timed in TIMED:
-        yield from _speed(measures.get("throughput") or {}, timed)
-    yield from _pace(measures, trial)
+        yield from _speed(measures.get("throughput") or {}, timed, per_input)
+    yield from _pace(measures, trial, per_input)
 
 
 def _times(
@@ -108,10 +114,11 @@ def _machine(measures: Mapping[str, Any], provenance: Mapping[str, Any], trial: 
             yield f"measures.throughput.{name}", f"{wanted}, of the trial's measure", shown(speeds[name])
 
 
-def _speed(speeds: Mapping[str, Any], timed: str) -> Iterator[Found]:
+def _speed(speeds: Mapping[str, Any], timed: str, per_input: int | None) -> Iterator[Found]:
     """A measurement's latency, rate, ratio and quartiles say the same."""
     speed, where = speeds.get(timed) or {}, f"measures.throughput.{timed}"
-    batch: Any = 1 if timed == "single" else speeds.get("batch_size")
+    inputs: Any = 1 if timed == "single" else speeds.get("batch_size")
+    batch: Any = None if None in (inputs, per_input) else inputs * per_input
     rate: Any = speed.get("images_per_second")
     latency: Any = speed.get("latency_median")
     made: Any = speed.get("rounds")
@@ -121,7 +128,7 @@ def _speed(speeds: Mapping[str, Any], timed: str) -> Iterator[Found]:
     if None not in (rate, latency, batch) and not math.isclose(rate * latency, batch, rel_tol=1e-6):
         yield (
             f"{where}.images_per_second",
-            f"{batch / latency:.6g}, a batch of {batch} by its latency",
+            f"{batch / latency:.6g}, {batch} samples by their latency",
             shown(rate),
         )
     for name in ("ratio", "latency"):
@@ -133,17 +140,21 @@ def _speed(speeds: Mapping[str, Any], timed: str) -> Iterator[Found]:
     dense: Any = speed.get("dense_images_per_second")
     ratio: Any = speed.get("ratio")
     known = None not in (rate, dense, ratio) and dense and ratio
-    if known and not 1 / RATIO <= rate / dense / ratio <= RATIO:
+    calm = not speeds.get("contended")  # other work may have come in any one round: shown, not ranked
+    if known and calm and not 1 / RATIO <= rate / dense / ratio <= RATIO:
         yield f"{where}.ratio", f"about {rate / dense:.3g}, of the two rates", shown(ratio)
 
 
-def _pace(measures: Mapping[str, Any], trial: TrialSpec) -> Iterator[Found]:
+def _pace(measures: Mapping[str, Any], trial: TrialSpec, per_input: int | None) -> Iterator[Found]:
     """The training took about as long as its measured speed says, or longer: data, updates and evaluations count."""
-    speed = ((measures.get("throughput") or {}).get("train") or {}).get("images_per_second")
-    seconds, steps = measures.get("seconds"), measures.get("steps")
-    if not (speed and steps) or seconds is None:
+    speeds = measures.get("throughput") or {}
+    if speeds.get("contended"):  # slower than the training was by as much as other work took
         return
-    samples = steps * trial.training.batch_size * trial.training.gradient_accumulation
+    speed = (speeds.get("train") or {}).get("images_per_second")
+    seconds, steps = measures.get("seconds"), measures.get("steps")
+    if not (speed and steps and per_input) or seconds is None:
+        return
+    samples = steps * trial.training.batch_size * trial.training.gradient_accumulation * per_input
     if seconds * speed * PACE < samples:
         yield (
             "measures.seconds",

@@ -30,13 +30,18 @@ _ON_THE_CURVE = ("r_s", "never_dropped", "bottom_previous")
 
 
 def contradictions(
-    record: Record, trial: TrialSpec, curve: Sequence[Mapping[str, Any]], registry: Registry
+    record: Record,
+    trial: TrialSpec,
+    curve: Sequence[Mapping[str, Any]],
+    registry: Registry,
+    per_input: int | None,
 ) -> Iterator[Finding]:
-    """Everything in a finished trial's record that can't be, from the record and its curve alone."""
+    """Everything in a finished trial's record that can't be, from the record and its curve alone; per_input: see
+    ``implausible``."""
     for check in (_identity, _name, _ending, _tuned, _sums):
         yield from (Finding("record", *found) for found in check(record, trial, registry))
     yield from (Finding("record", *found) for found in _trajectory(record["measures"]))
-    yield from (Finding("record", *found) for found in implausible(record, trial, curve))
+    yield from (Finding("record", *found) for found in implausible(record, trial, curve, per_input))
     yield from (Finding("curve", *found) for found in _along(record["measures"], curve, trial.recipe.narrow))
 
 

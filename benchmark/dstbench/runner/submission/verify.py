@@ -1,4 +1,4 @@
-"""Submissions verified: the record against itself, its checkpoint, its accuracy, its first steps trained anew."""
+"""Submissions verified: the record against itself, its checkpoint, its metrics, its first steps trained anew."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Verifying:
     def __init__(self, record: Record, folder: Path, registry: Registry, place: Place) -> None:
         self._record, self._folder, self._registry, self._place = record, folder, registry, place
         self._findings: list[Finding] = []
-        self._checked: list[str] = []
+        self._checked: dict[str, str] = {}
         self._notes: list[str] = []
         self._tier, self._steps = REPORTED, 0
         self._exact: bool | None = None
@@ -94,17 +94,18 @@ class _Verifying:
             self._digest,
             REFUSED if self._findings else self._tier,
             tuple(self._findings),
-            tuple(dict.fromkeys(self._checked)),
+            tuple(self._checked),
             (*self._notes, f"reported alone, which nothing proves: {', '.join(REPORTED_FIELDS)}"),
             self._steps,
             self._exact,
             {name: value for name, value in machine().items() if name != "memory"},
+            how=dict(self._checked),
         )
 
     def _check(self, replay: int, whole: bool) -> None:
         trial = TrialSpec.from_json(self._record["trial"])
         curve = self._curve()
-        self._findings += contradictions(self._record, trial, curve, self._registry)
+        self._findings += contradictions(self._record, trial, curve, self._registry, self._per_input(trial))
         blueprint = Blueprint(trial, self._registry)
         same = is_same_kind(self._record, {**machine(), "threads": trial.training.threads})
         self._recount(blueprint)
@@ -115,7 +116,7 @@ class _Verifying:
         except DataUnavailable as error:
             self._notes.append(f"not evaluated: its data set isn't here: {error}")
             return
-        self._hold(evidence.evaluated(blueprint, self._folder, self._place), same)
+        self._hold(evidence.evaluated(blueprint, self._folder, self._place), same, "re-evaluated")
         self._tier, self._exact = EVALUATED, same
         if self._findings or not (replay or whole):
             return
@@ -139,10 +140,21 @@ class _Verifying:
             if all_of_it
             else evidence.replayed(blueprint, self._place, replay)
         )
-        self._hold(ours, same)
+        self._hold(ours, same, "reproduced" if all_of_it else "replayed")
         if same:
             self._findings += curve_findings(curve, ours.curve)
         self._steps, self._tier = ours.steps, REPRODUCED if all_of_it else REPLAYED
+
+    def _per_input(self, trial: TrialSpec) -> int | None:
+        """The samples of one input, as its task counts them; None where the data set doesn't declare its shape."""
+        try:
+            outlook, blueprint = Outlook(self._registry), Blueprint(trial, self._registry)
+            shape, classes = (outlook.declared(trial, name) for name in ("input_shape", "num_classes"))
+            if shape is None or classes is None:
+                return None
+            return blueprint.task.count(blueprint.task.made_up(1, tuple(shape), classes)[1])
+        except BadInput:
+            return None  # nor can it be rebuilt, which is said of all of it
 
     def _recount(self, blueprint: Blueprint) -> None:
         """The checkpoint, at the shape that the data set declares."""
@@ -151,13 +163,13 @@ class _Verifying:
         if shape is None or classes is None:
             data = evidence.load(blueprint, self._place)
             shape, classes = data.input_shape, data.num_classes
-        self._hold(evidence.recounted(blueprint, self._folder, tuple(shape), classes), True)
+        self._hold(evidence.recounted(blueprint, self._folder, tuple(shape), classes), True, "recounted")
         self._digest = weights.digest(self._folder / weights.FILE)
 
-    def _hold(self, ours: Evidence, same: bool) -> None:
+    def _hold(self, ours: Evidence, same: bool, how: str) -> None:
         findings, compared = judge(self._record, ours, same)
         self._findings += findings
-        self._checked += compared
+        self._checked |= dict.fromkeys(compared, how)
 
     def _curve(self) -> list[dict[str, Any]]:
         file = self._folder / CURVE

@@ -41,6 +41,7 @@ def final_measures(running: RunningTrial, figures: Mapping[str, float] | None) -
         validation_key(running.task): running.progress.validation,
         "density_requested": 1.0 if blueprint.recipe.dense else blueprint.trial.density,
         **sparsity(sparsifier, running.progress.exploration, mine, dense),
+        "live_channels": my_count.live,
         **_flops(running, mine, dense),
         "flops_by_convention": _by_convention(running, my_count, full_count),
         "parameters": mine.parameters,

@@ -4,11 +4,14 @@ const small = (text) => (text ? ` <small>${escaped(text)}</small>` : "");
 const badge = (text, kind) => `<span class="badge ${kind}">${escaped(text)}</span>`;
 const interval = (what, column, row) => {
   const [low, high] = column.keys.slice(1).map((key) => row[key]);
-  return isMissing(low) ? "" : `${what}: ${show(column.kind, low)} to ${show(column.kind, high)}`;
+  return isMissing(low) ? "" : `${what}: ${show(kindIn(column, row), low)} to ${show(kindIn(column, row), high)}`;
 };
+const verdict = (row, low, high) => ( // of a difference to dense: in words, whatever its sign means
+  isMissing(low) || (low <= 0 && high >= 0) ? "" : low > 0 === (row.better !== "lower") ? "better" : "worse"
+);
 const around = (column, row) => { // of an interval, below the figure: a finger has no tooltip
   const [mean, low, high] = column.keys.map((key) => row[key]);
-  return isMissing(low) ? "" : ` <small class="around">${column.kind === "speed" ? `${low.toFixed(2)}–${high.toFixed(2)}` : `±${(high - mean).toFixed(2)}`}</small>`;
+  return isMissing(low) ? "" : ` <small class="around">${column.kind === "speed" ? `${low.toFixed(2)}–${high.toFixed(2)}` : plusMinus(high - mean, row)}</small>`;
 };
 const CELLS = {
   method(text, column, row) { // its parts, or why it has no result; a published one with where it was printed
@@ -34,17 +37,18 @@ const CELLS = {
     if (isMissing(low)) return { html: `${text}<i class="ci" style="--m:${at}%"><u></u></i>` };
     const left = place(low), right = place(high);
     const bar = `<i class="ci" style="--m:${at}%;--l:${left.toFixed(1)}%;--w:${(right - left).toFixed(1)}%"><b></b><u></u></i>`;
-    return { html: `${text}${around(column, row)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${row.seeds} seeds` };
+    return { html: `${text}${around(column, row)}${bar}`, tip: `95 % interval: ${low.toFixed(2)} to ${high.toFixed(2)}, ${counted(row.seeds, "seed")}` };
   },
   score(text, column, row) { // of whichever metric: its interval in words
     const [mean, low, high] = column.keys.map((key) => row[key]);
     if (isMissing(low)) return { html: text };
-    return { html: `${text}${small(`±${(high - mean).toPrecision(2)}`)}`, tip: `95 % interval: ${show("score", low)} to ${show("score", high)}, ${row.seeds} seeds` };
+    return { html: `${text} <small class="around">${plusMinus(high - mean, row)}</small>`, tip: `${interval("95 % interval", column, row)}, ${counted(row.seeds, "seed")}` };
   },
   cost: (text, column, row) => ({ html: `${text}<i class="bar" style="--v:${(100 * Math.min(1, row[column.key])).toFixed(1)}%"></i>` }),
   points(text, column, row) { // coloured only where the whole interval lies on one side
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
-    return { html: text + around(column, row), tip: interval("95 % interval", column, row), tone: isMissing(low) || (low <= 0 && high >= 0) ? "" : low > 0 === (row.better !== "lower") ? "good" : "poor" };
+    const said = verdict(row, low, high), tip = interval("95 % interval", column, row);
+    return { html: text + around(column, row), tip: said ? `${tip}: ${said} than dense` : tip, tone: { better: "good", worse: "poor" }[said] ?? "" };
   },
   speed(text, column, row) { // coloured where it is a gain, and marked where something else ran beside it
     const timed = column.key.split("_")[0], contended = row.contended === true;

@@ -37,8 +37,13 @@ const gains = (row, timed) => Boolean(row.gains & (1 << ["train", "inference", "
 // --- what a block is ranked by: top-1, unless it says another metric
 const scoreOf = (row, end = "") => row[`score${end}`] ?? row[`top1${end}`] ?? null;
 const isTop1 = (row) => !row.metric || row.metric === "top-1 %";
-const scoreText = (row, value = scoreOf(row)) => (isTop1(row) ? `${show("accuracy", value)} %` : show("score", value));
-const scoreName = (row) => (isTop1(row) ? "top-1" : row.metric);
+const metricOf = (title) => { // its name and unit, as ranking.py reads them
+  const [, name, unit] = /^(.+?)\s*(?:\(([^()]+)\)|%)$/.exec(title) ?? [null, title, ""];
+  return { name, unit: unit ?? "%" };
+};
+const isPercent = (row) => isTop1(row) || metricOf(row.metric).unit === "%";
+const scoreText = (row, value = scoreOf(row)) => (isPercent(row) ? `${show("percent", value)} %` : show("score", value));
+const scoreName = (row) => (isTop1(row) ? "top-1" : isPercent(row) ? metricOf(row.metric).name : row.metric);
 
 // --- trials, each with its row
 const K = 12; // letters of a key

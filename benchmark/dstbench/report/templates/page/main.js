@@ -94,7 +94,7 @@ const drawTable = () => {
   built = wanted;
   filterTable(left);
   const count = board.order.filter((id) => left[id]).length;
-  $("count").textContent = `${count.toLocaleString("en")} of ${board.order.length.toLocaleString("en")} rows`;
+  $("count").textContent = `${count.toLocaleString("en")} of ${counted(board.order.length, "row")}`;
 };
 const onSort = (sort) => { // the table has done it already
   state.sort = sort;
@@ -202,16 +202,16 @@ $("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
 });
-let width = innerWidth;
+let width = innerWidth, printing = false;
 addEventListener("resize", () => { // the keyboard of a phone changes the height alone
-  if (width === innerWidth) return;
+  if (printing || width === innerWidth) return;
   width = innerWidth;
   built = "";
   draw();
 });
 addEventListener("popstate", () => { fromHash(); draw(); openRow(); });
-addEventListener("beforeprint", () => { if (data.rows <= 2000) buildTable(grid.board, grid.keys, state.sort.split(":"), true); filterTable(left); });
-addEventListener("afterprint", () => { built = ""; draw(); });
+addEventListener("beforeprint", () => { printing = true; if (data.rows <= 2000) buildTable(grid.board, grid.keys, state.sort.split(":"), true); filterTable(left); });
+addEventListener("afterprint", () => { printing = false; built = ""; draw(); });
 document.documentElement.classList.add("scripted");
 fromHash();
 draw();

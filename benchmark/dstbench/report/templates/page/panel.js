@@ -37,7 +37,7 @@ const curvesOf = (row) => {
   const { epochs, rows: known } = data.details.curves;
   if (!known[row.id]) return [element("p", { class: "lead" }, data.details.points ? "None were recorded." : "Left out of a page of so many rows: the command below prints them.")];
   const [at, figures] = known[row.id];
-  const drawn = Object.entries(figures).map(([name, figure]) => [data.details.figures[name], pointsOf(figure, epochs[at])]);
+  const drawn = Object.entries(figures).map(([name, figure]) => [name === "score_validation" ? `validation ${row.metric}` : data.details.figures[name], pointsOf(figure, epochs[at])]);
   return [element("div", { class: "curves" }, ...drawn.filter(([, points]) => points.length > 1).map(([title, points]) => drawCurve(title, points)))];
 };
 const layersOf = (row) => {
@@ -54,7 +54,7 @@ const trialsOf = (row) => {
   const all = trials(row);
   if (!all.length) return [element("p", {}, row.source ?? "", " ", ...(row.address ? [element("a", { href: row.address }, row.address)] : []))];
   const head = element("tr", {}, ...["seed", isTop1(row) ? "top-1 %" : row.metric, "ended", "began", "finished", "key"].map((text) => element("th", { scope: "col" }, text)));
-  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show(isTop1(row) ? "accuracy" : "score", trial.score), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
+  const lines = all.map((trial) => element("tr", {}, ...[trial.seed, show(isPercent(row) ? "percent" : "score", trial.score), trial.status, trial.started ?? MISSING, trial.finished ?? MISSING, trial.key].map((text) => element("td", {}, `${text}`))));
   const made = [...Map.groupBy(all, (trial) => trial.made)];
   const lists = made.flatMap(([text, members]) => [
     ...(made.length > 1 ? [element("p", { class: "lead" }, `seeds ${members.map((trial) => trial.seed).join(", ")}`)] : []),
@@ -66,13 +66,16 @@ const trialsOf = (row) => {
     ...lists,
   ];
 };
-const list = (entries) => element("dl", {}, ...entries.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]));
+const list = (entries) => element("dl", {}, ...entries.flatMap(([term, text, check]) => [element("dt", {}, term), element("dd", {}, text, ...checked(check))]));
+// how a figure was made again by who verified it, where the page was made with verdicts
+const checkOf = (row, measure) => data.details.checks?.said[data.details.checks.at[row.id]][measure];
+const checked = (check) => check ? [" ", element("span", { class: check === "reported" ? "check told" : "check" }, check)] : [];
 const figuresOf = (row) => list(data.columns
   .filter((column) => column.key !== "rank" && column.key !== "method" && !isMissing(row[column.key]))
   .map((column) => {
     const [low, high] = column.keys.slice(1).map((key) => row[key]);
-    const range = isMissing(low) ? "" : ` [${show(column.kind, low).replace("×", "")}, ${show(column.kind, high).replace("×", "")}]`;
-    return [column.title, `${shown(column, row)}${range}`];
+    const range = isMissing(low) ? "" : ` [${[low, high].map((end) => show(kindIn(column, row), end).replace("×", "")).join(", ")}]`;
+    return [column.title, `${shown(column, row)}${range}`, checkOf(row, column.key)];
   }));
 const fillPanel = (row) => {
   const ranks = boards.filter((board) => board.rank[row.id] !== null).map((board) => `${board.title.toLowerCase()} #${show("rank", board.rank[row.id])}`);
@@ -81,10 +84,13 @@ const fillPanel = (row) => {
   const slug = row.method.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
   const about = $("index") && !row.published ? [element("p", { class: "lead" }, element("a", { href: `${$("index").getAttribute("href")}#method-${slug}` }, "its parts, formula and paper"))] : [];
   const notes = [row.reason, row.note].filter(Boolean).map((text) => element("p", { class: "note" }, text));
-  const part = (title, nodes) => [element("h3", {}, title), ...nodes];
+  const part = (title, nodes, check) => [element("h3", {}, title, ...checked(check)), ...nodes];
   $("panel-body").replaceChildren(
     element("p", { class: "lead" }, what.filter(Boolean).join(" · ")), ...about, ...notes,
-    ...(row.published ? [] : [...part("Over epochs, mean over seeds", curvesOf(row)), ...part("Density by layer", layersOf(row))]),
+    ...(row.published ? [] : [
+      ...part("Over epochs, mean over seeds", curvesOf(row), checkOf(row, "exploration")),
+      ...part("Density by layer", layersOf(row), checkOf(row, "layers")),
+    ]),
     ...part("Figures", [figuresOf(row)]), ...part("Where it comes from", trialsOf(row)),
   );
 };

@@ -8,6 +8,7 @@ const VIEWS = { // of each: the figure, whether less is better, and how its axis
   density: { value: (r) => r.density_requested, cheap: true, unit: "", says: "a line a method", lines: true },
 };
 const MOST = 1500; // points that are drawn; the tables hold the rest
+const FEW = 16; // so many are all named, where there is room
 const number = (value, digits) => (isMissing(value) ? MISSING : value.toFixed(digits));
 const describe = (r) => [
   r.method + (r.control ? " (control)" : ""),
@@ -33,7 +34,9 @@ const drawPlot = (state, left, winners) => {
   if (!block) return;
   const view = VIEWS[state.x], label = $("x").selectedOptions[0].textContent;
   const here = rows.filter((r) => left[r.id] && r.model === block.model && r.dataset === block.dataset && scoreOf(r) !== null && !r.published);
-  const name = block.metric ?? "top-1 %", sign = block.lower ? -1 : 1, percent = !block.metric;
+  const name = block.metric ?? "top-1 %", sign = block.lower ? -1 : 1, percent = metricOf(name).unit === "%";
+  const word = block.metric ? metricOf(name).name : "accuracy", direction = `${block.lower ? "lower" : "higher"} is better`;
+  $("costs").textContent = block.metric ? `What a ${block.lower ? "low" : "high"} ${word} costs` : "What accuracy costs";
   const dense = here.find((r) => r.control === "dense");
   const best = new Set(winners.map(([row]) => rows[row]));
   const disturbed = (p) => Boolean(view.timed) && p.r.contended === true; // timed beside other work: drawn pale, never on the front
@@ -42,8 +45,8 @@ const drawPlot = (state, left, winners) => {
   const first = (p) => (front.includes(p) || p.r.control || best.has(p.r) ? 1 : 0);
   const points = known.length > MOST ? [...known].sort((a, b) => first(b) - first(a) || sign * (b.y - a.y)).slice(0, MOST) : known;
   $("drawn").textContent = points.length < known.length ? `${points.length.toLocaleString("en")} of ${known.length.toLocaleString("en")} points: the front, controls and the best` : "";
-  const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 46, R = 16, T = 14, B = 44;
-  const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${percent ? "Top-1 accuracy" : name} against ${label}. Arrow keys go from point to point, Enter opens a row.` });
+  const W = Math.max(320, plot.clientWidth), H = W < 700 ? 320 : 390, L = 52, R = 16, T = 26, B = 44;
+  const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${block.metric ? `${name}, ${direction},` : "Top-1 accuracy"} against ${label}. Arrow keys go from point to point, Enter opens a row.` });
   plot.append(root);
   if (!points.length) return void root.append(svg("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "Nothing measured here."));
   const floor = fence(points.map((p) => sign * p.y)); // far outliers are drawn on the axis, with their value
@@ -57,7 +60,7 @@ const drawPlot = (state, left, winners) => {
     root.append(svg("line", { class: "grid", x1: X(t), x2: X(t), y1: T, y2: H - B }), svg("text", { x: X(t), y: H - B + 17, "text-anchor": X(t) > W - R - 20 ? "end" : "middle" }, written(t)));
   }
   root.append(svg("text", { x: W - R, y: H - 6, "text-anchor": "end" }, `${label}, ${view.says}`));
-  root.append(svg("text", { x: L + 6, y: T + 8 }, `${sign > 0 ? "↑" : "↓"} ${name}`));
+  root.append(svg("text", { x: L - 8, y: 14 }, `${sign > 0 ? "↑" : "↓"} ${name}${block.lower ? `, ${direction}` : ""}`));
   if (dense) root.append(svg("line", { class: "ref", x1: L, x2: W - R, y1: Y(scoreOf(dense)), y2: Y(scoreOf(dense)) }));
   root.append(svg("path", { class: "front", d: front.map((p, i) => (i ? `H${X(p.x)}V${Y(p.y)}` : `M${X(p.x)} ${Y(p.y)}`)).join("") }));
   if (view.lines) for (const [, line] of Map.groupBy(points.filter((p) => p.r.control !== "dense"), (p) => lineName(p.r))) {
@@ -96,19 +99,22 @@ const byKeyboard = (root, dots, points) => { // one stop of the tab key; arrows 
 };
 const labelPoints = (root, { points, best, X, Y, off, mark, frame, narrow }) => {
   const taken = points.map((p) => ({ l: X(p.x) - 7, r: X(p.x) + 7, t: Y(p.y) - 7, b: Y(p.y) + 7 }));
-  taken.push({ l: frame.l, r: frame.l + 70, t: frame.t, b: frame.t + 14 }); // the axis's own title
   const tag = labeller(root, frame, taken), before = root.querySelector("circle");
-  const most = narrow ? 24 : 48;
-  const name = (r) => ((text) => (text.length > most ? `${text.slice(0, most - 1)}…` : text))(best.has(r) ? `★ ${r.method}` : r.method);
-  const named = points.filter((p) => p.r.control || best.has(p.r));
-  const first = (p) => (best.has(p.r) ? 0 : 1), said = new Set();
+  const widths = narrow ? [24, 14] : [60, 30];
+  const alone = (p) => points.every((other) => other === p || Math.hypot(X(p.x) - X(other.x), Y(p.y) - Y(other.y)) > 14);
+  const named = points.filter((p) => p.r.control || best.has(p.r) || (points.length <= FEW && alone(p))); // whose name is plain
+  const first = (p) => (best.has(p.r) ? 0 : p.r.control ? 1 : 2), said = new Set();
   named.sort((a, b) => first(a) - first(b) || a.r.method.length - b.r.method.length); // winners, then the plain controls
-  for (const p of named.slice(0, 40)) { // a winner is always named, shorter where there is no room
-    const below = off(p) ? ` ${mark} ${number(p.y, 1)}` : ""; // what lies off the axis says where
-    const texts = best.has(p.r) ? [name(p.r), `${name(p.r).slice(0, 13)}…`] : [name(p.r)];
-    if (texts.some((text) => tag(`${text}${below}`, X(p.x), Y(p.y), { always: best.has(p.r), before }))) said.add(p);
-  }
-  for (const p of points.filter((p) => off(p) && !said.has(p)).slice(0, 20)) tag(`${mark} ${number(p.y, 1)}`, X(p.x), Y(p.y), { style: {} });
+  const textsOf = (p) => { // what lies off the axis says where
+    const name = `${best.has(p.r) ? "★ " : ""}${p.r.method}${off(p) ? ` ${mark} ${scoreText(p.r)}` : ""}`;
+    return (best.has(p.r) ? widths : widths.slice(0, 1)).map((most) => wrapped(name, most));
+  };
+  const put = (p, texts, always = false) => texts.some((lines) => tag(lines, X(p.x), Y(p.y), { always, before })) && said.add(p);
+  const wanted = named.slice(0, 40), winners = wanted.filter((p) => best.has(p.r));
+  for (const p of winners) put(p, textsOf(p));
+  for (const p of winners) if (!said.has(p)) put(p, [...textsOf(p), ["★"]], true); // even far from its point, and never cut
+  for (const p of wanted) if (!said.has(p)) put(p, textsOf(p));
+  for (const p of points.filter((p) => off(p) && !said.has(p)).slice(0, 20)) tag([`${mark} ${scoreText(p.r)}`], X(p.x), Y(p.y), { style: {} });
 };
 const drawLegend = (points, dense, best, view) => {
   const entry = (style, text, kind = "") => {

@@ -8,12 +8,12 @@ const collator = new Intl.Collator("en", { numeric: true });
 DataTable.type("figure", { detect: () => false, order: { asc: byValue(1), desc: byValue(-1) } });
 
 const WIDTHS = { rank: 58, accuracy: 128, points: 84, cost: 92, speed: 104, trials: 210 };
-const NARROW = { rank: 40, accuracy: 90, points: 84 }; // a phone shows rank, method, top-1 and what dense has more, with intervals
+const NARROW = { rank: 40, accuracy: 88, score: 88, points: 84 }; // a phone shows rank, method, the metric and what dense has more, with intervals
 const isNarrow = () => innerWidth < 700;
 const widthOf = (column) => {
-  if (column.kind === "method") return isNarrow() ? Math.round(innerWidth * 0.4) : 310;
+  if (column.kind === "method") return isNarrow() ? Math.round(innerWidth * 0.36) : 310;
   if (isNarrow() && NARROW[column.kind]) return NARROW[column.kind];
-  const heading = 7 * column.title.length + (isNarrow() ? 32 : 46);
+  const heading = 7 * Math.min(40, column.title.length) + (isNarrow() ? 32 : 46);
   const words = column.words ? data.values[column.key] : {};
   const longest = Math.max(0, ...(words.words ?? [words.all]).map((word) => (typeof word === "string" ? word.length : 0)));
   const noisy = column.kind === "speed" && rows.some((row) => row.control === "dense" && row[column.key] !== null);
@@ -33,7 +33,7 @@ const buildTable = (board, keys, [sortKey, direction], whole = false) => {
     columns: shownColumns.map((column, i) => {
       const value = valueOf(board, column);
       return {
-        title: column.title, type: "figure", width: `${widthOf(column)}px`, className: `${column.words ? "" : "number"} ${i === 1 ? "named" : ""} k-${column.kind}`,
+        title: escaped(narrow && column.key === "score" ? metricOf(column.title).name : column.title), type: "figure", width: `${widthOf(column)}px`, className: `${column.words ? "" : "number"} ${i === 1 ? "named" : ""} k-${column.kind}`,
         orderSequence: column.words || column.key === "rank" ? ["asc", "desc", ""] : ["desc", "asc", ""],
         data: (row, type) => {
           if (type !== "display") return value(row);

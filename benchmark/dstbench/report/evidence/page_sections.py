@@ -23,11 +23,11 @@ from dstbench.report.evidence.show import (
     title_of,
     variance_table,
 )
-from dstbench.report.evidence.words import effect_sentences, group_sentences, mean_text, unit_of
+from dstbench.report.evidence.words import effect_sentences, group_sentences, mean_of, mean_text, unit_of
 from dstbench.report.jinja import part, templates
 from dstbench.report.section import Material, Section
 from dstbench.report.values import MISSING
-from dstbench.results.ranking import TOP1, Ranking
+from dstbench.results.ranking import Ranking
 
 PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell: text stays legible on both
 
@@ -62,8 +62,8 @@ def _effects(one: Effects, found: Sequence[Effects]) -> dict[str, Any]:
         "tables": [table for table in (pair_table(one), variance_table(one)) if table[1]] if one.used else [],
         "low": mean_text(low, metric),
         "high": mean_text(high, metric),
-        "unit": "top-1 percent points" if metric is TOP1 else unit_of(metric),
-        "mean": "top-1 in percent" if metric is TOP1 else metric.title,
+        "unit": f"{metric.name} {unit_of(metric)}" if metric.is_percent else unit_of(metric),
+        "mean": mean_of(metric),
         "whole": whole,
         "panels": [_panel(panel, whole, low, high, metric) for panel in panels(one)],
     }
@@ -209,8 +209,8 @@ def _groups(one: Groups) -> dict[str, Any]:
         "more": len(one.methods) - one.shown,
         "baselines": baselines,
         "first": first,
-        "best": "the highest top-1" if one.metric is TOP1 else f"the best {one.metric.title}",
-        "unit": "Percent points" if one.metric is TOP1 else f"In {unit_of(one.metric)}",
+        "best": f"the {'lowest' if one.metric.sign < 0 else 'highest'} {one.metric.name}",
+        "unit": f"In {unit_of(one.metric)}",
         "titles": titles,
         "rows": rows,
         "against": tables,
