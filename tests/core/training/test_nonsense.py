@@ -136,6 +136,25 @@ def test_checkpoints_that_lack_a_field_are_refused(trained):
 
 
 @pytest.mark.parametrize(
+    ("parts", "field"),
+    [({"prune": "obd"}, "totals"), ({"prune": "deep-r", "values": "deep-r"}, "memory"),
+     ({"schedule": "top-kast", "grow": "magnitude"}, "trained")],
+)  # fmt: skip
+def test_checkpoints_that_lack_what_their_method_makes_are_refused(parts, field):
+    model = torch.nn.Sequential(torch.nn.Linear(12, 24), torch.nn.Linear(24, 4))
+    sparsifier = dstbench.Sparsifier(
+        model,
+        torch.optim.SGD(model.parameters(), 0.1),
+        recipe={"grow": "random"} | parts,
+        total_steps=40,
+        density=0.2,
+    )
+    saved = sparsifier.state_dict()
+    with pytest.raises(BadInput, match=rf"checkpoint: {field}[.a-z_]*: expected a value"):
+        sparsifier.load_state_dict({name: value for name, value in saved.items() if name != field})
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"storage": 3}, "storage: expected one of masked, condensed, compact, got 3"),

@@ -70,17 +70,18 @@ def save(identity: Identity, snapshot: Snapshot) -> dict[str, Any]:
         "initial": dict(snapshot.topology.initial),
         "momentum": {name: average.clone() for name, average in snapshot.momentum.items()},
         "paths": dict(snapshot.paths),
-        "totals": {
-            name: {layer: total.clone() for layer, total in totals.items()}
-            for name, totals in snapshot.totals.items()
-        },
-        **_values(snapshot),
+        **_of_some(snapshot),
     }
 
 
-def _values(snapshot: Snapshot) -> dict[str, Any]:
-    """What only methods have whose values remember, or whose weights train unseen."""
+def _of_some(snapshot: Snapshot) -> dict[str, Any]:
+    """What only methods have whose scores accumulate, whose values remember, or whose weights train unseen."""
     saved: dict[str, Any] = {}
+    if snapshot.totals:
+        saved["totals"] = {
+            name: {layer: total.clone() for layer, total in totals.items()}
+            for name, totals in snapshot.totals.items()
+        }
     if snapshot.memory:
         saved["memory"] = {name: value.clone() for name, value in snapshot.memory.items()}
     if (superset := snapshot.superset) is not None:

@@ -32,7 +32,7 @@ from dstbench.core.training.support import Removal
 from dstbench.core.training.timetable import StepPlan
 from dstbench.core.training.topology import Topology, UpdateReport
 from dstbench.core.training.valuing import WeightValues, write
-from dstbench.errors import NotFinite
+from dstbench.errors import BadInput, NotFinite
 
 
 class Evolution:
@@ -259,15 +259,21 @@ class Evolution:
         self.foldings.reset({name: mask & ~before[name] for name, mask in masks.items()}, update=False)
         self.masking.impose(masks, self.silent)
 
-    def resume(
-        self,
-        snapshot: Snapshot,
-    ) -> None:
-        """Go on from a checkpoint."""
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise BadInput where a checkpoint lacks what this method goes on from."""
+        missing = [f"totals.{name}" for name in self.foldings.totals if name not in snapshot.totals]
+        if not snapshot.state.undecided:
+            missing += ["memory"] if self.values.memory and not snapshot.memory else []
+            missing += ["trained"] if self.masking.superset is not None and snapshot.superset is None else []
+        if missing:
+            raise BadInput(f"checkpoint: {missing[0]}: expected a value, got none: its method makes one")
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a checkpoint that was checked."""
         self.state, self.signals.momentum = snapshot.state, snapshot.momentum
         self.values.memory, self.masking.superset = snapshot.memory, snapshot.superset
         totals, topology = snapshot.totals, snapshot.topology
-        self.foldings.totals = {name: dict(totals.get(name, {})) for name in self.foldings.totals}
+        self.foldings.totals = {name: dict(totals[name]) for name in self.foldings.totals}
         self.masking.adopt(topology)
         if not self.rules.method.dense:
             self.masking.zero(topology.masks, self.silent)

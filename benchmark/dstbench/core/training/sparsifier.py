@@ -242,6 +242,7 @@ class Sparsifier(Readings):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue exactly. Raises BadInput, unchanged, for another training's: see ``identity``."""
         snapshot = checkpoint.read(self.identity, saved, self.topology.masks, repr(self.method))
+        self.evolution.check(snapshot)
         self.arrangement.adopt(snapshot.paths, snapshot.topology.masks, snapshot.topology.support)
         # everything is read: from here on nothing fails, so nothing is half adopted
         self.evolution.resume(snapshot)
