@@ -9,6 +9,7 @@ import pytest
 from dstbench.errors import BadInput
 from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.plan_file import read_plan, read_plans, write_plan
+from dstbench.runner.matrix.start import Start
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from fakes.jobs import TRIAL, job
 
@@ -61,6 +62,20 @@ def test_a_data_root_means_the_same_in_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_plan(order(tmp_path, KEYS[0], options={"data_root": Path("data")}), "s")
     assert read_plan(path).train[0].options["data_root"] == tmp_path / "data"
+
+
+def test_a_file_of_weights_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").touch()
+    starts = [Start(path=name, sha256="ab" * 32) for name in ("own.safetensors", "below/root.safetensors")]
+    jobs = [
+        replace(job(tmp_path, key), trial=replace(TRIAL, start=start))
+        for key, start in zip(KEYS, starts, strict=False)
+    ]
+    here, below = (one.trial.start for one in read_plan(write_plan(Order(tmp_path, tuple(jobs)), "s")).train)
+    assert here.path == str(tmp_path / "own.safetensors")
+    assert here.identity == starts[0].identity
+    assert below == starts[1]  # nowhere here: each machine looks below its own data root
 
 
 def test_all_plans_are_one_order_and_the_newest_counts(tmp_path):

@@ -23,6 +23,7 @@ from dstbench.runner.execution.order import Order
 from dstbench.runner.execution.worker import Job
 from dstbench.runner.matrix.key import digest
 from dstbench.runner.matrix.planned import Tuned
+from dstbench.runner.matrix.start import reachable
 from dstbench.runner.matrix.trial_spec import TrialSpec
 
 FOLDER = "plans"
@@ -115,7 +116,8 @@ def _age(path: Path) -> tuple[int, str]:
 def _fields_of(job: Job) -> dict[str, Any]:
     """A job as JSON, without its folder, its phase and what is at its default."""
     values = {field.name: getattr(job, field.name) for field in fields(Job)}
-    plain = {**values, "trial": job.trial.to_json(), "retry": sorted(job.retry), "tuned": _choice(job.tuned)}
+    trial = {**job.trial.to_json(), **({"start": reachable(job.trial.start)} if job.trial.start else {})}
+    plain = {**values, "trial": trial, "retry": sorted(job.retry), "tuned": _choice(job.tuned)}
     plain["options"] = {name: _portable(value) for name, value in job.options.items()}
     defaults = {
         field.name: field.default_factory() if field.default_factory is not MISSING else field.default

@@ -108,6 +108,15 @@ def located(path: str, root: Path | None = None) -> Path:
     raise BadInput(f"start.path: expected a safetensors file, got none at {', '.join(map(str, places))}")
 
 
+def reachable(start: Start) -> dict[str, Any]:
+    """A start as JSON that means the same to a process in another folder: where its file is, if that was given from
+    the current one. A file below the data root stays so, for that is elsewhere on other machines."""
+    said = start.model_dump(mode="json", exclude_defaults=True)
+    if start.path is not None and (given := Path(start.path).expanduser()).is_file():
+        said["path"] = str(given.absolute())
+    return said
+
+
 def checked_digest(file: Path, start: Start) -> str:
     """sha256, hex, of a file. Raises BadInput where it is another than ``start`` says."""
     status = file.stat()
