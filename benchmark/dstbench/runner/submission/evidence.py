@@ -58,12 +58,12 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
     model, loaded = _network(blueprint, folder, shape, classes)
     sample = blueprint.sample(shape, classes)
     full = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
-    mine = counted(model, loaded.masks, shape, example_input=sample)
     sparsifier = _sparsifier(blueprint, model, shape, classes)
     if not sparsifier.method.dense:
         sparsifier.set_masks(dict(loaded.masks))
     elif loaded.masks:
         raise BadInput(f"{weights.FILE}: expected no masks of a network that is dense")
+    mine = counted(model, sparsifier.masks, shape, example_input=sample)  # a dense network's are full, as in training
     costs = {name: (mine.cost(name), full.cost(name)) for name in full.conventions}
     own, whole = mine.cost(), full.cost()
     found = sparsity(sparsifier, Exploration(), own, whole)
