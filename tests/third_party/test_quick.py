@@ -15,7 +15,7 @@ SETTINGS = [
     "schedule.delta_t=4",
     "controls=static",
     "training.epochs=2",
-    "measure.throughput=false",  # its own tests hold the structure's fast paths against masked dense
+    "measure.rounds=1",
 ]
 
 
