@@ -25,7 +25,7 @@ def test_a_row_an_epoch_joins_to_results(tmp_path, put, make):
     joined = table.join(dstbench.load_results(tmp_path / "all")[["model"]], on="key")
     assert set(joined["model"]) == {"small_cnn"}
     [left_out] = table.attrs["rejected"]
-    assert left_out.endswith("curve.jsonl, line 2: expected a JSON object with an epoch")
+    assert left_out.endswith("curve.jsonl, line 2: expected a JSON object with an epoch, of figures")
 
 
 def test_no_curves_is_an_empty_table(tmp_path, put, make):

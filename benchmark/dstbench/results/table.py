@@ -230,11 +230,20 @@ def curve_points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
             point = json.loads(text)
         except (ValueError, RecursionError):
             point = None
-        if isinstance(point, dict) and isinstance(point.get("epoch"), int):
+        if isinstance(point, dict) and isinstance(point.get("epoch"), int) and _is_of_figures(point):
             points.append(point)
         else:
-            wrong.append(f"{file}, line {number}: expected a JSON object with an epoch")
+            wrong.append(f"{file}, line {number}: expected a JSON object with an epoch, of figures")
     return points, wrong
+
+
+def _is_of_figures(point: Mapping[str, Any]) -> bool:
+    """Whether all that a line says are numbers or None, and its channels a mapping of such."""
+    channels = point.get("channels") or {}
+    if not isinstance(channels, dict):
+        return False
+    told = (*(value for name, value in point.items() if name != "channels"), *channels.values())
+    return all(value is None or isinstance(value, int | float) for value in told)
 
 
 def frame(

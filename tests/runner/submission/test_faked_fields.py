@@ -290,3 +290,33 @@ def test_speeds_timed_beside_other_work_contradict_nothing(submission):
     assert len(list(implausible(record, spec(), ()))) == 2
     speeds["contended"] = True
     assert not list(implausible(record, spec(), ()))
+
+
+def test_figures_that_a_task_or_a_method_has_not_are_noticed(submission, once, faked):
+    """A board would rank by a loss that is said of top-1's task, and show a backward density of a method without."""
+    record = read_record(submission)
+    loss = {
+        "score": 1e-3,
+        "metrics": {"loss": 1e-3},
+        "metric": {"key": "loss", "title": "loss", "better": "lower"},
+    }
+    for added, field in (
+        ({**loss, "task": "language"}, "task"),
+        ({"backward_density": 0.01}, "backward_density"),
+    ):
+        findings = verdict(faked({**record, "measures": record["measures"] | added})).verdict.findings
+        assert findings[0].field == f"measures.{field}"
+
+
+@pytest.mark.parametrize("odd", [{"channels": [1]}, {"r_s": "x"}, {"top1_validation": {"a": 1}}], ids=str)
+def test_a_curve_that_is_none_is_a_finding(submission, once, faked, odd):
+    folder = faked(read_record(submission))
+    lines = [json.loads(line) | odd for line in (folder / "curve.jsonl").read_text().splitlines()]
+    (folder / "curve.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert verdict(folder).verdict.findings[0].field == "curve.jsonl"
+
+
+def test_a_time_without_a_zone_is_one_in_utc(submission, once, faked):
+    record = copy.deepcopy(read_record(submission))
+    record["provenance"]["started"] = record["provenance"]["started"].removesuffix("+00:00")
+    assert verdict(faked(record)).ok

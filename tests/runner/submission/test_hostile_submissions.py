@@ -269,3 +269,19 @@ def test_another_result_of_the_trial_is_not_overwritten(true, tmp_path):
     write_record({**record, "reason": None, "more": 1}, first.folder)
     with pytest.raises(BadInput, match="another result"):
         submit([source], tmp_path)
+
+
+@pytest.mark.parametrize(("label", "density"), [("dense", 1.0), ("small-dense", 0.2)])
+def test_networks_without_a_mask_are_recounted_as_they_were_measured(tmp_path, label, density):
+    """Controls have every measure that methods have, such as live channels: a true one isn't refused for it."""
+    control = registry().choose("recipe", label).make()
+    training = Training(epochs=1, batch_size=512, lr=0.05)
+    trial = TrialSpec({"name": "small_cnn"}, {"name": "digits"}, density, 0, control, training)
+    folder = folder_of(tmp_path / "results", trial_key(trial, registry().choose))
+    folder.mkdir(parents=True)
+    record = run_trial(trial, folder, device="cpu", threads=1)
+    write_record({**record, "key": folder.name, "label": label, "control": label}, folder)
+    [submitted] = submit([folder], tmp_path / "submissions")
+    [verified] = verify(submitted.folder)
+    assert (verified.verdict.tier, verified.verdict.findings) == ("re-evaluated", ())
+    assert verified.verdict.how["measures.live_channels"] == "recounted"

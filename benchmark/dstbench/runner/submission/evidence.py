@@ -15,6 +15,7 @@ from dstbench.api import DataUnavailable
 from dstbench.core.cost.cost import Cost, counted
 from dstbench.core.training.sparsifier import Sparsifier
 from dstbench.errors import BadInput
+from dstbench.results.ranking import TOP1
 from dstbench.results.rules import EVALUATION
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.submission import weights
@@ -72,6 +73,7 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
         "checkpoint",
         {
             **{name: found[name] for name in _OF_MASKS},
+            **({} if sparsifier.trained else {"backward_density": None}),
             "layers": layers,
             "live_channels": mine.live,
             "convention": own.convention,
@@ -105,6 +107,9 @@ def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:
         dense = counted(blueprint.dense_model(shape, classes), None, shape, example_input=sample)
         samples = steps * training.batch_size * training.gradient_accumulation
         figures = {
+            **dict.fromkeys(
+                ("task", "metric", "score", "metrics") if task.metric.key == TOP1.key else ("top1",)
+            ),
             **(ranked_by(task) if tested is None else test_figures(task, tested)),
             validation_key(task): validation,
             "steps": steps,

@@ -71,7 +71,8 @@ def judge(record: Record, evidence: Evidence, same: bool) -> tuple[list[Finding]
         )
 
     for name, value in evidence.measures.items():
-        if name != "course" and (measures.get(name) is not None or name in _REQUIRED):
+        said = measures.get(name) is not None
+        if name != "course" and (said or (value is not None and name in _REQUIRED)):
             compare(f"measures.{name}", value, measures.get(name), _tolerance(evidence, name, same))
     for name, value in evidence.provenance.items():
         if record["provenance"].get(name) is not None:

@@ -51,7 +51,7 @@ def _times(
     measures: Mapping[str, Any], provenance: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]
 ) -> Iterator[Found]:
     """Times are UTC, past, and long enough apart; a training's seconds only grow."""
-    known = {name: at for name in ("started", "finished") if (at := _time(provenance.get(name)))}
+    known = {name: at for name in ("started", "finished") if (at := instant(provenance.get(name)))}
     for name, at in known.items():
         if at.utcoffset() != timedelta(0):
             yield f"provenance.{name}", "a time in UTC", shown(provenance[name])
@@ -163,7 +163,8 @@ def _pace(measures: Mapping[str, Any], trial: TrialSpec, per_input: int | None) 
         )
 
 
-def _time(text: Any) -> datetime | None:
+def instant(text: Any) -> datetime | None:
+    """A record's time, in UTC where it names no zone; None where it is none."""
     try:
         at = datetime.fromisoformat(text)
     except (TypeError, ValueError):

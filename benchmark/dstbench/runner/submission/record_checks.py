@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from math import prod
 from typing import Any
 
@@ -21,7 +20,7 @@ from dstbench.results.verdicts import Finding
 from dstbench.runner.matrix.key import digest, trial_key
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.submission.judging import EXACT, differences
-from dstbench.runner.submission.plausibility import implausible
+from dstbench.runner.submission.plausibility import implausible, instant
 from dstbench.runner.trial.provenance import components
 
 ROUNDED = 1.01e-5
@@ -121,7 +120,7 @@ def _ending(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Fo
     elif ranking is not TOP1 and (measures.get("metrics") or {}).get(ranking.key) != measures["score"]:
         told = (measures.get("metrics") or {}).get(ranking.key)
         yield f"measures.metrics.{ranking.key}", shown(measures["score"]), shown(told)
-    started, finished = (_time(provenance.get(name)) for name in ("started", "finished"))
+    started, finished = (instant(provenance.get(name)) for name in ("started", "finished"))
     if started and finished and finished < started:
         yield "provenance.finished", "after it started", shown(provenance["finished"])
 
@@ -255,10 +254,3 @@ def curve_findings(
         there = said.get(line["epoch"], {})
         for path, one, other in differences(f"curve: epoch {line['epoch']}", kept, there, EXACT):
             yield Finding("replay", path, shown(one), shown(other))
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
