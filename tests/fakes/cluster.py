@@ -28,7 +28,7 @@ def matrix(trials: int, **changes: object) -> dict[str, object]:
             "seed": [*range(trials)],
         },
         "controls": [],
-        "training": {"epochs": 1},
+        "training": {"epochs": 1, "batch_size": 32},
         "measure": {"throughput": False},
         **changes,
     }  # fmt: skip

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dstbench.report.formats import board_text
 from dstbench.report.page import write_leaderboards
+from dstbench.results.curve_file import CURVE
 from dstbench.results.record import Rejected, folder_of, read_record, search, write_record
-from dstbench.results.table import CURVE, read
+from dstbench.results.table import read
 
 _MEASURED = {"seconds", "peak_memory", "throughput"}
 _WHEN_AND_WHERE = {"started", "finished", "hostname", "host", "node", "pid"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dstbench.cli.tables import print_json
+from dstbench.errors import BadInput
 from dstbench.results.printable import counted
 
 if TYPE_CHECKING:
@@ -72,23 +73,28 @@ def verify(
 ) -> None:
     """Check submissions: schema, key, checkpoint recounted, metrics evaluated again, steps retrained.
 
-    Exit code 1 where one is refused.
+    Exit code 1 where one is refused, 2 where a folder has none.
     """
     from dstbench.results.verdicts import Verdict, write_verdict
     from dstbench.runner.submission.verify import verify as verified
 
-    refused, told = 0, []
+    refused, told, empty = 0, [], []
     for folder in folders:
+        seen = 0
         for one in verified(folder, data_root=data_root, replay=replay, whole=whole, device=device):
-            refused += not one.ok
+            seen, refused = seen + 1, refused + (not one.ok)
             if as_json:
                 told.append(_as_json(one))
             else:
                 _print(one)
             if out is not None and isinstance(one.verdict, Verdict):
                 write_verdict(one.verdict, out)
+        if not seen:
+            empty.append(str(folder))
     if as_json:
         print_json(told)
+    if empty:
+        raise BadInput(f"results verify: expected submissions, got none in {', '.join(empty)}")
     if refused:
         raise typer.Exit(1)
 

@@ -67,8 +67,9 @@ def _entries(name: str, registry: Registry) -> Iterator[str]:
     if not kinds:
         known = {each for kind in KINDS for each in registry[kind]}
         raise BadInput(f"cite: no recipe or strategy {name!r}{nearest(name, known)}")
-    yield from _of(registry[kinds[0]][bare], registry)
-    if kinds[0] == "recipe":
+    for kind in kinds:  # a name may be of several, each with papers of its own
+        yield from _of(registry[kind][bare], registry)
+    if "recipe" in kinds:
         recipe: Recipe = registry.build("recipe", bare)
         for kind in () if recipe.dense or recipe.narrow else PARTS:
             for part, each in _names(kind, getattr(recipe, kind)):

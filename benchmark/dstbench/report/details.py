@@ -22,10 +22,11 @@ from dstbench.report.notes import provenance_of
 from dstbench.report.page_data import encoded
 from dstbench.report.section import Material
 from dstbench.report.verified import labels_of
+from dstbench.results.curve_file import CURVE
 from dstbench.results.files import read_plain
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import Record
-from dstbench.results.table import CURVE, LoadedResults
+from dstbench.results.table import LoadedResults
 
 Curve = dict[float, dict[str, float]]  # epoch -> figure -> value
 

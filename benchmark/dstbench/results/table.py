@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput, fault
 from dstbench.hookspecs import STRATEGIES
+from dstbench.results.curve_file import CURVE, curve_points
 from dstbench.results.labels import spec_text, value_text
 from dstbench.results.measure_table import MEASURES, WORDS
 from dstbench.results.record import (
@@ -42,8 +43,6 @@ __all__ = [
     "roots",
 ]
 
-CURVE = "curve.jsonl"
-"""Beside a trial's record: a line after each epoch."""
 Paths = str | Path | Iterable[str | Path]
 Row = dict[str, Any]
 TUNING_COLUMNS = ("tuned", "tuning_spread", "tried")
@@ -220,30 +219,6 @@ def load_curves(paths: Paths) -> pd.DataFrame:
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["key", "label", "seed", "epoch"])
     table.attrs["rejected"] = rejected
     return table
-
-
-def curve_points(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of a curve, and which of them are none: a trial that was killed leaves half a line."""
-    points, wrong = [], []
-    for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            point = json.loads(text)
-        except (ValueError, RecursionError):
-            point = None
-        if isinstance(point, dict) and isinstance(point.get("epoch"), int) and _is_of_figures(point):
-            points.append(point)
-        else:
-            wrong.append(f"{file}, line {number}: expected a JSON object with an epoch, of figures")
-    return points, wrong
-
-
-def _is_of_figures(point: Mapping[str, Any]) -> bool:
-    """Whether all that a line says are numbers or None, and its channels a mapping of such."""
-    channels = point.get("channels") or {}
-    if not isinstance(channels, dict):
-        return False
-    told = (*(value for name, value in point.items() if name != "channels"), *channels.values())
-    return all(value is None or isinstance(value, int | float) for value in told)
 
 
 def frame(

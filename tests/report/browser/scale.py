@@ -18,8 +18,9 @@ import sys
 import time
 from pathlib import Path
 
+from dstbench.results.curve_file import CURVE
 from dstbench.results.record import FILE, folder_of, seal
-from dstbench.results.table import CURVE, read
+from dstbench.results.table import read
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.8)
 JITTERED = (

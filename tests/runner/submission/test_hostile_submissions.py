@@ -256,8 +256,11 @@ def test_the_commands(true, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("re-evaluated  ")
     assert read_verdicts(tmp_path / "v")[0][true.name].tier == "re-evaluated"
-    done = run.invoke(app, ["results", "verify", str(tmp_path / "nothing")])
-    assert done.exit_code == 2
+    (tmp_path / "empty").mkdir()
+    for nothing in ("empty", "nowhere"):  # a check of the wrong folder isn't one that passed
+        done = run.invoke(app, ["results", "verify", str(tmp_path / nothing)])
+        assert done.exit_code == 2
+        assert nothing in done.stderr
 
 
 def test_another_result_of_the_trial_is_not_overwritten(true, tmp_path):

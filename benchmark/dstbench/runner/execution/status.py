@@ -12,11 +12,11 @@ from typing import Any
 
 from dstbench.errors import BadInput
 from dstbench.recipe import Spec
+from dstbench.results.curve_file import CURVE
 from dstbench.results.files import read_plain
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import printable
 from dstbench.results.record import FILE, Record, Rejected, read_trial, record_files
-from dstbench.results.table import CURVE
 from dstbench.results.tuning import is_tuning, tries_of
 from dstbench.runner.execution.halt import stopped
 from dstbench.runner.execution.lease import Holder, clock, look

@@ -217,6 +217,6 @@ def _updates(blueprint: Blueprint, steps: int, per_epoch: int) -> int:
 
 
 def _curve(folder: Path) -> tuple[Mapping[str, Any], ...]:
-    from dstbench.results.table import curve_points
+    from dstbench.results.curve_file import curve_points
 
     return tuple(curve_points(folder / CURVE)[0])

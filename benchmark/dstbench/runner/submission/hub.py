@@ -12,12 +12,12 @@ from dstbench import __version__
 from dstbench.errors import BadInput
 from dstbench.hookspecs import PARTS
 from dstbench.recipe import named
+from dstbench.results.curve_file import CURVE
 from dstbench.results.files import make_folder, write_all
 from dstbench.results.labels import spec_text
 from dstbench.results.measure_table import MEASURES
 from dstbench.results.ranking import TOP1, ranking_of
 from dstbench.results.record import FILE, Record, read_trial
-from dstbench.results.table import CURVE
 from dstbench.results.tuning import is_tuning
 from dstbench.runner.submission import weights
 

@@ -11,8 +11,9 @@ from dstbench.api import DataUnavailable, StrategyError
 from dstbench.errors import BadInput
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
+from dstbench.results.curve_file import CURVE, curve_points
 from dstbench.results.record import Record, Rejected, read_trial, search
-from dstbench.results.table import CURVE, curve_points, roots
+from dstbench.results.table import roots
 from dstbench.results.verdicts import EVALUATED, REFUSED, REPLAYED, REPORTED, REPRODUCED, Finding, Verdict
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.trial_spec import TrialSpec

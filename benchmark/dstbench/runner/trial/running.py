@@ -17,7 +17,7 @@ from dstbench.core import ranks
 from dstbench.core.cost.layers import Workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training.sparsifier import Sparsifier
-from dstbench.results.table import CURVE as CURVE
+from dstbench.results.curve_file import CURVE as CURVE
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.course import Course
