@@ -53,3 +53,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+class DataUnavailable(FileNotFoundError):
+    """A data set's files aren't there: what was looked for, where, and how to get them."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from dstbench.errors import DataUnavailable
 from dstbench.runner.trial import interruption
 
 
@@ -74,6 +75,12 @@ def raise_error(trial, folder, threads):
 
 def speak_to_the_terminal(trial, folder, threads):
     raise RuntimeError("bad \udcff \x1b[2J")
+
+
+def lack_data(trial, folder, threads):
+    if not (folder.parents[1] / "data").exists():
+        raise DataUnavailable("no files of 'pictures' in nowhere")
+    return succeed(trial, folder, threads)
 
 
 def run_out_of_memory(trial, folder, threads):
@@ -313,6 +320,7 @@ def swallow_its_record(trial, folder, threads):
 
 ACTIONS = {
     "succeed": succeed, "sleep": sleep, "raise": raise_error, "oom": run_out_of_memory, "kill": kill_itself,
+    "lack data": lack_data,
     "segfault": segfault, "leave": leave, "ignore": ignore_sigterm,
     "exit 0": leave_as_if_done, "exit 75": leave_as_if_held, "close all": close_everything,
     "swallow": swallow_its_record,

@@ -13,7 +13,7 @@ name says units. Densities are fractions in [0, 1].
 from __future__ import annotations
 
 from dstbench.api.accumulators import Accumulator, Reset
-from dstbench.api.data import Augment, DatasetFactory, DataUnavailable, Files, ImageData, ModelFactory, Split
+from dstbench.api.data import Augment, DatasetFactory, Files, ImageData, ModelFactory, Split
 from dstbench.api.execution import Execution, LayerCall
 from dstbench.api.samples import Examples, Samples, TaskData, Tokens
 from dstbench.api.select import kth_largest, take_top
@@ -35,7 +35,7 @@ from dstbench.api.strategies import (
 )
 from dstbench.api.tasks import CLASSIFICATION, Batch, Metric, Task, next_token
 from dstbench.api.weight_values import Keep, ValuePolicy, Values
-from dstbench.errors import Infeasible, StrategyError
+from dstbench.errors import DataUnavailable, Infeasible, StrategyError
 from dstbench.recipe import Clock, Recipe, Rounds, Signal, Spec, Target
 
 __all__ = [

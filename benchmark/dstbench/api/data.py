@@ -13,10 +13,6 @@ from torch import Tensor, nn
 from dstbench.api.samples import TaskData
 
 
-class DataUnavailable(FileNotFoundError):
-    """A data set's files aren't there: what was looked for, where, and how to get them."""
-
-
 @dataclass(frozen=True)
 class Split:
     """Images of one split, kept whole in memory."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 
+from dstbench.errors import BadInput
 from dstbench.results.record import read_record
 from dstbench.runner.execution.worker import Event, Job, is_open, is_passed_over
 
 UNWRITTEN_STATUS = "unwritten"
 """Of a trial whose record could not be written: it stays open."""
+UNAVAILABLE_STATUS = "unavailable"
+"""Of a trial whose data aren't on this machine: it stays open for others."""
 _FINE = frozenset({"ok", "skipped", "cached", "elsewhere", "interrupted"})
 
 
@@ -46,6 +49,7 @@ class Halt:
     def __init__(self, close: Callable[[str | None], None], on_event: Callable[[Event], None]) -> None:
         self._close, self._on_event = close, on_event
         self._full: str | None = None
+        self._lacking: str | None = None
 
     def __call__(self, event: Event) -> None:
         """An event of a trial."""
@@ -55,6 +59,9 @@ class Halt:
             return
         if event.status == UNWRITTEN_STATUS:
             self.full(event.reason or "")
+        elif event.status == UNAVAILABLE_STATUS:
+            self._lacking = event.reason
+            self._close(None)
         elif job.stops_with and has_failed_now(event):
             self._close(job.stops_with)
 
@@ -64,6 +71,9 @@ class Halt:
         self._close(None)
 
     def check(self) -> None:
-        """Raise OSError once all has ended, where the disk was full: trials are left open."""
+        """Once all has ended, raise OSError where the disk was full, BadInput where data aren't here: trials are left
+        open."""
+        if self._lacking is not None:
+            raise BadInput(f"{self._lacking}; what is finished is kept, and the rest stays open")
         if self._full is not None:
             raise OSError(errno.ENOSPC, f"{self._full}; what is finished is kept, and the rest stays open")

@@ -25,7 +25,7 @@ from dstbench.results.steady import steadily
 from dstbench.results.storage import is_full
 from dstbench.runner.execution.child import BEGUN, ENDED, OVER, RETURNED, hear
 from dstbench.runner.execution.descendants import kill_descendants, signal_descendants
-from dstbench.runner.execution.halt import UNWRITTEN_STATUS, Halt
+from dstbench.runner.execution.halt import UNAVAILABLE_STATUS, UNWRITTEN_STATUS, Halt
 from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import Lease
 from dstbench.runner.execution.queue import Queue
@@ -35,7 +35,9 @@ from dstbench.runner.execution.worker import (
     DONE,
     ELSEWHERE,
     INTERRUPTED,
+    LOG,
     NOTED,
+    UNAVAILABLE,
     UNWRITTEN,
     Event,
     Job,
@@ -288,6 +290,9 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         return Event("finished", job, "cached", None, seconds)
     if returned == UNWRITTEN:
         return _unwritten(job, seconds)
+    if returned == UNAVAILABLE:
+        reason = f"its data are not on this machine: {job.folder / LOG} says what was looked for"
+        return Event("finished", job, UNAVAILABLE_STATUS, reason, seconds)
     code = running.heard.get(ENDED, running.process.exitcode or 0)
     if returned == INTERRUPTED or running.interrupted or _is_ending(code, stop):
         kept = "its checkpoint is kept" if returned == INTERRUPTED else "it left no checkpoint in time"

@@ -19,7 +19,7 @@ from dstbench.results.record import Rejected, folder_of
 from dstbench.results.storage import check_room
 from dstbench.runner.execution.ahead import ahead, every_trial, settled, share_of
 from dstbench.runner.execution.event_log import EventLog
-from dstbench.runner.execution.halt import UNWRITTEN_STATUS
+from dstbench.runner.execution.halt import UNAVAILABLE_STATUS, UNWRITTEN_STATUS
 from dstbench.runner.execution.jobs import Tasks, likely_modules, modules_of, order_of, write_skips
 from dstbench.runner.execution.launched import Launch, launched
 from dstbench.runner.execution.local import cores
@@ -220,7 +220,7 @@ def _check_options(
         raise BadInput(f"out: expected a folder, got the file '{out}'")
 
 
-_LEFT = ("cached", "elsewhere", "interrupted", LOST, UNWRITTEN_STATUS)
+_LEFT = ("cached", "elsewhere", "interrupted", LOST, UNAVAILABLE_STATUS, UNWRITTEN_STATUS)
 """What events say of trials that this run didn't end."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
+from dstbench.errors import DataUnavailable
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
@@ -35,7 +36,7 @@ from dstbench.runner.trial import fence
 from dstbench.runner.trial.fence import LeaseLost
 from dstbench.runner.trial.interruption import Interrupted
 
-DONE, NOTED, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 72, 73, 74, 75
+DONE, UNAVAILABLE, NOTED, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 71, 72, 73, 74, 75
 """What ``work`` returns: the record is there; it was, and says now how its settings were chosen; the disk is full,
 and the trial stays open; it was asked to stop and can go on; another process holds it."""
 _BRIEFLY = 5.0
@@ -77,9 +78,8 @@ class Event:
 
     kind: Literal["started", "held", "finished"]  # held: by another process, whose end is waited for
     job: Job
-    status: str = (
-        ""  # finished: the record's status, "cached", "elsewhere", or open again: "interrupted", "unwritten"
-    )
+    # finished: the record's status, "cached", "elsewhere", or open again: "interrupted", "unwritten", "unavailable"
+    status: str = ""
     reason: str | None = None  # held: by whom
     seconds: float = 0.0
 
@@ -114,6 +114,9 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
         return ELSEWHERE
     except Interrupted:
         return INTERRUPTED
+    except DataUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return UNAVAILABLE
     except OSError as error:
         if not is_full(error):
             raise
@@ -251,7 +254,7 @@ def _attempt(job: Job, threads: int) -> Record:
     try:
         record = _run(job, threads)
     except Exception as error:
-        if is_full(error):
+        if is_full(error) or isinstance(error, DataUnavailable):
             raise  # no fault of the trial's, which stays open
         record = {**failure(error), "measures": {"seconds": time.perf_counter() - clock}}
     if record["status"] == "oom" and job.memory is not None:

@@ -17,7 +17,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from dstbench.core.cost.layers import workload
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.training import checkpoint
-from dstbench.errors import BadInput
+from dstbench.errors import BadInput, DataUnavailable
 from dstbench.registration.registry import Registry
 from dstbench.registration.registry import registry as default_registry
 from dstbench.results.rules import EVALUATION
@@ -109,8 +109,8 @@ def run_trial(
             _save(running)
             remove_checkpoint(folder)
     except Exception as error:  # a failure of any kind is a result
-        if is_full(error):
-            raise  # but for this one, which is none of the trial's: it goes on from its checkpoint
+        if is_full(error) or isinstance(error, DataUnavailable):
+            raise  # but for these, which are this machine's: it goes on from its checkpoint, or elsewhere
         if trial.training.processes == 1:
             remove_checkpoint(folder)  # trying again starts anew
         record |= failure(error, phase)
