@@ -144,7 +144,7 @@ def test_a_full_structures_own_are_checked_too(name, expected):
         (having(Magnitude, retiles=True), "retiles", "a structure"),
         (having(Magnitude, uses_candidates=False), "uses_candidates", "a share"),
         (having(Even, full=True), "full", "a score"),
-        (having(Rows, needs=Signal.GRAD), "needs", "a score, a share and an accumulator"),
+        (having(Rows, needs=Signal.GRAD), "needs", "a score, a share, an accumulator and values"),
         (having(Rows, retiles=True), "retiles", "a Structure"),
         (having(Rows, events=lambda self, clock: False), "events", "a Support, which has events and support"),
         (having(Unstructured, quota=lambda self, layer: None), "quota", "a Layout"),

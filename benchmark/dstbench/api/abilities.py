@@ -35,7 +35,7 @@ _ONLY = {  # abilities of one sort of structure alone
     **dict.fromkeys(("events", "support"), "a Support, which has events and support"),
 }
 
-_A = {kind: f"an {kind}" if kind[0] in "aeiou" else f"a {kind}" for kind in ABILITIES}
+_A = {kind: f"an {kind}" if kind[0] in "aeiou" else f"a {kind}" for kind in ABILITIES} | {"values": "values"}
 
 _Value = TypeVar("_Value")
 
