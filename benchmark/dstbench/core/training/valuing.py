@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -27,14 +27,17 @@ class WeightValues:
     def begin(self, views: Views) -> Tensors:
         """What the layers' active weights start with, by their initial masks; the memory begins with them. Layers
         that aren't named keep what they have."""
-        views = self._remember(views, 0)
+        views = self.remember(views, 0)
         if self.policy.keeps:
             return {}
         return self._asked(self.policy.initial, views, 0, "initial")
 
     def remember(self, views: Views, step: int) -> Views:
-        """Before an update changes masks: the same layers with the memory that they have from now on."""
-        return self._remember(views, step)
+        """Before masks change, or the first come: the same layers with the memory that they have from now on."""
+        if not self.policy.remembers:
+            return views
+        self.memory |= self._asked(self.policy.remember, views, step, "memory")
+        return {name: replace(view, memory=self.memory[name]) for name, view in views.items()}
 
     def grown(self, views: Views, masks: Masks, step: int) -> Tensors:
         """What weights hold that come to life as ``masks`` take the place of the views' own; layers that aren't named
@@ -42,7 +45,7 @@ class WeightValues:
         if self.policy.grows_zero:
             return {}
         changed = {
-            name: _with(view, mask=masks[name], before=view.mask)
+            name: replace(view, mask=masks[name], before=view.mask)
             for name, view in views.items()
             if bool((masks[name] & ~view.mask).any())
         }
@@ -55,12 +58,6 @@ class WeightValues:
     def move(self, weights: Mapping[str, Tensor]) -> None:
         """Follow weights to another device or dtype."""
         self.memory = {name: value.to(weights[name]) for name, value in self.memory.items()}
-
-    def _remember(self, views: Views, step: int) -> Views:
-        if not self.policy.remembers:
-            return views
-        self.memory |= self._asked(self.policy.remember, views, step, "memory")
-        return {name: _with(view, memory=self.memory[name]) for name, view in views.items()}
 
     def _asked(
         self,
@@ -75,10 +72,6 @@ class WeightValues:
             name: _checked(self.policy, ask, view, generator(self._seed, name, step, role))
             for name, view in views.items()
         }
-
-
-def _with(view: LayerView, **fields: Any) -> LayerView:
-    return LayerView(**{**vars(view), **fields})
 
 
 def _checked(
