@@ -56,10 +56,12 @@ SUITES = {  # the number of trials, and the sha256 of their keys, sorted, a line
     "cifar10-10-epochs": (8, "9bdf4c154b84696c54843a3c63223eef418ec689102ac732bca92445e8a4988c"),
     "cifar100": (333, "f662020b4ea841783134b1db1b08417f32320dba70b61c68ba6630f8f6e1bb55"),
     "cifar10-factorial": (240, "ebb10152e9b6a25ad41c02bd5e58164e72a7b59b30f91afa12d633dc4f7b745c"),
+    "cifar10-vit-10-epochs": (45, "a7dc833314374957e8bd20cdf3d737592a7af0ca920aacd701df3ca4461d5fb7"),
     "mnist-lenet300": (123, "ca6496dc6bd77fb3d6f1657677ba6147eded79d0df0769bc46d532e1c5b63848"),
     "mnist-lenet300-bn": (27, "96f96ac39545879c309ced866214f6474f5ce0efd153c6020de377a8305a0212"),
     "mnist-mlp-99": (15, "5b1253b6ae293e06b04be6cbcd4c362d336950d1fb28c139b193785630afc9e8"),
     "quick": (80, "1dac2e9ff1a9fe018eb5ab505b6d2ff7d260bd5fcf2ead8eafd526498696081e"),
+    "shakespeare-char": (93, "aa9f21cae972d3c463a66ce4d1363ab37f43d79f29481d975030395fb5de1972"),
     "speed": (7, "ab3510e8f3c7e664b9ccdc9c7491ad4c0ff2f24eeb250366ac93148aaf28dec7"),
     "wrn-22-2": (39, "2de63c878a9a07d7d6ca86ef28d28879c6876f1fb13d32a556497b044613a14c"),
 }
