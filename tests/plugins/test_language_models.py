@@ -130,6 +130,10 @@ def test_what_they_refuse(name):
     odd = registry().build("model", {"name": name, "dim": 15, "heads": 2})
     with pytest.raises(BadInput, match="dim: expected a multiple of heads"):
         odd(num_classes=10, input_shape=(8,))
+    for wrong in ({"heads": 0}, {"layers": 0}, {"hidden" if name == "llama" else "dropout": -1}):
+        factory = registry().build("model", {"name": name, **SMALL[name], **wrong})
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: expected"):
+            factory(num_classes=10, input_shape=(8,))
 
 
 def test_gpt_sees_no_more_than_its_block():

@@ -107,6 +107,7 @@ def test_token_files_are_mapped_not_read(tmp_path):
     [
         (b"\xff\xfe", {}, r"not UTF-8: invalid start byte at byte 0"),
         (b"", {}, "is empty"),
+        (b"a" * 100, {}, "has a single character"),
         (b"ab" * 50, {"digest": "?"}, "another text than is meant: its digest is '"),
     ],
 )

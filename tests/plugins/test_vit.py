@@ -49,3 +49,7 @@ def test_stochastic_depth_rises_to_the_last_block():
 def test_patches_must_divide_the_image(factory):
     with pytest.raises(BadInput, match="patch: expected a divisor of 30 and 32, got 4"):
         factory(10, (3, 30, 32))
+    with pytest.raises(BadInput, match=r"expected images of shape .*, got an input of \[64\]"):
+        factory(10, (64,))
+    with pytest.raises(ValueError, match="drop_path: expected a fraction"):
+        factory(10, (3, 32, 32), drop_path=1.0)

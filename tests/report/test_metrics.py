@@ -20,7 +20,9 @@ from dstbench.report.leaderboards import in_order, leaderboards, summarise
 from dstbench.report.methods import compare_methods
 from dstbench.report.page import write_leaderboards
 from dstbench.report.plots import plots
+from dstbench.report.scores import capital
 from dstbench.report.text import render_text
+from dstbench.results.record import seal
 from dstbench.results.table import load_results, read
 from fakes.records import measures_of, recipe_of
 
@@ -169,6 +171,23 @@ def test_pictures_and_terminals_name_the_metric(tmp_path, put, text):
     assert "top-1" not in shown
 
 
+def test_boards_without_any_result_name_the_metric_too(tmp_path, put, text):
+    named = {"task": "next_token", "metric": METRIC}
+    failed = text(status="diverged", reason="the training loss is nan")
+    put(tmp_path / "results", [seal({**record, "measures": named}) for record in failed])
+    write_leaderboards(tmp_path / "results", tmp_path / "out")
+    console = Console(width=160, file=io.StringIO())
+    console.print(render_text(leaderboards(load_results(tmp_path / "results"))))
+    files = [(tmp_path / "out" / name).read_text() for name in ("accuracy.md", "leaderboard.svg")]
+    for shown in (console.file.getvalue(), *files):
+        assert "loss (nats per token)" in shown
+        assert "top-1" not in shown.lower()
+
+
+def test_titles_keep_their_own_capitals():
+    assert [capital(name) for name in ("mIoU", "loss", "top-1")] == ["mIoU", "Loss", "Top-1"]
+
+
 def test_the_page_has_it_too(tmp_path, put, text):
     write_leaderboards(put(tmp_path / "results", text()), tmp_path / "out")
     [data] = scripts((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
@@ -180,6 +199,7 @@ def test_the_page_has_it_too(tmp_path, put, text):
     assert "top1" not in keys
     table = pd.read_csv(tmp_path / "out" / "accuracy.csv")
     assert list(table["method"]) == ["dense", "set", "rigl", "static"]
+    assert "images" not in " ".join(pd.read_csv(tmp_path / "out" / "throughput.csv"))
 
 
 def scripts(page):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from dstbench.results.ranking import Ranking
 from dstbench.results.record import Rejected, seal
 from dstbench.results.tuning import TUNED, Candidate, Tuning, tuning_from, tuning_of
 from fakes.records import make_record
@@ -116,3 +117,10 @@ def test_a_record_says_its_tuning_and_reads_it_back_whatever_made_it_fail():
 )  # fmt: skip
 def test_what_is_no_tuning_is_none(said):
     assert tuning_of({"provenance": {TUNED: said}}) is None
+
+
+def test_where_every_training_fails_the_metric_is_still_known():
+    metric = {"key": "squared_error", "title": "squared error", "better": "lower"}
+    failed = make_record("set", status="diverged", reason="nan", measures={"metric": metric})
+    tuning = tuning_from([{"lr": 1.0}], [[failed]])
+    assert (tuning.chosen, tuning.better, tuning.metric) == (None, "lower", Ranking(**metric))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,10 +49,14 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs with a target each, whole in memory: an epoch goes through all of them, in random order."""
+    """Inputs with a target each, whole in memory: an epoch goes through all of them, in random order.
+
+    ``count`` is the task's, where it counts something else than targets: pixels, say.
+    """
 
     inputs: Tensor  # [n, ...]
     targets: Tensor  # [n, ...]
+    count: Callable[[Tensor], int] = len  # the samples in targets
 
     def __post_init__(self) -> None:
         """Refuse a split whose parts don't belong together."""
@@ -68,16 +72,16 @@ class Examples:
         return len(self.inputs)
 
     def __len__(self) -> int:
-        """How many there are."""
-        return len(self.inputs)
+        """The samples in all targets: as many as there are, unless ``count`` says otherwise."""
+        return int(self.count(self.targets))
 
     def draw(self, rng: Generator) -> Tensor:
         """A random order."""
-        return torch.randperm(len(self), generator=rng)
+        return torch.randperm(self.entries, generator=rng)
 
     def passes(self, batch_size: int) -> Sequence[Tensor]:
         """One after the other; the last batch may be smaller."""
-        return torch.split(torch.arange(len(self)), batch_size) if len(self) else ()
+        return torch.split(torch.arange(self.entries), batch_size) if self.entries else ()
 
     def take(self, which: Tensor) -> Batch:
         """As they are."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dstbench.report.columns import COLUMNS
-from dstbench.report.scores import OF_TEXTS, below_zero, gain, joined, keeps, shows
+from dstbench.report.scores import OF_TEXTS, below_zero, capital, gain, joined, keeps, shows
 from dstbench.report.statistics import EVIDENCE
 from dstbench.report.values import Column, is_missing, ranking_of_row
 from dstbench.results.measure_table import MEASURES
@@ -76,7 +76,7 @@ def titled(column: Column, metrics: Sequence[Ranking]) -> Column:
     if column.key in ("metric", "better"):
         return replace(column, extra=True)
     if column.key == "score":
-        return replace(column, title=alone.title, help=f"{_capital(alone.direction)}. {column.help}")
+        return replace(column, title=alone.title, help=f"{capital(alone.direction)}. {column.help}")
     return replace(column, title=f"validation {alone.name}") if column.key == "score_validation" else column
 
 
@@ -84,10 +84,6 @@ def _said_of_differences(metrics: Sequence[Ranking]) -> str:
     """``In percent points.``, ``In nats per token: below 0 is better.``"""
     units = joined([metric.unit_of_differences for metric in metrics], "or")
     return f"In {': '.join(filter(None, (units, below_zero(metrics))))}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Board:
 
     def title(self, metrics: Sequence[Ranking]) -> str:
         """What people call it: ``FLOPs``, ``Accuracy``, ``Loss``."""
-        return self.heading or _capital(joined([metric.word for metric in metrics]))
+        return self.heading or capital(joined([metric.word for metric in metrics]))
 
     def summary(self, metrics: Sequence[Ranking]) -> str:
         """What it says, in a sentence or two."""
@@ -131,7 +127,7 @@ class Board:
         if metrics == [TOP1]:
             return f"Top-1 {self.about}"
         said = "; ".join(f"{metric.title}, {metric.direction}" for metric in metrics)
-        return f"{_capital(said) if len(metrics) == 1 else f'Each by its own metric ({said})'}, {self.about}"
+        return f"{capital(said) if len(metrics) == 1 else f'Each by its own metric ({said})'}, {self.about}"
 
     @property
     def by_metric(self) -> bool:

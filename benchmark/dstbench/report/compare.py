@@ -218,7 +218,7 @@ def scores(trials: Trials) -> dict[int, float]:
 
 def metric_of(trials: Trials) -> Ranking:
     """What trials are ranked by: those that finished say it."""
-    return next((ranking_of_row(t) for t in trials if t["status"] == "ok"), TOP1)
+    return next((ranking_of_row(trial) for trial in trials if not is_missing(trial["metric"])), TOP1)
 
 
 def mean(values: Mapping[int, float], seeds: set[int]) -> float | None:

@@ -163,6 +163,9 @@ def _row(group: Trials, dense: Dense, named: bool) -> dict[str, Any]:
         "setting": _setting(first, named),
         "seeds": len(finished),
         **(measures := _measures(finished)),
+        **(
+            {} if finished else {name: next(iter(_known(group, name)), None) for name in ("metric", "better")}
+        ),
         **_interval("difference", paired(scores, reference)),
         "p": p_value(differences(scores, reference)),
         "tier": _least_verified(finished),

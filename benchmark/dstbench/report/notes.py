@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dstbench.report.scores import capital
 from dstbench.results.printable import counted
 from dstbench.results.ranking import TOP1, Ranking, ranking_of
 from dstbench.results.record import Record
@@ -32,9 +33,10 @@ _CONVENTIONS = {
 def reading(records: Sequence[Record]) -> list[Entry]:
     """How means, intervals, ranks, FLOPs and speeds on the page came about, and what wasn't measured."""
     finished = [record["measures"] for record in records if record["status"] == "ok"]
-    metrics = list(dict.fromkeys(map(ranking_of, finished))) or [TOP1]
+    named = finished or [record["measures"] for record in records if record["measures"]]
+    metrics = list(dict.fromkeys(map(ranking_of, named))) or [TOP1]
     below = "".join(
-        f" {metric.name.capitalize()} below dense's is better." for metric in metrics if metric.sign < 0
+        f" {capital(metric.name)} below dense's is better." for metric in metrics if metric.sign < 0
     )
     return [
         *((metric.name, _metric(metric)) for metric in metrics),

@@ -13,9 +13,9 @@ from dstbench.report.axes import Axis, round_numbers
 from dstbench.report.boards import is_about_speed
 from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
-from dstbench.report.scores import gain, score_of
+from dstbench.report.scores import gain, rankings_of, score_of
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import is_missing, kind_of, plus_minus, ranking_of_row, shortened, show
+from dstbench.report.values import is_missing, kind_of, plus_minus, shortened, show
 from dstbench.results.ranking import TOP1, Ranking
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Plotted:
         keys = (self.key, f"{self.key}_low", f"{self.key}_high")
         values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
         if not values:
-            return self.least, min(self.most, self.least + 1)
+            low = max(self.least, 0.0)
+            return low, min(self.most, low + 1)
         pad = max(0.05 * (max(values) - min(values)), self.pad) or 0.05 * abs(values[0]) or 1.0
         return max(self.least, min(values) - pad), min(self.most, max(values) + pad)
 
@@ -56,8 +57,9 @@ SPEED = Plotted("inference_throughput_ratio", "inference speed", 0.0, inf)
 
 def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str:
     """The best methods and the controls of the largest block (model × data set × lowest density measured there)."""
-    rows = _block(rows_of(tables["accuracy"]))
-    measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else _metric(rows)
+    board = rows_of(tables["accuracy"])
+    rows = _block(board)
+    measure = SPEED if rows and is_about_speed(rows[0]["dataset"]) else _metric(rows or board)
     rows = [row for row in rows if not is_missing(row[measure.key])]
     best = (lambda row: row[measure.key]) if measure is SPEED else gain
     order = sorted(rows, key=lambda row: (-best(row), row["method"]))
@@ -89,7 +91,7 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
 
 def _metric(rows: Sequence[Row]) -> Plotted:
     """Of a block: top-1, or its own metric."""
-    ranking = next(map(ranking_of_row, rows), TOP1)
+    ranking = rankings_of(rows)[0]
     if ranking is TOP1:
         return TOP1_PLOTTED
     better = "← better" if ranking.sign < 0 else "better →"

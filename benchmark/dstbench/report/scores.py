@@ -87,14 +87,24 @@ def below_zero(metrics: Sequence[Ranking]) -> str:
     return f"below 0 is better{whose}" if lower else ""
 
 
+def capital(text: str) -> str:
+    """As a sentence begins; a name that has its own capitals, such as ``mIoU``, keeps them."""
+    return text[:1].upper() + text[1:] if text.split(" ")[0].islower() else text
+
+
 def joined(names: Sequence[str], last: str = "and") -> str:
     """``a, b and c``."""
     return f" {last} ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
 
 
 def rankings_of(rows: Iterable[Row]) -> list[Ranking]:
-    """By what rows with a result are ranked, in their order; by top-1 where there are none."""
-    return list(dict.fromkeys(ranking_of_row(row) for row in rows if row["seeds"])) or [TOP1]
+    """By what rows with a result are ranked, in their order; where there are none, by what failed ones would have
+    been, as far as they say, else by top-1."""
+    rows = list(rows)
+    ranked = [row for row in rows if row["seeds"]] or [
+        row for row in rows if not is_missing(row.get("metric"))
+    ]
+    return list(dict.fromkeys(map(ranking_of_row, ranked))) or [TOP1]
 
 
 def shows(key: str, metrics: Iterable[Any]) -> bool:

@@ -108,16 +108,18 @@ def to_markdown(table: pd.DataFrame, board: Board, beside: Beside = NOTHING) -> 
 
 def by_its_metric(table: pd.DataFrame) -> pd.DataFrame:
     """A board for machines: where all rows are ranked by one metric that isn't top-1, its columns have its name,
-    ``loss`` and ``loss_low`` in place of ``score`` and ``score_low``."""
+    ``loss`` and ``loss_low`` in place of ``score`` and ``score_low``, and what is timed are samples, not images."""
     metrics = _metrics(table) if "score" in table and "seeds" in table else [TOP1]
     name = re.sub(r"[^a-z0-9]+", "_", metrics[0].name.lower()).strip("_")
     ends = {f"score{end}": f"{name}{end}" for end in ("", "_low", "_high")}
     taken = {key for key in ends.values() if key in table} - ({name} if name in _SAME else set())
     if len(metrics) > 1 or metrics[0] is TOP1 or not name or taken:
         return table
-    return table.drop(columns=name, errors="ignore").rename(columns=ends)
+    rates = {key: key.replace("images", "samples") for key in map(str, table) if key.endswith(_RATE)}
+    return table.drop(columns=name, errors="ignore").rename(columns=ends | rates)
 
 
+_RATE = "images_per_second"
 _SAME = ("loss", "perplexity", "bits_per_character")
 """Measures that repeat the metric where it is what rows are ranked by."""
 
@@ -271,7 +273,7 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
             entries += [_entry(row, style, tuned) for row in shown]
             left_out[part] += len(listed) - len(shown)
         sections.append(tuple(entries))
-    ranking = next((ranking_of_row(row) for row in rows if row["seeds"]), TOP1)
+    ranking = rankings_of(rows)[0]
     table = Sheet(
         (*_fields(sections, ranking), *_TUNED[:tuned]), tuple(filter(None, sections)),
         title=f"{model} on {dataset}", lead="#",

@@ -177,6 +177,14 @@ def _path(timed: str, title: str, help: str, **more: Any) -> MeasureRow:
     )
 
 
+def _of_all_parameters(measures: Mapping[str, Any]) -> float | None:
+    """Of transformers alone, whose embeddings may be most of them; of others it is nearly the density."""
+    active, parameters = measures.get("active_parameters"), measures.get("parameters")
+    if measures.get("convention") != "mac-attention" or not active or not parameters:
+        return None
+    return float(active / parameters)
+
+
 def _measurement(measures: Mapping[str, Any], timed: str) -> Mapping[str, Any]:
     return (measures.get("throughput") or {}).get(timed) or {}
 
@@ -242,6 +250,9 @@ _ROWS = (
     MeasureRow("density", "fraction", "measured", "Measured share of active weights, from the masks at the end.",
                boards=_ALL),  # of the maskable layers in the budget
     MeasureRow("density_all", "fraction"),  # over all conv and linear weights
+    MeasureRow("density_parameters", "fraction", "of all parameters",
+               "Active share of all parameters, embeddings, a head that is tied to one, norms and biases included.",
+               type=None, read=_of_all_parameters, rare=True, boards=_THEORY),
     MeasureRow("backward_density", "fraction", "backward density",
                "Share of weights that train, active or not, where a superset of the active ones does.",
                extra=True, rare=True, boards=_THEORY),

@@ -74,6 +74,7 @@ class Tuning:
     candidates: tuple[Candidate, ...]
     better: Literal["higher", "lower"]
     mine: int = 0  # of whose settings we ask this
+    metric: Ranking = TOP1  # that the candidates' trainings are judged by, as far as one says it
 
     @property
     def chosen(self) -> int | None:
@@ -189,11 +190,11 @@ def tuning_from(
         ranking_of(record["measures"])
         for trained in records
         for record in trained
-        if isinstance(record, dict) and record["status"] == "ok"
+        if isinstance(record, dict) and record["measures"]
     ]
     ranking: Ranking = rankings[0] if rankings else TOP1
     candidates = tuple(_judged(*pair) for pair in zip(settings, records, strict=True))
-    return Tuning(candidates, "lower" if ranking.sign < 0 else "higher", mine)
+    return Tuning(candidates, "lower" if ranking.sign < 0 else "higher", mine, ranking)
 
 
 def _judged(settings: Settings, records: Sequence[Record | Rejected]) -> Candidate:

@@ -147,7 +147,8 @@ def _model_findings(factory: Callable[..., Any], component: Component) -> Findin
             continue
         images = x.is_floating_point()
         expected, samples = ([2, classes], "images") if images else ([2, *shape, classes], "texts")
-        if list(output.shape) != expected:
+        maps = [2, classes, *shape[1:]] if images else expected  # a class of each pixel
+        if list(output.shape) not in (expected, maps):
             yield "output", f"expected {expected} for two {samples}, got {list(output.shape)}"
         if not maskable_layers(model):
             yield "maskable", "has no convolution or linear layer"
@@ -201,7 +202,11 @@ def _task_findings(data: TaskData, metadata: Mapping[str, Any], task: Task) -> F
         if not len(split):
             yield "splits", f"{name} is empty"
         elif counted != len(split):
-            yield "splits", f"an evaluation of {name} counts {counted} {task.samples} of {len(split)}"
+            yield (
+                "splits",
+                f"an evaluation of {name} counts {counted} {task.samples} of {len(split)}: its length is to be what "
+                "the task's `count` counts (`Examples(inputs, targets, count)`)",
+            )
 
 
 def _image_findings(data: ImageData, metadata: Mapping[str, Any]) -> Findings:

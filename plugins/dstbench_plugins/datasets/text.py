@@ -66,6 +66,8 @@ class Text:
         if self.digest is not None and found != self.digest:
             raise DataUnavailable(f"text: {path} is another text than is meant: its digest is {found!r}")
         ids, symbols = by_characters(_decoded(content, path))
+        if symbols < 2:
+            raise DataUnavailable(f"text: {path} has a single character, over and over: nothing to predict")
         return split(ids, symbols, self.block, self.windows, self.validation, str(path))
 
     @property

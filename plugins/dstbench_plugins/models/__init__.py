@@ -8,6 +8,7 @@ trains with the negative log-likelihood, which is the same loss.
 from __future__ import annotations
 
 from dstbench.errors import BadInput
+from dstbench_plugins.checks import check_integer
 
 
 def widen(channels: int, width: float) -> int:
@@ -17,9 +18,18 @@ def widen(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def image_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of an input. Raises BadInput, naming ``model``, where the input is no image."""
+    if len(input_shape) != 3:
+        raise BadInput(
+            f"{model}: expected images of shape [channels, height, width], got an input of {list(input_shape)}"
+        )
+    return input_shape
+
+
 def at_least(model: str, pixels: int, input_shape: tuple[int, int, int]) -> None:
     """Raise BadInput, naming ``model``, where an image has fewer than ``pixels`` pixels in a direction."""
-    _, height, across = input_shape
+    _, height, across = image_shape(model, input_shape)
     if min(height, across) < pixels:
         raise BadInput(
             f"{model}: expected images of at least {pixels}x{pixels} pixels, got {height}x{across}"
@@ -38,7 +48,9 @@ def widen_heads(model: str, dim: int, heads: int, width: float, multiple: int = 
 
     Raises BadInput, naming ``model``, where ``dim`` isn't such a multiple itself.
     """
+    check_integer("heads", heads)
     step = heads * multiple
-    if heads < 1 or dim < 1 or dim % step:
-        raise BadInput(f"{model}: dim: expected a multiple of heads ({heads}) times {multiple}, got {dim}")
+    if dim < 1 or dim % step:
+        times = f" times {multiple}" if multiple > 1 else ""
+        raise BadInput(f"{model}: dim: expected a multiple of heads ({heads}){times}, got {dim}")
     return widen(dim // step, width) * step

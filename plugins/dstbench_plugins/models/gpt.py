@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dstbench.errors import BadInput
+from dstbench_plugins.checks import check_fraction, check_integer
 from dstbench_plugins.models import sequence_length, widen_heads
 
 
@@ -123,4 +124,6 @@ def gpt(
     ``dim``, to a multiple of ``heads``.
     """
     block = sequence_length("gpt", input_shape)
+    check_integer("layers", layers)
+    check_fraction("dropout", dropout, below=True)
     return GPT(num_classes, block, layers, heads, widen_heads("gpt", dim, heads, width), dropout)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dstbench_plugins.checks import check_integer
 from dstbench_plugins.models import sequence_length, widen, widen_heads
 
 _EPS = 1e-6  # of norms
@@ -139,5 +140,7 @@ def llama(
     embedding and the head stay dense. ``width`` multiplies ``dim``, to a multiple of twice ``heads``, and ``hidden``.
     """
     sequence_length("llama", input_shape)
+    check_integer("layers", layers)
+    check_integer("hidden", hidden)
     dim = widen_heads("llama", dim, heads, width, multiple=2)  # rotary pairs
     return LLaMA(num_classes, layers, heads, dim, widen(hidden, width))

@@ -9,6 +9,7 @@ import timm
 from torch import nn
 
 from dstbench.errors import BadInput, nearest
+from dstbench_plugins.models import image_shape
 
 
 def timm_model(num_classes: int, input_shape: tuple[int, int, int], *, variant: str) -> nn.Module:
@@ -21,7 +22,7 @@ def timm_model(num_classes: int, input_shape: tuple[int, int, int], *, variant: 
     known = timm.list_models()
     if variant not in known:
         raise BadInput(f"timm: no model {variant!r}{nearest(variant, known)}")
-    channels, height, across = input_shape
+    channels, height, across = image_shape(f"timm:{variant}", input_shape)
     create = partial(timm.create_model, variant, pretrained=False, num_classes=num_classes, in_chans=channels)
     try:
         return _sized(create, (height, across))

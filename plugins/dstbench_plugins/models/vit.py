@@ -11,7 +11,8 @@ from torch.nn import functional
 from torchvision.ops import StochasticDepth
 
 from dstbench.errors import BadInput
-from dstbench_plugins.models import widen, widen_heads
+from dstbench_plugins.checks import check_fraction, check_integer
+from dstbench_plugins.models import image_shape, widen, widen_heads
 
 _truncated_normal = partial(nn.init.trunc_normal_, std=0.02)
 
@@ -126,6 +127,12 @@ def vit(
     divide the image.
     """
     _check_patches("vit", patch, input_shape)
+    check_integer("layers", layers)
+    rates = {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}
+    for name, rate in rates.items():
+        check_fraction(name, rate, below=True)
+    if not 0 < mlp_ratio < float("inf"):
+        raise BadInput(f"mlp_ratio: expected a number above 0, got {mlp_ratio}")
     dim = widen_heads("vit", dim, heads, width)
     hidden = widen(dim, mlp_ratio)
     return VisionTransformer(
@@ -147,6 +154,7 @@ def deit_tiny(
     Raises BadInput where patches don't divide the image.
     """
     _check_patches("deit_tiny", patch, input_shape)
+    check_fraction("drop_path", drop_path, below=True)
     channels, height, across = input_shape
     return timm.create_model(
         "deit_tiny_patch16_224",
@@ -160,6 +168,6 @@ def deit_tiny(
 
 
 def _check_patches(model: str, patch: int, input_shape: tuple[int, int, int]) -> None:
-    _, height, across = input_shape
+    _, height, across = image_shape(model, input_shape)
     if patch < 1 or height % patch or across % patch:
         raise BadInput(f"{model}: patch: expected a divisor of {height} and {across}, got {patch}")

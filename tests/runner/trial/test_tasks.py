@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
-from dstbench.api import CLASSIFICATION, Metric, Task, Tokens, next_token
+from dstbench.api import CLASSIFICATION, Examples, Metric, Task, Tokens, next_token
 from dstbench.core.training.method import as_recipe
 from dstbench.errors import BadInput
 from dstbench.registration.loader import load_plugins
 from dstbench.registration.registry import Registry
+from dstbench.results.measure_table import MEASURES
 from dstbench.results.record import seal
 from dstbench.runner.matrix.config import Measure, Training
+from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.trial_spec import TrialSpec
 from dstbench.runner.trial import loop
 from dstbench.runner.trial.feeding import SampledBatches
@@ -80,6 +83,30 @@ def test_a_task_from_outside_is_trained_and_judged_by_its_own_metric(tmp_path, s
     assert scores[-1] == measures["score_validation"]
     timed = measure_throughput(plane(epochs=3), tmp_path, device="cpu", threads=1, registry=source)
     assert timed["train"]["ratio"] > 0
+
+
+def test_a_split_counts_what_its_task_counts():
+    """Two images of 3x3 pixels: a task of pixels evaluates 18 of them in batches of images."""
+    labels = torch.zeros(2, 3, 3, dtype=torch.int64)
+    split = Examples(torch.zeros(2, 1, 3, 3), labels, count=torch.Tensor.numel)
+    assert (len(split), split.entries, [len(batch) for batch in split.passes(4)]) == (18, 2, [2])
+    assert sorted(split.draw(torch.Generator())) == [0, 1]
+
+
+def test_a_failed_trial_says_what_it_would_have_been_ranked_by(tmp_path, source):
+    record = run_trial(plane(lr=1e6, optimizer="sgd"), tmp_path, device="cpu", registry=source)
+    assert (record["status"], record["measures"]["metric"]["title"]) == ("diverged", "squared error")
+
+
+def test_density_is_said_over_maskable_over_multiplied_and_over_all_weights(tmp_path, source):
+    """12 · 16² = 3,072 weights are maskable, half of them active; the tied head has 35 · 16 = 560, positions 32 · 16,
+    three norms 16 each."""
+    gpt = {"name": "gpt", "layers": 1, "heads": 2, "dim": 16}
+    measures = run(replace(text(epochs=1), model=gpt), tmp_path, source)
+    assert measures["density"] == 0.5
+    assert measures["density_all"] == (1536 + 560) / (3072 + 560)
+    over_all = MEASURES["density_parameters"].value(measures)
+    assert over_all == (1536 + 560 + 512 + 48) / (3072 + 560 + 512 + 48)
 
 
 def test_next_token_counts_every_target_once(tmp_path, source):
@@ -167,6 +194,8 @@ def test_what_no_task_can_be(source):
         Task("none", (), functional.mse_loss, lambda o, t: o, fake.noise)
     with pytest.raises(BadInput, match=r"training.label_smoothing: the task regression has none"):
         run_trial_or_raise(plane(label_smoothing=0.1), source)
+    with pytest.raises(BadInput, match=r"training.label_smoothing: the task regression has none"):
+        Outlook(source).check_task(plane(label_smoothing=0.1))
 
 
 def run_trial_or_raise(trial, source):

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psutil
 
 from dstbench.errors import DataUnavailable
+from dstbench.results.ranking import TOP1
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
 from dstbench.results.storage import is_full, patiently
@@ -140,7 +141,11 @@ def _do(job: Job, threads: int) -> int:
         forget(job.folder)
         steadily(lambda: (job.folder / FILE).unlink(missing_ok=True))
     end = tuning and nothing_trained(tuning)
-    _publish(_named(job, ending(*end, "tune")) if end else _attempt(job, threads), job.folder)
+    if tuning is not None and end:
+        measures = {} if tuning.metric is TOP1 else {"metric": asdict(tuning.metric)}
+        _publish(_named(job, {**ending(*end, "tune"), "measures": measures}), job.folder)
+    else:
+        _publish(_attempt(job, threads), job.folder)
     forget(job.folder)
     return DONE
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dstbench.errors import BadInput, Infeasible, in_a_line
+from dstbench.errors import BadInput, Infeasible, StrategyError, in_a_line
 from dstbench.recipe import Clock
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
@@ -19,7 +19,7 @@ from dstbench.runner.matrix.widths import why_not
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstbench.api import LayerInfo
+    from dstbench.api import LayerInfo, Task
 
 FEW_UPDATES = 10
 _LOST = "the network can't be built for this data: "
@@ -64,10 +64,19 @@ class Outlook:
 
     def _example(self, trial: TrialSpec, shape: tuple[int, ...], classes: int) -> Tensor | None:
         """One input to count with, where the data set's task has others than zeros of the shape."""
-        from dstbench.api import CLASSIFICATION, Task
+        return self._task(trial).sample(shape, classes)
 
-        task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
-        return task.sample(shape, classes)
+    def _task(self, trial: TrialSpec) -> Task:
+        """What the data set asks."""
+        from dstbench.api import CLASSIFICATION
+
+        asked: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
+        return asked
+
+    def check_task(self, trial: TrialSpec) -> None:
+        """Raise BadInput for a setting of the training that the task doesn't know."""
+        if trial.training.label_smoothing and not (task := self._task(trial)).smooths:
+            raise BadInput(f"training.label_smoothing: the task {task.name} has none")
 
     def check_start(self, trial: TrialSpec) -> None:
         """Raise BadInput, naming the entries, where what a trial starts from isn't of its network, as far as that
@@ -87,9 +96,7 @@ class Outlook:
 
     def samples_per_entry(self, trial: TrialSpec) -> int:
         """How many samples an evaluation counts in one entry: 1 of an image, the tokens of a window of a text."""
-        from dstbench.api import CLASSIFICATION, Task
-
-        task: Task = getattr(self._registry.build("dataset", trial.dataset), "task", CLASSIFICATION)
+        task = self._task(trial)
         shape, classes = self.declared(trial, "input_shape"), self.declared(trial, "num_classes")
         _, targets = task.made_up(1, tuple(shape), classes)
         return max(1, task.count(targets))
@@ -207,7 +214,7 @@ def _profile(
     try:
         network = factory(num_classes=classes, input_shape=shape)
         costs = layer_costs(network, shape, example_input=example)
-    except BadInput as error:
+    except (BadInput, StrategyError) as error:  # a size or a rate that no network has
         raise BadInput(f"axes.model: {error}") from None
     except Exception as error:  # a third party's model may raise anything
         return Profile(0, 0, (), f"{_LOST}{in_a_line(error)}")

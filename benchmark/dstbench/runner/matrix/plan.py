@@ -61,6 +61,8 @@ def plan(matrix: Matrix, registry: Registry, *, yes: bool = False) -> Plan:
     for trial in trials:
         if trial.skip is None:
             ahead.check_start(trial.trial)
+            for tried in (trial.trial, *(other for _, other in trial.others)):
+                ahead.check_task(tried)
     decided, tuning = tuned(trials, matrix, resolver.key)
     _check_batches(matrix, decided, ahead)
     return Plan(matrix, decided, excluded, len(kept) - len(trials), ahead.notes(trials), tuning=tuning)

@@ -191,5 +191,8 @@ def evaluate(running: RunningTrial, split: AnySplit) -> dict[str, float]:
     sums = sums.reshape(-1) if seen else sums.new_zeros(width)
     everywhere = ranks.add_up(torch.tensor(float(seen), device=device, dtype=torch.float64))
     if int(everywhere) != len(split):
-        raise StrategyError(f"{int(everywhere)} {task.samples} were evaluated, of {len(split)}")
+        raise StrategyError(
+            f"task {task.name}: {int(everywhere)} {task.samples} were evaluated, of {len(split)}: the length of a "
+            "split is what the task's `count` counts (`Examples(inputs, targets, count)`)"
+        )
     return task.figures(ranks.add_up(sums).tolist(), len(split))

@@ -25,6 +25,10 @@ def final_measures(running: RunningTrial, figures: Mapping[str, float] | None) -
     figures: None of a trial that chooses settings, which never sees test data.
     """
     sparsifier, data = running.sparsifier, running.data
+    if not running.meter.samples:
+        raise StrategyError(
+            "no step was applied: no weight got a gradient that isn't zero in the whole training"
+        )
     check_budget(sparsifier)
     blueprint, shape, classes = running.blueprint, data.input_shape, data.num_classes
     sample = blueprint.sample(shape, classes)
@@ -103,10 +107,10 @@ def check_budget(sparsifier: Sparsifier) -> None:
 def sparsity(sparsifier: Sparsifier, exploration: Exploration, mine: Cost, full: Cost) -> dict[str, Any]:
     """Requested and measured density, exploration and movement."""
     history, active = sparsifier.history, sparsifier.active
-    unmasked = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
-    of_full = (sum(active.values()) + unmasked) / full.weights
-    rows = layer_rows(sparsifier)
     narrower = mine.weights != full.weights  # it has no masks: its weights against the full model's
+    inactive = 0 if narrower else sparsifier.size - sum(active.values())  # what isn't in the budget is dense
+    of_full = (mine.weights - inactive) / full.weights
+    rows = layer_rows(sparsifier)
     return {
         "density": of_full if narrower else sparsifier.density,
         "density_all": of_full,

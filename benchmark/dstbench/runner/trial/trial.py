@@ -31,7 +31,7 @@ from dstbench.runner.trial import loop, provenance, tensor_files
 from dstbench.runner.trial.batches import reading_workers
 from dstbench.runner.trial.blueprint import Blueprint
 from dstbench.runner.trial.feeding import fingerprint, laid_out, training_batches
-from dstbench.runner.trial.measures import final_measures
+from dstbench.runner.trial.measures import final_measures, ranked_by
 from dstbench.runner.trial.optimization import build_optimizer, build_schedule, memory_format
 from dstbench.runner.trial.resume import remove_checkpoint, resumed
 from dstbench.runner.trial.running import STATE, Pauses, RunningTrial
@@ -84,6 +84,7 @@ def run_trial(
         origin["components"] = provenance.components(trial, source)
         origin["plugins"] = provenance.plugins(origin["components"])
         blueprint = Blueprint(trial, source)
+        measures = ranked_by(blueprint.task)  # a board speaks of its metric also where nothing finished
         running, unused = resumed(
             lambda: build_trial(blueprint, folder, data_root, download, device, threads), folder
         )
