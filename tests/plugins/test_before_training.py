@@ -13,9 +13,11 @@ from dstbench.api import Rounds
 from dstbench.core.cost.layers import layer_costs
 from dstbench.core.cost.training import TrainingMeter
 from dstbench.core.engine import update
+from dstbench.core.storage import fastest
 from dstbench.core.training.rules import Rules
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
+from fakes.executions import Offering
 
 REGISTRY = dstbench.registry()
 IMAGES = (4, 3, 8, 8)
@@ -272,17 +274,20 @@ def test_what_is_missing_is_said():
         dstbench.densities(mlp(), 0.1, init="force")
 
 
-def test_condensed_storage_takes_masks_of_rounds():
-    model = mlp(sizes=(32, 64, 4))
+def test_condensed_storage_takes_masks_of_rounds(monkeypatch):
+    monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
     x = torch.randn(8, 32)
-    parts = {
-        "structure": {"name": "block", "block_size": 4},
-        "init": {"name": "force", "rounds": 2},
-        "schedule": "never",
-    }
-    sparsifier = dstbench.Sparsifier(
-        model, sgd(model), parts, 0.25, total_steps=9, storage="condensed", example_input=x,
-        calibration=dstbench.Calibration([(x, torch.zeros(8, dtype=torch.int64))], cross_entropy),
-    )  # fmt: skip
-    train(model, sparsifier, 2, shape=(8, 32))
-    assert sparsifier.density == pytest.approx(0.25, abs=0.02)
+    parts = {"structure": Offering(), "init": {"name": "force", "rounds": 2}, "schedule": "never"}
+    look = dstbench.Calibration([(x, torch.zeros(8, dtype=torch.int64))], cross_entropy)
+    made = []
+    for storage in ("masked", "condensed"):
+        model = mlp(sizes=(32, 64, 4))
+        sparsifier = dstbench.Sparsifier(
+            model, sgd(model), parts, 0.25, total_steps=9, storage=storage, example_input=x, calibration=look
+        )
+        train(model, sparsifier, 2, shape=(8, 32))
+        made.append(sparsifier)
+    assert set(made[1].arrangement.paths.values()) == {"scattered"}
+    for name, mask in made[0].masks.items():
+        assert torch.equal(mask, made[1].masks[name])
+        assert torch.allclose(made[0].weights.logical(name), made[1].weights.logical(name), atol=1e-6)

@@ -33,6 +33,13 @@ def test_recipe_is_what_it_was(name):
     assert registry.normalise("recipe", name) == {"name": name}
 
 
+def test_gmp_starts_where_it_is_told():
+    """As CHTs' language models have it, half dense."""
+    registry = dstbench.registry()
+    halved = registry.build("recipe", {"name": "gmp", "initial": 0.5}).schedule
+    assert registry.normalise("schedule", halved) == PINNED["gmp"]["schedule"] | {"initial": 0.5}
+
+
 def test_dsr_moves_exactly_its_fraction_over_the_network_and_empties_no_layer():
     """N_p weights go at every event, by magnitude over all layers; none of them grows back in that event."""
     model = mlp()

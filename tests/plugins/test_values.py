@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import LayerInfo
+from dstbench.api import LayerInfo, StrategyError
 from dstbench_plugins.grow.stored import StoredMagnitude
 from dstbench_plugins.values.fixed_signs import FixedSigns
 from dstbench_plugins.values.grown import LastValue, UniformGrown
@@ -95,6 +95,19 @@ def test_supar_by_the_papers_table():
     mask.view(-1)[: 50 * 2048 // 10] = True
     drawn = adam.initial(view(torch.zeros(50, 2048), mask), rng())
     assert float(drawn.std()) == pytest.approx(0.096884, rel=0.01)
+
+
+def test_supar_of_a_given_width_is_one_for_all_layers():
+    """A block's second layer, four times as wide inside: at the proxy's own width nothing is scaled."""
+    narrowing = LayerInfo("fc2", (256, 1024), "linear")
+    proxy = SparseMaximalUpdate(base_width=256, width=256, optimizer="adam")
+    assert proxy.lr_scale(narrowing, 1.0) == 1.0
+    assert SparseMaximalUpdate(base_width=256, width=2048, optimizer="adam").lr_scale(narrowing, 0.1) == (
+        pytest.approx(1 / 0.8)
+    )
+    assert SparseMaximalUpdate(base_width=256, optimizer="adam").lr_scale(narrowing, 1.0) == 0.25
+    with pytest.raises(StrategyError, match="width: expected a base_width beside it, got 512 alone"):
+        SparseMaximalUpdate(width=512)
 
 
 def test_supar_of_a_dense_layer_is_plain_and_leaves_the_classifier_alone():

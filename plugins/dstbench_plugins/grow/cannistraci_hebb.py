@@ -28,9 +28,9 @@ class CannistraciHebb:
 
     Departures: the authors' code for language models parses "soft" and then takes the highest scores all the same,
     and where fewer than k positions have a score it counts active ones as grown; here k positions grow. Their code
-    gives back the value a weight had before it was removed, as the paper's appendix says; here it starts at zero.
-    The papers use linear layers alone: convolutions grow at random, and are listed. A row or column without any link
-    scores 0, and comes back by chance alone.
+    gives back the value a weight had before it was removed, as the paper's appendix says; here values ``last`` do,
+    and it starts at zero without them. The papers use linear layers alone: convolutions grow at random, and are
+    listed. A row or column without any link scores 0, and comes back by chance alone.
     """
 
     variant: Variant = "ch3"

@@ -23,7 +23,7 @@ class Butterfly:
 
     Read in the authors' code. Meant for structure ``block``, never updated. A budget between two patterns takes a
     random part of the next factor, or is refused with ``exact``. Departures: the low-rank term isn't a mask, and
-    isn't here; nor is the rescaling of the weights. A convolution is the matrix [out, in · taps].
+    isn't here; the weights' rescaling is values ``pixelfly``. A convolution is the matrix [out, in · taps].
     """
 
     size: int = 16  # b, a power of two

@@ -26,7 +26,7 @@ class Taylor:
             raise StrategyError(f"power: expected 1 or 2, got {self.power!r}")
 
     def __call__(self, layer: LayerView, rng: Generator) -> Tensor:
-        """|g·w|^power."""
+        """|g·w|^power: float64 [*w], for the square of a small float32 is 0."""
         assert layer.active_grad is not None
-        saliency = (layer.active_grad * layer.weight).abs()
+        saliency = (layer.active_grad.double() * layer.weight.double()).abs()
         return saliency if self.power == 1 else saliency.square()

@@ -4,14 +4,15 @@ from dstbench.api import Recipe
 from dstbench_plugins.schedule.alternating import RESNET50
 
 
-def gmp(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125) -> Recipe:
-    """Gradual magnitude pruning (arXiv 1710.01878) at uniform density, from dense.
+def gmp(delta_t: int = 100, start: float = 0.3125, stop: float = 0.78125, initial: float = 1.0) -> Recipe:
+    """Gradual magnitude pruning (arXiv 1710.01878) at uniform density, from dense or from density ``initial``.
 
     Start and stop are those of the RigL paper's comparison, steps 10,000 and 25,000 of 32,000 (there every
     1,000 steps, with the first convolution dense: ``dense_layers``).
     """
     return Recipe(
-        init="uniform", schedule={"name": "cubic", "delta_t": delta_t, "start": start, "stop": stop}
+        init="uniform",
+        schedule={"name": "cubic", "initial": initial, "delta_t": delta_t, "start": start, "stop": stop},
     )
 
 

@@ -17,9 +17,9 @@ class Diagonal:
     """A unit is a wrapped diagonal: (i - j) mod out where out >= in, else (j - i) mod in; max(out, in) units of
     min(out, in) weights (the masks of DynaDiag; with RigL's choice of them its own baseline "DiagHeur").
 
-    Read in the authors' code. DynaDiag itself selects diagonals softly, by a temperature that falls, which no exact
-    mask has. It has linear layers alone; a convolution is the matrix [out, in · taps] here. Trained masked dense:
-    there is no kernel.
+    Read in the authors' code, github.com/horizon-research/DynaDiag. The method itself selects diagonals softly, by a
+    temperature that falls, which no exact mask has. It has linear layers alone; a convolution is the matrix
+    [out, in · taps] here. Trained masked dense: there is no kernel.
     """
 
     def misfit(self, layer: LayerInfo) -> str | None:

@@ -20,10 +20,10 @@ class GroupFanIn:
     """A unit is one input of ``block_size`` consecutive rows, which share their inputs; with ``fan_in`` F no group
     has more than F of them (HASTE's shared fan-in, G of 16, 32 or 64 and F of 64; one row a group is Spartex').
 
-    Read in the authors' code, which prunes by the mean |w| of a unit, as here, and draws new inputs with replacement:
-    a group can hold an input twice there, and has less than F then. Which rows make a group, clustered labels there,
-    is their order here. The last group is smaller where the size doesn't divide the rows. Shuffled blocks' kernels
-    compute it.
+    Read in the authors' code, github.com/xmc-aalto/haste, which prunes by the mean |w| of a unit, as here, and draws
+    new inputs with replacement: a group can hold an input twice there, and has less than F then. Which rows make a
+    group, clustered labels there, is their order here. The last group is smaller where the size doesn't divide the
+    rows. Shuffled blocks' kernels compute it.
     """
 
     block_size: int = 16  # G, rows of a group

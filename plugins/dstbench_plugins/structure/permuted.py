@@ -26,7 +26,7 @@ Axis = Literal["columns", "rows", "both"]
 @dataclass(frozen=True)
 class Permuted:
     """unit(i, j) = unit of ``of`` at (ρ(i), π(j)), π and ρ drawn once from (``seed``, layer name): the control with
-    random permutations of PA-DST, which learns π.
+    random permutations of PA-DST (arXiv 2510.14812), which learns π.
 
     Known from a report about the paper, not from its text. A mask is legal where it is without the permutations. By
     default columns alone are permuted, for which PA-DST found rows to make no difference; a convolution's columns

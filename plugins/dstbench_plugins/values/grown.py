@@ -36,7 +36,8 @@ class LastValue:
 @dataclass(frozen=True)
 class UniformGrown:
     """Grown weights are uniform within ±scale/√F, F the active weights of their row behind the update: an option of
-    HASTE's code, whose F is constant. A linear layer's own initial values, at the fan-in that is left."""
+    HASTE's code (github.com/xmc-aalto/haste), whose F is constant. A linear layer's own initial values, at the fan-in
+    that is left."""
 
     scale: float = 1.0
 

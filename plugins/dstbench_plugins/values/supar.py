@@ -21,7 +21,9 @@ _RULES: dict[str, Rule] = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd"}
 class SparseMaximalUpdate:
     """SμPar, sparse maximal update parameterisation (arXiv 2405.15743, table 1), of hidden weights:
     σ² = σ_base² / (m_d · m_ρ); learning rate of Adam η / (m_d · m_ρ), of SGD η / m_ρ. m_ρ is the layer's density /
-    ``base_density``, m_d its fan-in / ``base_width``, 1 without one: then only sparsity is corrected for.
+    ``base_density``, m_d the model's ``width`` / ``base_width``, one for all layers; 1 without ``base_width``: then
+    only sparsity is corrected for. Without ``width`` each layer's own fan-in stands for it, which in a transformer is
+    four times as much where a block narrows again.
 
     ``sigma`` None scales the model's own initial values by 1/√m_ρ instead: these know their width already. The
     paper's tuned proxy, a language model 256 wide, has σ = 0.08665602 and η = 0.0162.
@@ -35,6 +37,7 @@ class SparseMaximalUpdate:
 
     sigma: float | None = None  # σ_base; None: the model's own values
     base_width: int | None = None
+    width: int | None = None  # of the model; None: each layer's fan-in
     base_density: float = 1.0
     optimizer: Rule = "auto"  # by the training's own
 
@@ -42,7 +45,9 @@ class SparseMaximalUpdate:
         """Refuse what nothing can be measured by."""
         check_choice("optimizer", self.optimizer, get_args(Rule))
         check_scale(self.base_density, "base_density")
-        for field in ("sigma", "base_width"):
+        if self.width is not None and self.base_width is None:
+            raise StrategyError(f"width: expected a base_width beside it, got {self.width!r} alone")
+        for field in ("sigma", "base_width", "width"):
             if getattr(self, field) is not None:
                 check_scale(getattr(self, field), field)
 
@@ -85,7 +90,9 @@ class SparseMaximalUpdate:
 
     def _width(self, layer: LayerInfo) -> float:
         """m_d."""
-        return 1.0 if self.base_width is None else layer.numel / layer.shape[0] / self.base_width
+        if self.base_width is None:
+            return 1.0
+        return (self.width or layer.numel / layer.shape[0]) / self.base_width
 
     def _sparsity(self, density: float) -> float:
         """m_ρ; a layer without a weight counts as one with few."""

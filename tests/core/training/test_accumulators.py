@@ -10,8 +10,10 @@ from torch import nn
 
 import dstbench
 from dstbench.api import LayerView, Policy, Signal, StrategyError
+from dstbench.core.storage import fastest
 from dstbench.errors import BadInput
 from fakes.engine import chain_net, conv_net, mlp, recipe, sgd, train
+from fakes.executions import Offering
 
 
 @dataclass(frozen=True)
@@ -248,15 +250,17 @@ def test_a_fold_that_breaks_its_contract_is_named():
         train(model, sparsifier, 1)
 
 
-def test_condensed_storage_folds_as_masked_does():
+def test_condensed_storage_folds_as_masked_does(monkeypatch):
     """Active gradients and windows of dense ones: the same masks whatever holds the weights."""
+    monkeypatch.setattr(fastest, "speedup", lambda *_: 2.0)
     parts = recipe("constant", 3, prune="obd", grow={"name": "gradient-sum", "window": 2})
     masks = []
     for storage in ("masked", "condensed"):
         model = mlp(sizes=(32, 64, 4))
         more = {"storage": storage, "example_input": torch.zeros(8, 32)} if storage == "condensed" else {}
-        parts["structure"] = {"name": "block", "block_size": 4}
+        parts["structure"] = Offering()
         sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.25, total_steps=12, **more)
+        assert storage == "masked" or set(sparsifier.arrangement.paths.values()) == {"scattered"}
         train(model, sparsifier, 10, shape=(8, 32))
         masks.append(sparsifier.masks)
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())

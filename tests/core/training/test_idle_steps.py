@@ -6,6 +6,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import dstbench
+from dstbench.api import StrategyError
+from dstbench.runner.trial.measures import check_budget
 from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
 
 
@@ -87,17 +89,33 @@ def test_gradients_that_someone_wrote_are_training():
         assert sparsifier.steps == count
 
 
-def test_a_network_that_died_goes_on_to_the_end_of_its_schedule():
-    """Its last bias still learns: such steps are training. What growth reads is zero, and decides no mask."""
+def dead(method):
+    """A network of which no unit is ever on again; its last bias still learns."""
     model = mlp()
     model[1] = model[3] = nn.ReLU()
-    sparsifier = dstbench.Sparsifier(model, sgd(model), METHODS["rigl"], 0.2, total_steps=20)
+    sparsifier = dstbench.Sparsifier(model, sgd(model), method, 0.2, total_steps=20)
     with torch.no_grad():
         for layer in (model[0], model[2]):
-            layer.bias.fill_(-1000.0)  # no unit is ever on again
+            layer.bias.fill_(-1000.0)
         model[4].weight.zero_()
         model[4].bias[0] = 1.0  # no batch is in balance
+    return model, sparsifier
+
+
+def test_a_network_that_died_goes_on_to_the_end_of_its_schedule():
+    """Its last bias still learns: such steps are training. What growth reads is zero, and decides no mask."""
+    model, sparsifier = dead(METHODS["rigl"])
     masks = {name: mask.clone() for name, mask in sparsifier.masks.items()}
     train(model, sparsifier, 20)
     assert (sparsifier.steps, sparsifier.updates) == (20, 0)
     assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+
+
+def test_a_network_that_died_above_its_density_is_no_result_and_is_told_why():
+    """Skipped steps took nothing with them here, and stopping earlier wouldn't help."""
+    model, sparsifier = dead(recipe("soft_memory", 4, grow="gradient", prune="mest"))
+    train(model, sparsifier, 20)
+    with pytest.raises(
+        StrategyError, match=r"184 weights are .* 20 of 20 steps, 147 were .*network has died$"
+    ):
+        check_budget(sparsifier)

@@ -27,7 +27,7 @@ def test_weights_at_an_update(method):
     place = sparsifier.masks["2"].nonzero()[:2].T
     with torch.no_grad():
         model[2].weight[*place] = torch.tensor([torch.nan, torch.inf])
-    with pytest.raises(NotFinite, match=r"^layer '2', step 3: 2 of 384 weights aren't finite: no topology"):
+    with pytest.raises(NotFinite, match=r"^layer '2', step 3: 2 of 384 weights aren't finite: nothing can"):
         sparsifier.step()
 
 
@@ -45,6 +45,16 @@ def test_gradients_of_inactive_weights_at_an_update(parts, said):
     with pytest.raises(NotFinite, match=rf"layer '2', step 3: {said}"):
         sparsifier.step()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("values", ["last", {"name": "swi", "grown": "last"}, "top-kast", "deep-r"], ids=str)
+def test_values_that_only_pass_on_what_weights_hold(values):
+    """A memory or a penalty of a weight that diverged: the training's end, not the values' defect."""
+    model, sparsifier = trained(recipe("constant", 3, values=values))
+    with torch.no_grad():
+        model[2].weight[*sparsifier.masks["2"].nonzero()[0]] = torch.nan
+    with pytest.raises(NotFinite, match=r"^layer '2', step 3: 1 of 384 weights aren't finite"):
+        sparsifier.step()
 
 
 def test_what_no_part_reads_stops_no_update():

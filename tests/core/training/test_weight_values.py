@@ -15,6 +15,7 @@ from dstbench.api import LayerView, StrategyError, ValuePolicy
 from dstbench.core.storage import fastest
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
+from fakes.executions import Offering
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,17 @@ class Half:
         return torch.full_like(layer.weight, 0.5)
 
 
-def made(values, optimizer=None, schedule="never", **options):
+def made(values, optimizer=None, schedule="never", structure="unstructured", **options):
     model = mlp()
     optimizer = sgd(model, momentum=0.0, weight_decay=0.0) if optimizer is None else optimizer(model)
     return model, dstbench.Sparsifier(
-        model, optimizer, recipe(schedule, 2), density=0.4, total_steps=20, values=values, **options
+        model,
+        optimizer,
+        recipe(schedule, 2, structure=structure),
+        density=0.4,
+        total_steps=20,
+        values=values,
+        **options,
     )
 
 
@@ -247,9 +254,11 @@ def test_condensed_trains_the_same(values, monkeypatch):
     monkeypatch.setattr(fastest, "speedup", lambda layer, call, execution, example: 3.0)
     models = []
     for storage in ("masked", "condensed"):
-        model, sparsifier = made(values, sgd, "constant", storage=storage, example_input=torch.zeros(8, 12))
-        if storage == "condensed" and not sparsifier.arrangement.paths:
-            pytest.skip("no execution is offered here")
+        model, sparsifier = made(
+            values, sgd, "constant", Offering(), storage=storage, example_input=torch.zeros(8, 12)
+        )
+        if storage == "condensed":
+            assert set(sparsifier.arrangement.paths.values()) == {"scattered"}
         train(model, sparsifier, 7)
         models.append((sparsifier, {n: sparsifier.weights.logical(n).clone() for n in sparsifier.layers}))
     (masked, one), (condensed, two) = models

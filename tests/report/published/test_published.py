@@ -77,7 +77,7 @@ def test_shipped_figures_are_in_range_and_said_once(name):
         assert 14 < (figure.perplexity or 20) < 150, figure
         assert figure.density or table.model == ("set-mlp",), figure
         assert not (figure.sd and figure.se), figure
-        assert (figure.infer_flops or 1) <= 1, figure
+        assert (figure.infer_flops or 1) <= 1 or "big" in figure.footnotes, figure
         if figure.density == 1:
             assert {figure.train_flops, figure.infer_flops, figure.hardware_flops} <= {1, None}
 

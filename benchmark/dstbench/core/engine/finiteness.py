@@ -21,7 +21,7 @@ def check_finite(views: Mapping[str, LayerView], step: int) -> None:
     """Raise NotFinite for the first layer whose weights, or signals that were asked for, aren't all finite."""
     for name, view in views.items():
         if odd := not_finite(view):
-            raise NotFinite(f"layer {name!r}, step {step}: {odd}: no topology can be decided by them")
+            raise NotFinite(f"layer {name!r}, step {step}: {odd}: nothing can be decided by them")
 
 
 def not_finite(view: LayerView) -> str:

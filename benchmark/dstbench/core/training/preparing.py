@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch.optim import Optimizer
 
 from dstbench.api import Recipe, Spec, ValuePolicy, Values
-from dstbench.core.training.method import Method
+from dstbench.core.training.method import Method, check_condensable, check_observable
 from dstbench.core.training.timetable import Timetable
 from dstbench.errors import BadInput
 
@@ -25,12 +25,28 @@ def valued(recipe: Recipe, values: Spec | Values | ValuePolicy | None) -> Recipe
 def prepared(method: Method, timetable: Timetable, optimizers: Sequence[Optimizer], storage: str) -> Method:
     """The method with its values told what steps the weights.
 
-    Raises BadInput where a superset of what is active trains, and that can't be: stored otherwise than masked, or
-    with a structure that removes positions for good; StrategyError where the values have no answer for an optimizer.
+    Raises BadInput as ``check_stored`` does, StrategyError where the values have no answer for an optimizer.
     """
     if method.dense:
         return method
-    if timetable.initial_backward is not None:
+    check_stored(method, timetable.initial_backward is not None, storage)
+    values = method.values
+    for kind in dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers):
+        values = values.for_optimizer(kind)
+    return replace(method, values=values)
+
+
+def check_stored(method: Method, superset: bool, storage: str) -> None:
+    """Refuse, by name, what can't train as it is to be stored. superset: whether more trains than is active.
+
+    Raises BadInput for condensed storage of a method whose masks wait for gradients, or whose every step needs dense
+    ones; for accumulators that look at layers which the storage replaces; and for a superset that is stored otherwise
+    than masked, or with a structure that removes positions for good.
+    """
+    if storage == "condensed":
+        check_condensable(method)
+    check_observable(method, storage)
+    if superset:
         if storage != "masked":
             raise BadInput(
                 f"storage: {storage!r} holds active weights alone, and {method.schedule!r} trains a superset of "
@@ -40,7 +56,3 @@ def prepared(method: Method, timetable: Timetable, optimizers: Sequence[Optimize
             raise BadInput(
                 f"structure: {method.support!r} removes positions for good, which {method.schedule!r} may be training"
             )
-    values = method.values
-    for kind in dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers):
-        values = values.for_optimizer(kind)
-    return replace(method, values=values)

@@ -26,13 +26,7 @@ from dstbench.core.training.evolution import Evolution
 from dstbench.core.training.hooks import StepHooks, check_unhooked
 from dstbench.core.training.joint import joined, optimizers_of, parameters_of, step_all
 from dstbench.core.training.masking import Masking
-from dstbench.core.training.method import (
-    as_recipe,
-    build_method,
-    check_condensable,
-    check_observable,
-    described,
-)
+from dstbench.core.training.method import as_recipe, build_method, described
 from dstbench.core.training.optimizers import trains
 from dstbench.core.training.preparing import prepared, valued
 from dstbench.core.training.presence import Presence
@@ -111,9 +105,6 @@ class Sparsifier(Readings):
             raise BadInput(f"on_update: expected a function of an UpdateReport, got {on_update!r}")
         given, recipe = recipe, valued(as_recipe(recipe, registry), values)
         self.method, self._named = build_method(recipe, registry), (recipe, registry)
-        if storage == "condensed" and not self.method.dense:
-            check_condensable(self.method)
-        check_observable(self.method, storage)
         self.target_density = 1.0 if self.method.dense else check_density(density)
         self.timetable = Timetable(self.method, self.target_density, total_steps, steps_per_epoch)
         self.seed, self.total_steps, self._name = seed, total_steps, described(given)

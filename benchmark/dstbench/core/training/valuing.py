@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import LayerView, StrategyError, ValuePolicy
+from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.update import Masks
 from dstbench.core.storage.stored import Weights
@@ -67,15 +68,15 @@ class WeightValues:
         role: str,
     ) -> Tensors:
         """What each layer's weights are told, checked, as the weights' own dtype. Raises StrategyError naming the
-        strategy, the layer and the defect."""
+        strategy, the layer and the defect, and NotFinite where the weights themselves aren't finite any more."""
         return {
-            name: _checked(self.policy, ask, view, generator(self._seed, name, step, role))
+            name: _checked(self.policy, ask, view, generator(self._seed, name, step, role), step)
             for name, view in views.items()
         }
 
 
 def _checked(
-    who: object, ask: Callable[[LayerView, Generator], Tensor], view: LayerView, rng: Generator
+    who: object, ask: Callable[[LayerView, Generator], Tensor], view: LayerView, rng: Generator, step: int
 ) -> Tensor:
     where, shape = f"{who!r}, layer {view.name!r}", tuple(view.weight.shape)
     with torch.no_grad():
@@ -87,6 +88,8 @@ def _checked(
         raise StrategyError(f"{where}: expected device {view.weight.device}, got {values.device}")
     values = values.to(view.weight.dtype)
     if not bool(values.isfinite().all()):
+        if step:  # before it, nothing could diverge
+            check_finite({view.name: view}, step)
         raise StrategyError(
             f"{where}: {int((~values.isfinite()).sum())} of {values.numel()} values aren't finite"
         )

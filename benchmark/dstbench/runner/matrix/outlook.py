@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dstbench.api import LayerInfo, Task
 
 FEW_UPDATES = 10
+_CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}  # of torch.optim
 _LOST = "the network can't be built for this data: "
 
 
@@ -45,6 +46,7 @@ class Outlook:
         self._said: dict[str, Mapping[str, Any]] = {}  # of a data set at its parameters
         self._fitting: set[str] = set()  # networks with what they start from
         self._bounds: dict[str, tuple[dict[str, int], dict[str, int]]] = {}  # least and most weights by layer
+        self._odds: dict[str, str | None] = {}  # of methods as they are stored: why they can't be
 
     def profile(self, trial: TrialSpec) -> Profile | None:
         """The trial's model at its data's declared shape; None where the data set declares none.
@@ -110,12 +112,33 @@ class Outlook:
             return profile.misfit or why_not(self._registry.build("model", trial.model))
         if profile.misfit or trial.recipe.dense:
             return profile.misfit
-        reason = self._out_of_bounds(trial, profile.layers, trial.density)
+        reason = self._at_odds(trial) or self._out_of_bounds(trial, profile.layers, trial.density)
         start = self._start(trial)
         if reason or start == trial.density:
             return reason
         reason = self._out_of_bounds(trial, profile.layers, start)
         return reason and f"the schedule {trial.components['schedule']['name']} starts higher: {reason}"
+
+    def _at_odds(self, trial: TrialSpec) -> str | None:
+        """Why a method's parts don't go together, or not with how its training stores or steps weights; None if they
+        do."""
+        from dstbench.api import StrategyError
+        from dstbench.core.training.method import build_method
+        from dstbench.core.training.preparing import check_stored
+
+        storage, optimizer = trial.training.storage, _CLASSES.get(trial.training.optimizer)
+        name = canonical([trial.components, storage, optimizer])
+        if name not in self._odds:
+            try:
+                method = build_method(trial.recipe, self._registry)
+                first = method.schedule(Clock(0, 1, 1), trial.density)
+                check_stored(method, first is not None and first.backward is not None, storage)
+                if optimizer:
+                    method.values.for_optimizer(optimizer)
+                self._odds[name] = None
+            except (BadInput, StrategyError) as error:
+                self._odds[name] = str(error)
+        return self._odds[name]
 
     def _start(self, trial: TrialSpec) -> float:
         """The density with which the schedule starts."""

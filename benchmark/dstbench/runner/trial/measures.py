@@ -94,13 +94,17 @@ def logical_model(running: RunningTrial) -> nn.Module:
 
 
 def check_budget(sparsifier: Sparsifier) -> None:
-    """Refuse a training that ended before its schedule did: its density isn't the one asked for."""
+    """Refuse a training whose schedule didn't come to its end: its density isn't the one asked for."""
     asked, held = round(sparsifier.target_density * sparsifier.size), sum(sparsifier.budget.values())
     if asked != held:
+        why = (
+            "skipped steps took the last update with them; let the schedule stop earlier"
+            if sparsifier.steps < sparsifier.total_steps
+            else "its last updates had gradients of zeros alone to decide by: the network has died"
+        )
         raise StrategyError(
             f"{sparsifier.method.schedule}: {held} weights are in the budget after {sparsifier.steps} of "
-            f"{sparsifier.total_steps} steps, {asked} were asked for: skipped steps took the last update "
-            "with them; let the schedule stop earlier"
+            f"{sparsifier.total_steps} steps, {asked} were asked for: {why}"
         )
 
 
