@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from dstbench.errors import BadInput
-from dstbench.hookspecs import KINDS
+from dstbench.hookspecs import KINDS, POLICIES
 from dstbench.registration.loader import BUILTIN, Component
 from dstbench.registration.parameters import INSIDE, VALUE_PIECES, Signature, bind
 from dstbench.registration.roles import ROLES
@@ -76,7 +76,21 @@ class Choice:
             "distribution": component.distribution,
             "distribution_version": component.distribution_version,
         }
-        return own | {piece: self.changes[piece].versions for piece in INSIDE if piece in self.normal}
+        inside = {piece: self.changes[piece].versions for piece in INSIDE if piece in self.normal}
+        read = self._accumulators()
+        return own | inside | ({"accumulators": read} if read else {})
+
+    def _accumulators(self) -> dict[str, Any]:
+        """Versions of the accumulators that a policy reads, by the name that it reads them by; those at version 1
+        are left out, as they were when the first records were made."""
+        if self.component.kind not in POLICIES:
+            return {}
+        read = {
+            name: self._resolve("accumulator", spec).versions
+            for name, spec in self.make().accumulators.items()
+            if isinstance(spec, str | Mapping)
+        }
+        return {name: versions for name, versions in sorted(read.items()) if versions["version"] != "1"}
 
     def _named(self, name: str) -> str:
         """A name of the component, of a family with the variant."""

@@ -157,3 +157,25 @@ def test_processes_are_part_of_a_trial_where_they_change_it():
     )
     assert len({alone[1], key(processes=2), key(processes=4), key(processes=2, sync_batch_norm=True)}) == 4
     assert key(processes=2, sync_batch_norm=False) == key(processes=2)
+
+
+@pytest.mark.parametrize(("version", "same"), [("1", True), ("2", False)])
+def test_another_version_of_an_accumulator_is_another_trial(version, same):
+    """Version 1 adds nothing to a key, so that records from before keep theirs; nor does one that nobody reads."""
+
+    def choose(kind, spec):
+        choice = registry().choose(kind, spec)
+        return replace(choice, component=replace(choice.component, version=version), _resolve=choose)
+
+    def key(prune, choose):
+        components = {"prune": prune}
+        return trial_key(replace(trial, recipe=replace(trial.recipe, **components)), choose)
+
+    def only_accumulators(kind, spec):
+        choice = choose(kind, spec)
+        return choice if kind == "accumulator" else replace(registry().choose(kind, spec), _resolve=choose)
+
+    [alone, *_] = PINNED
+    trial = TrialSpec.from_json(record(*alone)["trial"])
+    assert (key("wanda", only_accumulators) == key("wanda", registry().choose)) is same
+    assert key("magnitude", only_accumulators) == key("magnitude", registry().choose)

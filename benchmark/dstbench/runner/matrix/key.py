@@ -39,6 +39,8 @@ def digest(content: Mapping[str, Any]) -> str:
 def _identity(versions: Mapping[str, Any]) -> dict[str, Any]:
     """Without the distribution's version: a release that changes no component keeps every key."""
     kept: dict[str, Any] = {"name": versions["name"], "version": versions["version"]}
+    if read := versions.get("accumulators"):
+        kept["accumulators"] = {name: _identity(one) for name, one in read.items()}
     return kept | {piece: _identity(versions[piece]) for piece in INSIDE if piece in versions}
 
 
