@@ -10,7 +10,7 @@ import ctypes
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, cast
 
@@ -25,9 +25,10 @@ from dstbench.accel.kernels.stock import workspace
 from dstbench.api import Execution, LayerCall, StrategyError
 from dstbench.core.storage.condensed_layer import scatter
 
-__all__ = ["RaggedExecution", "offered", "ragged_executions"]
+__all__ = ["RaggedExecution", "RaggedLayer", "chunk_width", "offered", "ragged_executions"]
 
 _VECTOR = 16  # floats in the widest vector
+_SIZES = 64  # of inputs that an execution remembers
 _RUN = 32  # floats that a kernel likes to meet in one run; longer ones leave less of a chunk in the nearest caches
 
 
@@ -64,6 +65,9 @@ class RaggedExecution:
     call: LayerCall
     groups: Groups
     block_size: int
+    _layers: dict[tuple[int, int], RaggedLayer] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def pack(self, values: Tensor) -> Tensor:
         """The stored values as they are: the kernels read them in the order of storage."""
@@ -107,22 +111,41 @@ class RaggedExecution:
 
     def problem(self, x: Tensor) -> _Problem:
         """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width]."""
+        out, inputs, dimensions = *self.call.info.shape[:2], len(self.call.stride)
+        space = _both(x.shape[2:] if dimensions else (), 1)
+        layer = self.layer(*space)
+        outer = layer.out_height, layer.out_width
+        shape = (len(x), out, *outer[2 - dimensions :]) if dimensions else (*x.shape[:-1], out)
+        images = x.numel() // (inputs * prod(space))
+        return _Problem(layer, images, chunk_width(images, prod(outer)), shape)
+
+    def layer(self, height: int = 1, width: int = 1) -> RaggedLayer:
+        """The layer for inputs of this size; tokens have none. It is made once: a kernel has left no Python behind
+        in the caches, so that making it takes as long as many a product.
+        """
+        known = self._layers.get((height, width))
+        if known is None:
+            if len(self._layers) >= _SIZES:
+                self._layers.clear()
+            known = self._layers[height, width] = self._made([height, width])
+        return known
+
+    def _made(self, space: Sequence[int]) -> RaggedLayer:
         call, groups = self.call, self.groups
         out, inputs, *kernel = call.info.shape
-        dimensions = len(call.stride)
         taps, stride = _both(kernel, 1), _both(call.stride, 1)
         padding, dilation = _both(call.padding, 0), _both(call.dilation, 1)
-        space = _both(x.shape[2:] if dimensions else (), 1)
         outer = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(space, padding, dilation, taps, stride, strict=True)
         ]
-        shape = (len(x), out, *outer[2 - dimensions :]) if dimensions else (*x.shape[:-1], out)
-        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
         numbers = [inputs, *space, out, *outer, *taps, *stride, *padding, *dilation]
-        layer = _Layer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
-        images = x.numel() // (inputs * prod(space))
-        return _Problem(layer, images, _width(images, prod(outer)), shape)
+        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
+        return RaggedLayer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without pointers: of a copy these are others."""
+        return {**self.__dict__, "_layers": {}}
 
 
 def _both(sizes: Sequence[int], default: int) -> list[int]:
@@ -138,7 +161,7 @@ _NUMBERS = (
 )
 
 
-class _Layer(ctypes.Structure):
+class RaggedLayer(ctypes.Structure):
     """``Layer`` of ragged.cpp."""
 
     _fields_ = (
@@ -149,13 +172,13 @@ class _Layer(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Problem:
-    layer: _Layer
+    layer: RaggedLayer
     images: int
     width: int  # images of a chunk
     shape: tuple[int, ...]  # of the output
 
 
-def _width(images: int, pixels: int) -> int:
+def chunk_width(images: int, pixels: int) -> int:
     """How many images stand side by side: one where its pixels make good runs, else whole vectors of images."""
     if pixels >= _RUN and pixels / (-(-pixels // _VECTOR) * _VECTOR) > 0.8:
         return 1
