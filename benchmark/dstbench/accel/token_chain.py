@@ -120,7 +120,8 @@ class Chain(nn.Module):
             operations[index].other = other.data_ptr()
         tokens, last = x.numel() // x.shape[-1], operations[len(operations) - 1].outputs
         out = workspace.empty((*x.shape[:-1], last), x.dtype)
-        arguments = x.data_ptr(), tokens, chunk_width(tokens, 1), out.data_ptr(), torch.get_num_threads()
+        threads = torch.get_num_threads()
+        arguments = x.data_ptr(), tokens, chunk_width(tokens, 1, threads), out.data_ptr(), threads
         _kernel()(operations, len(operations), *arguments)
         return out
 

@@ -51,41 +51,44 @@ static void forward_planes(const Layer &l, const Plan &plan, const float *planes
 template <class Step>
 static void input_group(float *dx, const int64_t *offset, const float *w, int64_t block, const float *const *dy,
                         int64_t count, int64_t points, const Step &step) {
-    for (int64_t p = 0; p < points; p += wide * lanes) {
-        const bool whole = points - p > (wide - 1) * lanes;
-        for (int64_t k = 0; k < count;) {
-            const int64_t size = next(count - k);
-            sized(size, [&](auto known) {
-                const auto run = whole ? input_tile<known, wide> : input_tile<known, 1>;
-                run(dx + p, offset + k, w + k * block, block, dy, p);
-            });
-            k += size;
-            step(k);
-        }
+    for (int64_t p = 0; p < points;) {
+        broadly((points - p + lanes - 1) / lanes, [&](auto vectors, auto most) {
+            for (int64_t k = 0; k < count;) {
+                const int64_t size = next(count - k, most);
+                sized<most>(size, [&](auto known) {
+                    input_tile<known, vectors>(dx + p, offset + k, w + k * block, block, dy, p);
+                });
+                k += size;
+                step(k);
+            }
+            p += vectors * lanes;
+        });
     }
 }
 
 template <class Step>
 static void weight_group(const Layer &l, const float *x, const int64_t *offset, const float *const *dy,
-                         int64_t count, int64_t points, float *dw, Buffer &buffer, const Step &step) {
+                         int64_t count, int64_t points, float *dw, bool fresh, Buffer &buffer,
+                         const Step &step) {
     if (l.block == 1) {
-        for (int64_t k = 0; k < count; k++) dw[k] += dot(x + offset[k], dy[0], points);
+        for (int64_t k = 0; k < count; k++) dw[k] = (fresh ? 0 : dw[k]) + dot(x + offset[k], dy[0], points);
         return;
     }
     const int64_t stride = l.padded_block();
     float *turned = reserve(buffer, points * stride);
     transpose(turned, stride, [=](int64_t b) { return dy[b]; }, stride, points);
-    for (int64_t r = 0; r < stride; r += wide * lanes) {
-        const bool whole = stride - r > (wide - 1) * lanes;
-        for (int64_t k = 0; k < count;) {
-            const int64_t size = next(count - k);
-            sized(size, [&](auto known) {
-                const auto run = whole ? weight_tile<known, wide> : weight_tile<known, 1>;
-                run(x, offset + k, turned + r, stride, points, dw + k * stride + r);
-            });
-            k += size;
-            step(k);
-        }
+    for (int64_t r = 0; r < stride;) {
+        broadly((stride - r) / lanes, [&](auto vectors, auto most) {
+            for (int64_t k = 0; k < count;) {
+                const int64_t size = next(count - k, most);
+                sized<most>(size, [&](auto known) {
+                    weight_tile<known, vectors>(x, offset + k, turned + r, stride, points, dw + k * stride + r, fresh);
+                });
+                k += size;
+                step(k);
+            }
+            r += vectors * lanes;
+        });
     }
 }
 
@@ -214,7 +217,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
         const int me = omp_get_thread_num();
         if (dw) input.clear(l, width);
         float *mine = dw && stride == l.block && !me ? dw : reserve(weights, l.entries() * stride);
-        if (dw) std::memset(mine, 0, l.entries() * stride * sizeof(float));
+        bool fresh = true;  // nothing is in it yet
         partial[me] = mine;
         float *shifted = reserve(shift, l.out);
         std::memset(shifted, 0, l.out * sizeof(float));
@@ -244,8 +247,9 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
                                 [&](int64_t k) { way.go(2 * start + k, all); });
                 if (dw)
                     weight_group(l, planes, offset.data() + start, rows.data(), count, c.points, mine + start * stride,
-                                 turned, [&](int64_t k) { way.go(2 * start + count + k, all); });
+                                 fresh, turned, [&](int64_t k) { way.go(2 * start + count + k, all); });
             }
+            fresh = false;
             way.go(1, 1);
             if (!dx) continue;
             if (!l.plain()) {
@@ -259,6 +263,7 @@ extern "C" void backward(const Layer *layer, const float *x, const float *dy, in
             if (width > 1) way = {into, dx + c.first * l.image(), l.image(), width, c.count};
         }
         way.go(1, 1);
+        if (dw && fresh) std::memset(mine, 0, l.entries() * stride * sizeof(float));
 #pragma omp barrier
         if (dw && (threads > 1 || partial[0] != dw)) sum_up(partial, stride, l.entries(), l.block, dw);
         if (db) sum_up(shifts, l.out, 1, l.out, db);
