@@ -4,12 +4,16 @@ Layers forward and backward, and a training step of vgg-d, beside cuDNN or cuBLA
 Everything runs as a CUDA graph, in one process, interleaved, in an order that rotates each round; figures are
 medians. A layer's output and gradients are first compared with those of the masked dense layer. Sparse layers are
 fed in each memory format: what turning activations round costs is in the figure, for the output and its gradient too.
+
+``--device cpu`` tries all of that without a GPU, in Triton's interpreter (``TRITON_INTERPRET=1``) and with
+``--shrink``: the comparisons are the same, the times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -55,17 +59,24 @@ CASES = [
     *(Case("conv3x3", density, columns) for columns in ("channel", "entry") for density in (0.1, 0.05)),
     Case("conv3x3", 0.1, "channel", block_size=16, dtype=torch.float32),
 ]
-LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
-    "linear": (lambda: nn.Linear(4096, 4096), (8192, 4096)),
-    "conv3x3": (lambda: nn.Conv2d(512, 512, 3, padding=1), (256, 512, 16, 16)),
+LAYERS: dict[str, Callable[[int], tuple[Layer, tuple[int, ...]]]] = {  # shrunk so many times: layer, input
+    "linear": lambda by: (nn.Linear(4096 // by, 4096 // by), (8192 // by, 4096 // by)),
+    "conv3x3": lambda by: (nn.Conv2d(512 // by, 512 // by, 3, padding=1), (256 // by, 512 // by, 16, 16)),
 }
+MOST_SHRUNK = 64
 
 
 def parts(options: argparse.Namespace) -> list[Part]:
-    """Every layer, forward and with backward, and a training step. Raises BadInput without a CUDA device."""
-    if not torch.cuda.is_available():
+    """Every layer, forward and with backward, and a training step. Raises BadInput where kernels can't run."""
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("gpu: expected a CUDA device, found none: this benchmark times Triton kernels on one")
-    device = torch.device("cuda")
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise BadInput(
+            "gpu: --device cpu runs in Triton's interpreter: expected TRITON_INTERPRET=1 to be set"
+        )
+    if not 1 <= options.shrink <= MOST_SHRUNK:
+        raise BadInput(f"gpu: --shrink: expected 1 to {MOST_SHRUNK}, got {options.shrink}")
     layers = [
         Part(
             f"{case.name}, density {case.density:g}, {case.columns}, {PASSES[training]}",
@@ -74,7 +85,8 @@ def parts(options: argparse.Namespace) -> list[Part]:
         for case in CASES
         for training in (False, True)
     ]
-    return [*layers, Part("vgg-d, training step", partial(_exact, _step_rows, options, device), "steps")]
+    step = Part(f"{options.model}, training step", partial(_exact, _step_rows, options, device), "steps")
+    return [*layers, step]
 
 
 def _exact(rows: Callable[..., list[dict[str, Any]]], *arguments: Any) -> list[dict[str, Any]]:
@@ -98,7 +110,8 @@ def _layer_rows(
 ) -> list[dict[str, Any]]:
     """One row for each memory format of the sparse layer's input, each with the path that is fastest in it."""
     torch.manual_seed(0)
-    layer, size = LAYERS[case.name][0]().to(device, case.dtype), LAYERS[case.name][1]
+    layer, size = LAYERS[case.name](options.shrink)
+    layer = layer.to(device, case.dtype)
     spatial = isinstance(layer, _ConvNd)
     info = LayerInfo(case.name, tuple(layer.weight.shape), "conv" if spatial else "linear")
     mask = draw_mask(info.shape, case, device)
@@ -118,11 +131,11 @@ def _layer_rows(
             dense = copy.deepcopy(layer)
             if memory_format == "channels_last":
                 dense = dense.to(memory_format=torch.channels_last)
-            steps["dense", memory_format] = _graph(_pass(dense, *turned, training))
+            steps["dense", memory_format] = _graph(_pass(dense, *turned, training), device)
         for execution in sparse:
             fast = CondensedLayer(copy.deepcopy(layer), call, execution)
             _compare(fast, layer, mask, *turned)
-            steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training))
+            steps[execution.path, memory_format] = _graph(_pass(fast, *turned, training), device)
     ms, peak = median_ms(list(steps.values()), options, device, case.dtype)
     works = [_work(layer, x, gradient, active, training) for active in (mask.numel(), int(mask.sum()))]
     return [
@@ -191,7 +204,8 @@ def _compare(fast: CondensedLayer, layer: Layer, mask: Tensor, x: Tensor, gradie
     for mine, exact in pairs:
         assert mine is not None
         assert exact is not None
-        error = float((mine.float() - exact.float()).norm() / exact.float().norm())
+        mine, exact = mine.detach().float(), exact.detach().float()
+        error = float((mine - exact).norm() / exact.norm())
         assert error < _TOLERANCE[x.dtype], f"{fast.execution.path}: relative error {error:.1e}"
 
 
@@ -208,8 +222,10 @@ def _pass(module: nn.Module, x: Tensor, gradient: Tensor, training: bool) -> Ste
     return run
 
 
-def _graph(step: Step) -> Step:
-    """A step as a CUDA graph, after warming up: by then kernels are tuned and tables made."""
+def _graph(step: Step, device: torch.device) -> Step:
+    """A step as a CUDA graph, after warming up: by then kernels are tuned and tables made. The step on a CPU."""
+    if device.type == "cpu":
+        return step
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -224,24 +240,28 @@ def _graph(step: Step) -> Step:
 
 
 def _step_rows(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    """A training step of vgg-d, CIFAR, batch 128, uniform 10 %, B = 64, under bfloat16 autocast."""
+    """A training step on images of CIFAR's size, batch 128, uniform 10 %, B = 64, under bfloat16 autocast."""
     torch.manual_seed(0)
-    size = (3, 32, 32)
-    model: nn.Module = registry().build("model", "vgg-d")(num_classes=10, input_shape=size).to(device)
-    images, labels = torch.randn(128, *size, device=device), torch.randint(0, 10, (128,), device=device)
+    side = max(8, 32 // options.shrink)
+    size = (3, side, side)
+    build, batch = registry().build("model", options.model), 128 // options.shrink
+    model: nn.Module = build(num_classes=10, input_shape=size).to(device)
+    images, labels = torch.randn(batch, *size, device=device), torch.randint(0, 10, (batch,), device=device)
     steps: dict[tuple[str, str], Step] = {}
     for name in ("contiguous", "channels_last"):
         form = torch.channels_last if name == "channels_last" else torch.contiguous_format
         x = images.contiguous(memory_format=form)
         dense = copy.deepcopy(model).to(memory_format=form)
-        steps["dense", name] = _graph(_training_step(dense, x, labels))
+        steps["dense", name] = _graph(_training_step(dense, x, labels), device)
         fast = copy.deepcopy(dense)
-        steps[_condense(fast, x), name] = _graph(_training_step(fast, x, labels))
+        steps[_condense(fast, x, min(5, options.rounds)), name] = _graph(
+            _training_step(fast, x, labels), device
+        )
     ms, peak = median_ms(list(steps.values()), options, device, torch.bfloat16)
     flops = 6 * len(images) * cost(model, None, size).inference_flops
     return [
         {
-            "model": "vgg-d",
+            "model": options.model,
             **row,
             "dense_share": peak.share(flops, row["dense_ms"]),
             "peak_gflops": peak.flops / 1e9,
@@ -250,13 +270,13 @@ def _step_rows(options: argparse.Namespace, device: torch.device) -> list[dict[s
     ]
 
 
-def _condense(model: nn.Module, images: Tensor) -> str:
+def _condense(model: nn.Module, images: Tensor, rounds: int) -> str:
     """Put the fastest path in the place of every convolution but the first, and say how many run on which."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     inputs = _inputs(model, images, layers)
     ran: Counter[str] = Counter()
     for name, layer in list(layers.items())[1:]:
-        fastest = _fastest(name, layer, inputs[name].to(torch.bfloat16))
+        fastest = _fastest(name, layer, inputs[name].to(torch.bfloat16), rounds)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, fastest)
         ran[fastest.execution.path if isinstance(fastest, CondensedLayer) else "masked-dense"] += 1
@@ -270,14 +290,14 @@ def _inputs(model: nn.Module, images: Tensor, layers: Mapping[str, nn.Module]) -
         layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
         for name, layer in layers.items()
     ]
-    with torch.no_grad(), _autocast():
+    with torch.no_grad(), _autocast(images.device):
         model(images)
     for hook in hooks:
         hook.remove()
     return inputs
 
 
-def _fastest(name: str, layer: nn.Conv2d, x: Tensor) -> nn.Module:
+def _fastest(name: str, layer: nn.Conv2d, x: Tensor, rounds: int) -> nn.Module:
     """The layer, masked to 10 %, or the execution that takes its place: by their graphs' times in bfloat16."""
     info = LayerInfo(name, tuple(layer.weight.shape), "conv")
     call = layer_call(layer, info, device=x.device, dtype=x.dtype, training=True)
@@ -289,14 +309,17 @@ def _fastest(name: str, layer: nn.Conv2d, x: Tensor) -> nn.Module:
     sparse = triton_executions(call, mask, 64, "channel")
     candidates = [layer, *(CondensedLayer(copy.deepcopy(layer), call, execution) for execution in sparse)]
     steps = [
-        _graph(_pass(copy.deepcopy(module).to(x.dtype), x, gradient, training=True)) for module in candidates
+        _graph(_pass(copy.deepcopy(module).to(x.dtype), x, gradient, training=True), x.device)
+        for module in candidates
     ]
-    times = [statistics.median(seconds) for seconds in time_interleaved(steps, 5, 1)]
+    times = [statistics.median(seconds) for seconds in time_interleaved(steps, rounds, 1)]
     return candidates[times.index(min(times))]
 
 
-def _autocast() -> torch.autocast:
-    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # a graph can't hold autocast's cache
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(
+        device.type, torch.bfloat16, cache_enabled=False
+    )  # a graph can't hold autocast's cache
 
 
 def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
@@ -304,9 +327,7 @@ def _training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Step:
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(
-            "cuda", torch.bfloat16, cache_enabled=False
-        ):  # a graph can't hold autocast's cache
+        with _autocast(images.device):
             loss = nn.functional.cross_entropy(model(images), labels)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -324,4 +345,9 @@ GPU = Subject(
     rounds=20,
     warmup=3,
     quick={"rounds": 5, "warmup": 1},
+    options={
+        "--device": {"choices": ["cuda", "cpu"], "default": "cuda"},
+        "--shrink": {"type": int, "default": 1, "help": "divide widths, batches and images by this"},
+        "--model": {"default": "vgg-d", "help": "of the training step"},
+    },
 )  # fmt: skip
