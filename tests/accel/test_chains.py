@@ -179,7 +179,7 @@ def all_faster(monkeypatch):
     monkeypatch.setattr(
         fastest, "speedup", lambda layer, call, execution, x: 1 + ("compiled" in execution.path)
     )
-    monkeypatch.setattr(fastest, "network_seconds", lambda networks, _: range(len(networks), 0, -1))
+    monkeypatch.setattr(fastest, "network_speedups", lambda networks, _: range(1, len(networks) + 1))
 
 
 def masks_of(model):
@@ -247,7 +247,7 @@ def test_transformers_run_in_chains(name, all_faster):
 
 def test_a_network_whose_layers_gain_less_than_they_cost_stays_dense(monkeypatch, all_faster):
     model, x = Read(), torch.randn(5, 16)
-    monkeypatch.setattr(fastest, "network_seconds", lambda networks, _: range(len(networks)))
+    monkeypatch.setattr(fastest, "network_speedups", lambda networks, _: [1.0] + [1.04] * (len(networks) - 1))
     fast = accelerate(model, masks_of(model), STRUCTURE, x)
     assert fast.execution_path == "masked-dense"
     assert not any(isinstance(module, Packed) for module in fast.modules())

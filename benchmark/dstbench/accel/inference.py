@@ -25,6 +25,7 @@ from dstbench.core.storage.fastest import (
     GAIN,
     GAIN_IN_CHAINS,
     MASKED_DENSE,
+    NETWORK_GAIN,
     Choice,
     Measurements,
     choose,
@@ -193,8 +194,9 @@ def _fastest(ways: Sequence[tuple[nn.Module, str]], example_input: Inputs) -> tu
     """What is fastest as a whole: layers that gain may lose more by what they do to the others."""
     if len(ways) == 1:
         return ways[0]
-    seconds = fastest.network_seconds([network for network, _ in ways], example_input)
-    return ways[min(range(len(ways)), key=lambda index: seconds[index])]
+    speedups = fastest.network_speedups([network for network, _ in ways], example_input)
+    best = max(range(len(ways)), key=lambda index: speedups[index])
+    return ways[best] if speedups[best] >= NETWORK_GAIN else ways[0]
 
 
 def _is_image(tensor: Tensor) -> bool:

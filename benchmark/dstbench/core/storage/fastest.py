@@ -24,7 +24,9 @@ GAIN = 1.1
 """An execution must be this much faster than masked dense: less is within the noise of a measurement."""
 GAIN_IN_CHAINS = 0.7
 """What may pay where layers run together: none of them then reads and writes for itself."""
-_ROUNDS, _WARMUP = 5, 2
+NETWORK_GAIN = 1.05
+"""A network must be this much faster than masked dense, as a whole."""
+_ROUNDS, _NETWORK_ROUNDS, _WARMUP = 5, 9, 2
 _AUTOCAST = (torch.bfloat16, torch.float16)
 
 Measurements = dict[tuple[Any, ...], float]
@@ -101,8 +103,10 @@ def speedup(
     return statistics.median(d / m for m, d in zip(mine, other, strict=True))
 
 
-def network_seconds(networks: Sequence[nn.Module], example_input: Inputs) -> list[float]:
-    """Of networks in eval mode, what inference of such a batch takes, each the median over interleaved rounds."""
+def network_speedups(networks: Sequence[nn.Module], example_input: Inputs) -> list[float]:
+    """How much faster than the first each network, in eval mode, infers such a batch: medians over interleaved
+    rounds.
+    """
     args, kwargs = arguments(example_input)
 
     def passes(network: nn.Module) -> Call:
@@ -113,7 +117,8 @@ def network_seconds(networks: Sequence[nn.Module], example_input: Inputs) -> lis
         return run
 
     calls = [passes(network) for network in networks]
-    return [statistics.median(seconds) for seconds in time_interleaved(calls, _ROUNDS, _WARMUP)]
+    first, *others = time_interleaved(calls, _NETWORK_ROUNDS, _WARMUP)
+    return [1.0, *(statistics.median(f / o for f, o in zip(first, other, strict=True)) for other in others)]
 
 
 def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
