@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from dstbench.accel.inference import Packed
+from dstbench.accel.packed import Packed
 from dstbench.api import Execution, LayerCall, LayerInfo, LayerView
 from dstbench.bench.machine_peak import Work, compared, median_ms
 from dstbench.bench.subject import FORMATS, Part, Subject, repeated

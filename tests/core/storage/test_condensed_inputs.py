@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from dstbench.accel.inference import Packed
 from dstbench.accel.kernels.compiled.csr import csr_executions
 from dstbench.accel.kernels.row_groups import row_group_executions
+from dstbench.accel.packed import Packed
 from dstbench.api import StrategyError
 from dstbench.core.storage.condensed_layer import CondensedLayer, gather
 from fakes.compiled import called

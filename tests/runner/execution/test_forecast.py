@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from dstbench.runner.execution.paces import Machine, pace_of
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.outlook import Outlook
 from dstbench.runner.matrix.plan import plan
-from dstbench.runner.trial.pace import Pace
+from dstbench.runner.trial.pace import Pace, Spent, is_crowded
 from dstbench.runner.trial.provenance import processor
 
 MATRIX = {
@@ -117,7 +118,12 @@ def test_a_pace_is_measured_in_another_process_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(paces, "_together", None)  # not a second time
     assert pace_of(trial, (1, 8, 8), 10, machine) == pace
     [file] = tmp_path.glob("pace/*.json")
-    for damaged in ("{", json.dumps({"step": 1.0}), "[]", json.dumps(dict.fromkeys(vars(pace), "x"))):
+    for damaged in (
+        "{",
+        json.dumps({"step": 1.0}),
+        "[]",
+        json.dumps(dict.fromkeys(json.loads(file.read_text()), "x")),
+    ):
         file.write_text(damaged)
         with pytest.raises(TypeError, match="not callable"):
             pace_of(trial, (1, 8, 8), 10, machine)
@@ -130,3 +136,23 @@ def test_a_network_that_crashes_or_hangs_has_no_pace(tmp_path, monkeypatch):
     monkeypatch.setattr(paces, "_PATIENCE", 0.0)
     assert pace_of(trial, (1, 8, 8), 10, Machine(1, "cpu")) is None
     assert not list(tmp_path.glob("pace/*"))
+
+
+def test_threads_that_others_keep_waiting_are_told_from_those_that_a_small_network_has_no_use_for():
+    """As measured with two threads of two processors: beside others 6.2 s for the 0.16 s of one thread."""
+    one = Spent(wall=0.16, processors=0.16)
+    assert is_crowded(Spent(wall=6.2, processors=5.9), one, threads=2)
+    assert not is_crowded(Spent(wall=6.2, processors=12.4), one, threads=2)  # they had all there is
+    assert not is_crowded(Spent(wall=0.3, processors=0.2), one, threads=2)  # no worse than starting them
+
+
+def test_a_disturbed_pace_is_said_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSTBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(paces, "_together", lambda *_: [PACE, replace(PACE, step=0.3, busy=True)])
+    trials = planned()
+    pace = pace_of(trials[0].trial, (1, 8, 8), 10, Machine(2, "cpu"), alone=True)
+    assert (pace.busy, pace.step) == (True, pytest.approx(0.2))
+    assert not list(tmp_path.glob("pace/*"))
+    said = ahead(trials, tmp_path, pace=pace, timed=trials)
+    assert said.wall is not None
+    assert ["the machine is busy" in note for note in said.notes] == [True]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import getitem
 from typing import Any
 
@@ -80,6 +80,19 @@ class _Tracer(torch.fx.Tracer):
         if getattr(self.scope.module_type, "__name__", "") == "ConvMlp":  # timm's VGG pools a small input
             return False
         return super().to_bool(obj)
+
+
+class _Inside(_Tracer):
+    """Doesn't stop at attention, but at modules of some kinds."""
+
+    def __init__(self, leaves: Sequence[type[nn.Module]]) -> None:
+        super().__init__()
+        self.leaves = tuple(leaves)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if is_attention(m):
+            return False
+        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Seen(torch.fx.Proxy):
@@ -181,6 +194,17 @@ def trace(model: nn.Module, example: Inputs | None = None) -> torch.fx.Graph:
     try:
         given, rest = _bound(alike, example)
         return _OnExample(given).trace(alike, rest)
+    except Exception as error:
+        raise Untraceable(_reason(error)) from error
+
+
+def trace_general(model: nn.Module, leaves: Sequence[type[nn.Module]] = ()) -> torch.fx.Graph:
+    """The graph that inputs of every shape take, in the mode that the model is in; attention is traced, too.
+
+    leaves: kinds of modules that are nodes, whatever they are made of. Raises Untraceable with the reason.
+    """
+    try:
+        return _Inside(leaves).trace(_alike(model))
     except Exception as error:
         raise Untraceable(_reason(error)) from error
 

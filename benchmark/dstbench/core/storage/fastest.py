@@ -20,10 +20,13 @@ from dstbench.core.storage.condensed_layer import CondensedLayer
 from dstbench.core.storage.timing import Call, time_interleaved
 
 MASKED_DENSE = "masked-dense"
-_GAIN = (
-    1.1  # an execution must be this much faster than masked dense: less is within the noise of a measurement
-)
-_ROUNDS, _WARMUP = 5, 2
+GAIN = 1.1
+"""An execution must be this much faster than masked dense: less is within the noise of a measurement."""
+GAIN_IN_CHAINS = 0.7
+"""What may pay where layers run together: none of them then reads and writes for itself."""
+NETWORK_GAIN = 1.05
+"""A network must be this much faster than masked dense, as a whole."""
+_ROUNDS, _NETWORK_ROUNDS, _WARMUP = 5, 9, 2
 _AUTOCAST = (torch.bfloat16, torch.float16)
 
 Measurements = dict[tuple[Any, ...], float]
@@ -38,6 +41,7 @@ class Choice:
     path: str
     speedup: float = 1.0
     execution: Execution | None = None  # None: masked dense
+    call: LayerCall | None = None  # what it computes
 
 
 def choose(
@@ -46,19 +50,21 @@ def choose(
     executions: Sequence[Execution],
     example: Tensor,
     measured: Measurements | None = None,
+    gain: float = GAIN,
 ) -> Choice:
     """Time the executions against the layer itself on an input like ``example``; the fastest, if worth it.
 
-    measured: what is known already; what is timed is added to it.
+    gain: how much faster it is to be at least. measured: what is known already; what is timed is added to it.
     """
     measured = {} if measured is None else measured
-    best = Choice(MASKED_DENSE)
+    best, fastest = Choice(MASKED_DENSE), 0.0
     for execution in executions:
         key = _key(call, execution, example)
         if key not in measured:
             measured[key] = speedup(layer, call, execution, example)
-        if measured[key] >= _GAIN and measured[key] > best.speedup:
-            best = Choice(execution.path, measured[key], execution)
+        if measured[key] >= gain and measured[key] > fastest:
+            fastest = measured[key]
+            best = Choice(execution.path, fastest, execution, call)
     return best
 
 
@@ -95,6 +101,24 @@ def speedup(
         [layer_pass(fast, call, example), layer_pass(dense, call, example)], rounds, _WARMUP
     )
     return statistics.median(d / m for m, d in zip(mine, other, strict=True))
+
+
+def network_speedups(networks: Sequence[nn.Module], example_input: Inputs) -> list[float]:
+    """How much faster than the first each network, in eval mode, infers such a batch: medians over interleaved
+    rounds.
+    """
+    args, kwargs = arguments(example_input)
+
+    def passes(network: nn.Module) -> Call:
+        @torch.inference_mode()
+        def run() -> object:
+            return network(*args, **kwargs)
+
+        return run
+
+    calls = [passes(network) for network in networks]
+    first, *others = time_interleaved(calls, _NETWORK_ROUNDS, _WARMUP)
+    return [1.0, *(statistics.median(f / o for f, o in zip(first, other, strict=True)) for other in others)]
 
 
 def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:

@@ -140,7 +140,7 @@ class _Looks:
         return START + TIMING_START + 2 * pace.start + calls
 
     def notes(self) -> tuple[str, ...]:
-        """Which networks a mixed precision makes slower."""
+        """Of which networks the pace isn't known, or disturbed, and which a mixed precision makes slower."""
         said = {}
         for (name, alone), pace in self._paces.items():
             training, model = self._examples[name].training, self._examples[name].model["name"]
@@ -152,6 +152,11 @@ class _Looks:
                 )
             elif pace is None and not (alone and self._paces.get((name, False))):
                 said[name] = f"the pace of {model} isn't known: a few steps of it failed or took a minute"
+            elif pace is not None and pace.busy:
+                said[name] = (
+                    f"the machine is busy: several threads of {model} were in each other's way beside what else runs "
+                    "here, so its time is that of one thread; ask again when nothing else runs"
+                )
             elif pace is not None and pace.float32 is not None and pace.step > _SLOWER * pace.float32:
                 said[name] = (
                     f"{training.mixed_precision} is slower than float32 here, for it is emulated: a step of {model} "

@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,6 +66,7 @@ def pace_of(
     """The pace of a trial beside as many others as run at a time, or ``alone`` with all threads; None: not known.
 
     Measured in processes of their own, which may crash or hang as they like: the caller never touches a GPU.
+    What was disturbed by others (``busy``) isn't kept.
     """
     from dstbench.runner.trial.pace import Pace
 
@@ -75,11 +76,20 @@ def pace_of(
     known = _kept(place)
     if known is None:
         measured = _together((trial, tuple(shape), classes, machine.device, threads), copies)
-        known = {f.name: _mean([getattr(pace, f.name) for pace in measured]) for f in fields(Pace)}
+        known = {name: _mean([getattr(pace, name) for pace in measured]) for name in _seconds()}
         if not measured:
             return None
+        if any(pace.busy for pace in measured):
+            return Pace(**known, busy=True)
         cached.keep(place, known)
     return Pace(**known)
+
+
+def _seconds() -> list[str]:
+    """The fields of a pace that are kept."""
+    from dstbench.runner.trial.pace import Pace
+
+    return [f.name for f in fields(Pace) if f.name != "busy"]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -130,13 +140,11 @@ def _place(kind: Sequence[Any]) -> Path | None:
 
 
 def _kept(place: Path | None) -> Mapping[str, Any] | None:
-    from dstbench.runner.trial.pace import Pace
-
     try:
         if place is None or time.time() - place.stat().st_mtime > _DAY:
             return None
         known: Mapping[str, Any] = cached.recall(place)
-        good = known.keys() == asdict(Pace(0, 0, 0)).keys()
+        good = known.keys() == set(_seconds())
         return known if good and all(v is None or isinstance(v, float) for v in known.values()) else None
     except (OSError, AttributeError):
         return None

@@ -21,6 +21,8 @@ from dstbench.runner.trial.optimization import build_optimizer, memory_format
 _FEW = 8  # entries that are tried first: a step of a full batch can take minutes
 _SLOW = 1.0  # seconds: a full batch that would take longer is reckoned from the few
 _BUDGET = 0.4  # seconds of steps, if one step isn't longer
+_SLOWED = 3.0  # times that several threads may take what one takes: starting them costs something
+_USED = 0.9  # of the processors' time that threads have which nobody else keeps waiting
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,26 @@ class Pace:
     step: float  # one training step of a whole batch
     image: float  # evaluating one entry of a batch
     float32: float | None = None  # that step without mixed precision; None: there is none
+    busy: bool = (
+        False  # whether something else kept threads waiting for one another, so that this is one's pace
+    )
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a call took."""
+
+    wall: float  # seconds
+    processors: float  # seconds, of all threads
+
+
+def is_crowded(many: Spent, one: Spent, threads: int) -> bool:
+    """Whether so many threads were much slower than one because something else was running.
+
+    At each barrier all wait for the one that has lost its processor, and OpenMP's spin meanwhile: a step can take
+    hundreds of times as long. Threads that are slow for a network that is too small for them have processors, though.
+    """
+    return many.wall > _SLOWED * one.wall and many.processors < _USED * threads * many.wall
 
 
 def measure_pace(
@@ -53,7 +75,8 @@ def measure_pace(
     if trial.training.mixed_precision == "no":
         return pace
     plain = replace(trial, training=trial.training.model_copy(update={"mixed_precision": "no"}))
-    return replace(pace, float32=_measured(plain, shape, classes, where, registry).step)
+    other = _measured(plain, shape, classes, where, registry)
+    return replace(pace, float32=other.step, busy=pace.busy or other.busy)
 
 
 def _measured(
@@ -67,10 +90,15 @@ def _measured(
     # a short training, but with updates as the whole one has them
     optimizer = blueprint.sparsifier(model, build_optimizer(model, training), 10_000, inputs)
     started = time.perf_counter() - start
-    step, tried = _per_batch(
-        lambda inputs, targets: training_call(
+
+    def training_step(inputs: Tensor, targets: Tensor) -> Callable[[], object]:
+        return training_call(
             model, optimizer, inputs, targets, training.mixed_precision, loss_of=blueprint.task.loss
-        ),
+        )
+
+    busy = device.type == "cpu" and _leave_crowd(training_step(inputs, targets))
+    step, tried = _per_batch(
+        training_step,
         (inputs, targets),
         lambda: _batch(blueprint, training.batch_size, shape, classes, device),
         training.batch_size,
@@ -82,7 +110,27 @@ def _measured(
         with autocast(device, training.mixed_precision):
             return model(tried)
 
-    return Pace(started, step, _timed(evaluate) / len(tried))
+    return Pace(started, step, _timed(evaluate) / len(tried), busy=busy)
+
+
+def _leave_crowd(call: Callable[[], object]) -> bool:
+    """Go on with one thread where several are in each other's way because of somebody else's; whether they are."""
+    if (threads := torch.get_num_threads()) == 1:
+        return False
+    many = _spent(call)
+    torch.set_num_threads(1)
+    if is_crowded(many, _spent(call), threads):
+        return True
+    torch.set_num_threads(threads)
+    return False
+
+
+def _spent(call: Callable[[], object]) -> Spent:
+    """On a call, after one that doesn't count."""
+    call()
+    wall, processors = time.perf_counter(), time.process_time()
+    call()
+    return Spent(time.perf_counter() - wall, time.process_time() - processors)
 
 
 def _per_batch(

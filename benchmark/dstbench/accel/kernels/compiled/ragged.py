@@ -10,7 +10,7 @@ import ctypes
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, cast
 
@@ -25,10 +25,12 @@ from dstbench.accel.kernels.stock import workspace
 from dstbench.api import Execution, LayerCall, StrategyError
 from dstbench.core.storage.condensed_layer import scatter
 
-__all__ = ["RaggedExecution", "offered", "ragged_executions"]
+__all__ = ["RaggedExecution", "RaggedLayer", "chunk_width", "offered", "ragged_executions"]
 
 _VECTOR = 16  # floats in the widest vector
+_SHAPES = 64  # of inputs that an execution remembers
 _RUN = 32  # floats that a kernel likes to meet in one run; longer ones leave less of a chunk in the nearest caches
+_RUN_BACK = 64  # of a backward pass, which reads and writes all of a weight's gradient for each chunk
 
 
 def ragged_executions(
@@ -64,6 +66,9 @@ class RaggedExecution:
     call: LayerCall
     groups: Groups
     block_size: int
+    _problems: dict[tuple[tuple[int, ...], int], _Problem] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def pack(self, values: Tensor) -> Tensor:
         """The stored values as they are: the kernels read them in the order of storage."""
@@ -74,20 +79,27 @@ class RaggedExecution:
 
         A model that was cast since is computed densely, with a warning: the kernels know float32 alone.
         """
+        inputs, dimensions = self.call.info.shape[1], len(self.call.stride)
+        if _readable(x) and _readable(packed) and (bias is None or _readable(bias)):
+            channel = 1 if dimensions else x.dim() - 1
+            fits = (not dimensions or x.dim() == dimensions + 2) and x.shape[channel] == inputs
+            if fits and packed.numel() == self.positions.numel():
+                out: Tensor = _Product.apply(x, packed, bias, self)
+                return out
+        return self._otherwise(x, packed, bias)
+
+    def _otherwise(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """What can't be computed as it is."""
         if x.device.type == "cpu" and x.dtype == packed.dtype != torch.float32:
             return self._dense(x, packed, bias)
         for name, tensor in (("input", x), ("weight", packed), ("bias", bias)):
             if tensor is not None and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
                 raise self._wrong(f"a float32 {name} on the CPU", f"{tensor.dtype} on {tensor.device}")
-        inputs, dimensions = self.call.info.shape[1], len(self.call.stride)
-        channel = 1 if dimensions else x.dim() - 1
-        if (dimensions and x.dim() != dimensions + 2) or x.shape[channel] != inputs:
-            shape = ["batch", inputs, *["*"] * dimensions] if dimensions else ["...", inputs]
-            raise self._wrong(f"an input [{', '.join(map(str, shape))}]", f"{list(x.shape)}")
         if packed.numel() != self.positions.numel():
             raise self._wrong(f"{self.positions.numel()} weights", f"{packed.numel()}")
-        out: Tensor = _Product.apply(x, packed, bias, self)
-        return out
+        inputs, dimensions = self.call.info.shape[1], len(self.call.stride)
+        shape = ["batch", inputs, *["*"] * dimensions] if dimensions else ["...", inputs]
+        raise self._wrong(f"an input [{', '.join(map(str, shape))}]", f"{list(x.shape)}")
 
     def _dense(self, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         name, call = self.call.info.name, self.call
@@ -106,23 +118,46 @@ class RaggedExecution:
         return StrategyError(f"layer {self.call.info.name!r}: expected {expected}, got {got}")
 
     def problem(self, x: Tensor) -> _Problem:
-        """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width]."""
+        """The layer for inputs like x: [..., in], [batch, in, width] or [batch, in, height, width].
+
+        It is kept: a kernel leaves no Python behind in the caches, so that making it anew takes as long as many a
+        product.
+        """
+        key = x.shape, torch.get_num_threads()
+        known = self._problems.get(key)
+        if known is None:
+            if len(self._problems) >= _SHAPES:
+                self._problems.clear()
+            known = self._problems[key] = self._made(*key)
+        return known
+
+    def _made(self, shape: tuple[int, ...], threads: int) -> _Problem:
+        out, inputs, dimensions = *self.call.info.shape[:2], len(self.call.stride)
+        space = _both(shape[2:] if dimensions else (), 1)
+        layer = self.layer(space)
+        outer = layer.out_height, layer.out_width
+        images = prod(shape) // (inputs * prod(space))
+        width, back = (chunk_width(images, prod(outer), threads, run) for run in (_RUN, _RUN_BACK))
+        made = (shape[0], out, *outer[2 - dimensions :]) if dimensions else (*shape[:-1], out)
+        return _Problem(layer, ctypes.addressof(layer), images, width, back, threads, made)
+
+    def layer(self, space: Sequence[int] = (1, 1)) -> RaggedLayer:
+        """What kernels are told of the layer, for inputs of this height and width."""
         call, groups = self.call, self.groups
         out, inputs, *kernel = call.info.shape
-        dimensions = len(call.stride)
         taps, stride = _both(kernel, 1), _both(call.stride, 1)
         padding, dilation = _both(call.padding, 0), _both(call.dilation, 1)
-        space = _both(x.shape[2:] if dimensions else (), 1)
         outer = [
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(space, padding, dilation, taps, stride, strict=True)
         ]
-        shape = (len(x), out, *outer[2 - dimensions :]) if dimensions else (*x.shape[:-1], out)
-        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
         numbers = [inputs, *space, out, *outer, *taps, *stride, *padding, *dilation]
-        layer = _Layer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
-        images = x.numel() // (inputs * prod(space))
-        return _Problem(layer, images, _width(images, prod(outer)), shape)
+        pointers = map(Tensor.data_ptr, (groups.ptr, groups.perm, groups.cols))
+        return RaggedLayer(*numbers, len(groups.ptr) - 1, self.block_size, *pointers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without pointers: of a copy these are others."""
+        return {**self.__dict__, "_problems": {}}
 
 
 def _both(sizes: Sequence[int], default: int) -> list[int]:
@@ -138,7 +173,7 @@ _NUMBERS = (
 )
 
 
-class _Layer(ctypes.Structure):
+class RaggedLayer(ctypes.Structure):
     """``Layer`` of ragged.cpp."""
 
     _fields_ = (
@@ -149,19 +184,26 @@ class _Layer(ctypes.Structure):
 
 @dataclass(frozen=True)
 class _Problem:
-    layer: _Layer
+    layer: RaggedLayer
+    address: int  # the layer's
     images: int
     width: int  # images of a chunk
+    width_back: int  # of a backward pass
+    threads: int
     shape: tuple[int, ...]  # of the output
 
 
-def _width(images: int, pixels: int) -> int:
+def chunk_width(images: int, pixels: int, threads: int, run: int = _RUN) -> int:
     """How many images stand side by side: one where its pixels make good runs, else whole vectors of images."""
     if pixels >= _RUN and pixels / (-(-pixels // _VECTOR) * _VECTOR) > 0.8:
         return 1
-    share = -(-images // torch.get_num_threads())  # what every thread gets, if that fills its vectors
-    wanted = min(share, -(-_RUN // pixels))
+    share = -(-images // threads)  # what every thread gets, if that fills its vectors
+    wanted = min(share, -(-run // pixels))
     return max(1, -(-wanted // _VECTOR)) * _VECTOR
+
+
+def _readable(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.float32 and tensor.is_cpu
 
 
 class _Product(torch.autograd.Function):
@@ -169,44 +211,49 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, execution: RaggedExecution
     ) -> Tensor:
-        x, values = x.contiguous(), values.contiguous()
+        x, values, shift = x.contiguous(), values.contiguous(), None if bias is None else bias.contiguous()
         ctx.save_for_backward(x, values)
-        ctx.execution = execution
-        problem = execution.problem(x)
-        out = workspace.empty(problem.shape, x.dtype)
-        _call("forward", problem, (x,), (values, bias, out))
+        ctx.linear, ctx.problem = not execution.call.stride, (problem := execution.problem(x))
+        out = workspace.empty(problem.shape, torch.float32)
+        _forward()(
+            problem.address, x.data_ptr(), problem.images, problem.width,
+            values.data_ptr(), None if shift is None else shift.data_ptr(), out.data_ptr(), problem.threads,
+        )  # fmt: skip
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, values = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        dx, dw = (
-            workspace.empty(tuple(tensor.shape), tensor.dtype) if wanted else None
-            for tensor, wanted in zip((x, values), ctx.needs_input_grad, strict=False)
-        )
-        db, linear = None, not ctx.execution.call.stride
-        if ctx.needs_input_grad[2]:  # of linear layers while their gradient is at hand
-            features = [d for d in range(gradient.dim()) if d != 1]
-            db = gradient.new_empty(gradient.shape[-1]) if linear else gradient.sum(features)
-        after = (values, dx, dw, db if linear else None)
-        if any(tensor is not None for tensor in after[1:]):
-            _call("backward", ctx.execution.problem(x), (x, gradient), after)
+        wanted, problem, gradient = ctx.needs_input_grad, ctx.problem, gradient.contiguous()
+        dx = workspace.empty(x.shape, torch.float32) if wanted[0] else None
+        dw = workspace.empty(values.shape, torch.float32) if wanted[1] else None
+        db = None
+        if wanted[2] and ctx.linear:  # of linear layers while their gradient is at hand
+            db = gradient.new_empty(gradient.shape[-1])
+        if dx is not None or dw is not None or db is not None:
+            _backward()(
+                problem.address, x.data_ptr(), gradient.data_ptr(), problem.images, problem.width_back,
+                values.data_ptr(), *(None if made is None else made.data_ptr() for made in (dx, dw, db)),
+                problem.threads,
+            )  # fmt: skip
+        if wanted[2] and not ctx.linear:
+            db = gradient.sum([d for d in range(gradient.dim()) if d != 1])
         return dx, dw, db, None
 
 
-def _call(name: str, problem: _Problem, before: tuple[Tensor, ...], after: tuple[Tensor | None, ...]) -> None:
-    """Call a kernel, its tensors in the order of its arguments: float32, contiguous, or None."""
-    first = [tensor.data_ptr() for tensor in before]
-    last = [None if tensor is None else tensor.data_ptr() for tensor in after]
-    kernel = _kernel(name, len(first), len(last))
-    kernel(ctypes.byref(problem.layer), *first, problem.images, problem.width, *last, torch.get_num_threads())
+@functools.cache
+def _forward() -> Callable[..., None]:
+    return _kernel("forward", 1, 3)
 
 
 @functools.cache
+def _backward() -> Callable[..., None]:
+    return _kernel("backward", 2, 4)
+
+
 def _kernel(name: str, before: int, after: int) -> Callable[..., None]:
-    """A kernel of ragged.cpp that takes so many tensors before its sizes, and behind them."""
+    """A kernel of ragged.cpp that takes so many tensors before its sizes, and behind them: float32, contiguous."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernel = getattr(load("ragged"), name)
     kernel.restype = None

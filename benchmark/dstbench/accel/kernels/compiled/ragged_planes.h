@@ -71,7 +71,9 @@ static const float *pad(const float *from, int64_t rows, int64_t points, int64_t
 struct Way {
     const float *from = nullptr;
     float *to = nullptr;
-    int64_t features = 0, width = 0, count = 0, done = 0;
+    int64_t features = 0, width = 0, count = 0;
+    const float *added = nullptr;  // to the tensor, laid out as it is, or null
+    int64_t done = 0;
 
     int64_t across() const { return (features + lanes - 1) / lanes; }
     int64_t squares() const { return across() * ((count + lanes - 1) / lanes); }
@@ -93,14 +95,18 @@ struct Way {
     void move(int64_t image, int64_t feature) const {
         const float *at = from + feature * width + image;
         float *into = to + image * features + feature;
+        const float *more = added ? added + image * features + feature : nullptr;
         const auto high = std::min<int64_t>(lanes, count - image), across = std::min<int64_t>(lanes, features - feature);
         if (high < lanes || across < lanes) {
             for (int64_t i = 0; i < high; i++)
-                for (int64_t j = 0; j < across; j++) into[i * features + j] = at[j * width + i];
+                for (int64_t j = 0; j < across; j++)
+                    into[i * features + j] = at[j * width + i] + (more ? more[i * features + j] : 0);
             return;
         }
         Vector tile[lanes];
         turn([=](int j) { return at + j * width; }, tile);
+        if (more)
+            UNROLL for (int j = 0; j < lanes; j++) tile[j] += vector(more + j * features);
         UNROLL for (int j = 0; j < lanes; j++) vector(into + j * features) = tile[j];
     }
 };
