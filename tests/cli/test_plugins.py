@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dstbench.cli import catalogue
 from dstbench.cli.plugins import datasets, describe, models, plugins_app
 from dstbench.cli.scaffold import scaffold
 from dstbench.errors import BadInput
@@ -267,11 +268,19 @@ def test_flops_by_another_convention():
     assert "532,810" in run("models", "lenet300-100", "--convention", "rigl")
 
 
+def test_models_as_a_table(monkeypatch):
+    """Without their sizes: test_models counts them."""
+    sizes = {"parameters": 1, "maskable": 1, "macs": 1, "input_shape": [1, 28, 28], "num_classes": 10}
+    monkeypatch.setattr(catalogue, "model_row", lambda installed, name, *how: {**sizes, "name": name})
+    listing = run("models")
+    assert all(name in listing for name in registry()["model"])
+    assert "and timm:NAME: " in listing
+
+
 def test_one_model_with_other_classes_and_input():
     arguments = ["models", "lenet300-100", "--num-classes", "7", "--input-shape", "1,8,8", "--json"]
     [row] = json.loads(run(*arguments))
     assert row["maskable"] == 64 * 300 + 300 * 100 + 100 * 7
-    assert "timm:NAME" in run("models")
     assert "expected channels,height,width" in refused("models", "small_cnn", "--input-shape", "8,8")
     assert "unknown model 'small_cn'" in refused("models", "small_cn")
 

@@ -47,6 +47,12 @@ def tables(request, tmp_path, make, put):
     return leaderboards(load_results(put(tmp_path / "results", records)))
 
 
+def test_a_heading_shortens_a_name_of_thousands_of_characters(tables):
+    text = "\n".join(printed(render_text({"accuracy": tables["accuracy"].assign(model="m" * 5000)}), 200))
+    assert f"{79 * 'm'}… on " in text
+    assert 80 * "m" not in text
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_and_digits_are_whole_at_every_width(tables, width):
     lines = printed(render_text(tables, None), width)

@@ -15,7 +15,7 @@ SETTINGS = [
     "schedule.delta_t=4",
     "controls=static",
     "training.epochs=2",
-    "measure.rounds=1",
+    "measure.throughput=false",
 ]
 
 

@@ -34,7 +34,7 @@ class Trainer:
         if recipe:
             spec = {"name": recipe, "delta_t": delta_t}
             self.sparsifier = Sparsifier(
-                self.model, self.optimizer, spec, options.density, total_steps=10**6, seed=0
+                self.model, self.optimizer, spec, options.density, total_steps=10**5, seed=0
             )
 
     def backward(self) -> None:

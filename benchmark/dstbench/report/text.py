@@ -28,6 +28,7 @@ from dstbench.report.values import (
     kind_of,
     plus_minus,
     ranking_of_row,
+    shortened,
     show,
 )
 from dstbench.results.measure_table import Kind
@@ -55,6 +56,7 @@ TERMINAL = tuple(  # with what each is titled, and when it goes where room is sh
 )
 NOTHING = Beside()
 _QUOTED = re.compile('[",\r\n]')
+NAME = 80  # characters of a name in headings
 LONGEST = 1000  # rows of a Markdown table: longer ones are shown nowhere
 
 
@@ -225,7 +227,7 @@ def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     for row in blocks:
         change = Column("difference", "", "", "points", interval=True).text(row)
         change += " points" if (metric := ranking_of_row(row)) is TOP1 else f" of {metric.title}"
-        place = f"all {counted(row['of'], 'method')} of {row['model']} on {row['dataset']}"
+        place = f"all {counted(row['of'], 'method')} of {_place(row['model'], row['dataset'])}"
         place = (
             f"all {counted(row['of'], 'block')}"
             if row["model"] is None
@@ -276,13 +278,18 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     ranking = rankings_of(rows)[0]
     table = Sheet(
         (*_fields(sections, ranking), *_TUNED[:tuned]), tuple(filter(None, sections)),
-        title=f"{model} on {dataset}", lead="#",
+        title=_place(model, dataset), lead="#",
     )  # fmt: skip
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
     notes = [Text.assemble((f"{row['method']}  ", "yellow"), _why(row)) for row in troubled[:limit]]
     notes += [Text(f"… and {count} more {part}", style="dim") for part, count in left_out.items() if count]
     return Group(table, "", *notes)
+
+
+def _place(model: str | None, dataset: str | None) -> str:
+    """A model and a data set in a heading, which a record may call anything."""
+    return f"{shortened(str(model), NAME)} on {shortened(str(dataset), NAME)}"
 
 
 _STYLES = {"controls": "cyan", "methods": "", "published figures": "magenta"}  # in the order of a table

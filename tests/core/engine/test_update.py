@@ -1,19 +1,16 @@
-"""The pure engine: initial masks and topology updates, by hand and against what reference code got wrong."""
+"""Topology updates by the pure engine, by hand and against what reference code got wrong."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
-from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, StrategyError, Target
+from dstbench.api import Infeasible, InPlace, Policy, Random, Signal, Target
 from dstbench.core.engine.books import Books, Goal
 from dstbench.core.engine.structures import Unstructured, as_structure
-from dstbench.core.engine.update import initial_masks, score_layer, update_masks
-from dstbench.core.network.layers import maskable_layers
 from dstbench_plugins.grow.gradient import Gradient
 from dstbench_plugins.grow.momentum import Momentum
 from dstbench_plugins.init.erk import ERK
-from dstbench_plugins.init.uniform import Uniform
 from dstbench_plugins.prune.magnitude import Magnitude
 from dstbench_plugins.prune.mest import Mest
 from dstbench_plugins.prune.set import WithinSign
@@ -21,43 +18,8 @@ from dstbench_plugins.share.momentum import MeanMomentum
 from dstbench_plugins.share.rank import Global
 from dstbench_plugins.share.survivors import Survivors
 from dstbench_plugins.structure.channel import Channel
-from fakes.engine import bits, draw, mlp, view
-
-MAGNITUDE, GRADIENT = Policy(Magnitude()), Policy(Gradient())
-
-
-def update(layers, keep, final, prune=MAGNITUDE, grow=GRADIENT, structure=None, step=1):
-    """One update in place; ``keep`` and ``final``: weights of each layer, in order."""
-    views = {layer.name: layer for layer in layers}
-    structures = dict.fromkeys(views, as_structure(structure or Unstructured()))
-    goal = Goal(
-        sum(keep), sum(final), dict(zip(views, keep, strict=True)), dict(zip(views, final, strict=True))
-    )
-    return update_masks(views, structures, prune, grow, goal, draw(step=step))
-
-
-def one(weight, mask, keep, final, prune=MAGNITUDE, grow=GRADIENT, step=1, **signals):
-    """The mask of a single layer after one update."""
-    masks, _ = update([view(weight, mask, **signals)], [keep], [final], prune, grow, step=step)
-    return masks["layer"]
-
-
-# Two layers by hand
-
-A = view(
-    torch.tensor([[4.0, -1, 0, 0], [-3, 2, 0, 0]]),
-    bits("1100", "1100"),
-    name="a",
-    grad=torch.tensor([[0.0, 9, 1, -8], [0, 0, 7, 0]]),
-    momentum=torch.tensor([[1.0, 1, 5, 0], [1, 1, 0, 6]]),
-)
-B = view(
-    torch.tensor([[0.0, 0.5], [0.1, 0], [-0.3, 0]]),
-    bits("01", "10", "10"),
-    name="b",
-    grad=torch.tensor([[2.0, 0], [0, -3], [0, 1]]),
-    momentum=torch.tensor([[4.0, 3], [3, 0], [3, 2]]),
-)
+from fakes.engine import bits, view
+from fakes.updates import A, B, one, update
 
 
 def test_rigl_by_hand():
@@ -269,179 +231,6 @@ def test_growth_by_gradient_is_by_its_size_not_its_sign():
     assert torch.equal(
         one(torch.ones(1, 4), bits("1000"), 1, 2, grad=torch.tensor([[0.0, 1, 2, -3]])), bits("1001")
     )
-
-
-# Initial masks
-
-
-def start(init, n, structure=None, seed=0, sizes=(12, 24, 16, 4)):
-    layers = maskable_layers(mlp(sizes=sizes))
-    return initial_masks(
-        layers, dict.fromkeys(layers, as_structure(structure or Unstructured())), init, n, seed
-    )
-
-
-@pytest.mark.parametrize("n", [3, 4, 70, 371, 735, 736])
-def test_initial_masks_hold_exactly_n(n):
-    for init in (
-        Policy(Random(), ERK()),
-        Policy(Random(), Uniform()),
-        Policy(Magnitude(), Global()),
-        Policy(),
-    ):
-        masks, budget = start(init, n)
-        assert sum(int(mask.sum()) for mask in masks.values()) == n == sum(budget.values())
-        assert all(int(masks[name].sum()) == budget[name] >= 1 for name in masks)
-
-
-@pytest.mark.parametrize("n", [2, 737])
-def test_initial_masks_that_can_not_be_say_the_figures(n):
-    with pytest.raises(Infeasible, match=rf"\b{n}\b.*\b3\b.*\b736\b"):
-        start(Policy(Random(), ERK()), n)
-
-
-def test_initial_magnitude_takes_the_largest_weights():
-    masks, _ = start(Policy(Magnitude(), Global()), 100)
-    layers = maskable_layers(mlp())
-    values = torch.cat([layer.weight.detach().abs().flatten() for layer in layers.values()])
-    cut = values.sort(descending=True).values[99]
-    assert all(torch.equal(masks[name], layer.weight.abs() >= cut) for name, layer in layers.items())
-
-
-def test_initial_masks_depend_on_seed_and_layer_only():
-    first, _ = start(Policy(Random(), Uniform()), 200, sizes=(16, 16, 16, 16))
-    torch.rand(7)
-    again, _ = start(Policy(Random(), Uniform()), 200, sizes=(16, 16, 16, 16))
-    other, _ = start(Policy(Random(), Uniform()), 200, sizes=(16, 16, 16, 16), seed=1)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not any(torch.equal(first[name], other[name]) for name in first)
-    assert not torch.equal(first["0"], first["2"])
-
-
-def test_an_init_may_forbid_positions():
-    @dataclass(frozen=True)
-    class UpperHalf:
-        def __call__(self, layer, rng):
-            scores = torch.rand(layer.shape, generator=rng)
-            scores[layer.shape[0] // 2 :] = -torch.inf
-            return scores
-
-    masks, _ = start(Policy(UpperHalf(), Uniform()), 360)
-    assert all(not mask[len(mask) // 2 :].any() for mask in masks.values())
-    with pytest.raises(Infeasible, match=r"\b369\b.*\b368\b"):
-        start(Policy(UpperHalf(), Uniform()), 369)
-
-
-# A strategy that breaks its contract is named, with the layer
-
-
-@dataclass(frozen=True)
-class Broken:
-    how: str
-
-    def __call__(self, layer, rng):
-        scores = layer.weight.abs()
-        if self.how == "NaN":
-            scores[0, 0] = torch.nan
-        return {
-            "NaN": scores,
-            "shape": scores.flatten(),
-            "dtype": layer.mask,
-            "device": scores.to("meta"),
-            "tensor": scores.tolist(),
-        }[self.how]
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("NaN", r"1 of 8 scores are NaN"),
-        ("shape", r"expected shape \(2, 4\), got \(8,\)"),
-        ("dtype", r"expected a floating dtype, got torch.bool"),
-        ("device", r"expected device cpu, got meta"),
-        ("tensor", r"a score must be a tensor, got list"),
-    ],
-)
-def test_a_broken_score_is_named(how, message):
-    with pytest.raises(StrategyError, match=rf"Broken\(how='{how}'\), layer 'a': {message}"):
-        score_layer(Broken(how), A, torch.Generator())
-    with pytest.raises(StrategyError, match=message):
-        update([A, B], [2, 2], [4, 3], prune=Policy(Broken(how)))
-    with pytest.raises(StrategyError, match=message):
-        update([A, B], [2, 2], [4, 3], grow=Policy(Broken(how)))
-
-
-@dataclass(frozen=True)
-class BadShare:
-    answer: object
-
-    def __call__(self, layers, candidates, n):
-        return self.answer
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ({"a": 1.0}, r"\['a', 'b'\].*\['a'\]"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0}, r"\['a', 'b', 'c'\]"),
-        ([1.0, 1.0], r"list"),
-        ({"a": 1.0, "b": -1.0}, r"'b'.*-1"),
-        ({"a": 1.0, "b": float("nan")}, r"'b'.*nan"),
-        ({"a": 1.0, "b": float("inf")}, r"'b'.*inf"),
-        ({"a": 1.0, "b": None}, r"'b'.*None"),
-        ({"a": 1.0, "b": "much"}, r"'b'.*much"),
-    ],
-)
-def test_a_broken_share_is_named(answer, message):
-    policy = Policy(Magnitude(), BadShare(answer))
-    with pytest.raises(StrategyError, match=message) as error:
-        update([A, B], [2, 2], [4, 3], prune=policy)
-    assert "BadShare" in str(error.value)
-    with pytest.raises(StrategyError, match="BadShare"):
-        update([A, B], [2, 2], [4, 3], grow=policy)
-
-
-@dataclass(frozen=True)
-class BadStructure:
-    """Unstructured, but for its ``fill``."""
-
-    returned: str
-    retiles = False
-
-    def unit(self, layer):
-        return 1
-
-    def capacity(self, layer):
-        return layer.numel
-
-    def shrink(self, layer, scores, n):
-        return Unstructured().shrink(layer, scores, n)
-
-    def fill(self, layer, scores, n):
-        mask = Unstructured().fill(layer, scores, n)
-        return {
-            "dtype": mask.float(),
-            "shape": mask.flatten(),
-            "empty": torch.zeros_like(mask),
-            "off": torch.ones_like(mask),
-        }[self.returned]
-
-    def is_legal(self, layer, mask):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [
-        ("dtype", r"expected bool \(2, 4\), got torch.float32"),
-        ("shape", r"expected bool \(2, 4\), got torch.bool \(8,\)"),
-        ("empty", "no weight is active"),
-        ("off", r"8 weights are active where 4 were asked for.*unit of 1"),
-    ],
-)
-def test_a_broken_structure_is_named(returned, message):
-    with pytest.raises(StrategyError, match=rf"BadStructure\(returned='{returned}'\), layer 'a': {message}"):
-        update([A, B], [2, 2], [4, 3], structure=BadStructure(returned))
 
 
 # Purity, devices, other structures

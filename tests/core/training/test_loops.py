@@ -1,50 +1,11 @@
-"""Everyone's loop: accumulation, loss scaling, clipping, closures, Accelerate, compiled models, averages."""
-
-import copy
+"""Everyone's loop: accumulation, loss scaling, clipping, closures; and when it needs the dense gradient."""
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-import dstbench
 from fakes.engine import assert_masked, batches, conv_net, mlp, recipe, sgd, train
-
-RIGL = recipe("constant", 2, grow="gradient")
-
-
-def sparsify(model, optimizer=None, density=0.2, total_steps=24, **options):
-    options.setdefault("recipe", RIGL)
-    optimizer = sgd(model) if optimizer is None else optimizer
-    return dstbench.Sparsifier(model, optimizer, density=density, total_steps=total_steps, **options)
-
-
-def loss_of(model, batch):
-    images, labels = batch
-    return nn.functional.cross_entropy(model(images), labels)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """Twelve plain steps of RigL with set_to_none gradients."""
-    model = mlp()
-    sparsifier = sparsify(model)
-    train(model, sparsifier, 12)
-    assert len(sparsifier.history) == 6
-    return model, sparsifier
-
-
-def assert_equal_to(reference, model, sparsifier):
-    assert sparsifier.steps == reference[1].steps
-    assert sparsifier.history == reference[1].history
-    assert all(torch.equal(mask, reference[1].masks[name]) for name, mask in sparsifier.masks.items())
-    assert same(model, reference[0])
+from fakes.loops import accumulate, assert_equal_to, loss_of, same, sparsify
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])
@@ -109,15 +70,6 @@ def test_lbfgs_calls_its_closure_many_times():
 
 
 # Accumulation
-
-
-def accumulate(model, sparsifier, optimizer, steps, parts):
-    for count, batch in enumerate(batches(steps * parts)):
-        (loss_of(model, batch) / parts).backward()
-        if (count + 1) % parts == 0:
-            sparsifier.step()
-            optimizer.zero_grad()
-            assert_masked(sparsifier)
 
 
 def test_accumulated_steps_count_once_and_growth_reads_their_sum():
@@ -302,130 +254,6 @@ def test_gradients_masked_for_a_step_that_never_came_are_masked_anew():
     assert all(
         not layer.weight.grad[~sparsifier.masks[name]].any() for name, layer in sparsifier.layers.items()
     )
-
-
-# Accelerate
-
-
-@pytest.fixture
-def fresh_accelerate():
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before prepare", "after prepare"])
-def test_accelerates_optimizer_wrapper(reference, fresh_accelerate, before):
-    """sparsimony refuses AcceleratedOptimizer."""
-    accelerator = Accelerator(cpu=True)
-    model = mlp()
-    optimizer = sgd(model)
-    sparsifier = sparsify(model, optimizer) if before else None
-    model, optimizer = accelerator.prepare(model, optimizer)
-    sparsifier = sparsifier or sparsify(model, optimizer)
-    for batch in batches(12):
-        optimizer.zero_grad()
-        accelerator.backward(loss_of(model, batch))
-        optimizer.step() if before else sparsifier.step()
-        assert_masked(sparsifier)
-    assert_equal_to(reference, model, sparsifier)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before prepare", "after prepare"])
-def test_accelerates_accumulation_counts_applied_steps(fresh_accelerate, before):
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
-    model, plain = mlp(), mlp()
-    optimizer = sgd(model)
-    sparsifier = sparsify(model, optimizer) if before else None
-    model, optimizer = accelerator.prepare(model, optimizer)
-    sparsifier = sparsifier or sparsify(model, optimizer)
-    for batch in batches(12):
-        with accelerator.accumulate(model):
-            accelerator.backward(loss_of(model, batch))
-            optimizer.step() if before else sparsifier.step()
-            optimizer.zero_grad()
-    other = sparsify(plain)
-    accumulate(plain, other, other.optimizer, steps=4, parts=3)
-    assert sparsifier.steps == 4
-    assert [report.step for report in sparsifier.history] == [2, 4]
-    assert_equal_to((plain, other), model, sparsifier)
-
-
-def test_accelerates_checkpoint_hook(fresh_accelerate, tmp_path):
-    """A Sparsifier is what ``register_for_checkpointing`` takes."""
-    accelerator = Accelerator(cpu=True)
-    model = mlp()
-    model, optimizer = accelerator.prepare(model, sgd(model))
-    sparsifier = sparsify(model, optimizer)
-    accelerator.register_for_checkpointing(sparsifier)
-    train(model, sparsifier, 5)
-    accelerator.save_state(str(tmp_path / "state"))
-    saved = {name: mask.clone() for name, mask in sparsifier.masks.items()}
-    train(model, sparsifier, 12, skip=5)
-    accelerator.load_state(str(tmp_path / "state"))
-    assert sparsifier.steps == 5
-    assert all(torch.equal(mask, saved[name]) for name, mask in sparsifier.masks.items())
-    assert_masked(sparsifier)
-
-
-# Wrapped, compiled and averaged models
-
-
-@pytest.mark.parametrize("wrap_first", [True, False])
-def test_compiled_models_train_the_same(reference, wrap_first):
-    model = mlp()
-    compiled = torch.compile(model, backend="eager")
-    sparsifier = sparsify(compiled if wrap_first else model, sgd(model))
-    assert list(sparsifier.masks) == ["0", "2", "4"]
-    train(compiled, sparsifier, 12)
-    assert_equal_to(reference, model, sparsifier)
-
-
-@pytest.mark.parametrize("wrap", [lambda m: m, nn.DataParallel, torch.compile, AveragedModel])
-def test_masks_apply_to_copies_in_any_wrapper(wrap):
-    model = mlp()
-    sparsifier = sparsify(model)
-    copied = wrap(mlp(seed=1))
-    assert copied is not model
-    sparsifier.apply_masks(copied)
-    inner = next(module for module in copied.modules() if isinstance(module, nn.Sequential))
-    for name, mask in sparsifier.masks.items():
-        weight = inner[int(name)].weight
-        assert not weight.detach()[~mask].any()
-        assert (weight.detach()[mask] != 0).all()
-
-
-def test_masks_apply_to_an_average_over_updates():
-    model = mlp()
-    sparsifier = sparsify(model)
-    average = AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
-    train(model, sparsifier, 8, after=lambda: average.update_parameters(model))
-    weight = average.module[0].weight.detach()
-    assert weight[~sparsifier.masks["0"]].any()  # it averages over several masks
-    sparsifier.apply_masks(average)
-    assert not weight[~sparsifier.masks["0"]].any()
-
-
-def test_masks_apply_to_a_bare_layer():
-    layer = nn.Linear(8, 8)
-    sparsifier = sparsify(layer)
-    for copied in (copy.deepcopy(layer), nn.DataParallel(nn.Linear(8, 8))):
-        sparsifier.apply_masks(copied)
-        weight = getattr(copied, "module", copied).weight
-        assert int(weight.count_nonzero()) == round(0.2 * 64)
-
-
-def test_a_sparsified_model_can_be_copied_and_pickled(tmp_path):
-    model = mlp()
-    sparsifier = sparsify(model)
-    train(model, sparsifier, 4)
-    copied = copy.deepcopy(model)
-    torch.save(model, tmp_path / "model.pt")
-    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
-    assert same(copied, model)
-    assert same(loaded, model)
 
 
 def test_the_dense_recipe_only_counts_steps():
