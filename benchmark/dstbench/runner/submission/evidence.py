@@ -48,6 +48,7 @@ class Evidence:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, Any], ...] = ()  # the lines of ``curve.jsonl``
     steps: int = 0  # retrained
+    earlier: Mapping[str, Any] = field(default_factory=dict)  # measures as earlier versions gave them
 
 
 def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classes: int) -> Evidence:
@@ -85,7 +86,14 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
             "active_parameters": own.active_parameters,
             "bits": own.bits,
         },
+        earlier={"density_all": _without_tied_heads(sparsifier, whole.weights)},
     )
+
+
+def _without_tied_heads(sparsifier: Sparsifier, weights: int) -> float:
+    """``density_all`` as long as a head whose weight is an embedding's wasn't counted among the active ones."""
+    dense = sum(layer.info.numel for layer in sparsifier.dense_layers.values())
+    return (sum(sparsifier.active.values()) + dense) / weights
 
 
 def evaluated(blueprint: Blueprint, folder: Path, data: Place) -> Evidence:

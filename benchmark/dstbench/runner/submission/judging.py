@@ -72,6 +72,9 @@ def judge(record: Record, evidence: Evidence, same: bool) -> tuple[list[Finding]
 
     for name, value in evidence.measures.items():
         said = measures.get(name) is not None
+        if said and measures[name] == evidence.earlier.get(name):
+            compared.append(f"measures.{name}")
+            continue
         if name != "course" and (said or (value is not None and name in _REQUIRED)):
             compare(f"measures.{name}", value, measures.get(name), _tolerance(evidence, name, same))
     for name, value in evidence.provenance.items():
