@@ -59,7 +59,7 @@ SUITES = {  # the number of trials, and the sha256 of their keys, sorted, a line
     "cifar10-vit-10-epochs": (45, "a7dc833314374957e8bd20cdf3d737592a7af0ca920aacd701df3ca4461d5fb7"),
     "mnist-lenet300": (123, "ca6496dc6bd77fb3d6f1657677ba6147eded79d0df0769bc46d532e1c5b63848"),
     "mnist-lenet300-bn": (27, "96f96ac39545879c309ced866214f6474f5ce0efd153c6020de377a8305a0212"),
-    "mnist-mlp-99": (15, "5b1253b6ae293e06b04be6cbcd4c362d336950d1fb28c139b193785630afc9e8"),
+    "mnist-mlp-99": (15, "82d0512f075e2493f0b7d985087bc477be29bf7dfbe9ed925573d2e70f2ec610"),
     "quick": (80, "1dac2e9ff1a9fe018eb5ab505b6d2ff7d260bd5fcf2ead8eafd526498696081e"),
     "shakespeare-char": (93, "aa9f21cae972d3c463a66ce4d1363ab37f43d79f29481d975030395fb5de1972"),
     "speed": (7, "ab3510e8f3c7e664b9ccdc9c7491ad4c0ff2f24eeb250366ac93148aaf28dec7"),
