@@ -158,7 +158,7 @@ class Policy:
     def __post_init__(self) -> None:
         """Read every declaration once, so that a wrong one is refused here."""
         _ = self.needs, self.full, self.uses_candidates, method(self.score, "misfit")
-        _ = self.rounds, self.accumulators
+        _ = self.rounds, self.accumulators, self.percolates
 
     @property
     def needs(self) -> Signal:
@@ -199,6 +199,11 @@ class Policy:
     def score_for(self, layer: LayerInfo) -> Score:
         """The score, or a random one for a layer that it can't rank."""
         return self.score if self.misfit(layer) is None else Random()
+
+    @property
+    def percolates(self) -> bool:
+        """Of a prune: whether links that lead nowhere go with what it removes, over all layers."""
+        return declared(self.score, "percolates", False)
 
     @property
     def uses_candidates(self) -> bool:

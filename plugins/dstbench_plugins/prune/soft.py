@@ -26,6 +26,11 @@ class Soft:
     models, to 3 for perceptrons. By the paper the softness δ is linear, T = δ/(1 - δ), from 0.5 to 0.9 or 0.75: the
     same ends, with ``path: softness`` in between. Its own line T = 1/(1 - δ) meets neither end. Active weights that
     are exactly zero, as those just grown, count as 1e-12.
+
+    ``percolates`` has links that lead nowhere go, too, along chains of layers ("chain removal" of the authors' code,
+    network percolation): rows of a layer whose column in the next is empty, columns whose row before is, queries and
+    keys as well as gates and what they gate at the same index. As many links grow elsewhere in that update. Here
+    residual streams keep theirs, dense layers keep what they touch, no layer is emptied, and biases stay.
     """
 
     of: Of = "magnitude"
@@ -33,6 +38,7 @@ class Soft:
     end: float = 9.0  # T at ``stop`` and later
     stop: float = 0.75  # as a fraction of the steps
     path: Path = "temperature"  # what is linear in the steps
+    percolates: bool = False  # network percolation: see above
 
     def __post_init__(self) -> None:
         """Refuse what isn't a course of temperatures."""

@@ -16,6 +16,7 @@ def chts(
     end: float = 9.0,
     r: float = 0.3,
     degrees: Literal["fixed", "uniform"] = "uniform",
+    percolates: bool = False,
 ) -> Recipe:
     """CHTs (arXiv 2501.19107): local receptive fields at uniform density, soft removal by magnitude, soft growth
     where the local communities of the bipartite network promise links.
@@ -24,18 +25,24 @@ def chts(
     temperatures 1 to 9, r = 0.3. Their perceptrons move a constant 0.3 (``decay`` off) after every epoch and have
     temperatures to 3. Sampled growth is the paper's; the released command for LLaMA takes the best scores instead:
     ``soft`` off does so, and leaves removal by chance. The classifier stays dense, as the heads and last layers
-    of the paper. Departures are told at ``brf``, ``soft-magnitude`` and ``ch2-l3n``.
+    of the paper. ``percolates``, off here, is the paper's network percolation: see ``soft-magnitude``. Departures
+    are told at ``brf``, ``soft-magnitude`` and ``ch2-l3n``.
     """
     schedule: dict[str, Any] = (
         {"name": "cosine", "alpha": alpha} if decay else {"name": "constant", "zeta": alpha}
     )
     return Recipe(
         init={"name": "brf", "r": r, "degrees": degrees},
-        prune={"name": "soft-magnitude", "end": end, "stop": stop},
+        prune={"name": "soft-magnitude", "end": end, "stop": stop, **percolating(percolates)},
         grow={"name": "ch3-l3n", "variant": variant, "soft": soft},
         schedule={**schedule, "delta_t": delta_t, "unit": unit, "stop": stop},
         dense_layers=("@classifier",),
     )
+
+
+def percolating(percolates: bool) -> dict[str, bool]:
+    """What a prune is told beside its name: nothing, unless asked."""
+    return {"percolates": True} if percolates else {}
 
 
 def with_values(recipe: Recipe, restart: int) -> Recipe:
@@ -68,15 +75,17 @@ def chtss(
     variant: Literal["ch2", "ch3"] = "ch2",
     r: float = 0.3,
     degrees: Literal["fixed", "uniform"] = "uniform",
+    percolates: bool = False,
 ) -> Recipe:
     """CHTss (arXiv 2501.19107): CHTs while the density falls along a sigmoid from ``initial``.
 
     Defaults are those of the authors' command for LLaMA. In the paper a first pass prunes to the new density by
     relative importance and a second removes and regrows, by chance; here one update does both, by one score. Of its
-    four ``prune`` scores soft magnitude does best on Multi30k (32.79 BLEU; soft RI 31.86, RI 32.20, magnitude 31.15).
+    four ``prune`` scores soft magnitude does best on Multi30k (32.79 BLEU; soft RI 31.86, RI 32.20, magnitude 31.15);
+    ``percolates`` goes with the soft ones.
     """
     return chts(variant=variant, r=r, degrees=degrees).but(
-        prune={"name": prune},
+        prune={"name": prune, **percolating(percolates)},
         schedule={
             "name": "sigmoid",
             "initial": initial,

@@ -30,6 +30,7 @@ Masks = dict[str, Tensor]  # layer name -> bool [*w]
 Scores = Mapping[str, Tensor]  # layer name -> float [*w]
 _LAST = -1e30  # of a score: behind all others, yet finite, so that a structure can be filled up
 Draw = Callable[[str, str], Generator]  # (layer name, role) -> a generator of its own
+Percolated = Callable[[Mapping[str, Tensor]], Masks]
 
 
 @usual_defaults()
@@ -113,13 +114,18 @@ def update_masks(
     grow: Policy,
     goal: Goal,
     draw: Draw,
+    percolated: Percolated | None = None,
 ) -> tuple[Masks, Budget]:
     """One topology update: the masks and exact budgets after pruning to ``goal.keep`` and growing to ``goal.final``.
 
     views: each layer with its mask, budget and the signals asked for. Nothing of them is written.
+    percolated: kept masks -> those without links that lead nowhere, which are then grown elsewhere.
     Raises Infeasible, with the figures, if the goal exceeds the structures' capacity.
     """
     kept, budget, keep_scores = _prune(views, structures, prune, goal, draw)
+    if percolated is not None:
+        kept = percolated(kept)
+        budget = {name: count(mask) for name, mask in kept.items()}
     masks, budget = _grow(views, structures, grow, goal, draw, kept, budget, keep_scores)
     check_masks(views, structures, masks, budget)
     return masks, budget

@@ -145,6 +145,8 @@ def _combined(found: Ledger, name: str, arguments: Sequence[Any]) -> Value | Non
     if len(values) == 1:
         return first.becoming(constant)
     found.joined.append((first.slots, last.slots))
+    if name in _PRODUCTS and bool(((first.constant == 0) & (last.constant == 0)).all()):
+        found.products.append((first.slots, last.slots))
     return replace(first.becoming(constant), owner=None)
 
 

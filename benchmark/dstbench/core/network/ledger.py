@@ -37,6 +37,7 @@ class Flow:
     heads: Mapping[str, Tensor]  # attention's module path -> int64 [heads]: a slot of each
     late: tuple[Tensor, ...]  # slots that can go for good, but not while a network trains
     joined: tuple[tuple[Tensor, Tensor], ...]  # pairs of slots that are one channel
+    products: tuple[tuple[Tensor, Tensor], ...]  # those of them that are multiplied, not added
     blocks: tuple[tuple[Tensor, str], ...]  # slots that must stay, and why
     unfollowed: Mapping[str, str]  # layers without slots, and why
 
@@ -59,6 +60,7 @@ class Ledger:
     heads: dict[str, Tensor] = field(default_factory=dict)
     late: list[Tensor] = field(default_factory=list)
     joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     blocks: list[tuple[Tensor, str]] = field(default_factory=list)
     unfollowed: dict[str, str] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ class Ledger:
         return Flow(
             self.layers, self.size, self.rows, self.reads, self.norms, self.responses, self.across,
             self.entries, behind, self.heads,
-            tuple(self.late), tuple(self.joined), tuple(self.blocks), missing | self.unfollowed,
+            tuple(self.late), tuple(self.joined), tuple(self.products), tuple(self.blocks), missing | self.unfollowed,
         )  # fmt: skip
 
     def of(self, node: torch.fx.Node) -> tuple[Value, ...]:

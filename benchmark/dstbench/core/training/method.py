@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.api import Keep, Policy, Recipe, Schedule, Signal, Spec, Support, Target, ValuePolicy, Values
 from dstbench.api.accumulators import SEEN, Folding
-from dstbench.core.engine.structures import EngineStructure, as_structure
+from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import POLICIES
 from dstbench.recipe import named, parts_of, recipe_of
@@ -79,7 +79,7 @@ class Method:
         if due is None:
             return always
         grows = due.final > min(due.keep, density) or self.retiles or self.support is not None
-        grows |= due.backward is not None
+        grows |= due.backward is not None or self.prune.percolates
         growing = self.grow.needs | self.values.needs
         return (always | self.prune.needs | (growing if grows else Signal.NONE)) & ~Signal.MEMORY
 
@@ -158,6 +158,11 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         calibrated=foldings_of({"init": init}, source),
     )
     _check_memory(method)
+    if prune.percolates and not isinstance(structure.structure, Unstructured):
+        raise BadInput(
+            f"prune: {prune.score!r} percolates, link by link, and structure {structure.component!r} moves more "
+            "than single weights: use 'unstructured', or no percolation"
+        )
     return method
 
 
