@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dstbench.api import Keep, Policy, Recipe, Schedule, Signal, Spec, Support, Target, ValuePolicy, Values
-from dstbench.api.accumulators import SEEN, Folding
+from dstbench.api.accumulators import SEEN, Folding, of_all
 from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import POLICIES
@@ -212,7 +212,14 @@ def foldings_of(policies: Mapping[str, Policy], source: Registry) -> dict[str, F
                 raise BadInput(
                     f"{other} and {kind} call two accumulators {name!r}: {same!r} and {accumulator!r}"
                 )
-    return {name: Folding.of(accumulator, name) for name, (_, accumulator) in made.items()}
+    foldings = {}
+    for name, (kind, accumulator) in made.items():
+        everywhere = kind != "init"
+        fits = of_all if everywhere else partial(policies[kind].reads, name)
+        foldings[name] = Folding.of(accumulator, name, fits)
+        if foldings[name].pairs and everywhere:
+            raise BadInput(f"{kind}: {policies[kind]} reads pairs of inputs, which an init alone has")
+    return foldings
 
 
 def _build(registry: Registry, kind: str, spec: Any) -> Any:
