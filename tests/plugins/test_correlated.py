@@ -109,7 +109,9 @@ def test_pairs_are_an_inits_alone_and_of_linear_layers():
 
     from dstbench.api import Policy
 
-    with pytest.raises(BadInput, match=r"prune: .* reads pairs of inputs, which an init alone has"):
+    with pytest.raises(
+        BadInput, match=r"Paired.* reads pairs of inputs as 'product', which an init alone has"
+    ):
         dstbench.Sparsifier(
             model := network(4, 2), sgd(model), recipe("never", prune=Policy(Paired())), 0.5, total_steps=9
         )

@@ -158,6 +158,7 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         calibrated=foldings_of({"init": init}, source),
     )
     _check_memory(method)
+    _check_pairs(method)
     if prune.percolates and not isinstance(structure.structure, Unstructured):
         raise BadInput(
             f"prune: {prune.score!r} percolates, link by link, and structure {structure.component!r} moves more "
@@ -188,6 +189,13 @@ def _check_memory(method: Method) -> None:
         )
 
 
+def _check_pairs(method: Method) -> None:
+    """Refuse pairs of inputs where nobody collects them."""
+    if pairing := next((name for name, folding in method.accumulators.items() if folding.pairs), None):
+        reading = method.prune if pairing in method.prune.accumulators else method.grow
+        raise BadInput(f"{reading!r} reads pairs of inputs as {pairing!r}, which an init alone has")
+
+
 def _check_needs(init: Policy, prune: Policy, grow: Policy) -> None:
     """Refuse what isn't there when a policy is asked."""
     if early := init.needs & (Signal.MOMENTUM | Signal.MEMORY):
@@ -214,11 +222,8 @@ def foldings_of(policies: Mapping[str, Policy], source: Registry) -> dict[str, F
                 )
     foldings = {}
     for name, (kind, accumulator) in made.items():
-        everywhere = kind != "init"
-        fits = of_all if everywhere else partial(policies[kind].reads, name)
+        fits = partial(policies[kind].reads, name) if kind == "init" else of_all
         foldings[name] = Folding.of(accumulator, name, fits)
-        if foldings[name].pairs and everywhere:
-            raise BadInput(f"{kind}: {policies[kind]} reads pairs of inputs, which an init alone has")
     return foldings
 
 
