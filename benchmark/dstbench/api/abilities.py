@@ -16,7 +16,7 @@ from dstbench.errors import BadInput
 ABILITIES = {
     "score": ("needs", "full", "misfit", "accumulators", "rounds"),
     "share": ("needs", "uses_candidates", "accumulators"),
-    "accumulator": ("needs", "dtype", "initial", "reset", "window", "entry", "signed"),
+    "accumulator": ("needs", "dtype", "initial", "reset", "window", "entry", "signed", "pairs"),
     "values": (
         *("initial", "grown", "lr_scale"),
         *("needs", "remember", "pull", "restart", "for_optimizer", "caution"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dstbench.api.abilities import declared, method
-from dstbench.api.strategies import LayerView
+from dstbench.api.strategies import LayerInfo, LayerView
 from dstbench.errors import BadInput, StrategyError
 from dstbench.recipe import Clock, Signal
 
@@ -39,6 +39,8 @@ class Accumulator(Protocol):
       shaped [1, in, *kernel] ([out, in / groups, *kernel] with groups), of gradients one for each row, [out, 1, …].
     - ``signed`` (False): each summand has a random sign, one for each sample and place, the same for inputs and
       gradients.
+    - ``pairs`` (False): of an init's inputs of linear layers: products of pairs of columns are summed, see
+      ``products``: [out, in], of the dtype that ``entry`` returns.
     """
 
     def fold(self, total: Tensor, layer: LayerView, clock: Clock) -> Tensor:
@@ -48,6 +50,11 @@ class Accumulator(Protocol):
         they were in the forward pass. clock: the step that is being applied.
         """
         ...
+
+
+def of_all(layer: LayerInfo) -> bool:
+    """Any layer."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,11 @@ class Folding:
     window: int  # 0: all steps
     entry: Callable[[Tensor], Tensor] | None
     signed: bool
+    pairs: bool
+    fits: Callable[[LayerInfo], bool]  # the layers of which anyone reads it
 
     @classmethod
-    def of(cls, accumulator: Any, name: str) -> Folding:
+    def of(cls, accumulator: Any, name: str, fits: Callable[[LayerInfo], bool] = of_all) -> Folding:
         """What an accumulator declares. Raises BadInput, with its name, for what isn't of its type."""
         what = f"accumulator {name!r}"
         if not isinstance(accumulator, Accumulator):
@@ -91,7 +100,12 @@ class Folding:
         if bool(sides) != (entry is not None):
             raise BadInput(f"{what}: entry and a need of {_SIDES} go together, got {needs} and {entry!r}")
         signed = declared(accumulator, "signed", False)
-        return cls(accumulator, needs, dtype, initial, cast(Reset, reset), window, entry, signed)
+        pairs = declared(accumulator, "pairs", False)
+        if pairs and (signed or Signal.INPUTS not in needs):
+            raise BadInput(
+                f"{what}: pairs: those of inputs, without signs, got needs {needs} and signed={signed}"
+            )
+        return cls(accumulator, needs, dtype, initial, cast(Reset, reset), window, entry, signed, pairs, fits)
 
     def start(self, layer: LayerView) -> Tensor:
         """The total before the first fold, on the weight's device."""
@@ -118,6 +132,13 @@ class Folding:
 
 
 _SIDES = Signal.INPUTS | Signal.OUTPUT_GRADIENTS
+
+
+def products(values: Tensor, rows: int) -> Tensor:
+    """Σ x[r mod columns] · x[c] over samples, at row r and column c: [rows, columns] of [samples, columns]."""
+    columns = values.shape[1]
+    once = values[:, :rows].T @ values
+    return once[torch.arange(rows, device=values.device) % columns]
 
 
 def _has_dtype(accumulator: Any) -> bool:

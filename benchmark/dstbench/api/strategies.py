@@ -39,6 +39,7 @@ class LayerInfo:
     classifier: bool = False  # the layer that makes the logits: its output rows are classes
     first_conv: bool = False  # the convolution that sees the images
     heads: Heads | None = None  # whose rows the output rows are, in attention's projections
+    sees_input: bool = False  # a linear layer whose columns are the network's own inputs
 
     @property
     def numel(self) -> int:
@@ -190,6 +191,11 @@ class Policy:
     def full(self) -> bool:
         """Of an init: whether training starts as dense as the structure allows."""
         return declared(self.score, "full", False)
+
+    def reads(self, accumulator: str, layer: LayerInfo) -> bool:
+        """Whether an accumulator of a layer is read: by a share of any, by a score of those that it ranks."""
+        shared = accumulator in declared(self.share, "accumulators", dict[str, Any]())
+        return shared or self.misfit(layer) is None
 
     def misfit(self, layer: LayerInfo) -> str | None:
         """Why the score can't rank a layer; None where it can."""

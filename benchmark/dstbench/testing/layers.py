@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import Clock, Heads, LayerInfo, LayerView, Signal
-from dstbench.api.accumulators import SEEN, Folding
+from dstbench.api.accumulators import SEEN, Folding, products
 from dstbench.core.engine.random import generator
 
 Kind = Literal["conv", "conv_transpose", "linear"]
@@ -34,7 +34,14 @@ _SHAPES: tuple[tuple[str, Kind, tuple[int, ...]], ...] = (
 )
 
 LAYERS: tuple[LayerInfo, ...] = tuple(
-    LayerInfo(name, shape, kind, name == "classifier", heads=Heads(8, 2) if name == "wide" else None)
+    LayerInfo(
+        name,
+        shape,
+        kind,
+        name == "classifier",
+        heads=Heads(8, 2) if name == "wide" else None,
+        sees_input=name in ("one", "row", "column", "linear"),
+    )
     for name, kind, shape in _SHAPES
 )
 
@@ -78,7 +85,10 @@ def fed(folding: Folding, layer: LayerView) -> LayerView:
     rows = Signal.OUTPUT_GRADIENTS in folding.needs
     shape = (layer.shape[0], *[1] * (len(layer.shape) - 1)) if rows else (1, *layer.shape[1:])
     values = torch.randn((3, *shape), generator=rng(layer.info, "seen"))
-    return replace(layer, extra={SEEN: folding.entry(values).sum(0).to(layer.weight.device)})
+    entries = folding.entry(values)
+    pairs = folding.pairs and products(entries.flatten(1), layer.shape[0]).view(layer.shape)
+    seen = pairs if isinstance(pairs, Tensor) else entries.sum(0)
+    return replace(layer, extra={SEEN: seen.to(layer.weight.device)})
 
 
 def _plain(info: LayerInfo, state: str, needs: Signal) -> LayerView:

@@ -22,6 +22,8 @@ def register_init(register: Register) -> None:
     add(
         "wanda", "calibrated:wanda", "largest |w|·‖X‖ of each row, by the first inputs", bibtex=cited("WANDA")
     )
+    summary = "largest |correlation| of two inputs, where a layer sees the network's (CSTI)"
+    add("csti", "correlated:correlated", summary, bibtex=cited("CHTS"))
     summary = "bipartite receptive fields: links around a node's place, r from nearest to random (CHTs)"
     _before_training(add)
     add("brf", "receptive_fields:receptive_fields", summary, bibtex=cited("CHTS"))
@@ -53,6 +55,8 @@ def register_accumulator(register: Register) -> None:
     add("gradient_sum", "gradients:GradientSum", "Σ g over the last steps before an update (dense)")
     summary = "‖X_j‖₂ of the inputs of the last steps before an update"
     add("input_norm", "passing:InputNorm", summary, bibtex=cited("WANDA"))
+    summary = "Σ x, Σ x² or Σ x·y of inputs, or their number"
+    add("input_moment", "moments:InputMoment", summary)
     passing = aliases(below(register, "accumulator", bibtex=cited("GSE")))
     passing("input_size", "passing:PassingSum", "Σ|x| of the inputs", of="input")
     passing("output_gradient_size", "passing:PassingSum", "Σ|∂L/∂y| of the outputs", of="output_gradient")

@@ -19,7 +19,7 @@ from dstbench.core.engine.structures import fitted
 from dstbench.core.engine.update import initial_budget
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.ownership import budgeted_layers, patterns_of
-from dstbench.core.training.calibration import passes_of
+from dstbench.core.training.calibration import passes_of, products_of
 from dstbench.core.training.method import Method, as_recipe, build_method
 from dstbench.errors import BadInput
 
@@ -68,13 +68,21 @@ class TrainingMeter:
             if not dense_gradient:
                 self._active[name] += samples * trained.get(name, held)
 
-    def look(self, active: Mapping[str, int], samples: int, sparse: int, dense: int) -> None:
+    def look(
+        self,
+        active: Mapping[str, int],
+        samples: int,
+        sparse: int,
+        dense: int,
+        products: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Passes before training, which dense training has none of: of ``samples`` samples ``sparse`` through these
-        active weights a layer, and ``dense`` through all weights."""
+        active weights a layer, and ``dense`` through all weights; beside them ``products`` of a layer's inputs."""
         self._before += samples * (sparse + dense)
         self._dense_passes += samples * dense
         for name, layer in self.costs.items():
-            self._active[name] += samples * sparse * active.get(name, layer.weights)
+            made = sparse * active.get(name, layer.weights) + products.get(name, 0)
+            self._active[name] += samples * made
 
     def flops(self, convention: str) -> tuple[float, float]:
         """Training FLOPs so far, and those of dense training on the same samples."""
@@ -161,7 +169,9 @@ def training_cost(
     clocks = [Clock(step, total_steps, steps_per_epoch) for step in range(total_steps + 1)]
     targets = [method.schedule(clock, check_density(density)) for clock in clocks]
     start = targets[0].final if targets[0] else density
-    _integrate(meter, method, targets, division.full if method.starts_full else start, allocation or division)
+    products = products_of(method.calibrated.values(), division.infos.values())
+    first = division.full if method.starts_full else start
+    _integrate(meter, method, targets, first, allocation or division, products)
     return meter
 
 
@@ -171,6 +181,7 @@ def _integrate(
     targets: Sequence[Target | None],
     density: float,
     allocation: Allocation,
+    products: Mapping[str, int],
 ) -> None:
     """Add every step as the Sparsifier makes it. targets: of steps 0, 1, ...; density: before the first."""
 
@@ -181,7 +192,7 @@ def _integrate(
     undecided = method.init.waits  # the first batch goes through the dense network
     rounds = method.init.rounds
     if rounds.probe == "batch":
-        _look(meter, method, density, allocation)
+        _look(meter, method, density, allocation, products)
     held, steps = {} if undecided else active(density), Counter[bool]()
     backward = targets[0].backward if targets[0] else None
     trained = {} if undecided or backward is None else active(backward)
@@ -202,12 +213,18 @@ def _integrate(
         steps.clear()
 
 
-def _look(meter: TrainingMeter, method: Method, density: float, allocation: Allocation) -> None:
+def _look(
+    meter: TrainingMeter,
+    method: Method,
+    density: float,
+    allocation: Allocation,
+    products: Mapping[str, int],
+) -> None:
     """Add an init's looks at batches, each of which is as large as a step's."""
     rounds, held = method.init.rounds, dict[str, int]()
     sparse, dense = passes_of(method.init.needs, method.calibrated.values())
     for k in range(1, rounds.count + 1):
-        meter.look(held, rounds.batches, sparse, dense)
+        meter.look(held, rounds.batches, sparse, dense, products)
         divided = allocation(rounds.density_at(k, density))
         held = {name: round(d * meter.costs[name].weights) for name, d in divided.items()}
 

@@ -100,7 +100,9 @@ def _blank(
     lower, upper = bounds(infos, structures)
     uniform = uniform_budget(infos, n, lower, upper)
     views = {
-        name: blank_view(layer, uniform[name], {kind: values[name] for kind, values in fields.items()})
+        name: blank_view(
+            layer, uniform[name], {kind: values[name] for kind, values in fields.items() if name in values}
+        )
         for name, layer in layers.items()
     }
     return views, lower, upper

@@ -112,11 +112,15 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
                 heads |= {} if found is None else {name: found}
     held = {name: module for name, (module, _) in owned.items()}
     classifier, first = _classifier(model, held), _first_conv(model, held)
+    opening = next((module for module in modules.values() if [*module.parameters(recurse=False)]), None)
     layers = {}
     for name, (module, field) in owned.items():
         shape = tuple(module._parameters[field].shape)  # type: ignore[union-attr]
         flags = name == classifier, name == first
-        info = LayerInfo(name, shape, _kind(module), *flags, heads.get(name))
+        sees = module is opening and isinstance(
+            module, nn.Linear
+        )  # the first to be defined that has parameters
+        info = LayerInfo(name, shape, _kind(module), *flags, heads.get(name), sees)
         layers[name] = Layer(info, module, field)
     return layers
 

@@ -145,6 +145,7 @@ def layer_pass(module: nn.Module, call: LayerCall, example: Tensor) -> Call:
 
 def _key(call: LayerCall, execution: Execution, example: Tensor) -> tuple[Any, ...]:
     stored = round(execution.positions.numel() / call.info.numel, 2)
-    unnamed = replace(call, info=replace(call.info, name="", classifier=False, first_conv=False))
+    plain = replace(call.info, name="", classifier=False, first_conv=False, sees_input=False)
+    unnamed = replace(call, info=plain)
     layout = tuple(example.shape), tuple(example.stride())
     return execution.path, unnamed, layout, stored, torch.get_num_threads()

@@ -13,7 +13,7 @@ from torch.nn import functional, grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from dstbench.api import Signal
-from dstbench.api.accumulators import Folding
+from dstbench.api.accumulators import Folding, products
 from dstbench.core import ranks
 from dstbench.core.engine.random import generator
 from dstbench.core.network.layers import Layer
@@ -74,10 +74,21 @@ class Activity:
             for field, weight in module._parameters.items():
                 holders.setdefault(id(weight), []).append((module, field))
         for name, layer in self._layers.items():
+            if not self._wanted(name):
+                continue
             for module, field in holders.get(id(layer.weight), [(layer.module, layer.field)]):
                 self._attach(name, module, field)
 
+    def _wanted(self, name: str) -> dict[str, Folding]:
+        """The accumulators that someone reads of a layer."""
+        info = self._layers[name].info
+        return {key: folding for key, folding in self._foldings.items() if folding.fits(info)}
+
     def _attach(self, name: str, module: nn.Module, field: str) -> None:
+        if not isinstance(module, nn.Linear) and any(f.pairs for f in self._wanted(name).values()):
+            raise BadInput(
+                f"layer {name!r}: pairs of inputs are those of linear layers, not {type(module).__name__}"
+            )
         if isinstance(module, nn.MultiheadAttention):
             hook = partial(self._attention, name, field)
         elif isinstance(module, _ConvTransposeNd):
@@ -113,7 +124,7 @@ class Activity:
         index = {"q_proj_weight": 0, "k_proj_weight": 1, "v_proj_weight": 2}
         chosen = given if field == "in_proj_weight" else [given[index[field]]]
         self._refuse_gradients(name)
-        for key, folding in self._foldings.items():
+        for key, folding in self._wanted(name).items():
             parts = [
                 self._columns(folding, functional.linear, x, self._places(name, x.shape[:-1], folding, x))
                 for x in chosen
@@ -141,7 +152,7 @@ class Activity:
                 x = functional_call(module, plain, args, kwargs)[0]
         finally:
             self._inside = False
-        for key, folding in self._foldings.items():
+        for key, folding in self._wanted(name).items():
             places = self._places(name, x.shape[:-1], folding, x)
             self._add(key, name, self._columns(folding, functional.linear, x, places))
         self._calls[name] = self._calls.get(name, 0) + 1
@@ -171,7 +182,7 @@ class Activity:
         linear = isinstance(module, nn.Linear)
         batched = linear or x.dim() == len(module.kernel_size) + 2
         shape = output.shape[:-1] if linear else (output if batched else output[None])[:, :1].shape
-        for key, folding in self._foldings.items():
+        for key, folding in self._wanted(name).items():
             places = self._places(name, shape, folding, x)
             if Signal.INPUTS in folding.needs:
                 self._add(key, name, self._columns(folding, module, x.detach(), places))
@@ -193,13 +204,17 @@ class Activity:
 
     @torch.no_grad()
     def _columns(self, folding: Folding, module: Any, x: Tensor, places: Tensor | None) -> Tensor:
-        """Σ places · entry(x) of each column: float32 [1, in], or [1 or out, in / groups, *kernel]."""
+        """Σ places · entry(x) of each column: float32 [1, in], or [1 or out, in / groups, *kernel].
+
+        Of pairs [out, in]."""
         assert folding.entry is not None
         device = x.device.type
         with torch.autocast(device, enabled=False):
             values = folding.entry(x.detach().float())
             if not isinstance(module, _ConvNd):
                 flat = values.reshape(-1, values.shape[-1])
+                if folding.pairs:
+                    return products(flat, module.out_features)
                 return (flat.sum(0) if places is None else places.reshape(-1) @ flat)[None]
             return _unfolded(module, values, places)
 

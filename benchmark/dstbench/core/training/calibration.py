@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dstbench.api import Rounds, Signal, StrategyError
+from dstbench.api import LayerInfo, Rounds, Signal, StrategyError
 from dstbench.api.accumulators import Folding
 from dstbench.core import ranks
 from dstbench.core.engine.random import generator
@@ -67,6 +67,7 @@ class Pass:
     samples: int
     sparse: int  # passes through the active weights: a forward, a gradient of the inputs
     dense: int  # gradients of all weights
+    products: Mapping[str, int] = field(default_factory=dict)  # of pairs of a layer's inputs, at each place
 
 
 def passes_of(needs: Signal, foldings: Iterable[Folding]) -> tuple[int, int]:
@@ -78,6 +79,14 @@ def passes_of(needs: Signal, foldings: Iterable[Folding]) -> tuple[int, int]:
     if not every & (Signal.GRAD | Signal.ACTIVE_GRAD | Signal.OUTPUT_GRADIENTS | Signal.HESSIAN):
         return 1, 0
     return (6, 3) if Signal.HESSIAN in every else (2, 1)
+
+
+def products_of(foldings: Iterable[Folding], infos: Iterable[LayerInfo]) -> dict[str, int]:
+    """The products of pairs of inputs that a look makes at each place of a layer: as many as the layer's own where it
+    has at most as many rows as columns."""
+    pairing = [folding for folding in foldings if folding.pairs]
+    made = {i.name: sum(f.fits(i) for f in pairing) * min(i.shape[:2]) * i.shape[1] for i in infos}
+    return {name: count for name, count in made.items() if count}
 
 
 @dataclass
@@ -142,7 +151,8 @@ class Rehearsal:
                 yield self._signals(inputs, targets, masks, mean)
         self.activity.stop()
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        self.passes.append(Pass(active, samples, *self._cost))
+        made = products_of(self.foldings.values(), (layer.info for layer in self.layers.values()))
+        self.passes.append(Pass(active, samples, *self._cost, made))
 
     def _batch(self) -> tuple[Inputs, Any]:
         if self.rounds.probe == "ones":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dstbench.api import Keep, Policy, Recipe, Schedule, Signal, Spec, Support, Target, ValuePolicy, Values
-from dstbench.api.accumulators import SEEN, Folding
+from dstbench.api.accumulators import SEEN, Folding, of_all
 from dstbench.core.engine.structures import EngineStructure, Unstructured, as_structure
 from dstbench.errors import BadInput
 from dstbench.hookspecs import POLICIES
@@ -158,6 +158,7 @@ def build_method(recipe: str | Recipe | Mapping[str, Any], registry: Registry | 
         calibrated=foldings_of({"init": init}, source),
     )
     _check_memory(method)
+    _check_pairs(method)
     if prune.percolates and not isinstance(structure.structure, Unstructured):
         raise BadInput(
             f"prune: {prune.score!r} percolates, link by link, and structure {structure.component!r} moves more "
@@ -188,6 +189,13 @@ def _check_memory(method: Method) -> None:
         )
 
 
+def _check_pairs(method: Method) -> None:
+    """Refuse pairs of inputs where nobody collects them."""
+    if pairing := next((name for name, folding in method.accumulators.items() if folding.pairs), None):
+        reading = method.prune if pairing in method.prune.accumulators else method.grow
+        raise BadInput(f"{reading!r} reads pairs of inputs as {pairing!r}, which an init alone has")
+
+
 def _check_needs(init: Policy, prune: Policy, grow: Policy) -> None:
     """Refuse what isn't there when a policy is asked."""
     if early := init.needs & (Signal.MOMENTUM | Signal.MEMORY):
@@ -212,7 +220,11 @@ def foldings_of(policies: Mapping[str, Policy], source: Registry) -> dict[str, F
                 raise BadInput(
                     f"{other} and {kind} call two accumulators {name!r}: {same!r} and {accumulator!r}"
                 )
-    return {name: Folding.of(accumulator, name) for name, (_, accumulator) in made.items()}
+    foldings = {}
+    for name, (kind, accumulator) in made.items():
+        fits = partial(policies[kind].reads, name) if kind == "init" else of_all
+        foldings[name] = Folding.of(accumulator, name, fits)
+    return foldings
 
 
 def _build(registry: Registry, kind: str, spec: Any) -> Any:

@@ -80,7 +80,8 @@ def _looked(rules: Rules, rehearsal: Rehearsal, masks: Masks, number: int) -> Fi
     }
     totals = foldings.read(masks)
     for name, of in totals.items():
-        lacking = next((layer for layer in masks if layer not in of), None)
+        fits = rehearsal.foldings[name].fits
+        lacking = next((n for n in masks if n not in of and fits(rules.layers[n].info)), None)
         if lacking is not None:
             raise StrategyError(f"layer {lacking!r} was given nothing, which accumulator {name!r} needs")
     return made | totals

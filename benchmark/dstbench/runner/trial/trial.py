@@ -163,7 +163,7 @@ def build_trial(
     sparsifier = blueprint.sparsifier(model, optimizer, per_epoch, example, ahead)
     ahead.close()
     for look in sparsifier.passes:
-        meter.look(look.active, look.samples, look.sparse, look.dense)
+        meter.look(look.active, look.samples, look.sparse, look.dense, look.products)
     prepared, wrapped = accelerator.prepare(model, optimizer)
     if rank := accelerator.process_index:  # its entries are its own, and so is what a dropout draws for them
         torch.manual_seed(int(digest({"seed": blueprint.trial.seed, "rank": rank})[:15], 16))
