@@ -70,7 +70,7 @@ def test_taylor_by_hand():
     grad = torch.tensor([[0.1, -0.5], [1, -0.01]])
     weight = [[2.0, -1], [0.5, 3]]
     first = scored(Taylor(power=1), weight, active_grad=grad)
-    assert torch.allclose(first, torch.tensor([[0.2, 0.5], [0.5, 0.03]]))
+    assert torch.allclose(first, torch.tensor([[0.2, 0.5], [0.5, 0.03]], dtype=torch.float64))
     assert torch.allclose(scored(Taylor(), weight, active_grad=grad), first**2)
 
 
