@@ -33,7 +33,7 @@ def _train(
     """Ten steps with an update at every second one; ranks see data, weights and global seeds of their own."""
     torch.manual_seed(1000 + (rank or 0))
     model = net(rank or 0) if own_weights else net()
-    parts = recipe("constant", 2) | parts
+    parts = parts if "name" in parts else recipe("constant", 2) | parts
     optimizer = sgd(model, lr=0.1)
     sparsifier = dstbench.Sparsifier(
         model, optimizer, recipe=parts, density=density, total_steps=steps + 1, seed=seed, **options
@@ -303,3 +303,45 @@ def gradient_on_one(rank: int) -> dict[str, Any]:
     except StrategyError as error:
         return {"type": "StrategyError", "error": str(error)}
     return {"type": "", "error": "nothing was refused"}
+
+
+VALUES: dict[str, dict[str, Any]] = {
+    "evci_unit": {"values": "evci_unit"},
+    "swi": {"values": {"name": "swi", "grown": "uniform", "restart": {"name": "lr_restart", "n": 2}}},
+    "last": {"values": "last"},
+    "supar": {"values": "supar"},
+    "deep-r": {"recipe": {"name": "deep-r"}},
+    "top-kast": {"recipe": {"name": "top-kast", "explore": 0.0, "delta_t": 2}},
+}
+
+
+def valued(rank: int | None) -> dict[str, Any]:
+    """All kinds of values, and a superset: from weights that differ between ranks until they are wrapped, in one
+    process from rank 0's."""
+    return {
+        name: _train(rank, options.get("recipe", {}), values=options.get("values"))
+        for name, options in VALUES.items()
+    }
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """Values that grow as the initial weights were, whichever these are; on rank 1 ``fails``."""
+
+    fails: bool = False
+
+    def remember(self, layer: Any, rng: Any) -> torch.Tensor:
+        if self.fails and dist.get_rank() == 1:
+            raise RuntimeError("only here")
+        return layer.weight.clone() if layer.memory is None else layer.memory
+
+    def grown(self, layer: Any, rng: Any) -> torch.Tensor:
+        return layer.memory
+
+
+def remembering(rank: int) -> dict[str, Any]:
+    return _train(rank, {}, values=Remembering())
+
+
+def values_raise(rank: int) -> dict[str, Any]:
+    return _refused(rank, values=Remembering(fails=True))

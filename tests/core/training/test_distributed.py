@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ SCENARIOS = (
     "score_raises", "score_is_nan", "init_raises", "same_objects", "gradient_on_one",
     "joined", "without_ddp", "condensed", "condensed_alone",
     "accumulated", "squares", "norms", "rounds", "loss_raises",
+    "valued", "remembering", "values_raise",
 )  # fmt: skip
 
 
@@ -66,7 +68,7 @@ def results(tmp_path_factory):
     "scenario",
     [
         *("random", "gradient", "momentum", "shared_by_weights", "saliency", "channel", "condensed"),
-        *("accumulated", "rounds"),
+        *("accumulated", "rounds", "remembering"),
     ],
 )
 def test_itop_bug_1_masks_are_bit_equal_at_init_and_after_every_update(results, scenario):
@@ -92,6 +94,26 @@ def test_two_ranks_of_condensed_layers_equal_one_process_on_the_joined_batch(res
             assert all(torch.equal(a[name], b[name]) for name in a)
         assert found["grown"] == alone["grown"]
         assert sum(weight.numel() for weight in found["weights"]) < sum(w.numel() for w in alone["weights"])
+
+
+def test_values_and_a_superset_on_two_ranks_equal_one_process_on_the_joined_batch(results):
+    """Initial and grown weights, scaled and restarted rates, memories and what trains beside the active weights."""
+    sys.path.insert(0, str(HERE.parent))
+    from fakes import ranks
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*supar", category=UserWarning)
+        joined = ranks.valued(None)
+    for name, alone in joined.items():
+        zero, one = (result["valued"][name] for result in results)
+        assert all(torch.equal(a, b) for a, b in zip(zero["weights"], one["weights"], strict=True)), name
+        for found in (zero, one):
+            for a, b in zip(found["masks"], alone["masks"], strict=True):
+                assert all(torch.equal(a[layer], b[layer]) for layer in a), name
+            for a, b in zip(found["weights"], alone["weights"], strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+        assert len(alone["masks"]) >= 6, name
+        assert alone["grown"] > 0, name
 
 
 def test_srigl_bug_11_two_ranks_equal_one_process_on_the_joined_batch(results):
@@ -175,6 +197,9 @@ def test_what_one_rank_raises_all_raise(results):
         assert "layer '2'" in said
     for said in refused(results, "init_raises", "StrategyError"):
         assert said.startswith("the initial masks: rank 1: StrategyError: ")
+    [first, second] = (result["values_raise"] for result in results)
+    assert (first["type"], second["type"]) == ("StrategyError", "RuntimeError")
+    assert first["error"] == "what values say at step 0 (memory): rank 1: RuntimeError: only here"
     [first, second] = (result["loss_raises"] for result in results)
     assert (first["type"], second["type"]) == ("StrategyError", "ValueError")
     assert first["error"] == "a look at the network before training: rank 1: ValueError: only here"

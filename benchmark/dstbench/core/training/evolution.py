@@ -148,6 +148,9 @@ class Evolution:
         if backward is None:
             return
         whole = {name: self.masking.weights.logical(name).clone() for name in masks}
+        ranks.hold_as_rank_0(
+            whole.values()
+        )  # wrapping gives ranks one model's parameters, not what lies beside them
         views = {name: replace(view, weight=whole[name]) for name, view in views.items()}
         n = round(backward * self.rules.size)
         trained = self.rules.superset(views, masks, self.state.books, n, self.state.steps)

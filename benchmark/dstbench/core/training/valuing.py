@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from dstbench.api import LayerView, StrategyError, ValuePolicy
+from dstbench.core import ranks
 from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.update import Masks
@@ -29,6 +30,7 @@ class WeightValues:
         """What the layers' active weights start with, by their initial masks; the memory begins with them. Layers
         that aren't named keep what they have."""
         views = self.remember(views, 0)
+        ranks.hold_as_rank_0(self.memory.values())  # as their weights will once they are wrapped
         if self.policy.keeps:
             return {}
         return self._asked(self.policy.initial, views, 0, "initial")
@@ -68,11 +70,13 @@ class WeightValues:
         role: str,
     ) -> Tensors:
         """What each layer's weights are told, checked, as the weights' own dtype. Raises StrategyError naming the
-        strategy, the layer and the defect, and NotFinite where the weights themselves aren't finite any more."""
-        return {
-            name: _checked(self.policy, ask, view, generator(self._seed, name, step, role), step)
-            for name, view in views.items()
-        }
+        strategy, the layer and the defect, and NotFinite where the weights themselves aren't finite any more; on all
+        ranks, whichever met with it."""
+        told: Tensors = {}
+        with ranks.together(f"what values say at step {step} ({role})"):
+            for name, view in views.items():
+                told[name] = _checked(self.policy, ask, view, generator(self._seed, name, step, role), step)
+        return told
 
 
 def _checked(
