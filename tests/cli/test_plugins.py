@@ -325,3 +325,14 @@ def test_show_says_formula_source_defaults_and_departures():
     text = CliRunner().invoke(plugins_app, ["show", "grow", "ch3-l3n"]).output
     for said in ("arXiv 2501.19107", "φ = (c + 1)/(d - c)", "Departures:", "variant", "computes: log S"):
         assert said in text
+
+
+def test_show_of_a_function_says_what_its_score_does():
+    text = CliRunner().invoke(plugins_app, ["show", "init", "brf"]).output
+    for said in (
+        "as published",
+        "p ∝ (1 + D)^(-(1 - r)/r)",
+        "Departures: the paper fixes",
+        "computes: At least 1",
+    ):
+        assert said in text

@@ -129,6 +129,7 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
     """Return all that is known of a component, JSON-ready but for the defaults of unusual parameters."""
     component = installed.resolve(kind, name)
     target = component.load()
+    scored = _score(component, target)
     file, line = component.source()
     details = {
         **{key: value for key, value in _row(name, component).items() if key not in ("status", "reason")},
@@ -136,8 +137,10 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
         "alias_of": _original(installed, component),
         "target": component.target if isinstance(component.target, str) else repr(target),
         "documentation": (getattr(target, "__doc__", None) or "").strip().split("\n\n")[0],
-        "text": inspect.getdoc(target) or "",  # all of it: formula, source, defaults of papers, departures
-        "computes": _formula(target),
+        "text": "\n\n".join(
+            filter(None, map(inspect.getdoc, (target, scored)))
+        ),  # all: formula, source, departures
+        "computes": _formula(scored or target),
         "file": file,
         "line": line,
         "metadata": dict(component.metadata),
@@ -147,6 +150,14 @@ def describe(installed: Registry, kind: str, name: str) -> dict[str, Any]:
         ],
     }
     return details | ({"parts": _parts(installed, name)} if kind == "recipe" else {})
+
+
+def _score(component: Component, target: Any) -> type | None:
+    """What a function that makes a policy has it score by, and so what says most of it; None of anything else."""
+    if not inspect.isfunction(target) or any(p.required for p in component.parameters()):
+        return None
+    score = getattr(target(), "score", None)
+    return None if score is None else type(score)
 
 
 def _formula(target: Any) -> str:
