@@ -159,6 +159,14 @@ GSE = """@misc{heddes2024gse,
   eprint = {2401.06898},
   archiveprefix = {arXiv},
 }"""
+PA_DST = """@misc{tyagi2025shuffles,
+  title = {Efficient Dynamic Structured Sparse Training with Learned Shuffles},
+  author = {Tyagi, Abhishek and Iyer, Arjun and Young, Liam and Renninger, William H. and Kanan, Christopher
+            and Zhu, Yuhao},
+  year = {2025},
+  eprint = {2510.14812},
+  archiveprefix = {arXiv},
+}"""
 PIXELFLY = """@inproceedings{dao2022pixelfly,
   title = {Pixelated Butterfly: Simple and Efficient Sparse training for Neural Network Models},
   author = {Dao, Tri and Chen, Beidi and Liang, Kaizhao and Yang, Jiaming and Song, Zhao and Rudra, Atri

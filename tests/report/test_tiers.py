@@ -125,6 +125,7 @@ def test_a_measure_is_labelled_by_the_fields_that_it_is_read_from(records):
         "metrics": {"perplexity": 3.0, "bits_per_character": 2.0, "loss": 1.0},
         "metric": {"key": "loss", "title": "loss", "better": "lower"}, "score": 1.0, "score_validation": 1.2,
         "fallbacks": ["fc"], "unscored": ["fc"],
+        "convention": "mac-attention", "active_parameters": 20, "parameters": 100,
     }  # fmt: skip
     for name, row in MEASURES.items():
         if row.read:

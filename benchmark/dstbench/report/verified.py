@@ -9,6 +9,7 @@ from dstbench.results.record import Record
 from dstbench.results.verdicts import CHECKS, TOLD
 
 _READ_FROM: Mapping[str, tuple[str, ...]] = {
+    "density_parameters": ("active_parameters", "parameters", "convention"),
     "score": ("score", "top1"),
     "metric": ("metric",),
     "better": ("metric",),

@@ -87,7 +87,7 @@ def register_structure(register: Register) -> None:
     add("diagonal", "diagonal:Diagonal", "wrapped diagonals (DynaDiag's masks)")
     add("group_fan_in", "group_fan_in:GroupFanIn", "inputs that groups of rows share (HASTE)")
     summary = "another structure over random permutations of columns or rows"
-    add("permuted", "permuted:Permuted", summary)
+    add("permuted", "permuted:Permuted", summary, bibtex=cited("PA_DST"))
     summary = "at most n of m in rows and in columns of every tile (transposable 2:4)"
     add("transposable", "transposable:TransposableNOfM", summary, bibtex=cited("TRANSPOSABLE"))
 
