@@ -18,10 +18,10 @@ from dstbench.core.engine.finiteness import check_finite
 from dstbench.core.engine.random import draws
 from dstbench.core.engine.structures import EngineStructure, fitted
 from dstbench.core.engine.update import Masks, initial_masks, update_masks
-from dstbench.core.network.chains import Chains, chains
 from dstbench.core.network.couplings import couplings
 from dstbench.core.network.inputs import Inputs
 from dstbench.core.network.layers import Layer, unwrap
+from dstbench.core.network.passages import Passages, passages
 from dstbench.core.storage.stored import Weights
 from dstbench.core.training.method import Method
 from dstbench.core.training.state import TrainingState
@@ -43,7 +43,7 @@ class Rules:
     unscored: Mapping[str, str]  # layers that a score can't rank, taken at random there, and why
     couplings: tuple[Coupling, ...]  # the channels that a structure may remove
     seed: int
-    chains: Chains | None = None  # along which prune's removals percolate
+    passages: Passages | None = None  # along which prune's removals percolate
 
     @classmethod
     def of(
@@ -61,8 +61,8 @@ class Rules:
         fallbacks = {name: why for name, (_, why) in fits.items() if why is not None}
         coupled = couplings(unwrap(model), layers, example) if method.support else ()
         unscored = _unscored(method, layers, updates=timetable.last_update > 0)
-        chained = chains(unwrap(model), layers, example) if method.prune.percolates else None
-        return cls(timetable, layers, structures, fallbacks, unscored, coupled, seed, chained)
+        followed = passages(unwrap(model), layers, example) if method.prune.percolates else None
+        return cls(timetable, layers, structures, fallbacks, unscored, coupled, seed, followed)
 
     @property
     def method(self) -> Method:
@@ -142,7 +142,7 @@ class Rules:
             if len(taking) < len(views):
                 goal = goal.among(taking, books.budget, self.structures)
             draw = draws(self.seed, step)
-            percolated = self.chains.percolated if self.chains else None
+            percolated = self.passages.percolated if self.passages else None
             masks, budget = update_masks(
                 taking, self.structures, method.prune, method.grow, goal, draw, percolated
             )

@@ -1,12 +1,12 @@
-"""Percolation: links that lead nowhere go, along chains; by hand."""
+"""Percolation: links that lead nowhere go, along passages; by hand."""
 
 import pytest
 import torch
 from torch import nn
 
 from dstbench.api import Infeasible
-from dstbench.core.network.chains import chains
 from dstbench.core.network.layers import maskable_layers
+from dstbench.core.network.passages import passages
 
 
 def mask(*rows):
@@ -15,7 +15,7 @@ def mask(*rows):
 
 def percolated(model, masks, but=()):
     layers = {name: layer for name, layer in maskable_layers(model).items() if name not in but}
-    return chains(model, layers).percolated(masks)
+    return passages(model, layers).percolated(masks)
 
 
 def check(left, expected):
@@ -113,4 +113,4 @@ def test_behind_a_flattening_a_channel_has_several_columns():
 def test_nothing_to_follow_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
     with pytest.raises(Infeasible, match="percolation: no channels between layers of Sequential"):
-        chains(model, maskable_layers(model))
+        passages(model, maskable_layers(model))

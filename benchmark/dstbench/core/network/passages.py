@@ -1,4 +1,4 @@
-"""Percolation: what leads nowhere goes, along the chains of channels that layers write and others read."""
+"""Percolation: what leads nowhere goes, along the passages of channels from layers that write to those that read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Places = tuple[tuple[str, Tensor], ...]  # layers, and where in them
 
 
 @dataclass(frozen=True)
-class Chain:
+class Passage:
     """Channels that some layers write and others read: entry c is the same channel of each.
 
     ``serial``: an empty row of one writer silences the channel (gates, queries and keys). Else writers are added,
@@ -45,10 +45,10 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Chains:
-    """All chains of a network."""
+class Passages:
+    """All passages of a network."""
 
-    of: tuple[Chain, ...]
+    of: tuple[Passage, ...]
 
     def percolated(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The masks, bool [*w], without links from or to channels that are dead, until none is left. A layer of
@@ -56,12 +56,12 @@ class Chains:
         left = {name: mask.clone() for name, mask in masks.items()}
         while True:
             before = {name: mask.clone() for name, mask in left.items()}
-            for chain in self.of:
-                dead = chain.dead(left)
-                for name, rows in chain.writers:
+            for passage in self.of:
+                dead = passage.dead(left)
+                for name, rows in passage.writers:
                     if name in left:
                         left[name][rows[dead]] = False
-                for name, at in chain.readers:
+                for name, at in passage.readers:
                     if name in left:
                         left[name][:, at[dead].flatten()] = False
             for name, mask in left.items():
@@ -77,8 +77,8 @@ def _columns(mask: Tensor) -> Tensor:
 
 
 @usual_defaults()
-def chains(model: nn.Module, layers: Mapping[str, Layer], example: Inputs | None = None) -> Chains:
-    """The chains of a network through the given layers; others are taken to be dense, so that they keep channels.
+def passages(model: nn.Module, layers: Mapping[str, Layer], example: Inputs | None = None) -> Passages:
+    """The passages of a network through the given layers; others are taken to be dense, so that they keep channels.
 
     Followed are channels whose writers and readers hold all of them, and projections of attention by their usual
     names: queries and keys of one index, values and the output projection. Streams stay. Raises Infeasible where
@@ -90,11 +90,11 @@ def chains(model: nn.Module, layers: Mapping[str, Layer], example: Inputs | None
     kept = tuple(c for c in every if any(name in layers for name, _ in (*c.writers, *c.readers)))
     if not kept:
         raise Infeasible(f"percolation: no channels between layers of {type(model).__name__} can be followed")
-    return Chains(kept)
+    return Passages(kept)
 
 
-def _traced(network: Channels) -> Iterator[Chain]:
-    """Chains of what the trace could follow: channels that are rows of the same layers and read by the same."""
+def _traced(network: Channels) -> Iterator[Passage]:
+    """Passages of what the trace could follow: channels that are rows of the same layers and read by the same."""
     flow, of = network.flow, network.of
     late = {channel for slots in flow.late for channel in of[slots].tolist()}
     kept = late | network.reasons.keys()
@@ -117,7 +117,7 @@ def _traced(network: Channels) -> Iterator[Chain]:
             continue
         if any(sorted(at) != sorted(held) for at in readers.values()):
             continue
-        yield Chain(
+        yield Passage(
             tuple((name, torch.arange(len(held))) for name in whole),
             tuple((name, _places(held, at, flow.layers[name].info.shape[1])) for name, at in readers.items()),
             serial=among <= products and among.isdisjoint(sums),
@@ -131,10 +131,10 @@ def _places(held: tuple[int, ...], read: tuple[int, ...], columns: int) -> Tenso
     return order[:, None] * each + torch.arange(each)
 
 
-def _attentive(layers: Mapping[str, Layer]) -> Iterator[Chain]:
-    """Chains of attention, by the usual names of its projections."""
+def _attentive(layers: Mapping[str, Layer]) -> Iterator[Passage]:
+    """Passages of attention, by the usual names of its projections."""
     for each in projections({name: layer.info.shape for name, layer in layers.items()}):
         at = torch.arange(layers[each.out].info.shape[1])
         (query, first), (key, second), (value, third) = each.queries, each.keys, each.values
-        yield Chain(((query, at + first), (key, at + second)), (), serial=True)
-        yield Chain(((value, at + third),), ((each.out, at[:, None]),))
+        yield Passage(((query, at + first), (key, at + second)), (), serial=True)
+        yield Passage(((value, at + third),), ((each.out, at[:, None]),))
