@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench.errors import BadInput
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import shortened
 from dstbench.results.labels import spec_text
-from dstbench.results.printable import counted, printable
+from dstbench.results.printable import counted, printable, shortened
 from dstbench.results.record import Record, canonical
 from dstbench.results.rules import EVALUATION
 

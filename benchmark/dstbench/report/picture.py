@@ -15,7 +15,8 @@ from dstbench.report.highlights import about
 from dstbench.report.jinja import templates
 from dstbench.report.scores import gain, rankings_of, score_of
 from dstbench.report.table_rows import rows_of
-from dstbench.report.values import is_missing, kind_of, plus_minus, shortened, show
+from dstbench.report.values import is_missing, kind_of, plus_minus, show
+from dstbench.results.printable import shortened
 from dstbench.results.ranking import TOP1, Ranking
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from dstbench.report.speedup import CIRCLE, DENSE, speedups
 from dstbench.report.statistics import pareto
 from dstbench.report.table_rows import rows_of
 from dstbench.report.trajectories import plotted
-from dstbench.report.values import is_missing, ranking_of_row, shortened
+from dstbench.report.values import is_missing, ranking_of_row
 from dstbench.results.files import make_folder, write_all
+from dstbench.results.printable import shortened
 from dstbench.results.ranking import Ranking
 from dstbench.results.table import LoadedResults
 

@@ -12,8 +12,9 @@ from dstbench.report.axes import Axis, Frame, round_numbers
 from dstbench.report.jinja import part, templates
 from dstbench.report.markdown import harmless, line
 from dstbench.report.section import Material, Section
-from dstbench.report.values import MISSING, shortened, show
+from dstbench.report.values import MISSING, show
 from dstbench.results.labels import value_text
+from dstbench.results.printable import shortened
 from dstbench.results.ranking import Ranking, ranking_of
 from dstbench.results.tuning import Candidate, Tuning, tuning_of
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from dstbench.report.axes import Axis, Frame, Ticks
 from dstbench.report.boards import is_about_speed, is_close, may_gain
-from dstbench.report.values import is_missing, shortened, show
+from dstbench.report.values import is_missing, show
+from dstbench.results.printable import shortened
 
 Row = dict[Any, Any]
 

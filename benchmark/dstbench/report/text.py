@@ -28,11 +28,10 @@ from dstbench.report.values import (
     kind_of,
     plus_minus,
     ranking_of_row,
-    shortened,
     show,
 )
 from dstbench.results.measure_table import Kind
-from dstbench.results.printable import cell, counted
+from dstbench.results.printable import cell, counted, shortened
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.tuning import EDGE
 

@@ -80,11 +80,6 @@ def show(kind: Kind, value: Any) -> str:
     return _SHOW[kind](value)
 
 
-def shortened(text: str, most: int) -> str:
-    """At most so many characters, an ellipsis where some are missing."""
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
-
-
 def is_missing(value: Any) -> bool:
     """None, NaN, pandas' NA, or no text."""
     if isinstance(value, float):

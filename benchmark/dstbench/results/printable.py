@@ -22,7 +22,7 @@ def printable(text: str, kept: str = "") -> str:
 
 def shortened(text: str, most: int) -> str:
     """``text``, or its beginning with an ellipsis where it is longer than ``most`` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def shown(value: object, most: int = 60) -> str:
