@@ -20,7 +20,8 @@ def update(layers, keep, final, prune=MAGNITUDE, grow=GRADIENT, structure=None, 
     goal = Goal(
         sum(keep), sum(final), dict(zip(views, keep, strict=True)), dict(zip(views, final, strict=True))
     )
-    return update_masks(views, structures, prune, grow, goal, draw(step=step))
+    masks, budget, _ = update_masks(views, structures, prune, grow, goal, draw(step=step))
+    return masks, budget
 
 
 def one(weight, mask, keep, final, prune=MAGNITUDE, grow=GRADIENT, step=1, **signals):

@@ -43,7 +43,7 @@ def test_snfs_bug_4_set_keeps_the_most_negative_weights():
     goal = Goal(4, 4, {"layer": 4}, {"layer": 4})
     structures = {"layer": as_structure(REGISTRY.build("structure", "unstructured"))}
     set_ = Policy(WithinSign())
-    masks, _ = update_masks({"layer": layer}, structures, set_, Policy(), goal, draw())
+    masks, *_ = update_masks({"layer": layer}, structures, set_, Policy(), goal, draw())
     assert masks["layer"].tolist() == [[True, True, False, False, False, False, True, True]]
 
 

@@ -91,7 +91,7 @@ def test_lamp_leaves_each_layer_its_largest():
     kept = {}
     for name in ("lamp", "magnitude"):
         policy = REGISTRY.build("prune", {"name": name, "share": "global"})
-        masks, _ = update_masks(
+        masks, *_ = update_masks(
             views, dict.fromkeys(views, as_structure(structure)), policy, Policy(), goal, draw()
         )
         kept[name] = [mask.int().tolist()[0] for mask in masks.values()]

@@ -116,7 +116,7 @@ def _update(
     foldings = foldings_of({"prune": prune, "grow": grow}, registry())
     views = {name: _view(layer, masks[name], budget[name], prune.needs | grow.needs, foldings, step)
              for name, layer in layers.items()}  # fmt: skip
-    return update_masks(
+    masks, budget, _ = update_masks(
         views,
         structures,
         prune,
@@ -124,6 +124,7 @@ def _update(
         Goal(keep, n, kept, dict(budget)),
         lambda name, role: generator(0, name, step, role),
     )
+    return masks, budget
 
 
 def _view(

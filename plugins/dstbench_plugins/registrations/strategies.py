@@ -111,7 +111,8 @@ def register_prune(register: Register) -> None:
     )
     summary = "keep the largest w² / the squares of all larger ones in the layer (LAMP)"
     add("lamp", "lamp:Lamp", summary, bibtex=cited("LAMP"))
-    add("deep-r", "signs:CrossedZero", "remove what crossed zero (Deep R)", bibtex=cited("DEEP_R"))
+    summary = "remove what crossed zero (Deep R)"
+    add("deep-r", "signs:CrossedZero", summary, version="2", bibtex=cited("DEEP_R"))
     summary = "keep the largest |w|·‖X‖ of each output row (Wanda)"
     add("wanda", "wanda:Wanda", summary, bibtex=cited("WANDA"))
     summary = "keep the largest w²·E[g²]: what the loss would miss, to second order (OBD)"

@@ -36,6 +36,11 @@ class Last:
 
 def update(layers, keep, structure=None, prune=None):
     """Masks and budgets of layers that go back to what they held, keeping ``keep`` of each in between."""
+    return decided(layers, keep, structure, prune)[:2]
+
+
+def decided(layers, keep, structure=None, prune=None):
+    """The same, and what was removed by force."""
     views = {f"{i}": view(w, mask, name=f"{i}") for i, (w, mask) in enumerate(layers)}
     held = {name: layer.active for name, layer in views.items()}
     kept = dict(zip(views, keep, strict=True))
@@ -53,6 +58,15 @@ def test_what_is_forbidden_goes_even_where_the_target_keeps_all():
     masks, budget = update([(W, MASK)], [6])
     assert torch.equal(masks["0"], bits("1010", "1111"))
     assert budget == {"0": 6}
+
+
+def test_what_was_removed_by_force_is_told_even_where_it_grows_again():
+    """Of three that must go in a full layer all come back; where nothing must go nothing is told."""
+    masks, budget, forbidden = decided([(W - 0.25, bits("1111", "1111")), (W.abs() + 1, MASK)], [8, 6])
+    assert budget == {"0": 8, "1": 6}
+    assert bool(masks["0"].all())
+    assert list(forbidden) == ["0"]
+    assert torch.equal(forbidden["0"], bits("0110", "0010"))
 
 
 def test_where_the_target_keeps_fewer_the_smallest_go_too():

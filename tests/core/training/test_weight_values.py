@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import dstbench
-from dstbench.api import LayerView, StrategyError, ValuePolicy
+from dstbench.api import LayerView, Policy, StrategyError, ValuePolicy
 from dstbench.core.storage import fastest
 from dstbench.errors import BadInput
 from fakes.engine import assert_masked, batches, mlp, recipe, sgd, train
@@ -336,3 +336,30 @@ def test_plain_values_are_no_part_of_an_identity():
     assert "values" not in made("keep")[1].identity.method
     assert made("swi")[1].identity.method["values"]["spec"] == {"name": "swi"}
     assert ValuePolicy().plain
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Everything but the first position must go."""
+
+    def __call__(self, layer: LayerView, rng: torch.Generator) -> torch.Tensor:
+        scores = torch.full(layer.shape, -torch.inf)
+        scores[0, 0] = 1.0
+        return scores
+
+
+@pytest.mark.parametrize("values", ["keep", Sevens()])
+def test_what_is_removed_by_force_begins_anew_though_it_grows_at_once(values):
+    """In dense layers all comes back: at zero or where the values say, and without its momentum."""
+    model = mlp()
+    parts = recipe("constant", 2) | {"prune": Policy(Sinks())}
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 1.0, total_steps=9, values=values)
+    train(model, sparsifier, 2)
+    assert sparsifier.updates == 1
+    for layer in sparsifier.layers.values():
+        momentum = sparsifier.optimizer.state[layer.weight]["momentum_buffer"].flatten()
+        weight = layer.weight.detach().flatten()
+        assert weight[0] != 0
+        assert momentum[0] != 0
+        assert set(weight[1:].tolist()) == {0.0 if values == "keep" else -7.0}
+        assert not momentum[1:].any()

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from dstbench.api import LayerView
 from dstbench.api.select import count
 from dstbench.core.engine.structures import EngineStructure
+
+
+def forbidden(views: Mapping[str, LayerView], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The active weights at -inf, bool [*w] of the layers that have any."""
+    lowest = {name: float(scores[name].min()) for name in views}
+    where = {
+        name: views[name].mask & (scores[name] == -torch.inf) for name in views if lowest[name] == -torch.inf
+    }
+    return {name: removed for name, removed in where.items() if bool(removed.any())}
 
 
 def forced(structure: EngineStructure, layer: LayerView, scores: Tensor) -> int:

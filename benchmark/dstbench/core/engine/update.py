@@ -19,7 +19,7 @@ from dstbench.core.engine.allocation import blank_view, bounds, by_shape, suppor
 from dstbench.core.engine.books import Budget, Goal
 from dstbench.core.engine.budget import apportion
 from dstbench.core.engine.finiteness import not_finite
-from dstbench.core.engine.forced import forced
+from dstbench.core.engine.forced import forbidden, forced
 from dstbench.core.engine.forced import kept as kept_of
 from dstbench.core.engine.random import generator
 from dstbench.core.engine.structures import EngineStructure
@@ -117,8 +117,9 @@ def update_masks(
     goal: Goal,
     draw: Draw,
     percolated: Percolated | None = None,
-) -> tuple[Masks, Budget]:
-    """One topology update: the masks and exact budgets after pruning to ``goal.keep`` and growing to ``goal.final``.
+) -> tuple[Masks, Budget, Masks]:
+    """One topology update: the masks and exact budgets after pruning to ``goal.keep`` and growing to ``goal.final``,
+    and what the prune score insisted on removing, bool [*w] of the layers that have any: it may be active again.
 
     views: each layer with its mask, budget and the signals asked for. Nothing of them is written.
     percolated: kept masks -> those without links that lead nowhere, which are then grown elsewhere.
@@ -130,7 +131,7 @@ def update_masks(
         budget = {name: count(mask) for name, mask in kept.items()}
     masks, budget = _grow(views, structures, grow, goal, draw, kept, budget, keep_scores)
     check_masks(views, structures, masks, budget)
-    return masks, budget
+    return masks, budget, forbidden(views, keep_scores)
 
 
 def _prune(

@@ -207,11 +207,14 @@ class Evolution:
         if blank(fields):
             return
         state, views = self.state, self.values.remember(self.views(fields), self.state.steps)
-        before = dict(masks)
-        masks, books = self.rules.update(state.books, target, views, state.steps, ready)
-        fresh = {name: mask & ~before[name] for name, mask in masks.items()}
-        grown = {} if self.masking.superset is not None else self.values.grown(views, masks, state.steps)
-        change = self.masking.change(masks, self.silent, self._trained(views, masks, books, target, ready))
+        masks, books, forbidden = self.rules.update(state.books, target, views, state.steps, ready)
+        stay = {n: view.mask & ~forbidden[n] if n in forbidden else view.mask for n, view in views.items()}
+        fresh = {name: mask & ~stay[name] for name, mask in masks.items()}
+        grown = (
+            {} if self.masking.superset is not None else self.values.grown(views, stay, masks, state.steps)
+        )
+        trained = self._trained(views, masks, books, target, ready)
+        change = self.masking.change(masks, forbidden, self.silent, trained)
         write(self.masking.weights, grown, fresh)
         self.foldings.reset(fresh, update=True)
         active = sum(self.masking.topology.active.values())

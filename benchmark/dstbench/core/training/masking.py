@@ -75,10 +75,13 @@ class Masking:
         self._hold()
         self.zero(survivors, silent)
 
-    def change(self, masks: Masks, silent: bool, trained: Masks | None = None) -> Change:
-        """Hold the masks that a topology update decided, and train ``trained``, where there is a superset."""
+    def change(self, masks: Masks, forbidden: Masks, silent: bool, trained: Masks | None = None) -> Change:
+        """Hold the masks that a topology update decided, and train ``trained``, where there is a superset.
+
+        forbidden: bool [*w] of layers with weights that begin anew though they are active, which a score removed
+        by force; those of a superset keep what they hold, as all of its positions do."""
         if self.superset is None or trained is None:
-            return self._follow(self.topology.change(masks), silent)
+            return self._follow(self.topology.change(masks, forbidden), silent)
         whole = self.whole()
         self.superset.adopt(trained, whole, masks)
         change = self._follow(self.topology.change(masks), silent)

@@ -131,9 +131,10 @@ class Rules:
 
     def update(
         self, books: Books, target: Target, views: Mapping[str, LayerView], step: int, ready: Collection[str]
-    ) -> tuple[Masks, Books]:
-        """The masks behind one topology update, in which the layers that aren't ``ready`` keep theirs. Raises
-        StrategyError where ranks come to different ones."""
+    ) -> tuple[Masks, Books, Masks]:
+        """The masks behind one topology update, in which the layers that aren't ``ready`` keep theirs, and what its
+        prune score insisted on removing, bool [*w] of the layers that have any. Raises StrategyError where ranks
+        come to different masks."""
         method = self.method
         with ranks.together(f"the topology update at step {step}"):
             goal = books.goal(target, views, self.structures, method.init.share, self.timetable.density)
@@ -143,12 +144,12 @@ class Rules:
                 goal = goal.among(taking, books.budget, self.structures)
             draw = draws(self.seed, step)
             percolated = self.passages.percolated if self.passages else None
-            masks, budget = update_masks(
+            masks, budget, forbidden = update_masks(
                 taking, self.structures, method.prune, method.grow, goal, draw, percolated
             )
         masks = {name: masks.get(name, view.mask) for name, view in views.items()}
         ranks.check_equal(masks, step)
-        return masks, books.after(target, goal, budget)
+        return masks, books.after(target, goal, budget), forbidden
 
     def superset(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from dstbench.api.select import count
 class Change:
     """From one set of masks to the next."""
 
-    survivors: Mapping[str, Tensor]  # layer -> active before and after: bool [*w]
+    survivors: Mapping[str, Tensor]  # layer -> active before, after and meanwhile: bool [*w]
     grown: int  # entries that became active
     dropped: int  # entries that became inactive
 
@@ -55,8 +56,11 @@ class Topology:
         self.masks = dict(masks)
         self.active = {name: count(mask) for name, mask in self.masks.items()}
 
-    def change(self, masks: Mapping[str, Tensor]) -> Change:
-        """Adopt the masks that a topology update decided, and say what it changed."""
+    def change(
+        self, masks: Mapping[str, Tensor], forbidden: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> Change:
+        """Adopt the masks that a topology update decided, and say what it changed. forbidden: bool [*w] of layers
+        with weights that don't survive it though they are active behind it."""
         survivors, grown, dropped = {}, 0, 0
         for name, mask in masks.items():
             survivors[name] = mask & self.masks[name]
@@ -66,6 +70,7 @@ class Topology:
             self.explored[name] |= mask
             self.kept[name] &= mask
             self.explored_counts[name] = count(self.explored[name])
+        survivors |= {name: survivors[name] & ~removed for name, removed in forbidden.items()}
         self.adopt(masks)
         return Change(survivors, grown, dropped)
 

@@ -42,15 +42,15 @@ class WeightValues:
         self.memory |= self._asked(self.policy.remember, views, step, "memory")
         return {name: replace(view, memory=self.memory[name]) for name, view in views.items()}
 
-    def grown(self, views: Views, masks: Masks, step: int) -> Tensors:
-        """What weights hold that come to life as ``masks`` take the place of the views' own; layers that aren't named
-        grow at zero."""
+    def grown(self, views: Views, stay: Masks, masks: Masks, step: int) -> Tensors:
+        """What weights hold that come to life as ``masks`` take the place of the views' own, of which those of
+        ``stay`` live on; layers that aren't named grow at zero."""
         if self.policy.grows_zero:
             return {}
         changed = {
-            name: replace(view, mask=masks[name], before=view.mask)
+            name: replace(view, mask=masks[name], before=stay[name])
             for name, view in views.items()
-            if bool((masks[name] & ~view.mask).any())
+            if bool((masks[name] & ~stay[name]).any())
         }
         return self._asked(self.policy.grown_values, changed, step, "grown")
 
