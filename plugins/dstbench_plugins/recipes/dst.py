@@ -211,8 +211,4 @@ def east(
     the network, dynamic ReLUs at first and weights that layers share, and aren't part of this.
     """
     schedule = {"multiplier": multiplier, "cycles": cycles, "length": length, "delta_t": delta_t}
-    return Recipe(
-        prune={"name": "magnitude", "share": "erk"},
-        grow={"name": "gradient", "share": "erk"},
-        schedule={"name": "cyclic", **schedule, "late_delta_t": late_delta_t},
-    )
+    return Recipe(schedule={"name": "cyclic", **schedule, "late_delta_t": late_delta_t})

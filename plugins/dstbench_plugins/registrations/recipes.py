@@ -112,7 +112,7 @@ def register_recipe(register: Register) -> None:
     alias("gse-grabo", "dst:gse", "GSE, positions drawn by Σ|x| and Σ|∂L/∂y| (GraBo)", by="grabo")
     alias("gse-graest", "dst:gse", "GSE, positions drawn by |Σ ±x| and |Σ ±∂L/∂y| (GraEst)", by="graest")
     summary = "RigL behind cycles of rising and falling density (EAST, its networks aside)"
-    add("east", "dst:east", summary, bibtex=cited("EAST"))
+    add("east", "dst:east", summary, version="2", bibtex=cited("EAST"))
     _topological(add)
     _from_dense(add)
     _before_training(add)
