@@ -149,7 +149,7 @@ def test_merged_ranks_put_every_kept_position_above_every_other():
     merged = merge_ranks(
         bits("1100"), torch.tensor([[5.0, 9, 7, 7]]), torch.tensor([[8.0, 8, -torch.inf, 100]]), 3
     )
-    assert torch.equal(merged, torch.tensor([[1.0, 2.0, -torch.inf, 0.0]]))
+    assert merged.tolist() == [[1.0, 2.0, -torch.inf, 0.0]]
 
 
 # Unstructured
@@ -314,8 +314,16 @@ def test_shrink_and_fill_keep_their_contract(name, data, shape, ties):
     assert abs(int(again.sum()) - n) <= unit / 2
 
 
-def test_scores_of_two_precisions_merge_in_the_wider_one():
+def test_scores_of_two_precisions_merge_in_one_that_tells_all_ranks_apart():
     kept = bits("1100")
     merged = merge_ranks(kept, torch.tensor([[1.0, 3, 0, 0]]).double(), torch.tensor([[0.0, 0, 5, 4]]), 3)
-    assert merged.dtype == torch.float64
     assert merged.tolist() == [[1, 2, 1, 0]]
+    many = torch.arange(4000.0).view(1, -1).bfloat16()  # fewer than 256 values between 0 and 1
+    assert len(merge_ranks(torch.zeros(1, 4000).bool(), None, many, 3).unique()) == 4000
+
+
+def test_merged_ranks_leave_ties_to_the_lowest_index():
+    merged = merge_ranks(bits("11000"), torch.ones(1, 5), torch.tensor([[0.0, 0, 7, 7, 8]]), 3)
+    assert merged.tolist() == [[2, 1, 0.5, 0, 1]]
+    one = merge_ranks(bits("10"), torch.ones(1, 2), torch.ones(1, 2), 2)
+    assert one.tolist() == [[1, 0]]

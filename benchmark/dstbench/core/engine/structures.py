@@ -238,26 +238,21 @@ def fitted(structure: EngineStructure, layer: LayerInfo) -> tuple[EngineStructur
 
 
 def merge_ranks(kept: Tensor, keep_scores: Tensor | None, grow_scores: Tensor, n: int) -> Tensor:
-    """Kept positions by rank in [1, 2], the others by rank in [0, 1], -inf where nothing may grow: float [*w]."""
-    dtype = (
-        grow_scores.dtype
-        if keep_scores is None
-        else torch.promote_types(grow_scores.dtype, keep_scores.dtype)
-    )
-    merged = torch.full_like(grow_scores, -torch.inf, dtype=dtype)
+    """Kept positions by rank in [1, 2], the others by rank in [0, 1], -inf where nothing may grow: float64 [*w]."""
+    merged = torch.full_like(grow_scores, -torch.inf, dtype=torch.float64)
     eligible = ~kept & (grow_scores > -torch.inf)
-    merged[eligible] = _ranks(grow_scores[eligible].to(dtype))
+    merged[eligible] = _ranks(grow_scores[eligible])
     if keep_scores is not None:
-        merged[kept] = 1 + _ranks(keep_scores[kept].to(dtype))
+        merged[kept] = 1 + _ranks(keep_scores[kept])
     return merged
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks scaled into [0, 1], the lowest first: float, shape of values."""
-    ranks = torch.empty_like(values)
-    ranks[values.sort(stable=True).indices] = torch.linspace(
-        0, 1, len(values), device=values.device, dtype=values.dtype
-    )
+    """Ranks scaled into [0, 1], the highest for the best, or on a tie the lowest index: float64, shape of values."""
+    ranks = torch.empty_like(values, dtype=torch.float64)
+    order = values.sort(descending=True, stable=True).indices
+    step = 1 / max(1, len(values) - 1)
+    ranks[order] = torch.arange(len(values) - 1, -1, -1, device=values.device, dtype=torch.float64) * step
     return ranks
 
 
