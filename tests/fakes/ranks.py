@@ -166,6 +166,23 @@ def rounds(rank: int) -> dict[str, Any]:
     return _train(rank, {"init": {"name": "force", "rounds": 4}}, calibration=calibration)
 
 
+def topological(rank: int | None) -> dict[str, Any]:
+    """Links by correlated inputs, of which each rank sees its own, and removals that percolate, by chance."""
+    seen = [list(batches(3, seed=5 + peer)) for peer in range(2)]
+    joined = [tuple(map(torch.cat, zip(*pair, strict=True))) for pair in zip(*seen, strict=True)]
+    calibration = dstbench.Calibration(joined if rank is None else seen[rank], nn.functional.cross_entropy)
+    return {
+        prune: _train(
+            rank,
+            {"name": "chtss", "delta_t": 2, "stop": 1.0, "zeta": 0.3, "prune": prune, "percolates": True,
+             "init": {"name": "csti", "batches": 3}},
+            own_weights=False,
+            calibration=calibration,
+        )
+        for prune in ("soft-magnitude", "soft-ri")
+    }  # fmt: skip
+
+
 def loss_raises(rank: int) -> dict[str, Any]:
     """A loss that fails on one rank alone, before training."""
 

@@ -1,6 +1,7 @@
 """CSTI: the links of correlated inputs, worked out by hand and against numpy."""
 
 import itertools
+import weakref
 from typing import ClassVar
 
 import numpy as np
@@ -133,3 +134,24 @@ def test_pairs_are_an_inits_alone_and_of_linear_layers():
 def test_parameters_are_checked(kind, spec, match):
     with pytest.raises(BadInput, match=match):
         dstbench.registry().build(kind, spec)
+
+
+def test_batches_are_looked_at_one_at_a_time():
+    """However many there are, no more than the last one is held."""
+    seen, alive = [], []
+
+    class Batches:
+        def __iter__(self):
+            for _ in range(6):
+                images = FEATURES + len(seen)
+                seen.append(weakref.ref(images))
+                yield images, None
+                del images
+                alive.append(sum(reference() is not None for reference in seen))
+
+    calibration = dstbench.Calibration(Batches(), lambda outputs, _: outputs.sum())
+    parts = recipe("never", init={"name": "csti", "batches": 6})
+    model = network(4, 8, 2)
+    dstbench.Sparsifier(model, sgd(model), parts, 0.2, total_steps=9, calibration=calibration)
+    assert len(seen) == 6
+    assert max(alive) <= 1

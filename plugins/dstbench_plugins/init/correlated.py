@@ -62,7 +62,7 @@ def correlated(batches: int = 100) -> Policy:
     have 0.
 
     The authors correlate over the training set: with ``batches`` as many as an epoch has these are it, as the
-    training augments and batches it, held in memory meanwhile. Departures: exactly n links, where their code's
+    training augments and batches it, one batch at a time. Departures: exactly n links, where their code's
     threshold, one rank off, keeps n + 1 or more; 784 → 1568 stacks the matrix of features twice, other widths as
     often as they go. Their code uses that matrix for later layers, too; here these get random positions and are
     listed, as is any first layer but a linear one. The first is the first of the model's modules, as it defines them,

@@ -32,7 +32,7 @@ SCENARIOS = (
     "unequal_lengths", "unequal_epochs", "unequal_shapes", "unequal_layers", "made_on_one", "score_differs",
     "score_raises", "score_is_nan", "init_raises", "same_objects", "gradient_on_one",
     "joined", "without_ddp", "condensed", "condensed_alone",
-    "accumulated", "squares", "norms", "rounds", "loss_raises",
+    "accumulated", "squares", "norms", "rounds", "topological", "loss_raises",
     "valued", "remembering", "values_raise",
 )  # fmt: skip
 
@@ -114,6 +114,19 @@ def test_values_and_a_superset_on_two_ranks_equal_one_process_on_the_joined_batc
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
         assert len(alone["masks"]) >= 6, name
         assert alone["grown"] > 0, name
+
+
+def test_correlated_links_and_percolation_on_two_ranks_equal_one_process_on_the_joined_batches(results):
+    """Sums of products over all ranks' inputs; what leads nowhere goes with what all of them pruned."""
+    sys.path.insert(0, str(HERE.parent))
+    from fakes import ranks
+
+    for prune, alone in ranks.topological(None).items():
+        assert len(alone["masks"]) == 6
+        assert alone["grown"] > 0
+        for result in results:
+            for a, b in zip(result["topological"][prune]["masks"], alone["masks"], strict=True):
+                assert all(torch.equal(a[name], b[name]) for name in a), prune
 
 
 def test_srigl_bug_11_two_ranks_equal_one_process_on_the_joined_batch(results):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -138,21 +139,30 @@ class Rehearsal:
                 weight = self.layers[name].weight
                 weight.copy_(self._whole[name] * mask)
                 weight.requires_grad_(self._backward)
-        samples = 0
-        count = self.rounds.batches if self.rounds.probe == "batch" else 1
-        with ranks.together(f"round {number} of the initial masks"):
-            taken = [self._batch() for _ in range(count)]
-        plain = sdpa_kernel(SDPBackend.MATH) if Signal.HESSIAN in self.needs else nullcontext()
-        with _drawing(self.seed, number), plain:  # fused attention can't be differentiated twice
-            mean = self._mean(masks, taken) if Signal.HESSIAN in self.needs else {}
-            for inputs, targets in taken:
-                self.activity.watch(self.foldings, number)
-                samples += batch_size(inputs) * ranks.world()
-                yield self._signals(inputs, targets, masks, mean)
+        samples, mean, drawing = 0, dict[str, Tensor](), _drawing(self.seed, number)
+        batches: Iterable[tuple[Inputs, Any]] = self._taken(number)
+        plain: Callable[[], AbstractContextManager[None]] = nullcontext
+        if Signal.HESSIAN in self.needs:  # all batches twice; fused attention can't be differentiated twice
+            plain, batches = partial(sdpa_kernel, SDPBackend.MATH), list(batches)
+            with drawing, plain():
+                mean = self._mean(masks, batches)
+        for inputs, targets in batches:
+            self.activity.watch(self.foldings, number)
+            samples += batch_size(inputs) * ranks.world()
+            with drawing, plain():
+                signals = self._signals(inputs, targets, masks, mean)
+            yield signals
         self.activity.stop()
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
         made = products_of(self.foldings.values(), (layer.info for layer in self.layers.values()))
         self.passes.append(Pass(active, samples, *self._cost, made))
+
+    def _taken(self, number: int) -> Iterator[tuple[Inputs, Any]]:
+        """The batches of a round, one at a time: many don't fit into memory at once."""
+        for _ in range(self.rounds.batches if self.rounds.probe == "batch" else 1):
+            with ranks.together(f"round {number} of the initial masks"):
+                batch = self._batch()
+            yield batch
 
     def _batch(self) -> tuple[Inputs, Any]:
         if self.rounds.probe == "ones":
@@ -197,7 +207,7 @@ class Rehearsal:
             fields["active_grad"] = {name: g.where(masks[name], 0) for name, g in fields["grad"].items()}
         return fields
 
-    def _mean(self, masks: Masks, taken: list[tuple[Inputs, Any]]) -> dict[str, Tensor]:
+    def _mean(self, masks: Masks, taken: Collection[tuple[Inputs, Any]]) -> dict[str, Tensor]:
         """The gradient of the mean loss of batches, over all ranks."""
         weights = {name: self.layers[name].weight for name in masks}
         mean = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -254,16 +264,23 @@ def _on(targets: Any, device: torch.device) -> Any:
 
 
 class _drawing:
-    """Random numbers of their own, such as dropout's, around a round."""
+    """Random numbers of a round's own, such as dropout's; entered again, they go on."""
 
     def __init__(self, seed: int, number: int) -> None:
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        self._fork = torch.random.fork_rng(devices=devices)
+        self._devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         self._seed = generator(seed, "rounds", number, f"of rank {ranks.rank()}").initial_seed()
+        self._states: list[Tensor] = []
 
     def __enter__(self) -> None:
+        self._fork = torch.random.fork_rng(devices=self._devices)
         self._fork.__enter__()
-        torch.manual_seed(self._seed)
+        if not self._states:
+            torch.manual_seed(self._seed)
+            return
+        torch.set_rng_state(self._states[0])
+        for device, state in zip(self._devices, self._states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
 
     def __exit__(self, *error: Any) -> None:
+        self._states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._devices)]
         self._fork.__exit__(*error)
