@@ -111,11 +111,31 @@ def test_a_network_that_died_goes_on_to_the_end_of_its_schedule():
     assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
 
 
-def test_a_network_that_died_above_its_density_is_no_result_and_is_told_why():
-    """Skipped steps took nothing with them here, and stopping earlier wouldn't help."""
-    model, sparsifier = dead(recipe("soft_memory", 4, grow="gradient", prune="mest"))
+@pytest.mark.parametrize("grow", ["gradient", "random"])
+def test_a_network_that_died_above_its_density_falls_to_it(grow):
+    """By the weights, which its score reads besides gradients: 184 of them at first, 147 in the end."""
+    model, sparsifier = dead(recipe("soft_memory", 4, grow=grow, prune="mest"))
+    before = {name: layer.weight.detach().abs() for name, layer in sparsifier.layers.items()}
+    held = {name: mask.clone() for name, mask in sparsifier.masks.items()}
     train(model, sparsifier, 20)
-    with pytest.raises(
-        StrategyError, match=r"184 weights are .* 20 of 20 steps, 147 were .*network has died$"
-    ):
+    check_budget(sparsifier)
+    assert sum(int(mask.sum()) for mask in held.values()) == 184
+    assert sum(sparsifier.active.values()) == 147
+    for name in ("0", "2"):
+        left, mask = before[name], sparsifier.masks[name]
+        assert not (mask & ~held[name]).any()
+        assert left[mask].min() >= left[held[name] & ~mask].max() * 0.9  # weight decay aside
+
+
+def test_a_network_without_any_gradient_above_its_density_is_no_result_and_is_told_why():
+    """Nothing of it learns: no step at an update is one. Stopping the schedule earlier wouldn't help."""
+    model = nn.Sequential(nn.Linear(12, 24, bias=False), nn.ReLU(), nn.Linear(24, 4, bias=False))
+    parts = recipe("soft_memory", 4, grow="gradient", prune="mest")
+    sparsifier = dstbench.Sparsifier(model, sgd(model), parts, 0.2, total_steps=20)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    train(model, sparsifier, 20)
+    said = r"96 weights are .* 3 of 20 steps, 77 were .*and all weights of '0', '2' are zero: the network has died$"
+    with pytest.raises(StrategyError, match=said):
         check_budget(sparsifier)

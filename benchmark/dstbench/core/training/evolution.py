@@ -45,6 +45,7 @@ class Evolution:
         self.values = WeightValues(rules.method.values, rules.seed)
         self.foldings = Foldings(rules.method.accumulators)
         self._unfit = "no gradients came"  # why there are no initial masks yet
+        self.waits = 0  # steps in a row at which a decision waited for gradients other than zeros
 
     @property
     def decided(self) -> bool:
@@ -110,6 +111,7 @@ class Evolution:
         wanted, optimizer = self.masking.logical(gradients), self.masking.states.optimizer
         zeros = bool(wanted) and not any(bool(gradient.any()) for gradient in wanted.values())
         if zeros and (updates or not self.decided) and not (self.decided and trains(optimizer, False)):
+            self.waits += 1
             return False
         self.signals.keep(wanted, getattr(optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(part) for part in self.masking.states.parts):
@@ -185,7 +187,7 @@ class Evolution:
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
-        self.state = replace(self.state, steps=self.state.steps + 1)
+        self.state, self.waits = replace(self.state, steps=self.state.steps + 1), 0
         if not self.decided:
             init, step = self.rules.method.init, self.state.steps
             raise NotFinite(f"init {init!r}, step {step}: {self._unfit}: no initial mask")
@@ -195,7 +197,8 @@ class Evolution:
     @deciding
     def update(self, target: Target, needs: Signal) -> None:
         """One topology update, decided by the pure engine, then written. Layers without the signals that it reads
-        sit it out, as frozen ones do, and all do where a network that has died gives zeros alone."""
+        sit it out, as frozen ones do. Where a network that has died gives gradients of zeros alone nothing moves,
+        but where the density falls it is pruned to it."""
         masks, weights = self.masking.topology.masks, self.masking.weights.values
         ready = [name for name in self.signals.ready(needs, masks) if weights[name].requires_grad]
         if ready:
@@ -205,7 +208,9 @@ class Evolution:
         fields = self.signals.read(needs, {name: masks[name] for name in ready})
         fields |= self.foldings.read({name: masks[name] for name in ready})
         if blank(fields):
-            return
+            if round(target.final * self.rules.size) >= sum(self.state.books.budget.values()):
+                return
+            target = replace(target, keep=target.final)
         state, views = self.state, self.values.remember(self.views(fields), self.state.steps)
         masks, books, forbidden = self.rules.update(state.books, target, views, state.steps, ready)
         stay = {n: view.mask & ~forbidden[n] if n in forbidden else view.mask for n, view in views.items()}

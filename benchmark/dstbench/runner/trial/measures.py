@@ -97,10 +97,14 @@ def check_budget(sparsifier: Sparsifier) -> None:
     """Refuse a training whose schedule didn't come to its end: its density isn't the one asked for."""
     asked, held = round(sparsifier.target_density * sparsifier.size), sum(sparsifier.budget.values())
     if asked != held:
+        skipped = sparsifier.steps < sparsifier.total_steps and not sparsifier.evolution.waits
+        zeros = ", ".join(map(repr, sparsifier.collapsed))
         why = (
             "skipped steps took the last update with them; let the schedule stop earlier"
-            if sparsifier.steps < sparsifier.total_steps
-            else "its last updates had gradients of zeros alone to decide by: the network has died"
+            if skipped
+            else "its last updates had gradients of zeros alone to decide by"
+            + (f", and all weights of {zeros} are zero" if zeros else "")
+            + ": the network has died"
         )
         raise StrategyError(
             f"{sparsifier.method.schedule}: {held} weights are in the budget after {sparsifier.steps} of "
