@@ -15,8 +15,9 @@ from dstbench_plugins.checks import check_fraction, check_integer
 @dataclass(frozen=True)
 class SecondMoment:
     """v ← β v + (1 - β) g² of active weights: an average of squared gradients, the diagonal of the empirical Fisher
-    matrix. g is the step's gradient, averaged over ranks first, so that v is of the mean's square. Where a weight is
-    grown it begins anew at 0. β = 0.999 is ours: Adam's."""
+    matrix, for prune ``obd`` (known from the literature). g is the step's gradient, averaged over ranks first, so
+    that v is of the mean's square. Where a weight is grown it begins anew at 0, which isn't corrected for as Adam
+    does. β = 0.999 is ours: Adam's."""
 
     needs: ClassVar[Signal] = Signal.ACTIVE_GRAD
     dtype: ClassVar[torch.dtype] = torch.float32
@@ -50,7 +51,8 @@ class Movement:
 
 @dataclass(frozen=True)
 class ActiveCount:
-    """n ← n + mask: the steps in which a weight was active, whole numbers."""
+    """n ← n + mask: the steps in which a weight was active, whole numbers. For scores of one's own: DST-EE, which
+    counts so (arXiv 2211.16667), isn't built, for its formula isn't confirmed."""
 
     dtype: ClassVar[torch.dtype] = torch.int32
     reset: ClassVar[Reset] = "never"

@@ -19,7 +19,8 @@ class InputMoment:
     """Of each input column over all samples and places: their ``count``, the ``sum`` of x, or of its ``square``; or
     of each pair of columns the ``product``, Σ x_a · x_b at row r and column b, a = r mod in: an init's linear layers.
 
-    Summed in float64, over ranks, too: variances are differences of these.
+    Summed in float64, over ranks, too: variances are differences of these. What CSTI's Pearson correlations are made
+    of (CHTs, arXiv 2501.19107), batch by batch; the authors have the whole training set at once.
     """
 
     needs: ClassVar[Signal] = Signal.INPUTS

@@ -14,7 +14,8 @@ class CrossedZero:
     """Weights whose θ = w · sign isn't above 0 go, however many they are (Deep R, arXiv 1711.05136): -inf removes
     them even where the target keeps all. Where it keeps fewer, the smallest θ go, too.
 
-    Signs belong to positions, and values ``deep-r`` remember them.
+    Signs belong to positions, and values ``deep-r`` remember them. What died may wake in the same update, at
+    the values' θ of a weight that wakes, as in the authors' code.
     """
 
     needs: ClassVar[Signal] = Signal.MEMORY

@@ -145,7 +145,8 @@ def deep_r(
 
     Defaults of drift and noise are those of the authors' code, which trains 784-300-100-10 by plain SGD, at rate 0.5
     (0.8 of it after each epoch) and batches of 10, with 1, 3 and 30 % of its layers; here Erdős–Rényi divides the
-    density. Departures are told at values ``deep-r``.
+    density. ``delta_t`` above 1, ours, lets weights cross zero between updates. Departures are told at values
+    ``deep-r``.
     """
     return Recipe(
         init=init,

@@ -24,6 +24,7 @@ class TransposableNOfM:
     which the transposed product doesn't need; these tiles are those that it does. Weights are taken greedily by score
     under both limits, which holds at least half of the best legal score; where that strands a tile below n a row,
     swaps complete it (remove one, add two), so that budgets are exact up to n/m. A kept weight may go in such a swap.
+    Where a score forbids positions (-inf), a few less than would fit are found room for, and the budget knows it.
     2:4 runs on GPUs' sparse tensor cores in inference, as ``n_of_m``'s does; the rest is masked dense.
     """
 

@@ -21,7 +21,8 @@ class FixedSigns:
     -η α + η N(0, ``noise``) to θ. With prune ``deep-r`` what comes to θ <= 0 dies.
 
     Drift and noise go with the gradient, as penalties do: under plain SGD that is the code's update; momentum or Adam
-    make another of it. The paper's own noise, √η times a temperature's, isn't confirmed and isn't here.
+    make another of it. The paper's own noise, √η times a temperature's, isn't confirmed and isn't here. No topology
+    update follows a training's last step, so what crosses zero in it stays as it is, where the code has it dormant.
     """
 
     alpha: float = 1e-5  # of the drift towards 0, an L1 penalty
