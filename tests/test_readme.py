@@ -1,4 +1,4 @@
-"""The README is true: its Python runs, its commands run, and CI runs its two set-up commands."""
+"""README and the pages on running are true: their Python and commands run, and CI runs the two set-up commands."""
 
 from __future__ import annotations
 
@@ -24,19 +24,26 @@ from dstbench.runner.matrix.yaml import parse_yaml
 from dstbench.runner.trial.pace import Pace
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [line for kind, body in BLOCKS if kind == "bash" for line in body.splitlines()]
+README, MATRIX, *REST = ("README.md", "docs/matrix.md", "docs/boards.md", "docs/running.md")
+
+
+def blocks(kind: str, page: str = README) -> list[str]:
+    """The code of that language on a page; none where the tests lie without the pages."""
+    text = (ROOT / page).read_text() if (ROOT / page).exists() else ""
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+COMMANDS = list(
+    dict.fromkeys(
+        line for page in (README, *REST) for body in blocks("bash", page) for line in body.splitlines()
+    )
+)
 SMALL = (
     "-S prune=magnitude -S init=erk -S structure=channel -S training.epochs=2 -S controls=dense "
     "-S measure.rounds=1 -S schedule.delta_t=4"
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor")
-
-
-def blocks(kind: str) -> list[str]:
-    return [body for name, body in BLOCKS if name == kind]
 
 
 def test_python_of_the_engine_runs():
@@ -67,7 +74,7 @@ def test_toml_names_the_entry_point_group():
 
 
 def test_the_matrix_file_names_every_key_and_is_one():
-    [text] = blocks("yaml")
+    [text] = blocks("yaml", MATRIX)
     document = parse_yaml(text)
     matrix = load_matrix(document)
     for model, written in (
@@ -82,8 +89,15 @@ def test_the_matrix_file_names_every_key_and_is_one():
     assert not any(trial.skip for trial in planned.trials)
 
 
+def test_the_short_matrix_file_is_one():
+    [text] = blocks("yaml")
+    planned = plan(load_matrix(parse_yaml(text)), registry())
+    # two models, three seeds: three recipes and two controls for each of two densities, and dense once
+    assert len(planned.trials) == 2 * 3 * (2 * (3 + 2) + 1)
+
+
 def test_defaults_in_the_matrix_file_are_the_defaults():
-    document = parse_yaml(blocks("yaml")[0])
+    document = parse_yaml(blocks("yaml", MATRIX)[0])
     chosen = {"epochs", "batch_size", "schedule", "milestones"}  # what the example sets otherwise
     for name, model in (("training", Training), ("measure", Measure)):
         for key, value in document[name].items():

@@ -202,6 +202,23 @@ def test_the_picture_keeps_to_percent_whatever_the_interval(tmp_path, make, put)
     assert (float(interval.get("x1")), float(interval.get("x2"))) == AXIS
 
 
+def test_a_control_far_from_all_methods_is_marked_and_does_not_squeeze_them(tmp_path, make, put):
+    """From the lowest method to dense, and a twentieth more at both ends; the mean of the other is written."""
+    records = [
+        make("dense", 0, 64.0, recipe={"dense": True}, control="dense"),
+        make("rigl", 0, 54.0),
+        make("static", 0, 9.0, recipe={"prune": None}, control="static"),
+    ]
+    write_leaderboards(put(tmp_path / "results", records), tmp_path)
+    picture = (tmp_path / "leaderboard.svg").read_text("utf-8")
+    start, end = AXIS
+    dots = [float(x) for x in re.findall(r'<circle class="dot" cx="([\d.]+)"', picture)]
+    assert dots == [round(start + (end - start) * share, 1) for share in (0.5 / 11, 10.5 / 11)]
+    assert re.findall(r'<path class="dot" d="M([\d.]+) ', picture) == [str(start - 5)]
+    assert "triangles: off the axis" in picture
+    assert ">9.00<" in picture
+
+
 def test_the_picture_shortens_names_as_far_as_they_differ(tmp_path, make, put):
     blocks = "structure=shuffled_block(block_size=8)"
     labels = (

@@ -79,9 +79,9 @@ def compact(
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise BadInput(f"multiple: expected an integer >= 1, got {multiple!r}")
     masked = masked_copy(model, masks).eval()
-    found = largest(masked, masks, example_input, multiple)
-    removed = {name: indices(gone) for name, gone in found.removal.rows.items()}
-    found.model.compaction = Compaction(  # type: ignore[assignment]
-        removed, found.folded, found.removal.kept(), _narrowed(found.removal), found.check
+    cut = largest(masked, masks, example_input, multiple)
+    removed = {name: indices(gone) for name, gone in cut.removal.rows.items()}
+    cut.model.compaction = Compaction(  # type: ignore[assignment]
+        removed, cut.folded, cut.removal.kept(), _narrowed(cut.removal), cut.check
     )
-    return found.model
+    return cut.model

@@ -136,8 +136,8 @@ def _layers_alone(dense: nn.Module, sparsifier: Sparsifier, x: Tensor, training:
             passes.append(layer_pass(copy.deepcopy(layer.module), call, seen))
 
     def run() -> None:
-        for each in passes:
-            each()
+        for layer_run in passes:
+            layer_run()
 
     return run
 

@@ -49,11 +49,11 @@ class Remaining:
         weight = {t: (self.expected[t] or 0.0) if known else 1.0 for t in (*todo, *ran)}
         weighed = sum(weight[t] for t in ran)
         scale = sum(self._done[t] for t in ran) / weighed if weighed > 0 else 1.0
-        each = [
+        left = [
             max(0.0, weight[t] * scale - (now - self._started[t] if t in self._started else 0.0))
             for t in todo
         ]
-        return max(sum(each) / max(1, self.workers.get(phase, 1)), max(each))
+        return max(sum(left) / max(1, self.workers.get(phase, 1)), max(left))
 
 
 def duration(seconds: float) -> str:
@@ -70,9 +70,11 @@ _LENGTH = re.compile(r"\s*".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for
 def seconds_of(name: str, text: str) -> float:
     """The seconds of ``3h50m``, ``90m`` or ``3600s``, or of a number of them. Raises BadInput, naming the option."""
     plain = text.strip().lower()
-    found = _LENGTH.fullmatch(plain + "s" if plain.replace(".", "", 1).isdigit() else plain)
+    matched = _LENGTH.fullmatch(plain + "s" if plain.replace(".", "", 1).isdigit() else plain)
     seconds = (
-        sum(_UNITS[unit] * float(number or 0) for unit, number in found.groupdict().items()) if found else 0
+        sum(_UNITS[unit] * float(number or 0) for unit, number in matched.groupdict().items())
+        if matched
+        else 0
     )
     if not 0 < seconds < float("inf"):
         raise BadInput(f"{name}: expected a time such as 3h50m, 90m or 3600s, got {text!r}")

@@ -99,12 +99,12 @@ def imported(target: str, whose: str) -> Any:
     """What ``"module:attribute"`` names. Raises BadInput, with ``whose`` it is, where it can't be had."""
     module, _, attribute = target.partition(":")
     try:
-        found: Any = import_module(module)
+        value: Any = import_module(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except Exception as error:
         raise BadInput(f"{whose}: can't import {target!r}: {_one_line(error)}") from error
-    return found
+    return value
 
 
 @dataclass(frozen=True)

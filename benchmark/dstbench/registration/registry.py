@@ -145,17 +145,17 @@ class Registry(Mapping[str, Mapping[str, Component]]):
             raise BadInput(f"{kind}: expected a name, got {name!r} ({type(name).__name__})")
         head, colon, variant = name.partition(":")
         distribution, _, short = head.rpartition("/")
-        found = [c for c in self._components[kind] if c.name == short + colon]
+        components = [c for c in self._components[kind] if c.name == short + colon]
         if distribution:
-            found = [c for c in found if c.distribution == canonical(distribution)]
+            components = [c for c in components if c.distribution == canonical(distribution)]
         else:
-            found = [c for c in found if c.distribution == BUILTIN] or found
-        if not found:
+            components = [c for c in components if c.distribution == BUILTIN] or components
+        if not components:
             raise BadInput(self._unknown(kind, name, qualified=bool(distribution)))
-        if len(found) > 1:
-            names = " or ".join(repr(c.full_name) for c in found)
+        if len(components) > 1:
+            names = " or ".join(repr(c.full_name) for c in components)
             raise BadInput(f"{kind} {name!r} is ambiguous: say {names}")
-        return found[0], variant
+        return components[0], variant
 
     def _unknown(self, kind: str, name: str, *, qualified: bool) -> str:
         names = [c.full_name for c in self._components[kind]] if qualified else self._names[kind]

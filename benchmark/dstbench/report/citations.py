@@ -65,21 +65,21 @@ def _entries(name: str, registry: Registry) -> Iterator[str]:
     bare = name.partition("(")[0]
     kinds = [kind for kind in KINDS if bare in registry[kind]]
     if not kinds:
-        known = {each for kind in KINDS for each in registry[kind]}
+        known = {known_name for kind in KINDS for known_name in registry[kind]}
         raise BadInput(f"cite: no recipe or strategy {name!r}{nearest(name, known)}")
     for kind in kinds:  # a name may be of several, each with papers of its own
         yield from _of(registry[kind][bare], registry)
     if "recipe" in kinds:
         recipe: Recipe = registry.build("recipe", bare)
         for kind in () if recipe.dense or recipe.narrow else PARTS:
-            for part, each in _names(kind, getattr(recipe, kind)):
-                yield from _of(registry.resolve(part, each), registry)
+            for part, part_name in _names(kind, getattr(recipe, kind)):
+                yield from _of(registry.resolve(part, part_name), registry)
 
 
 def _of(component: Component, registry: Registry) -> Iterator[str]:
     """A component's own entry; an alias, which is another name of the same target, has that one's."""
     same = [other for other in registry[component.kind].values() if other.target == component.target]
-    for each in (component, *same):
-        if isinstance(text := each.metadata.get("bibtex"), str):
-            yield (text if text.lstrip().startswith("@") else str(imported(text, each.title))).strip()
+    for entry in (component, *same):
+        if isinstance(text := entry.metadata.get("bibtex"), str):
+            yield (text if text.lstrip().startswith("@") else str(imported(text, entry.title))).strip()
             return

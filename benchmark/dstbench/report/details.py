@@ -272,7 +272,7 @@ def _within_room(curves: Sequence[_Means | None]) -> tuple[dict[str, Any], int]:
 def _layers(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """The layers of each network once, and each row's densities in their order: means over seeds."""
     networks: dict[str, int] = {}
-    found: dict[int, tuple[int, list[float]]] = {}
+    by_row: dict[int, tuple[int, list[float]]] = {}
     for place, records in enumerate(rows):
         seeds = [layers for record in records if (layers := record["measures"].get("layers"))]
         if not seeds:
@@ -283,7 +283,7 @@ def _layers(rows: Sequence[Sequence[Record]]) -> dict[str, Any]:
             fsum(layers[i]["active"] / prod(layers[i]["shape"]) for layers in same) / len(same)
             for i in range(len(seeds[0]))
         ]
-        found[place] = (networks.setdefault(shape, len(networks)), [float(f"{d:.4g}") for d in densities])
-    if 7 * sum(len(densities) for _, densities in found.values()) > ROOM:
+        by_row[place] = (networks.setdefault(shape, len(networks)), [float(f"{d:.4g}") for d in densities])
+    if 7 * sum(len(densities) for _, densities in by_row.values()) > ROOM:
         return {"networks": [], "rows": {}, "left_out": True}
-    return {"left_out": False, "networks": [json.loads(shape) for shape in networks], "rows": found}
+    return {"left_out": False, "networks": [json.loads(shape) for shape in networks], "rows": by_row}

@@ -41,7 +41,8 @@ class Plotted:
     metric: Ranking | None = None  # None: a speed
 
     def limits(self, rows: Sequence[Row]) -> tuple[float, float]:
-        """The axis, also where the interval of few seeds reaches far beyond."""
+        """The axis: methods and dense with their intervals; a control far from these would squeeze them all."""
+        rows = [row for row in rows if row["control"] in (None, "", "dense")] or rows
         keys = (self.key, f"{self.key}_low", f"{self.key}_high")
         values = [row[key] for row in rows for key in keys if not is_missing(row[key])]
         if not values:
@@ -81,6 +82,7 @@ def render_picture(tables: Mapping[str, pd.DataFrame], methods: int = 12) -> str
             measure=measure,
             mean=measure is not SPEED,
             total=len(ranked),
+            off=any(row[measure.key] != min(max(row[measure.key], low), high) for row in shown),
             ticks=axis.ticks(tick for tick in round_numbers(low, high, most=7) if tick > low),
             rows=[
                 _line(row, measure, axis) | {"method": name}
@@ -131,6 +133,7 @@ def _line(row: Row, measure: Plotted, axis: Axis) -> dict[str, Any]:
         "place": "" if row["control"] or measure is SPEED else show("rank", row["rank"]),
         "control": bool(row["control"]),
         "x": axis.at(row[measure.key]),
+        "off": (row[measure.key] > axis.high) - (row[measure.key] < axis.low),
         "low": axis.at(low) if interval else None,
         "high": axis.at(high) if interval else None,
         "value": _value(row[measure.key], high if interval else None, measure.metric),

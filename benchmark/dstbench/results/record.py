@@ -180,7 +180,7 @@ def read_trial(path: Path) -> Record | Rejected:
 
 def record_files(results: Path) -> Iterator[Path]:
     """Every ``result.json`` under a folder, in a deterministic order."""
-    return (found for found in search(results) if isinstance(found, Path))
+    return (path for path in search(results) if isinstance(path, Path))
 
 
 def search(results: Path) -> Iterator[Path | Rejected]:

@@ -103,10 +103,11 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed every global generator, and put back what was there."""
+    """Seed every global generator that layers on a CPU can draw from, and put back what was there."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed GPUs too, which nothing puts back
+        torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
         try:

@@ -138,10 +138,10 @@ class ImageFolder:
         return by_name[0], by_name[1]
 
     def _check_digest(self, base: Path, names: Sequence[str], images: Sequence[_Image]) -> None:
-        if self.digest is not None and self.digest != (found := digest_of(base, names, images)):
+        if self.digest is not None and self.digest != (digest := digest_of(base, names, images)):
             raise DataUnavailable(
                 f"folder: {base} holds other images than are meant: expected the digest {self.digest!r}, "
-                f"got {found!r}"
+                f"got {digest!r}"
             )
 
 
@@ -169,7 +169,7 @@ def _classes(folder: Path) -> list[str]:
 
 def _images(base: Path, part: str, names: Sequence[str]) -> list[_Image]:
     """All images of all classes. Raises DataUnavailable naming the class or the file that isn't what it should be."""
-    found: list[_Image] = []
+    images: list[_Image] = []
     for label, name in enumerate(names):
         files = sorted(path for path in (base / part / name).iterdir() if not path.name.startswith("."))
         files = [path for path in files if path.name.lower() not in _IGNORED]
@@ -180,8 +180,8 @@ def _images(base: Path, part: str, names: Sequence[str]) -> list[_Image]:
                 )
         if not files:
             raise DataUnavailable(f"folder: the class {name!r} has no images: {base / part / name} is empty")
-        found += [(f"{part}{name}/{path.name}", label) for path in files]
-    return found
+        images += [(f"{part}{name}/{path.name}", label) for path in files]
+    return images
 
 
 def _wrong(path: Path) -> str:

@@ -62,9 +62,9 @@ class Text:
                 )
             path = Path(root) / path
         content = _read(path)
-        found = hashlib.sha256(content).hexdigest()[:16]
-        if self.digest is not None and found != self.digest:
-            raise DataUnavailable(f"text: {path} is another text than is meant: its digest is {found!r}")
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        if self.digest is not None and digest != self.digest:
+            raise DataUnavailable(f"text: {path} is another text than is meant: its digest is {digest!r}")
         ids, symbols = by_characters(_decoded(content, path))
         if symbols < 2:
             raise DataUnavailable(f"text: {path} has a single character, over and over: nothing to predict")

@@ -103,22 +103,19 @@ def test_daemons_die_with_a_killed_scheduler(tmp_path):
     assert is_gone(int(pid.read_text()))
 
 
-def test_the_server_ends_with_the_run_that_started_it(tmp_path):
-    server = forkserver._forkserver
-    server._stop()  # an earlier test's
+def test_the_server_ends_with_the_run_that_started_it(cold_server, tmp_path):
     seen = []
-    run_local([job(tmp_path)], on_event=lambda event: seen.append(server._forkserver_pid))
-    assert server._forkserver_pid is None
+    run_local([job(tmp_path)], on_event=lambda event: seen.append(cold_server._forkserver_pid))
+    assert cold_server._forkserver_pid is None
     assert {is_gone(pid) for pid in seen} == {True}
 
 
-def test_a_server_that_was_there_before_stays(tmp_path):
+def test_a_server_that_was_there_before_stays(cold_server, tmp_path):
     forkserver.ensure_running()
-    pid = forkserver._forkserver._forkserver_pid
+    pid = cold_server._forkserver_pid
     outcomes([job(tmp_path)])
-    assert forkserver._forkserver._forkserver_pid == pid
+    assert cold_server._forkserver_pid == pid
     assert psutil.pid_exists(pid)
-    forkserver._forkserver._stop()
 
 
 @pytest.mark.parametrize("do", ["print", "print, die"])

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -21,11 +20,8 @@ from fakes.jobs import job, outcomes
 
 MIB = 2**20
 
-
-@pytest.fixture(autouse=True)
-def cold():
-    """A server that earlier tests left has torch loaded, which counts as its children's memory."""
-    forkserver._forkserver._stop()
+# a server that earlier tests left has torch loaded, which counts as its children's memory
+pytestmark = pytest.mark.usefixtures("cold_server")
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes share")

@@ -23,12 +23,13 @@ from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, STATE
 from dstbench.runner.trial.trained import load_trained
 from dstbench.runner.trial.trial import run_trial
 
-RECIPE = {"name": "rigl", "schedule": {"name": "cosine", "delta_t": 5}}
+RECIPE = {"name": "rigl", "schedule": {"name": "cosine", "delta_t": 2}}
+IMAGES = {"name": "synthetic", "images": 320, "size": 8}
 
 
 def spec(seed=0, **training):
-    training = Training(**{"epochs": 3, "batch_size": 128, "lr": 0.05, **training})
-    return TrialSpec({"name": "small_cnn"}, {"name": "digits"}, 0.2, seed, as_recipe(RECIPE), training)
+    training = Training(**{"epochs": 3, "batch_size": 64, "lr": 0.05, **training})
+    return TrialSpec({"name": "small_cnn"}, IMAGES, 0.2, seed, as_recipe(RECIPE), training)
 
 
 def run(trial, folder, **options):

@@ -41,27 +41,27 @@ _SHAPES = {"getattr", "size", "dim"}  # they read no values
 Result = Value | tuple[Value, ...] | str | None
 
 
-def call(found: Ledger, node: torch.fx.Node, inputs: Sequence[Value]) -> Result:
+def call(ledger: Ledger, node: torch.fx.Node, inputs: Sequence[Value]) -> Result:
     """What a function or method makes of its inputs, or why their channels can't be followed."""
     name = str(getattr(node.target, "__name__", node.target)).rstrip("_")
     blocked = f"its rows meet {name}"
     if name in _SHAPES:
         return None
     if name == "cat":
-        return _concatenated(found, node) or blocked
+        return _concatenated(ledger, node) or blocked
     if name in _SUMS or name in _PRODUCTS:
-        return (None if node.kwargs else _combined(found, name, node.args)) or blocked
+        return (None if node.kwargs else _combined(ledger, name, node.args)) or blocked
     source = node.args[0] if node.args else None
     if not isinstance(source, torch.fx.Node) or not all(
         other is source or is_fixed(other) for other in node.all_input_nodes
     ):
         return blocked
-    value = found.values.get(source)
+    value = ledger.values.get(source)
     if isinstance(value, tuple):
         return value[node.args[1]] if name == "getitem" and isinstance(node.args[1], int) else blocked
     if value is None:
         return blocked
-    return _kept_apart(name, node, value) or _moved(found, name, node, source, value) or blocked
+    return _kept_apart(name, node, value) or _moved(ledger, name, node, source, value) or blocked
 
 
 def _kept_apart(name: str, node: torch.fx.Node, value: Value) -> Value | None:
@@ -92,7 +92,7 @@ def _kept_apart(name: str, node: torch.fx.Node, value: Value) -> Value | None:
 
 
 def _moved(
-    found: Ledger, name: str, node: torch.fx.Node, source: torch.fx.Node, value: Value
+    ledger: Ledger, name: str, node: torch.fx.Node, source: torch.fx.Node, value: Value
 ) -> Value | tuple[Value, ...] | None:
     """What can be told with an example's sizes alone."""
     shape, result = source.meta.get("shape"), None
@@ -103,7 +103,7 @@ def _moved(
     elif name == "pad" and shape is not None:
         result = _padded(node, value, len(shape))
     if result is not None:
-        found.late.append(value.slots)
+        ledger.late.append(value.slots)
     return result
 
 
@@ -118,10 +118,11 @@ def _padded(node: torch.fx.Node, value: Value, dims: int) -> Value | None:
     return value.becoming(value.constant.masked_fill(value.constant != 0, torch.nan))
 
 
-def _combined(found: Ledger, name: str, arguments: Sequence[Any]) -> Value | None:
+def _combined(ledger: Ledger, name: str, arguments: Sequence[Any]) -> Value | None:
     """A sum or product of values that have the same channels, or of one and numbers."""
     parts = [
-        found.values.get(each) or each if isinstance(each, torch.fx.Node) else each for each in arguments
+        ledger.values.get(argument) or argument if isinstance(argument, torch.fx.Node) else argument
+        for argument in arguments
     ]
     values = [part for part in parts if isinstance(part, Value)]
     if len(parts) != 2 or not values or any(value.axis == 0 for value in values):
@@ -132,7 +133,7 @@ def _combined(found: Ledger, name: str, arguments: Sequence[Any]) -> Value | Non
     constants: list[Any] = []
     for part, argument in zip(parts, arguments, strict=True):
         other = arguments[1] if argument is arguments[0] else arguments[0]
-        constant = _constant(found, part, first, other, adds=name in _SUMS)
+        constant = _constant(ledger, part, first, other, adds=name in _SUMS)
         if constant is None:
             return None
         constants.append(constant)
@@ -144,13 +145,13 @@ def _combined(found: Ledger, name: str, arguments: Sequence[Any]) -> Value | Non
         constant = _SUMS[name](a, b)
     if len(values) == 1:
         return first.becoming(constant)
-    found.joined.append((first.slots, last.slots))
+    ledger.joined.append((first.slots, last.slots))
     if name in _PRODUCTS and bool(((first.constant == 0) & (last.constant == 0)).all()):
-        found.products.append((first.slots, last.slots))
+        ledger.products.append((first.slots, last.slots))
     return replace(first.becoming(constant), owner=None)
 
 
-def _constant(found: Ledger, part: Any, beside: Value, other: Any, adds: bool) -> Tensor | float | None:
+def _constant(ledger: Ledger, part: Any, beside: Value, other: Any, adds: bool) -> Tensor | float | None:
     """What one side of a sum or product holds for each channel of the other; None where that can't be told."""
     if isinstance(part, Value):
         return part.constant
@@ -158,48 +159,48 @@ def _constant(found: Ledger, part: Any, beside: Value, other: Any, adds: bool) -
         return part
     if not isinstance(part, torch.fx.Node):
         return None
-    parameter = found.parameters.get(str(part.target)) if part.op == "get_attr" else None
+    parameter = ledger.parameters.get(str(part.target)) if part.op == "get_attr" else None
     if parameter is not None and parameter.numel() == 1:
-        known = found.links is not None and not parameter.is_meta
+        known = ledger.links is not None and not parameter.is_meta
         return float(parameter) if known else torch.nan
     shape = other.meta.get("shape") if isinstance(other, torch.fx.Node) else None
-    return _entries(found, part, beside, None if shape is None else len(shape), adds)
+    return _entries(ledger, part, beside, None if shape is None else len(shape), adds)
 
 
 def _entries(
-    found: Ledger, node: torch.fx.Node, beside: Value, dims: int | None, adds: bool = True
+    ledger: Ledger, node: torch.fx.Node, beside: Value, dims: int | None, adds: bool = True
 ) -> Tensor | None:
     """The numbers of each channel that don't follow the input: float64 [C], NaN where they aren't one number.
     The parameters that they come from have the same channels from then on."""
     if beside.flat:
         return None
     behind = 1 if beside.axis == -1 else None if dims is None else dims - 1
-    numbers = fixed(node, found.tensors, len(beside.slots), behind)
+    numbers = fixed(node, ledger.tensors, len(beside.slots), behind)
     if numbers is None:
         return None
     constant = numbers.constant
-    if found.links is None:
+    if ledger.links is None:
         constant = torch.full_like(constant, torch.nan)
     for source in numbers.sources:
-        before = found.entries.get(source.path)
+        before = ledger.entries.get(source.path)
         if before is not None and before[0] != source.axis:
             return None
         if before is not None:
-            found.joined.append((before[1].slots, beside.slots))
-        found.entries[source.path] = (
+            ledger.joined.append((before[1].slots, beside.slots))
+        ledger.entries[source.path] = (
             source.axis,
             Read(beside.slots, constant if adds else torch.zeros_like(constant), padded=True),
         )
-        found.late.append(beside.slots)
+        ledger.late.append(beside.slots)
     return constant
 
 
-def _concatenated(found: Ledger, node: torch.fx.Node) -> Value | None:
+def _concatenated(ledger: Ledger, node: torch.fx.Node) -> Value | None:
     """Channels side by side, or the same channels at more places."""
     tensors, dim = named_arguments(node.args, node.kwargs, tensors=(), dim=0)
     if not isinstance(tensors, Sequence) or not isinstance(dim, int):
         return None
-    values = [found.values.get(tensor) for tensor in tensors]
+    values = [ledger.values.get(tensor) for tensor in tensors]
     known = [value for value in values if isinstance(value, Value) and not value.flat and value.axis != 0]
     if not known or len({value.axis for value in known}) > 1:
         return None
@@ -208,10 +209,10 @@ def _concatenated(found: Ledger, node: torch.fx.Node) -> Value | None:
     if along and len(known) == len(values):
         slots, constants = (torch.cat([getattr(v, f) for v in known]) for f in ("slots", "constant"))
         return Value(slots, constants, first.axis)
-    return None if along or shape is None else _at_more_places(found, tensors, values, len(shape))
+    return None if along or shape is None else _at_more_places(ledger, tensors, values, len(shape))
 
 
-def _at_more_places(found: Ledger, tensors: Sequence[Any], values: Sequence[Any], dims: int) -> Value | None:
+def _at_more_places(ledger: Ledger, tensors: Sequence[Any], values: Sequence[Any], dims: int) -> Value | None:
     """Tokens in a row, some of them parameters: a channel is constant where it is the same constant in all."""
     known = [value for value in values if isinstance(value, Value)]
     first = known[0]
@@ -221,11 +222,11 @@ def _at_more_places(found: Ledger, tensors: Sequence[Any], values: Sequence[Any]
     for tensor, value in zip(tensors, values, strict=True):
         held = value.constant if isinstance(value, Value) else None
         if held is None and isinstance(tensor, torch.fx.Node):
-            held = _entries(found, tensor, first, dims)
+            held = _entries(ledger, tensor, first, dims)
         if held is None:
             return None
         constant = constant.masked_fill(constant != held, torch.nan)
         if isinstance(value, Value):
-            found.joined.append((first.slots, value.slots))
-    found.late.append(first.slots)
+            ledger.joined.append((first.slots, value.slots))
+    ledger.late.append(first.slots)
     return replace(first.becoming(constant), owner=None)

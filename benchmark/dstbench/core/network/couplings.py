@@ -68,7 +68,9 @@ def _among(unit: Coupling, named: Collection[str]) -> Coupling:
 def streams(model: nn.Module, network: Channels) -> list[Coupling]:
     """The couplings that are streams, where all that adds to them can be held at zero."""
     within = stream_channels(network)
-    firm = {c for each in additions(model, network) if not each.yields for c in each.channels.tolist()}
+    firm = {
+        c for addition in additions(model, network) if not addition.yields for c in addition.channels.tolist()
+    }
     return [
         replace(unit, stream=True)
         for held, unit in coupled(network)
@@ -86,7 +88,11 @@ def stream_channels(network: Channels) -> set[int]:
 def additions(model: nn.Module, network: Channels) -> list[Addition]:
     """All that adds to streams, or scales what does."""
     within = torch.tensor(sorted(stream_channels(network)), dtype=torch.long)
-    return [each for each in _additions(model, network) if bool(torch.isin(each.channels, within).any())]
+    return [
+        addition
+        for addition in _additions(model, network)
+        if bool(torch.isin(addition.channels, within).any())
+    ]
 
 
 def _additions(model: nn.Module, network: Channels) -> Iterator[Addition]:

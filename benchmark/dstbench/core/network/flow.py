@@ -52,24 +52,24 @@ def follow(
         with evaluating(model):  # where stochastic depth and dropout are nothing
             graph = trace(model, example)
     except Untraceable as error:
-        return walk.found.result(default=f"the model can't be traced: {error}")
+        return walk.ledger.result(default=f"the model can't be traced: {error}")
     with torch.no_grad():
         walk.run(graph)
-    return walk.found.result(default="it isn't called as a module")
+    return walk.ledger.result(default="it isn't called as a module")
 
 
 @dataclass(frozen=True)
 class _Walk:
     """Goes through a graph, node by node."""
 
-    found: Ledger
+    ledger: Ledger
 
     def run(self, graph: torch.fx.Graph) -> None:
         """Walk the nodes in order."""
         targets = [node.target for node in graph.nodes if node.op == "call_module"]
         repeated = {target for target in targets if targets.count(target) > 1}
         for node in graph.nodes:
-            inputs = [value for source in node.all_input_nodes for value in self.found.of(source)]
+            inputs = [value for source in node.all_input_nodes for value in self.ledger.of(source)]
             result: Result
             try:
                 result = self.node(node, inputs, node.target in repeated)
@@ -77,26 +77,26 @@ class _Walk:
                 result = f"its rows meet {node.name}, which can't be followed: {error}"
             if isinstance(result, str):  # the reason why what came in stays
                 for value in inputs:
-                    self.found.blocks.append((value.slots, result))
+                    self.ledger.blocks.append((value.slots, result))
                 result = None
-            self.found.values[node] = result
+            self.ledger.values[node] = result
 
     def node(self, node: torch.fx.Node, inputs: Sequence[Value], repeated: bool) -> Result:
         """What a node makes of its inputs."""
         if node.op == "call_module":
             return self.module(node, inputs, repeated)
         if node.op in ("call_function", "call_method"):
-            return call(self.found, node, inputs) if inputs else None
+            return call(self.ledger, node, inputs) if inputs else None
         return "its rows meet output" if node.op == "output" else None
 
     def module(self, node: torch.fx.Node, inputs: Sequence[Value], repeated: bool) -> Value | str | None:
         """What a module makes of its input, or why its channels can't be followed."""
         path = str(node.target)
-        module, name = self.found.modules[path], self.found.names[path]
+        module, name = self.ledger.modules[path], self.ledger.names[path]
         value = inputs[0] if inputs else None
-        if name in self.found.layers:
+        if name in self.ledger.layers:
             if reason := _unusual(module, repeated):
-                self.found.unfollowed[name] = f"it {reason}"
+                self.ledger.unfollowed[name] = f"it {reason}"
                 return f"{name} {reason}"
             return self.layer(name, value)
         if is_attention(module) and not repeated:
@@ -126,34 +126,34 @@ class _Walk:
 
     def layer(self, name: str, value: Value | None) -> Value | str:
         """A convolution or linear layer: it reads its input's channels and starts rows of its own."""
-        layer = self.found.layers[name]
+        layer = self.ledger.layers[name]
         out, columns = layer.info.shape[:2]
         groups = int(getattr(layer.module, "groups", 1))
         axis: Literal[1, -1] = -1 if layer.info.kind == "linear" else 1
         if value and not readable(value, axis, columns * groups):
-            self.found.unfollowed[name] = "its input's channels lie along another axis"
+            self.ledger.unfollowed[name] = "its input's channels lie along another axis"
             return f"{name} reads another axis"
         padded = sees_zeros(layer.module)
         constant = self.constant_rows(name, value.constant if value else None, padded)
-        rows = self.found.rows[name] = torch.arange(self.found.size, self.found.size + out)
-        self.found.size += out
+        rows = self.ledger.rows[name] = torch.arange(self.ledger.size, self.ledger.size + out)
+        self.ledger.size += out
         if value and groups == 1:
-            self.found.reads[name] = Read(value.slots, value.constant, padded, value.shared)
+            self.ledger.reads[name] = Read(value.slots, value.constant, padded, value.shared)
         elif groups > 1:
             every = rows.view(groups, -1)
-            self.found.joined.append((every[:, :1].expand_as(every), every))
+            self.ledger.joined.append((every[:, :1].expand_as(every), every))
             if value:
                 inside = value.slots.view(groups, -1)
-                self.found.joined.append((every[:, :1].expand_as(inside), inside))
+                self.ledger.joined.append((every[:, :1].expand_as(inside), inside))
             else:
-                self.found.blocks.append((rows, f"{name} is grouped over channels that can't be followed"))
+                self.ledger.blocks.append((rows, f"{name} is grouped over channels that can't be followed"))
         return Value(rows, constant, axis, owner=name)
 
     def constant_rows(self, name: str, inputs: Tensor | None, padded: bool) -> Tensor:
         """What each output row holds where all that it reads is constant: float64 [out], NaN elsewhere."""
-        layer = self.found.layers[name]
+        layer = self.ledger.layers[name]
         out, columns = layer.info.shape[:2]
-        links = None if self.found.links is None else self.found.links.get(name)
+        links = None if self.ledger.links is None else self.ledger.links.get(name)
         if links is None:
             return torch.full((out,), torch.nan, dtype=torch.float64)
         constant = torch.zeros(out, dtype=torch.float64)
@@ -174,9 +174,9 @@ class _Walk:
 
     def norm(self, path: str, norm: _BatchNorm, value: Value) -> Value:
         """A batch norm: a shift and a scale of each channel, in evaluation."""
-        self.found.norms[path] = value.slots
+        self.ledger.norms[path] = value.slots
         if value.owner:
-            self.found.behind.setdefault(value.owner, []).append(path)
+            self.ledger.behind.setdefault(value.owner, []).append(path)
         return self.activated(norm, value.becoming(by_batch(norm, value.constant)))
 
     def activated(self, norm: nn.Module, value: Value) -> Value:
@@ -195,17 +195,17 @@ class _Walk:
         if kind is not None:
             if (value.axis, len(value.slots)) != (kind.axis, kind.width):
                 return None
-            self.found.late.append(value.slots)
-            self.found.across[path] = Read(value.slots, value.constant, padded=True)
+            self.ledger.late.append(value.slots)
+            self.ledger.across[path] = Read(value.slots, value.constant, padded=True)
             return self.activated(norm, across(path, norm, kind, value))
         if not isinstance(norm, nn.GroupNorm) or not norm.affine or value.axis != 1:
             return None
         if norm.num_channels != len(value.slots):
             return None
-        self.found.late.append(value.slots)
-        self.found.norms[path] = value.slots
+        self.ledger.late.append(value.slots)
+        self.ledger.norms[path] = value.slots
         every = value.slots.view(norm.num_groups, -1)
-        self.found.joined.append((every[:, :1].expand_as(every), every))
+        self.ledger.joined.append((every[:, :1].expand_as(every), every))
         constant = value.constant if bool(value.constant.isnan().all()) else grouped(norm, value)
         return self.activated(norm, replace(value.becoming(constant), owner=None))
 
@@ -213,23 +213,23 @@ class _Walk:
         """A response norm: what is zero everywhere adds nothing to the mean, and becomes the norm's bias."""
         if (value.axis, len(value.slots), value.flat) != (norm.channel_dim, len(norm.weight), False):
             return f"{path} normalises another axis"
-        self.found.responses[path] = Read(value.slots, value.constant, padded=True)
+        self.ledger.responses[path] = Read(value.slots, value.constant, padded=True)
         bias = torch.zeros_like(value.constant) if norm.bias.is_meta else norm.bias.detach().cpu().double()
         return replace(value, constant=bias.masked_fill(value.constant != 0, torch.nan))
 
     def attention(self, path: str, module: Any, value: Value | None) -> Value | str:
         """Heads: one channel each, of all their query, key and value rows. What a head sends on is an average
         of its value rows over the tokens, so what is constant there stays constant."""
-        qkv = self.layer(f"{self.found.names[path]}.qkv", value)
+        qkv = self.layer(f"{self.ledger.names[path]}.qkv", value)
         if isinstance(qkv, str):
             return qkv
         rows = qkv.slots.view(3, module.num_heads, module.head_dim)
         first = rows[:1, :, :1]
-        self.found.joined.append((first.expand_as(rows), rows))
-        self.found.heads[path] = first.flatten()
+        self.ledger.joined.append((first.expand_as(rows), rows))
+        self.ledger.heads[path] = first.flatten()
         width = module.attn_dim
         return self.layer(
-            f"{self.found.names[path]}.proj", Value(qkv.slots[-width:], qkv.constant[-width:], -1)
+            f"{self.ledger.names[path]}.proj", Value(qkv.slots[-width:], qkv.constant[-width:], -1)
         )
 
 

@@ -108,8 +108,8 @@ def maskable_layers(model: nn.Module) -> dict[str, Layer]:
             if not isinstance(module, _ConvNd):
                 parent, _, own = path.rpartition(".")
                 attention, own = (module, field) if field in PACKED else (modules.get(parent), own)
-                found = None if attention is None else heads_of(attention, own, len(weight))
-                heads |= {} if found is None else {name: found}
+                count = None if attention is None else heads_of(attention, own, len(weight))
+                heads |= {} if count is None else {name: count}
     held = {name: module for name, (module, _) in owned.items()}
     classifier, first = _classifier(model, held), _first_conv(model, held)
     opening = next((module for module in modules.values() if [*module.parameters(recurse=False)]), None)

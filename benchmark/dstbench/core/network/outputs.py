@@ -105,8 +105,8 @@ def _parts(outputs: Any, name: str = "output") -> Iterator[tuple[str, Any]]:
         for index, value in enumerate(outputs):
             yield from _parts(value, f"{name}[{index}]")
     elif is_dataclass(outputs) and not isinstance(outputs, type):
-        for each in fields(outputs):
-            yield from _parts(getattr(outputs, each.name), f"{name}.{each.name}")
+        for field in fields(outputs):
+            yield from _parts(getattr(outputs, field.name), f"{name}.{field.name}")
     elif hasattr(outputs, "__dict__") and not callable(outputs) and not isinstance(outputs, Tensor):
         for key, value in vars(outputs).items():
             yield from _parts(value, f"{name}.{key}")

@@ -56,10 +56,10 @@ class Ownership:
 
     def warning(self) -> str | None:
         """What nobody asked to stay dense, with how many weights that are; None where there is nothing."""
-        unasked = {name: each for name, each in self.left_out.items() if not each.expected}
+        unasked = {name: left for name, left in self.left_out.items() if not left.expected}
         if not unasked:
             return None
-        named = [f"{name} ({each.reason})" for name, each in list(unasked.items())[:_NAMED]]
+        named = [f"{name} ({left.reason})" for name, left in list(unasked.items())[:_NAMED]]
         more = f" and {len(unasked) - _NAMED} more" if len(unasked) > _NAMED else ""
         total = sum(left.weights for left in unasked.values())
         return (
@@ -102,7 +102,7 @@ def owned(
     chosen = _chosen(layers, dense_layers)
     sparse = {name: layer for name, layer in able.items() if name not in chosen}
     if not sparse:
-        reasons = "".join(f"; {name}: {each.reason}" for name, each in list(left_out.items())[:_NAMED])
+        reasons = "".join(f"; {name}: {left.reason}" for name, left in list(left_out.items())[:_NAMED])
         raise BadInput(f"{type(model).__name__} has no convolution or linear weight left to mask{reasons}")
     dense = {name: layer for name, layer in able.items() if name in chosen}
     left_out = {n: replace(left, expected=left.expected or n in chosen) for n, left in left_out.items()}
@@ -130,8 +130,8 @@ def budgeted_layers(
     model: nn.Module, dense_layers: Sequence[str] = ()
 ) -> tuple[dict[str, Layer], dict[str, Layer]]:
     """The layers in the budget, and those that ``dense_layers`` leaves out: see ``owned``."""
-    found = owned(model, patterns_of(dense_layers))
-    return found.sparse, found.dense
+    ownership = owned(model, patterns_of(dense_layers))
+    return ownership.sparse, ownership.dense
 
 
 @dataclass(frozen=True)

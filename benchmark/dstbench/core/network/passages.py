@@ -126,15 +126,15 @@ def _traced(network: Channels) -> Iterator[Passage]:
 
 def _places(held: tuple[int, ...], read: tuple[int, ...], columns: int) -> Tensor:
     """int64 [C, columns of each]: where a reader has each channel; behind a flattening, several in a row."""
-    each = columns // len(read)
+    width = columns // len(read)
     order = torch.tensor([read.index(channel) for channel in held])
-    return order[:, None] * each + torch.arange(each)
+    return order[:, None] * width + torch.arange(width)
 
 
 def _attentive(layers: Mapping[str, Layer]) -> Iterator[Passage]:
     """Passages of attention, by the usual names of its projections."""
-    for each in projections({name: layer.info.shape for name, layer in layers.items()}):
-        at = torch.arange(layers[each.out].info.shape[1])
-        (query, first), (key, second), (value, third) = each.queries, each.keys, each.values
+    for attention in projections({name: layer.info.shape for name, layer in layers.items()}):
+        at = torch.arange(layers[attention.out].info.shape[1])
+        (query, first), (key, second), (value, third) = attention.queries, attention.keys, attention.values
         yield Passage(((query, at + first), (key, at + second)), (), serial=True)
-        yield Passage(((value, at + third),), ((each.out, at[:, None]),))
+        yield Passage(((value, at + third),), ((attention.out, at[:, None]),))

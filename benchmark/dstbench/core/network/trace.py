@@ -155,10 +155,10 @@ class _OnExample(_Tracer):
             return getattr(args[0], target)(*args[1:], **kwargs)
         if kind == "call_module":
             return self.root.get_submodule(target)(*args, **kwargs)
-        found: Any = self.root  # get_attr
+        value: Any = self.root  # get_attr
         for name in target.split("."):
-            found = getattr(found, name)
-        return found
+            value = getattr(value, name)
+        return value
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return forward(*args, **kwargs) if self.running else super().call_module(m, forward, args, kwargs)

@@ -28,7 +28,7 @@ class CompactArrangement:
         self._couplings, self._weights = [c for c in couplings if not c.stream], weights
         self._vectors = {c: _vectors(model, c, weights) for c in self._couplings}
         frozen = [
-            each.owner for vectors in self._vectors.values() for each in vectors if _frozen(each.values)
+            vector.owner for vectors in self._vectors.values() for vector in vectors if _frozen(vector.values)
         ]
         if frozen:
             raise BadInput(

@@ -67,13 +67,13 @@ def conduct(optimizer: Optimizer, group: dict[str, Any]) -> Conduct:
     for parameter in sorted(group["params"], key=torch.Tensor.numel):
         if parameter.ndim and parameter.is_floating_point():
             largest[parameter.ndim] = parameter
-    found, devices = Conduct(), {p.device for p in largest.values() if p.device.type == "cuda"}
+    conduct, devices = Conduct(), {p.device for p in largest.values() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _uncompiled():
         for parameter in largest.values():
-            found &= _tried(optimizer, group, parameter)
-            if found.failure:
+            conduct &= _tried(optimizer, group, parameter)
+            if conduct.failure:
                 break
-    return found
+    return conduct
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
@@ -206,9 +206,9 @@ def _copied(optimizer: Optimizer, group: dict[str, Any], parameter: nn.Parameter
     kind, held = type(optimizer), vars(optimizer)
     twin: Optimizer = object.__new__(kind)
     memo: dict[int, Any] = {id(optimizer): twin, id(optimizer.state): defaultdict(_FirstWrites)}
-    for each in optimizer.param_groups:
-        memo |= {id(real): parameter for real in each["params"]}
-        memo[id(each["params"])] = [parameter] if each is group else []
+    for settings in optimizer.param_groups:
+        memo |= {id(real): parameter for real in settings["params"]}
+        memo[id(settings["params"])] = [parameter] if settings is group else []
     memo |= {id(value): OrderedDict() for name, value in held.items() if name.endswith("_hooks")}
     # what stands before a method, such as a scheduler's ``step``, belongs to the real one
     own = {name: value for name, value in held.items() if not callable(getattr(kind, name, None))}
@@ -377,7 +377,7 @@ def entrywise(state: Mapping[str, Any], values: Tensor) -> list[str]:
 
 def _tensors(state: Mapping[str, Any]) -> list[Tensor]:
     """All tensors in a state, in its lists too."""
-    values = [each for v in state.values() for each in (v if isinstance(v, list | tuple) else [v])]
+    values = [part for v in state.values() for part in (v if isinstance(v, list | tuple) else [v])]
     return [value for value in values if isinstance(value, Tensor)]
 
 

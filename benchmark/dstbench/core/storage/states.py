@@ -32,7 +32,7 @@ class States:
         """What was given. Raises BadInput in a copy that was made without it."""
         if self._lent is not None:
             kind, lent = self._lent
-            parts = [part for each in lent if (part := each()) is not None]
+            parts = [part for reference in lent if (part := reference()) is not None]
             if len(parts) < len(lent):
                 raise BadInput(
                     "this Sparsifier was copied without its optimizer, whose steps it listens to: copy all at once, "
@@ -71,7 +71,7 @@ class States:
 
     def forget(self) -> None:
         """Learn anew where a new weight's state follows settings, such as a learning rate, that may have changed."""
-        self._conducts = {key: found for key, found in self._conducts.items() if not found.neutral}
+        self._conducts = {key: conduct for key, conduct in self._conducts.items() if not conduct.neutral}
 
     @property
     def known(self) -> bool:
@@ -84,9 +84,11 @@ class States:
     def overheard(self) -> bool:
         """Whether others have hooks on steps, too: they may write anything."""
         hooks = [
-            each for p in self.parts for each in (p._optimizer_step_pre_hooks, p._optimizer_step_post_hooks)
+            registered
+            for p in self.parts
+            for registered in (p._optimizer_step_pre_hooks, p._optimizer_step_post_hooks)
         ]
-        return any(len(each) > 1 for each in hooks) or bool(
+        return any(len(registered) > 1 for registered in hooks) or bool(
             _global_optimizer_pre_hooks or _global_optimizer_post_hooks
         )
 
@@ -101,16 +103,16 @@ class States:
         steppers = [
             self.conduct(tensor) for tensor in (*weights.values(), *(vectors if storage == "compact" else ()))
         ]
-        for found in steppers:
+        for conduct in steppers:
             names = ", ".join(type(part).__name__ for part in self.parts)
-            if found.unknown:
+            if conduct.unknown:
                 raise BadInput(
-                    f"optimizer: {names} keeps {found.unknown[0]!r} in codes, of which none was found to stand for a "
-                    "new weight; use one whose state is numbers, such as torch's own"
+                    f"optimizer: {names} keeps {conduct.unknown[0]!r} in codes, of which none was found to stand "
+                    "for a new weight; use one whose state is numbers, such as torch's own"
                 )
-            alike = storage == "masked" or getattr(found, storage)
-            if not alike or (storage != "masked" and changes and not found.movable):
-                why = f": trying it ended in {found.failure}" if found.failure else ""
+            alike = storage == "masked" or getattr(conduct, storage)
+            if not alike or (storage != "masked" and changes and not conduct.movable):
+                why = f": trying it ended in {conduct.failure}" if conduct.failure else ""
                 raise BadInput(
                     f"storage: {storage!r} would train something else than 'masked' under {names}, whose step of a "
                     f"weight depends on others or on the shape{why}; use 'masked'"

@@ -55,7 +55,7 @@ class DeadRows:
         example: Inputs | None = None,
     ) -> None:
         """couplings: channels that a structure removes for good. example: for models that can't be traced without."""
-        silenced = {name for name, each in structures.items() if each.silences}
+        silenced = {name for name, structure in structures.items() if structure.silences}
         network = None
         if silenced or any(coupling.stream for coupling in couplings):
             network = channels(unwrap(model), None, example)
@@ -100,8 +100,10 @@ class Stream:
         self._network, self._silenced = network, frozenset(silenced)
         self._within = sorted(stream_channels(network))
         every = additions(model, network)
-        firm = {channel for each in every if not each.yields for channel in each.channels.tolist()}
-        self._additions = [each for each in every if firm.isdisjoint(each.channels.tolist())]
+        firm = {
+            channel for addition in every if not addition.yields for channel in addition.channels.tolist()
+        }
+        self._additions = [addition for addition in every if firm.isdisjoint(addition.channels.tolist())]
         # By whether silenced rows are: bool, broadcasting to the values.
         self._held: dict[bool, list[tuple[int, Tensor]]] = {False: [], True: []}
 
@@ -111,11 +113,11 @@ class Stream:
         for silent in self._held:
             alive = self._written({n: masks[n] for n in self._silenced} if silent else {}, support)
             self._held[silent] = []
-            for index, each in enumerate(self._additions):
-                entries = alive[each.channels]
+            for index, addition in enumerate(self._additions):
+                entries = alive[addition.channels]
                 if not bool(entries.all()):
-                    values = each.values
-                    along = [-1 if axis == each.axis else 1 for axis in range(values.dim())]
+                    values = addition.values
+                    along = [-1 if axis == addition.axis else 1 for axis in range(values.dim())]
                     self._held[silent].append((index, entries.view(along).to(values.device)))
 
     def held(self, silent: bool) -> list[tuple[Tensor, Tensor]]:
@@ -141,16 +143,16 @@ def row_vectors(model: nn.Module, names: Iterable[str], flow: Flow) -> list[RowV
     vectors = []
     for name in sorted(names):
         owners = [layers[name].module, *(modules[norm] for norm in flow.behind.get(name, ()))]
-        found = [
+        silent = [
             RowVector(name, owner, field)
             for owner in owners
             for field in ("bias", "running_mean")
             if isinstance(getattr(owner, field, None), Tensor)
         ]
         if not any(
-            _frozen(vector.values) for vector in found
+            _frozen(vector.values) for vector in silent
         ):  # those keep what they say: the row isn't silent
-            vectors += found
+            vectors += silent
     return vectors
 
 

@@ -30,7 +30,7 @@ def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Ma
     missing = [name for name in rules.layers if name not in masks]
     if missing:
         raise BadInput(f"masks: expected one for each layer in the budget, none for {', '.join(missing)}")
-    found = {}
+    imposed = {}
     for name, layer in rules.layers.items():
         mask, where = masks[name], f"masks: layer {name!r}"
         shape = tuple(layer.info.shape)
@@ -49,8 +49,8 @@ def checked(masks: Any, rules: Rules, weights: Mapping[str, Tensor], support: Ma
             raise BadInput(f"{where}: not a mask of {rules.structures[name].component!r}")
         if name in support and bool((mask & ~support[name]).any()):
             raise BadInput(f"{where}: weights that were removed for good are active")
-        found[name] = mask.clone()
-    return found
+        imposed[name] = mask.clone()
+    return imposed
 
 
 def checked_fields(fields: Any, layers: Collection[str]) -> Fields:

@@ -24,22 +24,22 @@ def optimizers_of(given: Any, model: nn.Module) -> tuple[Optimizer, ...]:
     several = isinstance(given, list | tuple)
     if several and not given:
         raise BadInput("optimizer: expected a torch.optim.Optimizer or several, got an empty list")
-    found = tuple(innermost(optimizer) for optimizer in (given if several else [given]))
+    optimizers = tuple(innermost(optimizer) for optimizer in (given if several else [given]))
     maskable_layers(model)  # refuses layers without a shape
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owner: dict[int, Optimizer] = {}
-    for optimizer in found:
+    for optimizer in optimizers:
         held = {id(parameter) for parameter in parameters_of(optimizer)} & names.keys()
         if not held:
             raise BadInput(
-                f"optimizer: {_the(optimizer, found)} holds none of the model's weights; make it from this "
+                f"optimizer: {_the(optimizer, optimizers)} holds none of the model's weights; make it from this "
                 "model's parameters"
             )
         twice = next((name for key, name in names.items() if key in held and key in owner), None)
         if twice is not None:
             raise BadInput(f"optimizer: several hold {twice!r}; each parameter belongs to one")
         owner |= dict.fromkeys(held, optimizer)
-    return found
+    return optimizers
 
 
 def innermost(optimizer: Any) -> Optimizer:
@@ -53,7 +53,7 @@ def innermost(optimizer: Any) -> Optimizer:
         optimizer = optimizer.optimizer
     kind = type(optimizer).__name__
     held = getattr(optimizer, "__dict__", {})
-    inner = next((name for name, each in held.items() if _steps(each)), None)
+    inner = next((name for name, attribute in held.items() if _steps(attribute)), None)
     if inner is not None:
         several = isinstance(held[inner], list | tuple)
         kinds = ", ".join(type(part).__name__ for part in (held[inner] if several else [held[inner]]))
@@ -157,6 +157,8 @@ class _JointState(MutableMapping[Tensor, Any]):
         return sum(len(optimizer.state) for optimizer in self._optimizers)
 
 
-def _the(optimizer: Optimizer, found: Sequence[Optimizer]) -> str:
+def _the(optimizer: Optimizer, optimizers: Sequence[Optimizer]) -> str:
     """An optimizer in a sentence: by its place where there are several."""
-    return "it" if len(found) == 1 else f"the {type(optimizer).__name__} at {found.index(optimizer)}"
+    return (
+        "it" if len(optimizers) == 1 else f"the {type(optimizer).__name__} at {optimizers.index(optimizer)}"
+    )

@@ -61,8 +61,8 @@ def _attributes(owner: Any) -> Callable[[], None]:
     def put_back() -> None:
         owner.__dict__.clear()
         owner.__dict__.update(attributes)
-        for each in inside:
-            each()
+        for refill in inside:
+            refill()
 
     return put_back
 

@@ -19,4 +19,6 @@ def maximal_sets(n: int, apart: Collection[tuple[int, int]]) -> list[tuple[int, 
             yield from extended(chosen | {i}, open_ & near[i], done & near[i])
             open_, done = open_ - {i}, done | {i}
 
-    return sorted(tuple(sorted(found)) for found in extended(frozenset(), set(range(n)), set())) if n else []
+    return (
+        sorted(tuple(sorted(clique)) for clique in extended(frozenset(), set(range(n)), set())) if n else []
+    )

@@ -164,15 +164,15 @@ def _family(terms: Mapping[Term, Mapping[Repetition, Array]]) -> Family:
 def _differences(mains: Mapping[Term, Mapping[Repetition, Array]]) -> Family:
     """Every two levels of a choice, the higher first."""
     confidence = _together(sum(len(term.cells) * (len(term.cells) - 1) // 2 for term in mains))
-    found = []
+    differences = []
     for term, parts in mains.items():
         for (i, (one,)), (j, (other,)) in combinations(enumerate(term.cells), 2):
             values = {r: float(effects[i] - effects[j]) for r, effects in parts.items()}
             if values and sum(values.values()) < 0:
                 one, other, values = other, one, {r: -value for r, value in values.items()}
             if values:
-                found.append(_effect(term.name, (one, other), values, confidence))
-    return Family(tuple(found), confidence)
+                differences.append(_effect(term.name, (one, other), values, confidence))
+    return Family(tuple(differences), confidence)
 
 
 def _together(comparisons: int) -> float:
@@ -204,8 +204,8 @@ def _explained(
 
 
 def _means(experiment: Experiment) -> tuple[Mean, ...]:
-    found = []
+    means = []
     for cell in Term(experiment.factors).cells:
         values = [gains[cell] for gains in experiment.gains.values() if cell in gains]
-        found.append(Mean(cell, sum(values) / len(values) if values else None, len(values)))
-    return tuple(found)
+        means.append(Mean(cell, sum(values) / len(values) if values else None, len(values)))
+    return tuple(means)

@@ -120,15 +120,15 @@ def _cell(method: Tried, factors: Sequence[Factor]) -> Cell:
 
 def _factors(methods: Sequence[Tried]) -> tuple[Factor, ...]:
     """The choices that differ within a repetition: what follows the block is part of the block."""
-    found = []
+    factors = []
     for kind in STRATEGIES:
         levels: dict[Repetition, set[str]] = {}
         for method in methods:
             for repetition in (*method.gains, *method.missing):
                 levels.setdefault(repetition, set()).add(method.parts.get(kind, ""))
         if any(len(names) > 1 for names in levels.values()):
-            found.append(Factor(kind, tuple(sorted(set[str]().union(*levels.values())))))
-    return tuple(found)
+            factors.append(Factor(kind, tuple(sorted(set[str]().union(*levels.values())))))
+    return tuple(factors)
 
 
 def _crossed(methods: Sequence[Tried]) -> tuple[tuple[Factor, ...], list[Tried]]:
@@ -142,7 +142,7 @@ def _crossed(methods: Sequence[Tried]) -> tuple[tuple[Factor, ...], list[Tried]]
             for place, factor in enumerate(factors)
             for level, count in Counter(cell[place] for cell in tried).items()
         }
-        place, level = min(shares, key=lambda found: (shares[found], found))
+        place, level = min(shares, key=lambda choice: (shares[choice], choice))
         if shares[place, level] >= CROSSED:
             break
         kept = [method for method in kept if _cell(method, factors)[place] != level]

@@ -188,10 +188,10 @@ def _groups(methods: Sequence[Tried], tried: Sequence[Tried], test: str, differe
 
 def _told(pairs: Pairs, friedman: Friedman | None, ranked: Sequence[bool]) -> set[tuple[int, int]]:
     """The pairs that Holm tells apart; of those in Friedman's test none where it sees no difference anywhere."""
-    found = zip(pairs.first[pairs.told].tolist(), pairs.second[pairs.told].tolist(), strict=True)
+    told = zip(pairs.first[pairs.told].tolist(), pairs.second[pairs.told].tolist(), strict=True)
     if friedman is None or friedman.p < ALPHA:
-        return set(found)
-    return {(i, j) for i, j in found if not (ranked[i] and ranked[j])}
+        return set(told)
+    return {(i, j) for i, j in told if not (ranked[i] and ranked[j])}
 
 
 def _complete(gains: Floats) -> tuple[list[int], list[int]]:
@@ -275,32 +275,32 @@ def _needs(methods: int, n: int, deviation: float | None, difference: float) -> 
             yield Need(what, comparisons, critical_t(n, comparisons) if n >= FEWEST else None, needed)
 
 
-def against_each(found: Sequence[Groups], baseline: str | None) -> list[list[Against]]:
+def against_each(tests: Sequence[Groups], baseline: str | None) -> list[list[Against]]:
     """``against`` for each of several, in their order; a baseline that one of them lacks has no rows there. Raises
     BadInput for one that all lack."""
     if baseline is None:
-        return [[] for _ in found]
-    names = {method.name for one in found for method in one.tried}
-    if found and baseline not in names:
+        return [[] for _ in tests]
+    names = {method.name for one in tests for method in one.tried}
+    if tests and baseline not in names:
         raise BadInput(f"baseline: no method {baseline!r} in the results{nearest(baseline, names)}")
     return [
         against(one, baseline) if any(method.name == baseline for method in one.tried) else []
-        for one in found
+        for one in tests
     ]
 
 
-def against(found: Groups, baseline: str, most: int | None = None) -> list[Against]:
+def against(groups: Groups, baseline: str, most: int | None = None) -> list[Against]:
     """Every method minus a baseline, which may be a control, paired by repetition; the best first, ``most`` of them.
 
     Dense stands beside every density. Raises BadInput for a baseline that isn't there.
     """
-    by_name = {method.name: method for method in found.tried}
+    by_name = {method.name: method for method in groups.tried}
     if baseline not in by_name:
         raise BadInput(f"baseline: no method {baseline!r} in the results{nearest(baseline, by_name)}")
-    blocks = found.blocks
+    blocks = groups.blocks
     theirs = _beside_every_density(by_name[baseline], blocks)
     rows = []
-    for method in found.methods:
+    for method in groups.methods:
         if method.name != baseline:
             ours = by_name[method.name].gains
             common = sorted(ours.keys() & theirs.keys())
@@ -309,7 +309,7 @@ def against(found: Groups, baseline: str, most: int | None = None) -> list[Again
     table = np.array([[*values, *[np.nan] * (width - len(values))] for _, values in rows]).reshape(
         len(rows), width
     )
-    p = TESTS[found.test](table)[3]
+    p = TESTS[groups.test](table)[3]
     return [
         _against(name, values, float(one), float(corrected))
         for (name, values), one, corrected in list(zip(rows, p, holm(p), strict=True))[:most]

@@ -22,15 +22,15 @@ class Panel:
     rows: tuple[tuple[str, tuple[Mean, ...]], ...]
 
 
-def panels(found: Effects) -> list[Panel]:
+def panels(effects: Effects) -> list[Panel]:
     """The panels, in the order of the other choices' levels."""
-    factors = found.factors
+    factors = effects.factors
     down, across = sorted(factors, key=lambda factor: ACROSS.index(factor.kind))[:2]
     others = sorted(
         (factor for factor in factors if factor not in (down, across)),
         key=lambda factor: ACROSS.index(factor.kind),
     )
-    means = {mean.cell: mean for mean in found.means}
+    means = {mean.cell: mean for mean in effects.means}
 
     def mean(levels: dict[str, str]) -> Mean:
         return means[tuple(levels[factor.kind] for factor in factors)]
@@ -49,12 +49,12 @@ def panels(found: Effects) -> list[Panel]:
     return made
 
 
-def full(found: Effects) -> int:
+def full(effects: Effects) -> int:
     """How many repetitions a combination has that none is missing of."""
-    return len(found.experiment.gains)
+    return len(effects.experiment.gains)
 
 
-def span(found: Effects) -> tuple[float, float]:
+def span(effects: Effects) -> tuple[float, float]:
     """The lowest and the highest mean gain."""
-    known: Sequence[float] = [mean.gain for mean in found.means if mean.gain is not None]
+    known: Sequence[float] = [mean.gain for mean in effects.means if mean.gain is not None]
     return (min(known), max(known)) if known else (0.0, 100.0)

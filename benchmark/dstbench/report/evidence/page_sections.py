@@ -34,29 +34,29 @@ PALE, DEEP = 6, 46  # per cent of colour in a heat map's lowest and highest cell
 
 def effects_section(material: Material) -> Section | None:
     """Which choice matters; None where choices weren't crossed."""
-    found = effects_of(experiments(material.tried()))
-    if not found:
+    effects = effects_of(experiments(material.tried()))
+    if not effects:
         return None
     html = (
         templates()
         .get_template("evidence/effects.html.j2")
-        .render(found=[_effects(one, found) for one in found])
+        .render(effects=[_effects(one, effects) for one in effects])
     )
     return Section(
         "effects",
         "Which choice matters",
         Markup(html),
         style=part("evidence/effects.css"),
-        markdown=effects_markdown(found),
+        markdown=effects_markdown(effects),
     )
 
 
-def _effects(one: Effects, found: Sequence[Effects]) -> dict[str, Any]:
+def _effects(one: Effects, effects: Sequence[Effects]) -> dict[str, Any]:
     (low, high), metric = span(one), one.experiment.metric
     whole = full(one)
     scale = max((abs(x) for effect in one.main.effects for x in _ends(effect)), default=1.0) or 1.0
     return {
-        "title": title_of(one, found) if len(found) > 1 else "",
+        "title": title_of(one, effects) if len(effects) > 1 else "",
         "sentences": effect_sentences(one),
         "main": [_main(effect, scale, one.blocks, metric) for effect in one.main.effects],
         "tables": [table for table in (pair_table(one), variance_table(one)) if table[1]] if one.used else [],
@@ -152,9 +152,9 @@ def _clipped(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most // 2].rstrip()}…{name[-(most // 2 - 1) :].lstrip()}"
 
 
-def diagram(found: Groups, layout: Layout) -> Diagram:
+def diagram(groups: Groups, layout: Layout) -> Diagram:
     """Lay the best methods of a group out."""
-    shown = found.methods[: found.shown]
+    shown = groups.methods[: groups.shown]
     ranks = [method.rank for method in shown if method.rank is not None]
     axis = Axis(min(ranks, default=1) - 0.2, max(ranks, default=1) + 0.2, *layout.axis)
     ys = [TOP + layout.line * (place + 0.5) - min(layout.label, 0) for place in range(len(shown))]
@@ -170,7 +170,7 @@ def diagram(found: Groups, layout: Layout) -> Diagram:
     )
     right = layout.axis[1] + BAR + 8
     bars = tuple(
-        (float(right + BAR * p), tuple(ys[member] for member in bar)) for p, bar in enumerate(found.bars)
+        (float(right + BAR * p), tuple(ys[member] for member in bar)) for p, bar in enumerate(groups.bars)
     )
     height = TOP + layout.line * len(shown) + 12
     ticks = axis.ticks(round_numbers(axis.low, axis.high, most=5))
@@ -179,11 +179,11 @@ def diagram(found: Groups, layout: Layout) -> Diagram:
 
 def groups_section(material: Material) -> Section | None:
     """Which methods differ; None where no two can be compared."""
-    found = groups_of(material.tried(by_name=True))
-    if not found:
+    groups = groups_of(material.tried(by_name=True))
+    if not groups:
         return None
-    shown = [_groups(one) for one in found]
-    html = templates().get_template("evidence/groups.html.j2").render(found=shown)
+    shown = [_groups(one) for one in groups]
+    html = templates().get_template("evidence/groups.html.j2").render(groups=shown)
     return Section(
         "groups",
         "Which methods differ",
@@ -191,7 +191,7 @@ def groups_section(material: Material) -> Section | None:
         data=[one["against"] for one in shown],
         script=part("evidence/groups.js"),
         style=part("evidence/groups.css"),
-        markdown=groups_markdown(found),
+        markdown=groups_markdown(groups),
     )
 
 

@@ -40,20 +40,20 @@ VARIANCE = (
 Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]  # titles and rows, the first column being names
 
 
-def title_of(found: Effects, others: Sequence[Effects]) -> str:
+def title_of(effects: Effects, others: Sequence[Effects]) -> str:
     """Which experiment, where there are several."""
-    return f"Effects ({found.experiment.setting or 'as set'})" if len(others) > 1 else "Effects"
+    return f"Effects ({effects.experiment.setting or 'as set'})" if len(others) > 1 else "Effects"
 
 
-def variance_table(found: Effects) -> Table:
+def variance_table(effects: Effects) -> Table:
     """The analysis of variance."""
-    metric = found.experiment.metric
+    metric = effects.experiment.metric
     rows = [
         (
             part.term, _squares(part.squares, metric), str(part.freedom), f"{100 * part.share:.1f} %",
             MISSING if part.f is None else f"{part.f:.1f}", show("p", part.p),
         )
-        for part in found.variance
+        for part in effects.variance
     ]  # fmt: skip
     return ("choice", "sum of squares", "df", "share", "F", "p"), rows
 
@@ -62,24 +62,24 @@ def _squares(value: float, metric: Ranking) -> str:
     return f"{value:,.1f}" if metric.is_percent else f"{value:.4g}"
 
 
-def main_table(found: Effects) -> Table:
+def main_table(effects: Effects) -> Table:
     """The main effects."""
-    several = found.blocks > 1
+    several = effects.blocks > 1
     rows = [
         (
             f"{effect.term} {effect.levels[0]}",
-            *_figures(effect, found.experiment.metric),
-            *([f"{effect.alike} of {found.blocks}"] if several else []),
+            *_figures(effect, effects.experiment.metric),
+            *([f"{effect.alike} of {effects.blocks}"] if several else []),
         )
-        for effect in found.main.effects
+        for effect in effects.main.effects
     ]
     return ("level", "effect", "[low, high]", *(["same sign in blocks"] if several else [])), rows
 
 
-def pair_table(found: Effects) -> Table:
+def pair_table(effects: Effects) -> Table:
     """The interactions that are told from none, the largest first."""
-    told = sorted((e for e in found.interactions.effects if e.told), key=lambda e: -abs(e.mean))
-    rows = [(_pair(effect), *_figures(effect, found.experiment.metric)) for effect in told]
+    told = sorted((e for e in effects.interactions.effects if e.told), key=lambda e: -abs(e.mean))
+    rows = [(_pair(effect), *_figures(effect, effects.experiment.metric)) for effect in told]
     return ("interaction", "effect", "[low, high]"), rows
 
 
@@ -119,16 +119,16 @@ def _mean(gain: float | None, n: int, whole: int, metric: Ranking) -> str:
     return mean_text(gain, metric) if n == whole else f"{mean_text(gain, metric)} (n = {n})"
 
 
-def ranks_table(found: Groups) -> Table:
+def ranks_table(groups: Groups) -> Table:
     """The best methods, with the bars of each as letters: two that share one can't be told apart."""
     rows = []
-    for place, method in enumerate(found.methods[: found.shown]):
-        letters = " ".join(letter(bar) for bar, members in enumerate(found.bars) if place in members)
+    for place, method in enumerate(groups.methods[: groups.shown]):
+        letters = " ".join(letter(bar) for bar, members in enumerate(groups.bars) if place in members)
         rank = MISSING if method.rank is None else f"{method.rank:.2f}"
         rows.append(
-            (method.name, rank, mean_text(method.gain, found.metric), str(method.n), letters or MISSING)
+            (method.name, rank, mean_text(method.gain, groups.metric), str(method.n), letters or MISSING)
         )
-    return ("method", "mean rank", found.metric.title, "n", "can't be told apart"), rows
+    return ("method", "mean rank", groups.metric.title, "n", "can't be told apart"), rows
 
 
 def letter(bar: int) -> str:
@@ -152,16 +152,16 @@ def against_table(rows: Sequence[Against], metric: Ranking) -> Table:
     return ("method", "n", "difference", "[low, high]", "p (Holm)", "verdict"), listed
 
 
-def render_effects(found: Sequence[Effects]) -> RenderableType:
+def render_effects(effects: Sequence[Effects]) -> RenderableType:
     """For a terminal of any width."""
     from rich.console import Group
     from rich.text import Text
 
-    if not found:
+    if not effects:
         return Text(NO_EXPERIMENT)
     parts: list[RenderableType] = []
-    for one in found:
-        parts += [Text(title_of(one, found), style="bold"), "", *_lines(effect_sentences(one))]
+    for one in effects:
+        parts += [Text(title_of(one, effects), style="bold"), "", *_lines(effect_sentences(one))]
         if one.used:
             parts += [
                 "",
@@ -182,16 +182,16 @@ def render_effects(found: Sequence[Effects]) -> RenderableType:
 
 
 def render_groups(
-    found: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
+    groups: Sequence[Groups], rows: Sequence[Sequence[Against]], baseline: str | None
 ) -> RenderableType:
     """For a terminal of any width; ``rows`` are the differences to the baseline, for each of ``found``."""
     from rich.console import Group
     from rich.text import Text
 
-    if not found:
+    if not groups:
         return Text(NO_GROUPS)
     parts: list[RenderableType] = []
-    for one, differences in zip(found, rows, strict=True):
+    for one, differences in zip(groups, rows, strict=True):
         parts += [
             Text("Groups", style="bold"),
             "",
@@ -221,11 +221,11 @@ def _sheet(table: Table) -> Sheet:
     return Sheet(fields, (tuple(Entry(row[0], row[1:]) for row in rows),), name=titles[0])
 
 
-def effects_markdown(found: Sequence[Effects]) -> str:
+def effects_markdown(effects: Sequence[Effects]) -> str:
     """A part of a page; "" where there is no experiment."""
     parts: list[str] = []
-    for one in found:
-        parts += [f"## {harmless(title_of(one, found))}", "", *_bullets(effect_sentences(one)), ""]
+    for one in effects:
+        parts += [f"## {harmless(title_of(one, effects))}", "", *_bullets(effect_sentences(one)), ""]
         if one.used:
             parts += [
                 f"Main effects in {harmless(unit_of(one.experiment.metric))}. {TOGETHER}",
@@ -248,11 +248,11 @@ def effects_markdown(found: Sequence[Effects]) -> str:
 
 
 def groups_markdown(
-    found: Sequence[Groups], rows: Sequence[Sequence[Against]] = (), baseline: str | None = None
+    groups: Sequence[Groups], rows: Sequence[Sequence[Against]] = (), baseline: str | None = None
 ) -> str:
     """A part of a page; "" where nothing can be compared."""
     parts: list[str] = []
-    for place, one in enumerate(found):
+    for place, one in enumerate(groups):
         parts += ["## Groups", "", *_bullets(group_sentences(one)), "", *_markdown(ranks_table(one)), ""]
         if baseline is not None:
             parts += [

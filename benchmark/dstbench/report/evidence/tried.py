@@ -113,41 +113,41 @@ def _of_one_metric(rows: Rows) -> tuple[dict[str, Rows], Marks]:
 
 def named_methods(parts: Identified, by_name: bool = False) -> list[Tried]:
     """``tried_methods`` of what was ``identified``."""
-    return [method for found, marks in parts for method in _named(found, marks, by_name)]
+    return [method for grouped, marks in parts for method in _named(grouped, marks, by_name)]
 
 
-def _named(found: Mapping[str, Rows], marks: Marks, by_name: bool) -> list[Tried]:
+def _named(grouped: Mapping[str, Rows], marks: Marks, by_name: bool) -> list[Tried]:
     if by_name:
-        found = _by_label(found, marks)
-    names = _names(found, marks)
-    methods = [_tried(names[key], group, marks) for key, group in found.items()]
+        grouped = _by_label(grouped, marks)
+    names = _names(grouped, marks)
+    methods = [_tried(names[key], group, marks) for key, group in grouped.items()]
     return sorted(methods, key=lambda method: method.name)
 
 
 def _by_identity(rows: Rows, marks: Marks) -> dict[str, Rows]:
     same: dict[tuple[Any, ...], str] = {}
-    found: dict[str, Rows] = {}
+    grouped: dict[str, Rows] = {}
     for row in rows:
         parts = tuple(row[key] for key in ("setting", "label", "control", *STRATEGIES, "versions"))
         if parts not in same:
             same[parts] = canonical([*parts[:3], _parts(row, marks)])
-        found.setdefault(same[parts], []).append(row)
-    return found
+        grouped.setdefault(same[parts], []).append(row)
+    return grouped
 
 
-def _by_label(found: Mapping[str, Rows], marks: Marks) -> dict[str, Rows]:
+def _by_label(grouped: Mapping[str, Rows], marks: Marks) -> dict[str, Rows]:
     labels: dict[str, list[str]] = {}
-    for key, rows in found.items():
+    for key, rows in grouped.items():
         labels.setdefault(
             canonical([rows[0]["label"], rows[0]["control"], _versioned(rows[0], marks)]), []
         ).append(key)
     merged: dict[str, Rows] = {}
     for label, keys in labels.items():
-        blocks = Counter(block for key in keys for block in {_block(row, marks) for row in found[key]})
+        blocks = Counter(block for key in keys for block in {_block(row, marks) for row in grouped[key]})
         if max(blocks.values()) == 1:
-            merged[label] = [row for key in keys for row in found[key]]
+            merged[label] = [row for key in keys for row in grouped[key]]
         else:
-            merged |= {key: found[key] for key in keys}
+            merged |= {key: grouped[key] for key in keys}
     return merged
 
 
@@ -202,8 +202,8 @@ def _parts(row: Mapping[Any, Any], marks: Marks) -> dict[str, str]:
 def _versioned(row: Mapping[Any, Any], marks: Marks) -> dict[str, str]:
     """Kind -> the mark of its component's version, of those that have one."""
     versions = _versions(row)
-    found = {kind: marks.get((kind, row[kind], versions.get(kind)), "") for kind in STRATEGIES}
-    return {kind: mark for kind, mark in found.items() if mark}
+    marked = {kind: marks.get((kind, row[kind], versions.get(kind)), "") for kind in STRATEGIES}
+    return {kind: mark for kind, mark in marked.items() if mark}
 
 
 def _versions(row: Mapping[Any, Any]) -> Mapping[str, str]:
@@ -234,9 +234,9 @@ def _marks(rows: Sequence[Mapping[Any, Any]]) -> Marks:
     }
 
 
-def _names(found: Mapping[str, Sequence[Mapping[Any, Any]]], marks: Marks) -> dict[str, str]:
+def _names(grouped: Mapping[str, Sequence[Mapping[Any, Any]]], marks: Marks) -> dict[str, str]:
     """A name for each method: its label, with more where several have it."""
-    names = {key: str(rows[0]["label"]) for key, rows in found.items()}
+    names = {key: str(rows[0]["label"]) for key, rows in grouped.items()}
     tellers: tuple[Callable[[Mapping[Any, Any]], str], ...] = (
         lambda row: row["setting"],
         lambda row: ", ".join(f"{kind} {part}" for kind, part in _parts(row, marks).items()),
@@ -244,6 +244,7 @@ def _names(found: Mapping[str, Sequence[Mapping[Any, Any]]], marks: Marks) -> di
     for tell in tellers:
         count = Counter(names.values())
         names = {
-            key: f"{name} ({tell(found[key][0])})" if count[name] > 1 else name for key, name in names.items()
+            key: f"{name} ({tell(grouped[key][0])})" if count[name] > 1 else name
+            for key, name in names.items()
         }
     return names

@@ -76,32 +76,32 @@ def mean_of(metric: Ranking) -> str:
     return f"{metric.name}{f' in {unit}' if unit else ''}{direction}"
 
 
-def effect_sentences(found: Effects) -> list[Sentence]:
+def effect_sentences(effects: Effects) -> list[Sentence]:
     """What a factorial experiment says, a sentence for each choice and each pair of choices; then what it doesn't."""
-    said = [("Tried", _tried(found))]
-    if not found.used:
-        texts = joined(found.inestimable) or "the choices"
+    said = [("Tried", _tried(effects))]
+    if not effects.used:
+        texts = joined(effects.inestimable) or "the choices"
         return [
             *said,
             ("No effects", f"With these trials the effects of {texts} can't be told from each other."),
         ]
-    said.append(("Share", _shares(found)))
-    said += [(factor.kind, _choice(found, factor)) for factor in found.factors]
-    pairs = dict.fromkeys(effect.term for effect in found.interactions.effects)
-    said += [(term, _interplay(found, term)) for term in pairs]
+    said.append(("Share", _shares(effects)))
+    said += [(factor.kind, _choice(effects, factor)) for factor in effects.factors]
+    pairs = dict.fromkeys(effect.term for effect in effects.interactions.effects)
+    said += [(term, _interplay(effects, term)) for term in pairs]
     said += [
         (
             term,
             "Can't be estimated: there is no trial for some of its pairs, or too few to tell it from others.",
         )
-        for term in found.inestimable
+        for term in effects.inestimable
     ]
-    return [*said, *_limits(found)]
+    return [*said, *_limits(effects)]
 
 
-def _tried(found: Effects) -> str:
-    experiment = found.experiment
-    choices = " × ".join(f"{factor.kind} ({len(factor.levels)})" for factor in found.factors)
+def _tried(effects: Effects) -> str:
+    experiment = effects.experiment
+    choices = " × ".join(f"{factor.kind} ({len(factor.levels)})" for factor in effects.factors)
     finished = sum(len(values) for values in experiment.gains.values())
     return (
         f"{counted(experiment.cells, 'combination')} of {choices}, {_places(list(experiment.gains))}: "
@@ -125,29 +125,29 @@ def _blocks(blocks: Sequence[Block]) -> str:
     )
 
 
-def _shares(found: Effects) -> str:
-    lines = sorted((line for line in found.variance[:-1]), key=lambda line: -line.share)
+def _shares(effects: Effects) -> str:
+    lines = sorted((line for line in effects.variance[:-1]), key=lambda line: -line.share)
     listed = [f"{line.term} {100 * line.share:.0f} %" for line in lines if line.share >= 0.005]
-    rest = f"{100 * found.variance[-1].share:.0f} %"
+    rest = f"{100 * effects.variance[-1].share:.0f} %"
     text = (
         f"Of what differs between trials of a repetition, {joined(listed) or 'nothing'} can be laid to these choices "
         f"and pairs (type II sums of squares); {rest} is left to three and more choices at once and to chance."
     )
-    if found.explained is not None:
-        share = f"{100 * found.explained:.0f} %"
+    if effects.explained is not None:
+        share = f"{100 * effects.explained:.0f} %"
         text += f" Choices and pairs describe {share} of what differs between the means of combinations."
     return text
 
 
-def _choice(found: Effects, factor: Factor) -> str:
-    differences = found.differences.of(factor.kind)
+def _choice(effects: Effects, factor: Factor) -> str:
+    differences = effects.differences.of(factor.kind)
     if not differences:
         return "Can't be told from other choices with these trials."
     if all(effect.low is None for effect in differences):
-        return _without_interval(found, max(differences, key=lambda effect: effect.mean))
-    means = {effect.levels[0]: effect.mean for effect in found.main.of(factor.kind)}
+        return _without_interval(effects, max(differences, key=lambda effect: effect.mean))
+    means = {effect.levels[0]: effect.mean for effect in effects.main.of(factor.kind)}
     order = sorted(factor.levels, key=lambda level: -means[level])
-    metric = found.experiment.metric
+    metric = effects.experiment.metric
     return f"{'; '.join([*_above(order, differences, metric), *_alike(order, differences, metric)])}."
 
 
@@ -180,29 +180,29 @@ def _alike(order: Sequence[str], differences: Sequence[Effect], metric: Ranking)
             yield f"{joined(names)} can't be told apart{limit}"
 
 
-def _without_interval(found: Effects, largest: Effect) -> str:
+def _without_interval(effects: Effects, largest: Effect) -> str:
     seen = (
-        f"The largest difference is {amount(largest.mean, found.experiment.metric)} ({largest.levels[0]} "
+        f"The largest difference is {amount(largest.mean, effects.experiment.metric)} ({largest.levels[0]} "
         f"better than {largest.levels[1]})"
     )
-    return f"{seen}; {_why_none(found)}."
+    return f"{seen}; {_why_none(effects)}."
 
 
-def _why_none(found: Effects) -> str:
-    n = len(found.used)
+def _why_none(effects: Effects) -> str:
+    n = len(effects.used)
     if n < FEWEST:
         return f"with {counted(n, 'repetition')} nothing says whether that is more than chance"
     return "it is the same in every repetition, which gives no interval"
 
 
-def _interplay(found: Effects, term: str) -> str:
-    effects = found.interactions.of(term)
-    largest, metric = max(effects, key=lambda effect: abs(effect.mean)), found.experiment.metric
-    if all(effect.low is None for effect in effects):
+def _interplay(effects: Effects, term: str) -> str:
+    departures = effects.interactions.of(term)
+    largest, metric = max(departures, key=lambda effect: abs(effect.mean)), effects.experiment.metric
+    if all(effect.low is None for effect in departures):
         departure = amount(abs(largest.mean), metric)
-        return f"The largest departure from the sum of both is {departure}; {_why_none(found)}."
-    told = [effect for effect in effects if effect.told]
-    limit = max(effect.largest for effect in effects if effect.largest is not None)
+        return f"The largest departure from the sum of both is {departure}; {_why_none(effects)}."
+    told = [effect for effect in departures if effect.told]
+    limit = max(effect.largest for effect in departures if effect.largest is not None)
     if not told:
         return f"No interplay is seen; one of up to {amount(limit, metric, 1)} isn't ruled out."
     most = max(told, key=lambda effect: abs(effect.mean))
@@ -218,18 +218,18 @@ def _mirrored(effect: Effect) -> Effect:
     return Effect(effect.term, effect.levels, -effect.mean, low, high, effect.alike)
 
 
-def _limits(found: Effects) -> Iterator[Sentence]:
+def _limits(effects: Effects) -> Iterator[Sentence]:
     """What the numbers above don't say."""
-    yield from _missing(found)
-    best = max((mean.gain for mean in found.means if mean.gain is not None), default=0.0)
-    low = [mean for mean in found.means if mean.gain is not None and mean.gain < LOW * best]
-    if low and found.experiment.metric.is_percent and found.experiment.metric.sign > 0:
+    yield from _missing(effects)
+    best = max((mean.gain for mean in effects.means if mean.gain is not None), default=0.0)
+    low = [mean for mean in effects.means if mean.gain is not None and mean.gain < LOW * best]
+    if low and effects.experiment.metric.is_percent and effects.experiment.metric.sign > 0:
         yield (
             "Collapsed",
-            f"{len(low)} of {found.experiment.cells} combinations reach less than half of the best one's "
-            f"{found.experiment.metric.name} ({best:.1f} %). They weigh heavily in every effect.",
+            f"{len(low)} of {effects.experiment.cells} combinations reach less than half of the best one's "
+            f"{effects.experiment.metric.name} ({best:.1f} %). They weigh heavily in every effect.",
         )
-    where = _blocks(list(dict.fromkeys(repetition.block for repetition in found.used)))
+    where = _blocks(list(dict.fromkeys(repetition.block for repetition in effects.used)))
     yield (
         "Not said",
         f"An effect is a mean over all combinations of the other choices: where choices interact, it isn't what each "
@@ -237,8 +237,8 @@ def _limits(found: Effects) -> Iterator[Sentence]:
     )
 
 
-def _missing(found: Effects) -> Iterator[Sentence]:
-    experiment = found.experiment
+def _missing(effects: Effects) -> Iterator[Sentence]:
+    experiment = effects.experiment
     ends = Counter(end for where in experiment.missing.values() for end in where.values())
     tried = (experiment.cells - len(experiment.empty)) * len(experiment.gains)
     if ends:
@@ -252,9 +252,9 @@ def _missing(found: Effects) -> Iterator[Sentence]:
         cells = [" · ".join(cell) for cell in experiment.empty[:5]]
         more = f" and {len(experiment.empty) - 5} more" if len(experiment.empty) > 5 else ""
         yield "Never tried", f"{counted(len(experiment.empty), 'combination')}: {', '.join(cells)}{more}."
-    if found.unused:
-        places = ", ".join(map(str, found.unused[:5])) + (
-            f" and {len(found.unused) - 5} more" * (len(found.unused) > 5)
+    if effects.unused:
+        places = ", ".join(map(str, effects.unused[:5])) + (
+            f" and {len(effects.unused) - 5} more" * (len(effects.unused) > 5)
         )
         yield "Not used", f"Too few trials for these effects: {places}."
     if experiment.aside:
@@ -267,83 +267,85 @@ def _missing(found: Effects) -> Iterator[Sentence]:
         )
 
 
-def group_sentences(found: Groups) -> list[Sentence]:
+def group_sentences(groups: Groups) -> list[Sentence]:
     """Whether methods differ, which can't be told apart, and how many seeds it would take."""
-    said = [("Do any differ?", _friedman(found)), ("Which?", _which(found))]
-    said += [("The best", _best(found))] if found.told else []
-    said.append(("How many seeds?", _needed(found)))
-    if found.apart:
-        more = f"; and {len(found.apart) - 5} more" if len(found.apart) > 5 else ""
-        said.append(("Not ranked", f"{'; '.join(found.apart[:5])}{more}."))
-    where = _blocks(found.blocks)
+    said = [("Do any differ?", _friedman(groups)), ("Which?", _which(groups))]
+    said += [("The best", _best(groups))] if groups.told else []
+    said.append(("How many seeds?", _needed(groups)))
+    if groups.apart:
+        more = f"; and {len(groups.apart) - 5} more" if len(groups.apart) > 5 else ""
+        said.append(("Not ranked", f"{'; '.join(groups.apart[:5])}{more}."))
+    where = _blocks(groups.blocks)
     return [
         *said,
         ("Not said", f"That two can't be told apart doesn't make them equal. All is about {where}."),
     ]
 
 
-def _friedman(found: Groups) -> str:
-    test = found.friedman
-    n = len(found.complete)
+def _friedman(groups: Groups) -> str:
+    test = groups.friedman
+    n = len(groups.complete)
     if test is None:
-        ranked = sum(method.rank is not None for method in found.methods)
+        ranked = sum(method.rank is not None for method in groups.methods)
         return (
             f"Friedman's test needs three methods and two repetitions, and methods that aren't all equal; complete "
             f"are {counted(ranked, 'method')} in {counted(n, 'repetition')}."
         )
-    complete = f"{counted(n, 'complete repetition')} ({_places(found.complete)[3:]})"
+    complete = f"{counted(n, 'complete repetition')} ({_places(groups.complete)[3:]})"
     where = f"{counted(test.methods, 'method')} over {complete}"
     verdict = "They differ" if test.p < 0.05 else f"No evidence that any of these {test.methods} differ"
     return f"{verdict}: Friedman's χ²({test.freedom}) = {test.statistic:.1f}, {p_text(test.p)}; {where}."
 
 
-def _which(found: Groups) -> str:
-    tested = int((found.pairs.n >= FEWEST).sum())
-    name = "paired t-test" if found.test == "t" else "Wilcoxon signed-rank test"
+def _which(groups: Groups) -> str:
+    tested = int((groups.pairs.n >= FEWEST).sum())
+    name = "paired t-test" if groups.test == "t" else "Wilcoxon signed-rank test"
     if not tested:
         return "No two methods have three repetitions in common: nothing is tested, and their order may be chance."
-    text = f"{len(found.told):,} of {counted(tested, 'pair')} can be told apart ({name}, Holm over all)."
-    if found.test == "wilcoxon":
-        most = int(found.pairs.n.max())
+    text = f"{len(groups.told):,} of {counted(tested, 'pair')} can be told apart ({name}, Holm over all)."
+    if groups.test == "wilcoxon":
+        most = int(groups.pairs.n.max())
         least = f"{2.0 ** (1 - most):.2g}"
         text += f" Over {counted(most, 'repetition')} its p is never below {least}, before correction."
-    if found.friedman is not None and found.friedman.p >= 0.05:
+    if groups.friedman is not None and groups.friedman.p >= 0.05:
         text += " Where Friedman's test sees no difference, no two of its methods are."
-    if found.pairs.equal:
+    if groups.pairs.equal:
         text += (
-            f" Of {counted(found.pairs.equal, 'pair')} every repetition has the same difference: no p value."
+            f" Of {counted(groups.pairs.equal, 'pair')} every repetition has the same difference: no p value."
         )
     return text
 
 
-def _best(found: Groups) -> str:
-    apart = {second for first, second in found.told if first == 0} | {f for f, s in found.told if s == 0}
-    alike = len(found.methods) - 1 - len(apart)
+def _best(groups: Groups) -> str:
+    apart = {second for first, second in groups.told if first == 0} | {f for f, s in groups.told if s == 0}
+    alike = len(groups.methods) - 1 - len(apart)
     others = f"{counted(alike, 'other')} can't be told from it" if alike else "all others are told from it"
-    return f"{found.methods[0].name} ranks first; {others}."
+    return f"{groups.methods[0].name} ranks first; {others}."
 
 
-def _needed(found: Groups) -> str:
-    if found.deviation is None:
+def _needed(groups: Groups) -> str:
+    if groups.deviation is None:
         return "How much seeds vary isn't known here, so neither is how many it would take."
-    needs = [f"{_seeds(need)} for {need.what}{_of(need)}" for need in found.needs]
-    among = f"the {found.shown} best" if found.shown < len(found.methods) else "all methods"
+    needs = [f"{_seeds(need)} for {need.what}{_of(need)}" for need in groups.needs]
+    among = f"the {groups.shown} best" if groups.shown < len(groups.methods) else "all methods"
     text = (
-        f"To see a difference of {_small(found)} on one block with 80 % power it takes {joined(needs)}, "
-        f"at a paired standard deviation of {amount(found.deviation, found.metric)} (pooled over "
+        f"To see a difference of {_small(groups)} on one block with 80 % power it takes {joined(needs)}, "
+        f"at a paired standard deviation of {amount(groups.deviation, groups.metric)} (pooled over "
         f"pairs of {among} on seeds of a block)."
     )
-    hardest = found.needs[0]
+    hardest = groups.needs[0]
     if hardest.critical_t is not None:
-        n = counted(len(found.complete), "repetition")
+        n = counted(len(groups.complete), "repetition")
         text += f" With the {n} here, Holm over {counted(hardest.comparisons, 'comparison')} first asks for |t| > "
         text += f"{hardest.critical_t:.1f}."
     return text
 
 
-def _small(found: Groups) -> str:
+def _small(groups: Groups) -> str:
     return (
-        f"{found.difference:g} points" if found.metric.is_percent else amount(found.difference, found.metric)
+        f"{groups.difference:g} points"
+        if groups.metric.is_percent
+        else amount(groups.difference, groups.metric)
     )
 
 

@@ -95,17 +95,17 @@ def array_sizes(workers: int, most: int) -> list[int]:
 
 def states(listing: str) -> dict[str, dict[str, str]]:
     """Task -> state, node and reason, of what ``squeue -h -r`` with ``FORMAT`` printed."""
-    found = {}
+    tasks = {}
     for line in listing.splitlines():
         if line.count("|") < 4:
             continue
         array, task, state, node, reason = line.strip().split("|", 4)
-        found[f"{array}_{task}"] = {
+        tasks[f"{array}_{task}"] = {
             "state": state,
             "node": node,
             "reason": "" if reason == "None" else reason,
         }
-    return found
+    return tasks
 
 
 def is_alive(state: str) -> bool:

@@ -202,13 +202,13 @@ class _Queue:
             news: dict[str, dict[str, Any]] = {}
             for name in one.left:
                 last = one.jobs[name].get("state", "PENDING")
-                found: dict[str, Any] = listed.get(name) or {"state": "GONE" if is_alive(last) else last}
-                if not is_alive(found["state"]):
-                    found = {**found, "ended": True}
-                    if found["state"] not in ("COMPLETED", "CANCELLED"):
+                job: dict[str, Any] = listed.get(name) or {"state": "GONE" if is_alive(last) else last}
+                if not is_alive(job["state"]):
+                    job = {**job, "ended": True}
+                    if job["state"] not in ("COMPLETED", "CANCELLED"):
                         died += 1
-                    self._ended[name] = found["state"]
-                news[name] = found
+                    self._ended[name] = job["state"]
+                news[name] = job
             one.update(news)
         return Census(len(self.left), died)
 
@@ -285,8 +285,8 @@ def _logs(submission: Submission) -> Path:
 def _largest_array() -> int:
     """Tasks that one array may have here: a site may allow fewer than usual."""
     shown = _run("scontrol", "show", "config").stdout
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
-    return max(1, min(LARGEST_ARRAY, int(found[1]) if found else LARGEST_ARRAY))
+    limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    return max(1, min(LARGEST_ARRAY, int(limit[1]) if limit else LARGEST_ARRAY))
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -55,8 +55,8 @@ class Submission:
 
 def submissions(results: Path, engine: str) -> list[Submission]:
     """What an engine was given for a results folder, oldest first; a file that can't be understood counts as none."""
-    found = [_read(path) for path in (results / ENGINES).glob(f"{engine}-*.json")]
-    return sorted((one for one in found if one is not None), key=lambda one: (one.submitted, one.path))
+    submissions = [_read(path) for path in (results / ENGINES).glob(f"{engine}-*.json")]
+    return sorted((one for one in submissions if one is not None), key=lambda one: (one.submitted, one.path))
 
 
 def _read(path: Path) -> Submission | None:

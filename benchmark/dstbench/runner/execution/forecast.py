@@ -133,10 +133,10 @@ class _Looks:
             return None
         measure, batch = trial.measure, trial.training.batch_size
         step = pace.step * (measure.batch_size or batch) / batch
-        each = (step, pace.image * (measure.batch_size or batch), pace.image)
+        passes = (step, pace.image * (measure.batch_size or batch), pace.image)
         warm = 4 * (max(1, measure.warmup) + 1)
         timed = 4 * _HEATS + 2 * measure.rounds if measure.rounds > _HEATS else 4 * measure.rounds
-        calls = sum(warm * call + timed * max(_SHORTEST, call) for call in each)
+        calls = sum(warm * call + timed * max(_SHORTEST, call) for call in passes)
         return START + TIMING_START + 2 * pace.start + calls
 
     def notes(self) -> tuple[str, ...]:

@@ -100,8 +100,8 @@ class Launch:
         """What is set, however long that takes: the store itself would wait for a limited time, and warn."""
         while not self.store.check([key]):
             time.sleep(_LOOK)
-        found: dict[str, Any] = json.loads(self.store.get(key))
-        return found
+        message: dict[str, Any] = json.loads(self.store.get(key))
+        return message
 
 
 def open_store(host: str, port: int, *, is_master: bool) -> Any:
@@ -124,12 +124,12 @@ def launched() -> Launch | None:
         raise BadInput(f"launcher: RANK and WORLD_SIZE are set, {', '.join(missing)} not: all have to be")
     rank, world, local_rank, local_world, host, port = (os.environ[name] for name in _NAMES)
     hosted = os.environ.get(_HOSTED) == "True"
-    found = Launch(int(rank), int(world), int(local_rank), int(local_world), host, int(port), hosted)
+    launch = Launch(int(rank), int(world), int(local_rank), int(local_world), host, int(port), hosted)
     for name in list(os.environ):
         if name in _NAMES or name.startswith(_ALSO):
             del os.environ[name]
-    os.environ[_VARIABLE] = json.dumps(asdict(found))
-    return found
+    os.environ[_VARIABLE] = json.dumps(asdict(launch))
+    return launch
 
 
 def is_follower() -> bool:

@@ -149,8 +149,8 @@ def look(folder: Path, now: float | None = None) -> Holder | None:
     if not places:
         return None
     now = clock(folder) if now is None else now
-    found = [_holder(path, now) for path in places]
-    return min(found, key=lambda holder: (holder.is_lost, holder.age))
+    holders = [_holder(path, now) for path in places]
+    return min(holders, key=lambda holder: (holder.is_lost, holder.age))
 
 
 def end(folder: Path, token: str, lost: bool = False) -> None:

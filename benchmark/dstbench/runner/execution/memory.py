@@ -81,7 +81,7 @@ def _resident(process: psutil.Process) -> int:
 def _proportional(process: psutil.Process) -> int:
     """The share of what it holds that is this process's: a page that four processes hold is a quarter of one."""
     try:
-        found = _PSS.search(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
+        matched = _PSS.search(Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii"))
     except OSError:
-        found = None
-    return 1024 * int(found[1]) if found else _resident(process)
+        matched = None
+    return 1024 * int(matched[1]) if matched else _resident(process)

@@ -74,11 +74,11 @@ def read_plans(results: Path, names: Sequence[str] = ()) -> tuple[Order, tuple[R
     Where plans differ on a trial the newest counts. Raises BadInput where there is no plan, or none of that name.
     """
     plans = [path for path in entries(results / FOLDER) if path.suffix == ".json" and path.name[0] != "."]
-    found = {path.stem: path for path in plans}
+    by_name = {path.stem: path for path in plans}
     for name in names:
-        if name.removesuffix(".json") not in found:
-            raise BadInput(f"{results}: has no plan {name!r}, but {', '.join(sorted(found)) or 'none'}")
-    wanted = [found[name.removesuffix(".json")] for name in names] or list(found.values())
+        if name.removesuffix(".json") not in by_name:
+            raise BadInput(f"{results}: has no plan {name!r}, but {', '.join(sorted(by_name)) or 'none'}")
+    wanted = [by_name[name.removesuffix(".json")] for name in names] or list(by_name.values())
     if not wanted:
         raise BadInput(f"{results}: has no plan; `dstbench run SUITE --out {results}` writes one")
     orders: list[Order] = []

@@ -255,13 +255,13 @@ def _attempt(trial: RankedTrial, threads: int) -> dict[str, Any]:
 def _record(trial: RankedTrial, heard: _Heard) -> dict[str, Any]:
     """The record of a trial, by what its ranks said."""
     said = heard.said
-    if any(each["status"] == _TAKEN for each in said.values()):
+    if any(end["status"] == _TAKEN for end in said.values()):
         raise fence.LeaseLost
     first = said.get(0, ending("killed", "rank 0 said nothing"))
     if first["status"] == "ok":
         return first
     failed, known = _failed(said), _known(said)
-    if not known and any(each["status"] == _STOPPED for each in said.values()):
+    if not known and any(end["status"] == _STOPPED for end in said.values()):
         raise interruption.Interrupted  # the others heard from it when it had stopped
     rank, cause = _cause(known or failed)
     reason = str(cause["reason"])
@@ -278,17 +278,17 @@ def _record(trial: RankedTrial, heard: _Heard) -> dict[str, Any]:
 
 
 def _failed(said: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    return {rank: each for rank, each in said.items() if each["status"] not in ("ok", _STOPPED)}
+    return {rank: end for rank, end in said.items() if end["status"] not in ("ok", _STOPPED)}
 
 
 def _known(said: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Failures that are a reason."""
-    return {rank: each for rank, each in _failed(said).items() if not _LOST.search(str(each["reason"]))}
+    return {rank: end for rank, end in _failed(said).items() if not _LOST.search(str(end["reason"]))}
 
 
 def _cause(failed: Mapping[int, dict[str, Any]]) -> tuple[int, dict[str, Any]]:
     """The first that failed; but divergence, of which the ranks that it didn't begin on say other things."""
-    diverged = [(rank, each) for rank, each in failed.items() if each["status"] == "diverged"]
+    diverged = [(rank, end) for rank, end in failed.items() if end["status"] == "diverged"]
     return (diverged or list(failed.items()))[0]
 
 

@@ -37,7 +37,7 @@ class _Runs:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     count: int = 0
-    found: bool = False  # whether the first of them found a server, which is then someone else's
+    foreign: bool = False  # whether the first of them found a server, which is then someone else's
 
 
 _runs = _Runs()
@@ -69,14 +69,14 @@ def run_under_way() -> Iterator[None]:
     """The server that is started meanwhile ends with the last run that needs it; one that was there before stays."""
     with _runs.lock:
         if not _runs.count:
-            _runs.found = _SERVER._forkserver_pid is not None
+            _runs.foreign = _SERVER._forkserver_pid is not None
         _runs.count += 1
     try:
         yield
     finally:
         with _runs.lock:
             _runs.count -= 1
-            if not _runs.count and not _runs.found:
+            if not _runs.count and not _runs.foreign:
                 _end()
 
 

@@ -38,10 +38,10 @@ def bytes_of(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    found = _MEMORY.fullmatch(value.strip())
-    if not found:
+    matched = _MEMORY.fullmatch(value.strip())
+    if not matched:
         raise ValueError("expected an amount of memory such as 8G or 512M")
-    number, unit = found.groups()
+    number, unit = matched.groups()
     return round(float(number) * 1024 ** _POWERS[(unit or "").upper()])
 
 

@@ -68,12 +68,12 @@ def recounted(blueprint: Blueprint, folder: Path, shape: tuple[int, ...], classe
     mine = counted(model, sparsifier.masks, shape, example_input=sample)
     costs = {name: (mine.cost(name), full.cost(name)) for name in full.conventions}
     own, whole = mine.cost(), full.cost()
-    found = sparsity(sparsifier, Exploration(), own, whole)
-    layers = [{name: row[name] for name in _OF_A_LAYER} for row in found["layers"]]
+    sparse = sparsity(sparsifier, Exploration(), own, whole)
+    layers = [{name: row[name] for name in _OF_A_LAYER} for row in sparse["layers"]]
     return Evidence(
         "checkpoint",
         {
-            **{name: found[name] for name in _OF_MASKS},
+            **{name: sparse[name] for name in _OF_MASKS},
             **({} if sparsifier.trained else {"backward_density": None}),
             "layers": layers,
             "live_channels": mine.live,

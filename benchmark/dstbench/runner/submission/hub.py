@@ -68,9 +68,9 @@ def upload(folder: Path, target: str) -> str:
 
 def repository(target: str) -> str:
     """``owner/name`` of ``hf://owner/name``. Raises BadInput for anything else."""
-    if not (found := _TARGET.fullmatch(target)) or ".." in target or "--" in target:
+    if not (matched := _TARGET.fullmatch(target)) or ".." in target or "--" in target:
         raise BadInput(f"hf://OWNER/NAME: expected an address such as hf://me/rigl-cifar10, got {target!r}")
-    return found["repo"]
+    return matched["repo"]
 
 
 def _why(record: Any) -> str:

@@ -38,10 +38,10 @@ def contradictions(
     """Everything in a finished trial's record that can't be, from the record and its curve alone; per_input: see
     ``implausible``."""
     for check in (_identity, _name, _ending, _tuned, _sums):
-        yield from (Finding("record", *found) for found in check(record, trial, registry))
-    yield from (Finding("record", *found) for found in _trajectory(record["measures"]))
-    yield from (Finding("record", *found) for found in implausible(record, trial, curve, per_input))
-    yield from (Finding("curve", *found) for found in _along(record["measures"], curve, trial.recipe.narrow))
+        yield from (Finding("record", *fault) for fault in check(record, trial, registry))
+    yield from (Finding("record", *fault) for fault in _trajectory(record["measures"]))
+    yield from (Finding("record", *fault) for fault in implausible(record, trial, curve, per_input))
+    yield from (Finding("curve", *fault) for fault in _along(record["measures"], curve, trial.recipe.narrow))
 
 
 Found = tuple[str, str, str]  # field, what it should be, what it is

@@ -56,11 +56,11 @@ def _folders(name: str | Path, within: Path) -> list[Path]:
     """The trials that a name means."""
     path = Path(name)
     if path.is_dir() and not (path / FILE).exists():
-        found = [file.parent for file in record_files(path)]
-        ended = [folder for folder in found if _is_finished(folder)]
+        folders = [file.parent for file in record_files(path)]
+        ended = [folder for folder in folders if _is_finished(folder)]
         if not ended:
             raise BadInput(
-                f"RESULT: {path}: expected a finished trial in it, got {len(found)} records, none is ok"
+                f"RESULT: {path}: expected a finished trial in it, got {len(folders)} records, none is ok"
             )
         return ended
     return [find(name, within)]

@@ -128,10 +128,10 @@ def find(result: str | Path, results: Path) -> Path:
         return path.parent
     if (path / FILE).is_file():
         return path
-    found = [file.parent for file in record_files(results) if file.parent.name.startswith(str(result))]
-    if len(found) == 1:
-        return found[0]
-    matching = ", ".join(folder.name[:16] for folder in found[:5]) or "none"
+    folders = [file.parent for file in record_files(results) if file.parent.name.startswith(str(result))]
+    if len(folders) == 1:
+        return folders[0]
+    matching = ", ".join(folder.name[:16] for folder in folders[:5]) or "none"
     raise BadInput(
         f"RESULT: expected a trial's folder, its {FILE} or the beginning of one trial's key in {results}, "
         f"got {str(result)!r}; matching: {matching}"

@@ -44,8 +44,8 @@ class LayerSpeeds(Measurements):
         return self._known[repr(key)][0]
 
     def _recalled(self) -> dict[str, tuple[float, float]]:
-        found, now = cached.recall(self._file), time.time()
+        kept, now = cached.recall(self._file), time.time()
         try:
-            return {name: (float(value), at) for name, (value, at) in found.items() if 0 <= now - at < _HOUR}
+            return {name: (float(value), at) for name, (value, at) in kept.items() if 0 <= now - at < _HOUR}
         except (AttributeError, TypeError, ValueError):  # nothing, or no file of ours
             return {}

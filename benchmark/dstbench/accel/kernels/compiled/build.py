@@ -71,8 +71,8 @@ def _compiler() -> list[str]:
     if named := os.environ.get("CXX"):
         return shlex.split(named)
     for name in ("g++", "clang++"):
-        if found := shutil.which(name):
-            return [found]
+        if compiler := shutil.which(name):
+            return [compiler]
     raise NotCompiled("no C++ compiler: neither g++ nor clang++ is on the path, and CXX isn't set")
 
 
