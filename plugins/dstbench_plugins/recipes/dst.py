@@ -12,7 +12,8 @@ _ITOP_FLOOR = 0.005  # the drop fraction towards the end in the code of SNFS, wh
 
 
 def set_(zeta: float = 0.3, delta_t: int = 100, unit: str = "steps", stop: float = 0.75) -> Recipe:
-    """SET as in the RigL paper: the smallest |w| go, random ones come, per layer, with RigL's cosine."""
+    """SET as in the RigL paper: the smallest |w| go, random ones come, per layer, with RigL's cosine: the fraction
+    ``zeta`` of each layer at first, falling to none at ``stop`` of the training, every ``delta_t``."""
     schedule = {"name": "cosine", "alpha": zeta, "delta_t": delta_t, "unit": unit, "stop": stop}
     return Recipe(grow="random", schedule=schedule)
 
@@ -34,7 +35,9 @@ def set_author(zeta: float = 0.3, delta_t: int = 1, unit: str = "epochs") -> Rec
 
 
 def rigl(alpha: float = 0.3, delta_t: int = 100, stop: float = 0.75) -> Recipe:
-    """RigL (arXiv 1911.11134) with its defaults. The update follows the weight step rather than replacing it."""
+    """RigL (arXiv 1911.11134) with its defaults: every ``delta_t`` steps until ``stop`` of the training the fraction
+    ``alpha``, falling as a cosine, of each layer's smallest |w| goes and as many of the largest |g| come. The update
+    follows the weight step rather than replacing it."""
     return Recipe(schedule={"name": "cosine", "alpha": alpha, "delta_t": delta_t, "stop": stop})
 
 
@@ -168,9 +171,10 @@ def top_kast(
     """Top-KAST (arXiv 2106.03517): forward by each layer's largest |θ|, D of its weights; D(1 + ``beyond``) train,
     and all keep their values. Both sets are drawn up anew at every step while exploring, then every ``delta_t``.
 
-    Exploration, ``beyond`` and ΔT are those of a published copy of the method; the paper's text wasn't to be had. A
-    step costs forward and input gradient at D and the weight gradient at D(1 + ``beyond``), and is charged so. All
-    values are stored, dense. Departures are told at schedule ``top-kast`` and values ``top-kast``.
+    ``explore`` is the share of the training that explores; with ``beyond`` and ΔT it is a published copy's, for the
+    paper's text wasn't to be had. ``penalty`` and ``power`` are λ and p of values ``top-kast``; ``densities`` divides
+    D among layers. A step costs forward and input gradient at D and the weight gradient at D(1 + ``beyond``), and is
+    charged so. All values are stored, dense. Departures are told at schedule ``top-kast`` and values ``top-kast``.
     """
     return Recipe(
         init={"name": "magnitude", "share": densities},
@@ -185,7 +189,9 @@ def gse(
     gamma: float = 1.0, alpha: float = 0.2, delta_t: int = 1000, stop: float = 0.6, by: str = "uniform"
 ) -> Recipe:
     """Guided stochastic exploration (arXiv 2401.06898): Erdős–Rényi densities at first, magnitude pruning and guided
-    growth ranked over the whole network, every 1,000 steps until epoch 120 of 200. ``by``: how positions are drawn.
+    growth ranked over the whole network, every 1,000 steps until epoch 120 of 200: the fraction ``alpha``
+    of the active weights at first, falling as a cosine, from ⌊``gamma`` · active⌋ candidates. ``by``: how positions
+    are drawn.
 
     Departures are told at growth ``gse``; the authors read the gradient of several batches, here of one.
     """
