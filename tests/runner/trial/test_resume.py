@@ -18,7 +18,7 @@ from dstbench.core.training.method import as_recipe
 from dstbench.errors import BadInput
 from dstbench.runner.matrix.config import Training
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial import loop, resume, tensor_files
+from dstbench.runner.trial import loop, provenance, resume, tensor_files
 from dstbench.runner.trial.running import CHECKPOINT, CURVE, PREVIOUS, STATE
 from dstbench.runner.trial.trained import load_trained
 from dstbench.runner.trial.trial import run_trial
@@ -102,10 +102,13 @@ def curve(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def test_a_whole_checkpoint_is_continued(parts, interrupted, epochs):
+def test_a_whole_checkpoint_is_continued(parts, interrupted, epochs, monkeypatch):
+    later = "2999-01-01T00:00:00+00:00"
+    monkeypatch.setattr(provenance, "now", lambda: later)
     record = run(spec(), parts)
     assert (record["status"], epochs) == ("ok", [1, 2])
     assert "checkpoint" not in record["provenance"]
+    assert record["provenance"]["began"] < record["provenance"]["started"] == later
     assert_as_the_whole(parts, interrupted)
     assert {path.name for path in parts.iterdir()} == {STATE, CURVE}
 

@@ -51,15 +51,18 @@ def _times(
     measures: Mapping[str, Any], provenance: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]
 ) -> Iterator[Found]:
     """Times are UTC, past, and long enough apart; a training's seconds only grow."""
-    known = {name: at for name in ("started", "finished") if (at := instant(provenance.get(name)))}
+    known = {name: at for name in ("began", "started", "finished") if (at := instant(provenance.get(name)))}
     for name, at in known.items():
         if at.utcoffset() != timedelta(0):
             yield f"provenance.{name}", "a time in UTC", shown(provenance[name])
         elif at > datetime.now(UTC) + timedelta(days=1):
             yield f"provenance.{name}", "a time that has been", shown(provenance[name])
     seconds = measures.get("seconds")
-    if len(known) == 2 and seconds is not None:
-        between = (known["finished"] - known["started"]).total_seconds()
+    if {
+        "began",
+        "finished",
+    } <= known.keys() and seconds is not None:  # it may have been stopped and gone on with
+        between = (known["finished"] - known["began"]).total_seconds()
         if between < seconds - 1:
             yield "measures.seconds", f"at most the {between:g} s from start to end", shown(seconds)
     told = [line["seconds"] for line in curve if isinstance(line.get("seconds"), int | float)]

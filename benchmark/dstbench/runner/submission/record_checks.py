@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from dstbench.errors import BadInput
 from dstbench.hookspecs import PARTS, STRATEGIES
 from dstbench.recipe import Recipe, named, parts_of
+from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
 from dstbench.results.labels import spec_text
 from dstbench.results.printable import shown
@@ -78,7 +81,7 @@ def _name(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Foun
     bare = label.partition("(")[0]
     try:
         choice = registry.choose("recipe", bare)
-        built, control = choice.make(), choice.component.metadata.get("control")
+        built, control = _built(choice, label, registry), choice.component.metadata.get("control")
     except BadInput:
         yield "label", f"a recipe's name, or {' · '.join(whole)!r}", shown(label)
         return
@@ -86,6 +89,32 @@ def _name(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Foun
         yield "label", "the name of a recipe with the trial's components", shown(label)
     elif record["control"] not in (control, None if "(" in label else control):
         yield "control", shown(control), shown(record["control"])
+
+
+_SAID = re.compile(r"(\w+)=([^,()]+)(\((?:[^()]|\([^()]*\))*\))?(?:, |$)")
+
+
+def _built(choice: Choice, label: str, registry: Registry) -> Recipe:
+    """The recipe that a label names, with the parameters that it says: these may choose other components."""
+    said = {
+        name: value
+        for name, value, more in _SAID.findall(label.partition("(")[2].removesuffix(")"))
+        if not more
+    }
+    try:
+        built: Recipe = registry.build(
+            "recipe", {"name": choice.component.name, **{name: _value(text) for name, text in said.items()}}
+        )
+    except BadInput:  # what the label shortens, such as a list
+        built = choice.make()
+    return built
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _is_of(recipe: Recipe, built: Recipe, label: str, registry: Registry) -> bool:

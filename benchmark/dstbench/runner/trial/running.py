@@ -42,7 +42,8 @@ class TrialProgress:
     batches: int = 0  # done, of the epoch under way
     samples: int = 0  # entries of those that a loss scaler kept from being a step
     loss: float = 0.0  # of the batches done, summed: of this rank's share, in float32
-    seconds: float = 0.0  # of training
+    seconds: float = 0.0  # of training, in all processes that it took
+    began: str | None = None  # when the first of them started; None: an older checkpoint doesn't say
     validation: float | None = None  # the metric after the last epoch; None: not evaluated then
     exploration: Exploration = field(default_factory=Exploration)
     course: Course = field(default_factory=Course)
@@ -57,6 +58,7 @@ class TrialProgress:
         course = Course(**saved.get("course", {}))  # older checkpoints don't have it
         if "top1_validation" in saved:  # an older checkpoint's
             saved = {**saved, "validation": saved["top1_validation"]}
+        saved = {"began": None, **saved}
         fields = {name: saved[name] for name in asdict(self) if name != "course"}
         vars(self).update({**fields, "exploration": exploration, "course": course})
 

@@ -91,6 +91,9 @@ def run_trial(
         origin |= {"checkpoint": unused} if unused else {}
         origin["dataset_fingerprint"] = fingerprint(running.data)
         origin["evaluation"] = EVALUATION
+        if not running.progress.seconds:
+            running.progress.began = origin["started"]
+        origin |= {"began": running.progress.began} if running.progress.began else {}
         if running.started is not None:
             origin["start"] = running.started.provenance()
         phase = "train"
