@@ -143,16 +143,16 @@ def row_vectors(model: nn.Module, names: Iterable[str], flow: Flow) -> list[RowV
     vectors = []
     for name in sorted(names):
         owners = [layers[name].module, *(modules[norm] for norm in flow.behind.get(name, ()))]
-        silent = [
+        candidates = [
             RowVector(name, owner, field)
             for owner in owners
             for field in ("bias", "running_mean")
             if isinstance(getattr(owner, field, None), Tensor)
         ]
         if not any(
-            _frozen(vector.values) for vector in silent
+            _frozen(vector.values) for vector in candidates
         ):  # those keep what they say: the row isn't silent
-            vectors += silent
+            vectors += candidates
     return vectors
 
 

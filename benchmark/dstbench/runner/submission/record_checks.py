@@ -28,6 +28,8 @@ from dstbench.runner.trial.provenance import components
 
 ROUNDED = 1.01e-5
 """Trajectories are recorded to five decimals."""
+_SAID = re.compile(r"(\w+)=([^,()]+)(\((?:[^()]|\([^()]*\))*\))?(?:, |$)")
+"""A parameter in a label: its name, its value, and that value's own parameters."""
 _ON_THE_CURVE = ("r_s", "never_dropped", "bottom_previous")
 
 
@@ -91,26 +93,19 @@ def _name(record: Record, trial: TrialSpec, registry: Registry) -> Iterator[Foun
         yield "control", shown(control), shown(record["control"])
 
 
-_SAID = re.compile(r"(\w+)=([^,()]+)(\((?:[^()]|\([^()]*\))*\))?(?:, |$)")
-
-
 def _built(choice: Choice, label: str, registry: Registry) -> Recipe:
     """The recipe that a label names, with the parameters that it says: these may choose other components."""
-    said = {
-        name: value
-        for name, value, more in _SAID.findall(label.partition("(")[2].removesuffix(")"))
-        if not more
-    }
+    said = _SAID.findall(label.partition("(")[2].removesuffix(")"))
+    plain = {name: _value(text) for name, text, more in said if not more}
     try:
-        built: Recipe = registry.build(
-            "recipe", {"name": choice.component.name, **{name: _value(text) for name, text in said.items()}}
-        )
+        built: Recipe = registry.build("recipe", {"name": choice.component.name, **plain})
     except BadInput:  # what the label shortens, such as a list
         built = choice.make()
     return built
 
 
 def _value(text: str) -> Any:
+    """What ``value_text`` wrote: a number, a truth value, None, or else a name."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
