@@ -12,7 +12,7 @@ from dstbench.hookspecs import PARTS, STRATEGIES
 from dstbench.recipe import Normal, Recipe, Spec, named, parts_of
 from dstbench.registration.choice import Choice
 from dstbench.registration.registry import Registry
-from dstbench.results.labels import spec_text
+from dstbench.results.labels import spec_text, value_text
 from dstbench.results.printable import shown
 from dstbench.runner.matrix.axes import COMPONENTS
 from dstbench.runner.matrix.cells import Cell, cells
@@ -180,7 +180,7 @@ class _Resolver:
         )
         base = {**self._training, **settings.get("training", {})}
         start = None if recipe.narrow else self._start(settings.get("start", {}), label)
-        trainings = [validated(Training, {**base, **point}, label) for point in self._points]
+        trainings = [validated(Training, {**base, **point}, _tried(label, point)) for point in self._points]
         first, *others = (
             TrialSpec(
                 model,
@@ -277,6 +277,12 @@ def check_timm_names(training: Training) -> None:
 
 TIMM_SCHEDULES = ("tanh", "poly", "plateau")
 """What timm.scheduler.create_scheduler_v2 knows beyond ours; it has no list of its own."""
+
+
+def _tried(label: str, point: Mapping[str, Any]) -> str:
+    """A method with the settings that a tuning trial tries, for errors."""
+    settings = " ".join(f"{name}={value_text(value)}" for name, value in point.items())
+    return f"{label}, tune: {settings}" if settings else label
 
 
 def _with(spec: Spec, parameters: Mapping[str, Any]) -> Spec:
