@@ -8,9 +8,13 @@ import pytest
 
 from dstbench.registration.registry import registry
 from dstbench.report.page import write_leaderboards
+from dstbench.results.curve_file import CURVE, curve_points
+from dstbench.results.record import folder_of
 from dstbench.results.table import read
 from dstbench.runner.matrix.config import load_matrix
 from dstbench.runner.matrix.plan import plan
+from dstbench.runner.matrix.trial_spec import TrialSpec
+from dstbench.runner.submission.record_checks import contradictions
 
 AS_COMMITTED = {
     "cifar10-10-epochs": ["training.mixed_precision=bf16"],  # its suite trains in float32 now
@@ -41,6 +45,17 @@ def test_the_quick_board_holds_the_whole_suite():
     timings = [timed for record in loaded.records if (timed := record["measures"].get("throughput"))]
     assert len(timings) >= 80
     assert not any(timing["contended"] for timing in timings)
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_no_committed_record_contradicts_itself_or_its_curve(board):
+    """As `results verify` looks at those of others; what was run before there were curves has none."""
+    for record in read([board / "results"]).records:
+        file = folder_of(board / "results", record["key"]) / CURVE
+        curve = curve_points(file)[0] if file.exists() else []
+        trial = TrialSpec.from_json(record["trial"])
+        found = contradictions(record, trial, curve, registry(), 1)
+        assert not [one for one in found if one.field != CURVE or curve], record["label"]
 
 
 @pytest.mark.parametrize("board", [board for board in BOARDS if board.name != "quick"], ids=lambda b: b.name)

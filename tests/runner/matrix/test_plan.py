@@ -389,3 +389,18 @@ def test_a_network_that_torch_refuses_says_why_in_a_line():
         raise TypeError("Overflow\nException raised from unpack at numbers.h:79")
 
     assert _profile(factory, (1, 8, 8), 10, ()).misfit.endswith("for this data: TypeError: Overflow")
+
+
+def test_a_label_says_which_component_an_override_puts_in_place_of_the_recipes_own():
+    rules = [
+        {
+            "when": {"recipe": "rigl"},
+            "set": {"init.name": "uniform", "grow.name": "gradient", "schedule.delta_t": 7},
+        },
+        {"when": {"recipe": "set"}, "set": {"schedule.name": "constant"}},
+    ]
+    trials = planned(axes={"recipe": ["rigl", "set"]}, overrides=rules).trials
+    assert [trial.label for trial in trials if not trial.control] == [
+        "rigl(init=uniform)",
+        "set(schedule=constant)",
+    ]

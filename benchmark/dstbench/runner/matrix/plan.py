@@ -228,7 +228,17 @@ class _Resolver:
         control = None if normal.keys() & _NO_CONTROL else control
         if built.dense:
             return Recipe(dense=True, multiplier=built.multiplier), spec_text(normal), control
-        return self._resolved(built, settings), spec_text(normal), control
+        recipe = self._resolved(built, settings)
+        return recipe, spec_text({**named(normal), **self._put_in(recipe, built, settings)}), control
+
+    def _put_in(self, recipe: Recipe, built: Recipe, settings: Settings) -> dict[str, str]:
+        """The components that overrides put in place of a recipe's own, which its label has to say."""
+        new = {
+            kind: str(named(getattr(recipe, kind))["name"])
+            for kind in PARTS
+            if "name" in settings.get(kind, {})
+        }
+        return {k: v for k, v in new.items() if self._normal(k, getattr(built, k))["name"] != v}
 
     def _resolved(self, recipe: Recipe, settings: Settings) -> Recipe:
         """A recipe with its parts in canonical form, and the layers that the matrix keeps dense."""
