@@ -252,26 +252,6 @@ def test_excluding_everything_is_refused():
         planned(exclude=[{"recipe": "rigl"}])
 
 
-def test_overrides_set_training_and_parameters_where_they_match():
-    overridden = planned(
-        axes={"recipe": ["rigl", "set"], "density": [0.2, 0.1]},
-        overrides=[
-            {"when": {"density": 0.1}, "set": {"training.lr": 0.5}},
-            {"when": {"recipe": "set"}, "set": {"schedule.delta_t": 7}},
-        ],
-    )
-    settings = {
-        (t.label, t.trial.density): (
-            t.trial.training.lr,
-            t.trial.recipe.schedule.get("delta_t"),
-        )
-        for t in overridden.trials
-    }
-    assert settings == {
-        ("rigl", 0.2): (0.1, None), ("set", 0.2): (0.1, 7), ("rigl", 0.1): (0.5, None), ("set", 0.1): (0.5, 7)
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -376,12 +356,6 @@ def test_a_wrong_preset_stops_a_plan():
         planned(axes={"dataset": {"name": "cifar10", "preset": "chas"}})
 
 
-def test_an_override_that_names_another_component_drops_the_old_ones_parameters():
-    rules = [{"when": {"recipe": "rigl"}, "set": {"schedule.name": "constant", "schedule.zeta": 0.1}}]
-    [trial] = planned(axes={"recipe": [{"name": "rigl", "alpha": 0.5}]}, overrides=rules).trials
-    assert trial.trial.recipe.schedule == {"name": "constant", "zeta": 0.1}
-
-
 def test_a_network_that_torch_refuses_says_why_in_a_line():
     from dstbench.runner.matrix.outlook import _profile
 
@@ -389,18 +363,3 @@ def test_a_network_that_torch_refuses_says_why_in_a_line():
         raise TypeError("Overflow\nException raised from unpack at numbers.h:79")
 
     assert _profile(factory, (1, 8, 8), 10, ()).misfit.endswith("for this data: TypeError: Overflow")
-
-
-def test_a_label_says_which_component_an_override_puts_in_place_of_the_recipes_own():
-    rules = [
-        {
-            "when": {"recipe": "rigl"},
-            "set": {"init.name": "uniform", "grow.name": "gradient", "schedule.delta_t": 7},
-        },
-        {"when": {"recipe": "set"}, "set": {"schedule.name": "constant"}},
-    ]
-    trials = planned(axes={"recipe": ["rigl", "set"]}, overrides=rules).trials
-    assert [trial.label for trial in trials if not trial.control] == [
-        "rigl(init=uniform)",
-        "set(schedule=constant)",
-    ]

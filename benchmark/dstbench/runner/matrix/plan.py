@@ -218,18 +218,19 @@ class _Resolver:
         """A cell's method with its parts in canonical form, its label, and which control it is."""
         if "recipe" not in cell.axes:
             recipe = self._resolved(Recipe(**{kind: cell.axes[kind] for kind in PARTS}), settings)
-            axes = self._matrix.axes
-            shown: tuple[str, ...] = STRATEGIES if len(axes.schedule or ()) > 1 else STRATEGIES[:-1]
+            several = len(self._matrix.axes.schedule or ()) > 1 or "name" in settings.get("schedule", {})
+            shown: tuple[str, ...] = STRATEGIES if several else STRATEGIES[:-1]
             shown += ("values",) if "values" in parts_of(recipe) else ()
             return recipe, " · ".join(spec_text(getattr(recipe, kind)) for kind in shown), None
         choice = self._choose("recipe", _with(cell.axes["recipe"], settings.get("recipe", {})))
         normal, control = choice.normal, choice.component.metadata.get("control")
         built: Recipe = choice.make()
-        control = None if normal.keys() & _NO_CONTROL else control
         if built.dense:
-            return Recipe(dense=True, multiplier=built.multiplier), spec_text(normal), control
-        recipe = self._resolved(built, settings)
-        return recipe, spec_text({**named(normal), **self._put_in(recipe, built, settings)}), control
+            recipe, label = Recipe(dense=True, multiplier=built.multiplier), normal
+        else:
+            recipe = self._resolved(built, settings)
+            label = {**normal, **self._put_in(recipe, built, settings)}
+        return recipe, spec_text(label), None if label.keys() & _NO_CONTROL else control
 
     def _put_in(self, recipe: Recipe, built: Recipe, settings: Settings) -> dict[str, str]:
         """The components that overrides put in place of a recipe's own, which its label has to say."""
