@@ -153,3 +153,36 @@ def test_commands_say_that_there_is_nothing(tmp_path):
     assert "No factorial experiment" in run("effects", tmp_path).output
     assert "Nothing to compare" in run("groups", tmp_path).output
     assert json.loads(run("effects", tmp_path, "--format", "json").output) == []
+
+
+def test_a_question_may_be_about_a_part_of_the_results(factorial_results):
+    def tried(*where):
+        [content] = json.loads(run("effects", factorial_results, "--format", "json", *where).output)
+        return content["sentences"][0]
+
+    assert tried("-w", "init=erk", "-w", "seed=0,2").startswith("Tried: 6 combinations of prune")
+    assert "at 2 seeds" in tried("-w", "init=erk", "-w", "seed=0,2")
+    assert tried("-w", "density=0.10") == tried()
+    groups_of = json.loads(
+        run(
+            "groups", factorial_results, "-w", "grow=random", "--baseline", "dense", "--format", "json"
+        ).output
+    )
+    assert len(groups_of[0]["pairs"]) == 6 * 5 / 2
+    assert groups_of[0]["against"]  # dense, which grows nothing, is still there
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("structur=channel", "unknown axis 'structur'; did you mean 'structure'"),
+        ("init=erkk", "no trial has init 'erkk'; did you mean 'erk'"),
+        ("seed=7", "no trial has seed '7'; known: 0, 1, 2"),
+        ("init", "expected AXIS=VALUE"),
+        ("init=", "expected AXIS=VALUE"),
+    ],
+)
+def test_a_part_that_isnt_there_is_named(factorial_results, where, said):
+    result = run("effects", factorial_results, "--where", where)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
