@@ -126,6 +126,23 @@ def test_death_while_timing_leaves_the_result_as_it_is(tmp_path):
     assert read_record(timing.folder) == before
 
 
+def test_a_measurement_that_fails_says_why_and_leaves_the_result_as_it_is(tmp_path):
+    outcomes([job(tmp_path)])
+    before = read_record(job(tmp_path).folder)
+    timing = job(tmp_path, task="fakes.trials:measure", phase="throughput", do="raise")
+    event = outcomes([timing])[timing.key]
+    assert (event.status, event.reason) == ("failed", "ValueError: a wrong value")
+    assert read_record(timing.folder) == before
+
+
+def test_a_trial_whose_network_is_elsewhere_cant_be_timed_and_says_so(tmp_path):
+    outcomes([job(tmp_path)])  # of a fake, which leaves no network
+    timing = job(tmp_path, task="dstbench.runner.trial.throughput:measure_throughput", phase="throughput")
+    event = outcomes([replace(timing, options={})])[timing.key]
+    assert event.status == "failed"
+    assert "has no state.pt, which holds the trained network and stays where a trial ran" in event.reason
+
+
 def test_children_die_with_a_killed_scheduler(tmp_path):
     code = (
         "from pathlib import Path\nfrom dstbench.runner.execution.local import run_local\n"

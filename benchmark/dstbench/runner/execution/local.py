@@ -28,6 +28,7 @@ from dstbench.runner.execution.descendants import kill_descendants, signal_desce
 from dstbench.runner.execution.halt import UNAVAILABLE_STATUS, UNWRITTEN_STATUS, Halt
 from dstbench.runner.execution.launched import launched
 from dstbench.runner.execution.lease import Lease
+from dstbench.runner.execution.log import last_line
 from dstbench.runner.execution.queue import Queue
 from dstbench.runner.execution.server import run_under_way, start, warm_up
 from dstbench.runner.execution.stop import Stop
@@ -38,6 +39,7 @@ from dstbench.runner.execution.worker import (
     LOG,
     NOTED,
     UNAVAILABLE,
+    UNMEASURED,
     UNWRITTEN,
     Event,
     Job,
@@ -290,6 +292,8 @@ def _ending(running: _Running, stop: Stop | None) -> Event | None:
         return Event("finished", job, "cached", None, seconds)
     if returned == UNWRITTEN:
         return _unwritten(job, seconds)
+    if returned == UNMEASURED:
+        return Event("finished", job, "failed", last_line(job.folder / LOG), seconds)
     if returned == UNAVAILABLE:
         reason = f"its data are not on this machine: {job.folder / LOG} says what was looked for"
         return Event("finished", job, UNAVAILABLE_STATUS, reason, seconds)

@@ -44,6 +44,11 @@ def _shorten(log: BinaryIO) -> None:
     log.write(_GAP + tail)  # opened to append: at the end, wherever the position is
 
 
+def last_line(path: Path) -> str | None:
+    """The last line of a log that isn't empty; None where there is none."""
+    return next((line for line in reversed(last_words(path).splitlines()) if line.strip()), None)
+
+
 def last_words(path: Path, length: int = 4000) -> str:
     """The end of a log, without the list of modules that follows the stack of a crash; empty if there is no log."""
     if not path.is_file():

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import psutil
 
-from dstbench.errors import DataUnavailable
+from dstbench.errors import DataUnavailable, in_a_line
 from dstbench.results.ranking import TOP1
 from dstbench.results.record import FILE, Record, read_record, write_record
 from dstbench.results.steady import is_there, steadily
@@ -29,7 +29,7 @@ from dstbench.runner.execution.losses import forget, given_up
 from dstbench.runner.execution.rank_processes import RankedTrial, run_ranks
 from dstbench.runner.execution.tasks import load_task as load_task
 from dstbench.runner.failures import LOG as LOG
-from dstbench.runner.failures import ending, failure
+from dstbench.runner.failures import ending, failure, is_out_of_memory
 from dstbench.runner.matrix.planned import Tuned
 from dstbench.runner.matrix.quantities import memory_text
 from dstbench.runner.matrix.trial_spec import TrialSpec
@@ -37,9 +37,10 @@ from dstbench.runner.trial import fence
 from dstbench.runner.trial.fence import LeaseLost
 from dstbench.runner.trial.interruption import Interrupted
 
-DONE, UNAVAILABLE, NOTED, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 71, 72, 73, 74, 75
-"""What ``work`` returns: the record is there; it was, and says now how its settings were chosen; the disk is full,
-and the trial stays open; it was asked to stop and can go on; another process holds it."""
+DONE, UNMEASURED, UNAVAILABLE, NOTED, UNWRITTEN, INTERRUPTED, ELSEWHERE = 0, 70, 71, 72, 73, 74, 75
+"""What ``work`` returns: the record is there; its speed can't be measured, and the log's last line says why; its data
+aren't here; the record was there, and says now how its settings were chosen; the disk is full, and the trial stays
+open; it was asked to stop and can go on; another process holds it."""
 _BRIEFLY = 5.0
 """Seconds for which a scheduler waits for room: meanwhile it looks after no other trial."""
 CONTENDED = 0.2
@@ -86,8 +87,9 @@ class Event:
 
 
 def work(job: Job, threads: int, lease: Lease | None = None) -> int:
-    """Run one job unless it is done or held elsewhere; returns DONE, NOTED, ELSEWHERE or, if it was asked to stop and
-    can go on later, INTERRUPTED. A process that ends before this returns has died, whatever its exit code.
+    """Run one job unless it is done or held elsewhere; returns DONE, NOTED, UNMEASURED, ELSEWHERE or, if it was
+    asked to stop and can go on later, INTERRUPTED. A process that ends before this returns has died, whatever its
+    exit code.
 
     threads: those of the machine that are this job's. lease: of the trial, where another process renews it; else it
     is taken, renewed and given back here.
@@ -130,8 +132,7 @@ def _guarded(job: Job, threads: int, lease: Lease) -> int:
 
 def _do(job: Job, threads: int) -> int:
     if job.phase == "throughput":
-        _measure(job, threads)
-        return DONE
+        return _measure(job, threads)
     steadily(lambda: fence.check(job.folder))
     tuning = tuning_of_job(job)
     if tuning is not None and (record := _kept(job)) is not None:
@@ -275,16 +276,27 @@ def _run(job: Job, threads: int) -> dict[str, Any]:
     return load_task(job.task)(job.trial, job.folder, **job.options, threads=threads)
 
 
-def _measure(job: Job, threads: int) -> None:
-    """Add a throughput measurement to a finished trial's record."""
+def _measure(job: Job, threads: int) -> int:
+    """Add a throughput measurement to a finished trial's record. Where that fails the record stays as it is."""
     record = read_record(job.folder)
     if not isinstance(record, dict) or record["status"] != "ok":
-        return
-    with _Neighbours() as neighbours:
-        # as the job's trial asks for today: how speed is measured is no part of what the trial is
-        measured = load_task(job.task)(job.trial, job.folder, **job.options, threads=threads, contended=False)
+        return DONE
+    try:
+        with _Neighbours() as neighbours:
+            # as the job's trial asks for today: how speed is measured is no part of what the trial is
+            measured = load_task(job.task)(
+                job.trial, job.folder, **job.options, threads=threads, contended=False
+            )
+    except (LeaseLost, Interrupted, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        sys.stderr.write(f"{failure(error)['traceback']}\n{in_a_line(error)}\n")
+        return UNMEASURED
     measured = {**measured, "contended": bool(measured.get("contended")) or neighbours.share > CONTENDED}
     _publish({**record, "measures": {**record["measures"], "throughput": measured}}, job.folder)
+    return DONE
 
 
 class _Neighbours:

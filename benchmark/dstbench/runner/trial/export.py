@@ -23,7 +23,6 @@ from dstbench.registration.registry import Registry
 from dstbench.results.files import make_folder
 from dstbench.results.record import FILE, Record, Rejected, read_record, record_files
 from dstbench.runner.matrix.trial_spec import TrialSpec
-from dstbench.runner.trial.running import STATE
 from dstbench.runner.trial.trained import Trained, load_trained
 
 TOLERANCE = 1e-5
@@ -145,11 +144,6 @@ def finished(folder: Path) -> Record:
     if record["status"] != "ok":
         raise BadInput(
             f"RESULT: {folder}: expected a finished trial, got one that is {record['status']}: {record['reason']}"
-        )
-    if not (folder / STATE).is_file():
-        raise BadInput(
-            f"RESULT: {folder} has no {STATE}, which holds the trained network and stays where a trial ran: "
-            "run the trial again to have it"
         )
     return record
 

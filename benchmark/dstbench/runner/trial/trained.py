@@ -57,7 +57,12 @@ class Trained:
 
 def load_trained(trial: TrialSpec, folder: Path, registry: Registry | None = None) -> Trained:
     """Rebuild a finished trial's network. ``folder`` is where its ``state.pt`` is. Raises BadInput where that
-    is damaged."""
+    isn't there, or is damaged."""
+    if not (folder / STATE).is_file():
+        raise BadInput(
+            f"{folder} has no {STATE}, which holds the trained network and stays where a trial ran: run the trial "
+            "again to have it"
+        )
     blueprint = Blueprint(trial, registry or default_registry())
     saved = tensor_files.read(folder / STATE)
     try:
