@@ -162,7 +162,7 @@ def test_a_question_may_be_about_a_part_of_the_results(factorial_results):
 
     assert tried("-w", "init=erk", "-w", "seed=0,2").startswith("Tried: 6 combinations of prune")
     assert "at 2 seeds" in tried("-w", "init=erk", "-w", "seed=0,2")
-    assert tried("-w", "density=0.10") == tried()
+    assert tried("-w", "density=0.10") == tried("-w", "density=1e-1") == tried()
     groups_of = json.loads(
         run(
             "groups", factorial_results, "-w", "grow=random", "--baseline", "dense", "--format", "json"
@@ -170,6 +170,16 @@ def test_a_question_may_be_about_a_part_of_the_results(factorial_results):
     )
     assert len(groups_of[0]["pairs"]) == 6 * 5 / 2
     assert groups_of[0]["against"]  # dense, which grows nothing, is still there
+
+
+def test_long_seeds_are_told_apart(tmp_path):
+    from fakes.factorial import make_factorial
+    from fakes.records import write
+
+    long = (12_345_671, 12_345_672)
+    results = write(tmp_path, make_factorial(lambda *parts: 90.0 + len(parts[2]), seeds=long))
+    [content] = json.loads(run("effects", results, "-w", "seed=12345672", "--format", "json").output)
+    assert "at 1 seed of" in content["sentences"][0]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dstbench.errors import BadInput, nearest
 from dstbench.hookspecs import STRATEGIES
 from dstbench.report.published.beside import bare
 from dstbench.report.table_rows import rows_of
 from dstbench.report.values import is_missing
+from dstbench.results.labels import value_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def narrowed(trials: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         if axis not in COLUMNS:
             raise BadInput(f"--where {condition}: unknown axis {axis!r}{nearest(axis, COLUMNS)}")
         rows = rows_of(trials[[COLUMNS[axis]]])
-        there = [None if is_missing(row[COLUMNS[axis]]) else _text(row[COLUMNS[axis]]) for row in rows]
+        there = [None if is_missing(row[COLUMNS[axis]]) else value_text(row[COLUMNS[axis]]) for row in rows]
         wanted = [_number(value) for value in _COMMA.split(text)]
         for value in wanted:
             if not any(_is(value, one) for one in there if one is not None):
@@ -50,14 +51,11 @@ def _is(wanted: str, there: str) -> bool:
     return wanted in (there, bare(there))
 
 
-def _text(value: Any) -> str:
-    """As it is written on a command line: ``0.1``, ``3``, ``cosine(delta_t=50)``."""
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
-
-
 def _number(text: str) -> str:
-    """A number as ``_text`` has it: ``0.10`` is ``0.1``."""
-    try:
-        return _text(float(text))
-    except ValueError:
-        return text
+    """A number as ``value_text`` has it: ``0.10`` is ``0.1``."""
+    for kind in (int, float):
+        try:
+            return value_text(kind(text))
+        except ValueError:
+            pass
+    return text
