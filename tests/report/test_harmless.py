@@ -17,10 +17,11 @@ from dstbench.cli.app import app
 from dstbench.errors import BadInput
 from dstbench.report import leaderboards, page, trajectories
 from dstbench.report.compare import compare
+from dstbench.report.comparison_text import render_comparison
 from dstbench.report.isolation import isolated
 from dstbench.report.markdown import harmless
 from dstbench.report.page import write_leaderboards
-from dstbench.report.text import render_comparison, render_text, render_trials
+from dstbench.report.text import render_text, render_trials
 from dstbench.report.trajectories import render_exploration
 from dstbench.results import files, table
 from dstbench.results.record import FILE, checksum, folder_of, seal

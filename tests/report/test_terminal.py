@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from dstbench.cli import streams
+from dstbench.report.comparison_text import render_comparison
 from dstbench.report.leaderboards import leaderboards
 from dstbench.report.sheet import Entry, Field, Sheet
-from dstbench.report.text import render_comparison, render_text, render_trials
+from dstbench.report.text import render_text, render_trials
 from dstbench.report.values import show
 from dstbench.results.table import load_results
 

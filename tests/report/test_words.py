@@ -16,6 +16,7 @@ from dstbench.cli.app import app
 from dstbench.registration.registry import registry
 from dstbench.report.boards import BOARDS
 from dstbench.report.compare import compare
+from dstbench.report.comparison_text import render_comparison
 from dstbench.report.formats import FORMATS, board_text
 from dstbench.report.highlights import cards
 from dstbench.report.index import write_index
@@ -23,7 +24,7 @@ from dstbench.report.latex import to_latex
 from dstbench.report.leaderboards import in_order, leaderboards, summarise
 from dstbench.report.page import write_leaderboards
 from dstbench.report.picture import render_picture
-from dstbench.report.text import render_comparison, render_text
+from dstbench.report.text import render_text
 from dstbench.report.values import significant
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.table import load_results, read

@@ -226,8 +226,9 @@ def compare(
     """
     from dstbench.report.compare import compare as compare_results
     from dstbench.report.compare import is_judged, with_blocks
+    from dstbench.report.comparison_text import render_comparison
     from dstbench.report.methods import compare_methods, render_methods
-    from dstbench.report.text import render_comparison, to_json
+    from dstbench.report.text import to_json
 
     named = methods or []
     if (after is None) != (len(named) == 2) or (after is not None and named):

@@ -31,7 +31,7 @@ from dstbench.report.values import (
     show,
 )
 from dstbench.results.measure_table import Kind
-from dstbench.results.printable import cell, counted, shortened
+from dstbench.results.printable import cell, shortened
 from dstbench.results.ranking import TOP1, Ranking
 from dstbench.results.tuning import EDGE
 
@@ -191,52 +191,6 @@ def _said_of_changes(metrics: Sequence[Ranking]) -> str:
     return ", ".join(filter(None, (" or ".join(units), below_zero(metrics))))
 
 
-def render_comparison(table: pd.DataFrame) -> RenderableType:
-    """What ``compare`` found, the worst first; below it every block, and all together."""
-    from rich.console import Group
-    from rich.text import Text
-
-    if table.empty:
-        return Text("Nothing to compare: no results on either side.")
-    entries = []
-    for row in rows_of(table):
-        change = Column("difference", "", "", "points", interval=True).text(row)
-        kind = kind_of(ranking_of_row(row))
-        numbers = (show(kind, row["before"]), show(kind, row["after"]), change, row["verdict"])
-        places = (row["model"], row["dataset"], f"{row['density']:g}")
-        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        entries.append(Entry(row["method"], (*places, *numbers), remark=row["basis"], style=style))
-    fields = (
-        Field("model", right=False), Field("dataset", right=False), Field("density"), Field("before"),
-        Field("after"), Field("change"), Field("verdict", right=False),
-    )  # fmt: skip
-    said = "; ".join(
-        f"{one.title}, {one.direction}; changes in {one.unit_of_differences}"
-        for one in dict.fromkeys(map(ranking_of_row, rows_of(table[["metric", "better"]])))
-    )
-    blocks = _changes(table.attrs.get("blocks", []))
-    return Group(Sheet(fields, (tuple(entries),)), "", Text(said, style="dim"), *blocks)
-
-
-def _changes(blocks: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    """What ``compare`` found of each block, and of all together, a line each."""
-    from rich.text import Text
-
-    lines: list[RenderableType] = []
-    for row in blocks:
-        change = Column("difference", "", "", "points", interval=True).text(row)
-        change += " points" if (metric := ranking_of_row(row)) is TOP1 else f" of {metric.title}"
-        place = f"all {counted(row['of'], 'method')} of {_place(row['model'], row['dataset'])}"
-        place = (
-            f"all {counted(row['of'], 'block')}"
-            if row["model"] is None
-            else f"{place} at density {row['density']:g}"
-        )
-        style = {"worse": "red", "better": "green"}.get(row["verdict"], "")
-        lines.append(Text(f"{row['verdict']}: {change}, {place} ({row['basis']})", style=style))
-    return lines
-
-
 def render_trials(trials: pd.DataFrame) -> RenderableType:
     """One line a trial, as ``results show`` lists them, with the reason below where one is missing."""
     rows = rows_of(trials.assign(seeds=trials["status"] == "ok"))
@@ -277,7 +231,7 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     ranking = rankings_of(rows)[0]
     table = Sheet(
         (*_fields(sections, ranking), *_TUNED[:tuned]), tuple(filter(None, sections)),
-        title=_place(model, dataset), lead="#",
+        title=place_of(model, dataset), lead="#",
     )  # fmt: skip
     troubled = [row for row in rows if row["reason"]]
     left_out["rows with failed or skipped trials"] = len(troubled) - len(troubled[:limit])
@@ -286,7 +240,7 @@ def _block(model: str, dataset: str, rows: list[dict[Any, Any]], limit: int | No
     return Group(table, "", *notes)
 
 
-def _place(model: str | None, dataset: str | None) -> str:
+def place_of(model: str | None, dataset: str | None) -> str:
     """A model and a data set in a heading, which a record may call anything."""
     return f"{shortened(str(model), NAME)} on {shortened(str(dataset), NAME)}"
 
