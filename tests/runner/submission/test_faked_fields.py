@@ -11,6 +11,7 @@ import pytest
 
 from dstbench.core.training.method import as_recipe
 from dstbench.registration.registry import registry
+from dstbench.results.curve_file import CURVE
 from dstbench.results.record import FILE, checksum, folder_of, read_record, write_record
 from dstbench.results.schema import problem
 from dstbench.runner.matrix.config import Measure, Training
@@ -242,6 +243,19 @@ def test_every_changed_field_is_noticed_but_those_that_nobody_can_prove(submissi
     print(f"caught {len(names) - len(unnoticed)} of {len(names)}: {dict(by_check)}")
     assert unnoticed <= UNPROVABLE, by_check
     assert len(names) - len(unnoticed) >= 58
+
+
+@pytest.mark.parametrize(("told", "right"), [(0.0333517, True), (0.033, True), (0.032, False)])
+def test_a_training_of_milliseconds_is_held_to_its_curve_all_the_same(submission, once, faked, told, right):
+    """The curve tells what the record does, or, where it is an older one, that in whole milliseconds."""
+    record = read_record(submission)
+    record["measures"]["seconds"] = 0.0333517
+    folder = faked(record)
+    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
+    lines = [{**line, "seconds": told * (at + 1) / len(lines)} for at, line in enumerate(lines)]
+    (folder / CURVE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    fields = [finding.field for finding in verdict(folder).verdict.findings]
+    assert fields == ([] if right else ["measures.seconds"])
 
 
 @pytest.mark.parametrize(

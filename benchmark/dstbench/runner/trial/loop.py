@@ -153,7 +153,7 @@ def _log(running: RunningTrial, epoch: int, loss: float) -> None:
         "density": running.sparsifier.density,
         "r_s": running.sparsifier.r_s,
         **{name: point.get(name) for name in ("never_dropped", "bottom_previous", "channels")},
-        "seconds": round(running.progress.seconds, 3),
+        "seconds": running.progress.seconds,
     }
     if ranks.rank() == 0:
         fence.check(running.folder)
