@@ -128,11 +128,13 @@ def test_damaged_checkpoints_are_refused_by_field(trained, field, value, said):
 
 def test_checkpoints_that_lack_a_field_are_refused(trained):
     saved = trained[1].state_dict()
-    for field in saved:
+    older = {name: value for name, value in saved.items() if name != "waits"}
+    trained[1].load_state_dict(older)
+    for field in older:
         with pytest.raises(
             BadInput, match=rf"checkpoint: ({field}: expected a value|expected a Sparsifier's)"
         ):
-            trained[1].load_state_dict({name: value for name, value in saved.items() if name != field})
+            trained[1].load_state_dict({name: value for name, value in older.items() if name != field})
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,12 @@ def read(
         _unpacked(kind, getattr(fields, kind), held) for kind in ("explored", "kept", "support")
     )
     state = TrainingState(
-        fields.books, fields.undecided, fields.steps, tuple(fields.history), tuple(fields.removals)
+        books=fields.books,
+        undecided=fields.undecided,
+        steps=fields.steps,
+        waits=fields.waits,
+        history=tuple(fields.history),
+        removals=tuple(fields.removals),
     )
     momentum, memory, inactive = (
         {name: _float(kind, name, value, held[name]) for name, value in getattr(fields, kind).items()}

@@ -45,7 +45,6 @@ class Evolution:
         self.values = WeightValues(rules.method.values, rules.seed)
         self.foldings = Foldings(rules.method.accumulators)
         self._unfit = "no gradients came"  # why there are no initial masks yet
-        self.waits = 0  # steps in a row at which a decision waited for gradients other than zeros
 
     @property
     def decided(self) -> bool:
@@ -111,7 +110,7 @@ class Evolution:
         wanted, optimizer = self.masking.logical(gradients), self.masking.states.optimizer
         zeros = bool(wanted) and not any(bool(gradient.any()) for gradient in wanted.values())
         if zeros and (updates or not self.decided) and not (self.decided and trains(optimizer, False)):
-            self.waits += 1
+            self.state = replace(self.state, waits=self.state.waits + 1)
             return False
         self.signals.keep(wanted, getattr(optimizer, "grad_scale", None))
         if not self.decided and not any(overflowed(part) for part in self.masking.states.parts):
@@ -187,7 +186,7 @@ class Evolution:
 
     def count(self, needs: Signal) -> None:
         """A step was applied, which collected this. Raises NotFinite where there still are no initial masks."""
-        self.state, self.waits = replace(self.state, steps=self.state.steps + 1), 0
+        self.state = replace(self.state, steps=self.state.steps + 1, waits=0)
         if not self.decided:
             init, step = self.rules.method.init, self.state.steps
             raise NotFinite(f"init {init!r}, step {step}: {self._unfit}: no initial mask")

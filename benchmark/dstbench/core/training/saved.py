@@ -30,6 +30,7 @@ class Saved(BaseModel):
     books: Books
     undecided: bool
     steps: NonNegativeInt
+    waits: NonNegativeInt = 0  # an older checkpoint doesn't say
     history: list[UpdateReport]
     removals: list[Removal]
     masks: dict[str, Tensor]  # packed bits, uint8 [ceil(numel / 8)], by layer

@@ -16,5 +16,6 @@ class TrainingState:
     books: Books
     undecided: bool  # no initial masks yet: all weights are active
     steps: int = 0  # applied optimizer steps
+    waits: int = 0  # steps in a row at which a decision waited for gradients other than zeros
     history: tuple[UpdateReport, ...] = ()
     removals: tuple[Removal, ...] = ()

@@ -97,7 +97,7 @@ def check_budget(sparsifier: Sparsifier) -> None:
     """Refuse a training whose schedule didn't come to its end: its density isn't the one asked for."""
     asked, held = round(sparsifier.target_density * sparsifier.size), sum(sparsifier.budget.values())
     if asked != held:
-        skipped = sparsifier.steps < sparsifier.total_steps and not sparsifier.evolution.waits
+        skipped = sparsifier.steps < sparsifier.total_steps and not sparsifier.evolution.state.waits
         zeros = ", ".join(map(repr, sparsifier.collapsed))
         why = (
             "skipped steps took the last update with them; let the schedule stop earlier"
