@@ -27,6 +27,7 @@ from dstbench.bench.subject import Part, Subject
 from dstbench.bench.training_steps import STEP, UPDATE
 from dstbench.bench.whole_models import MODELS
 from dstbench.errors import BadInput
+from dstbench.runner.execution.allocator import keep_freed
 from dstbench.runner.trial.provenance import machine
 
 __all__ = ["main"]
@@ -55,6 +56,7 @@ def main() -> None:
     subject = SUBJECTS[parsed.what]
     completed = subject.completed(parsed)
     torch.set_num_threads(parsed.threads)
+    keep_freed()
     try:
         parts = _wanted(subject.parts(completed), parsed.only)
     except BadInput as error:

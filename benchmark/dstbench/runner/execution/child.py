@@ -22,6 +22,7 @@ from typing import NoReturn
 import psutil
 
 from dstbench.results.storage import is_full, patiently
+from dstbench.runner.execution.allocator import keep_freed
 from dstbench.runner.execution.descendants import (
     adopt_orphans,
     die_with,
@@ -139,6 +140,7 @@ def _run(job: Job, threads: int, report: Connection, printed: int, supervisor: i
         os.close(printed)
         _print_by_lines()
         faulthandler.enable(file=2)
+        keep_freed()
         with contextlib.suppress(Exception):  # it is the trial's, and will be raised there again
             load_task(job.task)  # what it imports is no part of the trial's time
         if job.memory is not None:

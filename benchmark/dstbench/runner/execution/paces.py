@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstbench import __version__
 from dstbench.results.record import canonical
+from dstbench.runner.execution.allocator import keep_freed
 from dstbench.runner.execution.local import cores, default_workers, threads_of, visible_gpus
 from dstbench.runner.execution.server import LAZY, warm_up, without_main
 from dstbench.runner.matrix import cached
@@ -129,6 +130,7 @@ def _main(
     from dstbench.registration.registry import registry
     from dstbench.runner.trial.pace import measure_pace
 
+    keep_freed()  # as a trial does
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open as long as the process)
     out.send(measure_pace(trial, shape, classes, device=device, threads=threads, registry=registry()))
 

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from dstbench.runner.execution.allocator import keep_freed
 from dstbench.runner.execution.descendants import die_with
 from dstbench.runner.execution.launched import Launch, launched, open_store
 from dstbench.runner.execution.tasks import load_task, without_main
@@ -230,6 +231,7 @@ def _run_rank(
     code = 1
     try:
         interruption.listen()
+        keep_freed()
         said = _attempt(trial, threads)
         report.send_bytes(json.dumps(said).encode())
         code = 0
